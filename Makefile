@@ -1,0 +1,40 @@
+# make demo   install into .venv, then rebuild whatever is stale (dvc repro)
+# make test   install into .venv, then run the tests
+PYTHON := $(shell command -v python3)# resolved before .venv goes on the path
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: demo setup test test-browser lint format clean
+
+demo: setup
+ifdef QUICK
+	pipeline preset quick
+endif
+	dvc repro
+	@echo
+	@echo "Open $(CURDIR)/reports/index.html in a browser."
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --progress-bar off \
+		--constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: setup
+	pytest
+
+test-browser: setup  ## needs Chromium and its driver: apt-get install chromium chromium-driver
+	pytest -m browser
+
+lint: setup
+	ruff check .
+	ruff format --check .
+
+format: setup
+	ruff format .
+	ruff check --fix .
+
+clean:
+	rm -rf .cache data models reports

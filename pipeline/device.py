@@ -1,0 +1,49 @@
+"""Where tensors live and in which precision they are multiplied."""
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from pipeline.errors import UserError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA if there is one, else Apple's MPS, else the CPU.
+
+    Raises:
+        UserError: the named device is not here.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, found in there.items() if found)
+    if not there[name]:
+        raise UserError(f"device '{name}' is not available on this machine", "use auto or cpu")
+    return torch.device(name)
+
+
+def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it natively, else float32."""
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
+    """Runs matrix products and convolutions in `precision`; weights and losses stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Channels last on a GPU; on a CPU the backward pass of small networks is slower with it."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -1,0 +1,43 @@
+"""The files of a finished distillation."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.distill.trainer import Trained
+
+SELECTION_COLUMNS = {
+    "row": pa.int64(),
+    "id": pa.string(),
+    "predicted": pa.int64(),
+    "confidence": pa.float32(),
+    "times_kept": pa.int32(),
+    "kept": pa.list_(pa.bool_()),
+}
+
+
+def selection_table(ids: Sequence[str], trained: Trained) -> pa.Table:
+    """One row an image: its last prediction, and in which epochs it was trained on."""
+    kept = trained.kept.T.contiguous()
+    columns = {
+        "row": list(range(len(ids))),
+        "id": list(ids),
+        "predicted": trained.labels.tolist(),
+        "confidence": trained.confidence.tolist(),
+        "times_kept": kept.sum(dim=1).tolist(),
+        "kept": kept.tolist(),
+    }
+    schema = pa.schema(SELECTION_COLUMNS.items())
+    return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def curves_csv(curves: Sequence[dict[str, Any]]) -> str:
+    """The curves as text, one row an epoch, for the report and `dvc plots`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(curves[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(curves)
+    return text.getvalue()

@@ -1,0 +1,37 @@
+"""Dynamic instance selection: the images on which teacher and student together are sure."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Selection(NamedTuple):
+    """What was kept and by which thresholds."""
+
+    mask: Tensor  # [N] bool
+    labels: Tensor  # [N] int64, class of the combined prediction
+    confidence: Tensor  # [N], its probability
+    thresholds: Tensor  # [C]
+    counts: Tensor  # [C] int64, images predicted as each class
+
+
+def select(
+    teacher_logits: Tensor, student_logits: Tensor, alpha: float, cutoff: float = 0.95
+) -> Selection:
+    """Keeps x where max p > τ b_c / (2 − b_c), with p = softmax(α z_t + (1 − α) z_s).
+
+    c = argmax p and b_c = n_c / max n, where n_c counts the images predicted as c: a class that is
+    predicted rarely is let in more easily.
+
+    Args:
+        teacher_logits, student_logits: [N, C].
+        alpha: weight of the teacher's logits, 0 to 1.
+        cutoff: τ, the threshold of the most frequent class.
+    """
+    logits = alpha * teacher_logits + (1 - alpha) * student_logits
+    confidence, labels = logits.softmax(dim=1).max(dim=1)
+    counts = torch.bincount(labels, minlength=logits.shape[1])
+    balance = counts / counts.max().clamp(min=1)
+    thresholds = (cutoff * balance / (2 - balance)).to(confidence.dtype)
+    return Selection(confidence > thresholds[labels], labels, confidence, thresholds, counts)

@@ -1,0 +1,105 @@
+"""A trained network on disk: `model.safetensors` and `config.json`, and nothing that can run."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pipeline.errors import UserError
+from pipeline.models import build
+from pipeline.models.network import Network
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that is needed to use the weights beside it.
+
+    Attributes:
+        architecture: `name` and `num_classes` of `pipeline.models.build`; a distilled student has
+            `backbone` and the sizes of its transfer module in place of `name`.
+        mean, std: of the input, for pixels from 0 to 1.
+        input_size: side of the input in pixels.
+        source: where the weights come from.
+        sha256: of `model.safetensors`; set when saved.
+    """
+
+    architecture: dict[str, Any]
+    class_names: list[str]
+    mean: list[float]
+    std: list[float]
+    input_size: int
+    source: str
+    sha256: str = ""
+
+
+def save_model(folder: Path, network: nn.Module, config: ModelConfig) -> None:
+    """Writes both files into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    values = asdict(config) | {"sha256": digest}
+    (folder / CONFIG).write_text(
+        json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8", newline="\n"
+    )
+
+
+def load_model(
+    folder: Path, device: torch.device, make: Callable[..., Network] = build
+) -> tuple[Network, ModelConfig]:
+    """The network in evaluation mode on `device`, and its config.
+
+    Args:
+        make: builds the network from the values of `config.architecture`.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights are not of this architecture.
+    """
+    try:
+        values = json.loads((folder / CONFIG).read_text("utf-8"))
+        config = ModelConfig(**values)
+        state = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} not found", "run the stage that writes it") from None
+    except (ValueError, TypeError, OSError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no model: {error}") from None
+    if hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() != config.sha256:
+        raise UserError(
+            f"{folder / WEIGHTS} is not the file that {CONFIG} describes (its SHA-256 differs)",
+            "restore it with `dvc checkout`, or run its stage again",
+        )
+    network = make(**config.architecture)
+    load_state(network, state, str(folder / WEIGHTS))
+    return network.to(device).eval(), config
+
+
+def load_state(network: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Loads weights strictly.
+
+    Raises:
+        UserError: lists the keys that are missing, unexpected or of another shape.
+    """
+    own = network.state_dict()
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    problems += [
+        f"{name} is {list(state[name].shape)}, not {list(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" * (len(problems) > 6))
+        raise UserError(f"{origin} does not fit the architecture: {shown}")
+    network.load_state_dict(state)

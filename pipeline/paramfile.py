@@ -1,0 +1,190 @@
+"""Reading `params.yaml`: the file's lines are kept, so that every problem names its own."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import UserError
+from pipeline.params import Params, conflicts
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1e-3` is a number, as DVC reads it, and `yes` and `no` are words."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$"
+        r"|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_params(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Reads `path`, applies `overrides` (`key.path=value`), and checks everything.
+
+    Raises:
+        UserError: one line for each wrong key or value: file, line, key path, what is wrong.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.name} not found in {path.resolve().parent}",
+            "run from the project's folder, or `pipeline preset demo` to write one",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name} cannot be read: {error}") from None
+    data, where = parse(text, path.name)
+    for override in overrides:
+        _override(data, where, override)
+    return check(data, where, path.name)
+
+
+def parse(text: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The mapping in `text`, and for each key path where it stands (`params.yaml:12`)."""
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        data = loader.construct_document(root) if root else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        raise UserError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
+    if data is None:
+        return {}, {}
+    if not isinstance(data, dict):
+        raise UserError(f"{name}:1: expected sections such as `crawl:`, got {_shown(data)}")
+    where: dict[str, str] = {}
+    for key_path, line in _lines(root, ""):
+        if key_path in where:
+            raise UserError(f"{name}:{line}: {key_path}: given twice, first at {where[key_path]}")
+        where[key_path] = f"{name}:{line}"
+    return data, where
+
+
+def check(data: dict[str, Any], where: dict[str, str], name: str) -> Params:
+    """`data` as `Params`.
+
+    Raises:
+        UserError: one line a problem, in the order of the file.
+    """
+    try:
+        params = Params.model_validate(data)
+    except ValidationError as error:
+        problems = []
+        for key_path, what in map(_problem, error.errors()):
+            if key_path not in (known for known, _ in problems):
+                problems.append((key_path, what))
+    else:
+        problems = conflicts(params)
+        if not problems:
+            return params
+    lines = [f"{_place(where, path, name)}: {path}: {what}" for path, what in problems]
+    raise UserError("\n".join(sorted(lines, key=_line_number)))
+
+
+def _override(data: dict[str, Any], where: dict[str, str], override: str) -> None:
+    key_path, equals, text = override.partition("=")
+    key_path = key_path.strip()
+    if not equals or not key_path:
+        raise UserError(f"--set {override}: expected key.path=value")
+    try:
+        value = _Loader(text).get_single_data()
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key_path.split(".")
+    section = data
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise UserError(f"--set {override}: {parent} is not a section")
+    section[last] = "" if value is None else value
+    where[key_path] = "--set"
+
+
+def _lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            key_path = f"{prefix}{key.value}"
+            yield key_path, key.start_mark.line + 1
+            yield from _lines(value, f"{key_path}.")
+
+
+def _line_number(problem: str) -> int:
+    found = re.match(r"[^:]*:(\d+):", problem)
+    return int(found[1]) if found else 0
+
+
+def _place(where: dict[str, str], key_path: str, name: str) -> str:
+    while key_path and key_path not in where:
+        key_path = key_path.rpartition(".")[0]
+    return where.get(key_path, name)
+
+
+def _problem(found: Any) -> tuple[str, str]:
+    location = [part for part in found["loc"] if not _is_union_branch(part)]
+    key_path = ".".join(str(part) for part in location)
+    kind, value, limits = found["type"], found["input"], found.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _fields_of(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        return key_path, f"unknown key '{location[-1]}'; {hint}"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", limits["expected"])
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return key_path, f"expected one of {', '.join(choices)}, got {_shown(value)}{hint}"
+    expected = {
+        "float_type": "a number",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "bool_type": "true or false",
+        "string_type": "text",
+        "list_type": "a list",
+        "tuple_type": "a list of three numbers",
+        "dict_type": "names with lists of queries",
+        "model_type": "a section with keys",
+        "missing": "three numbers",
+        "too_short": "three numbers",
+        "too_long": "three numbers",
+        "finite_number": "a finite number",
+        "greater_than": f"more than {limits.get('gt')}",
+        "greater_than_equal": f"at least {limits.get('ge')}",
+        "less_than": f"less than {limits.get('lt')}",
+        "less_than_equal": f"at most {limits.get('le')}",
+    }.get(kind, found["msg"])
+    if key_path.startswith("crawl.classes"):
+        key_path, expected = "crawl.classes", "a set's name, names, or names with lists of queries"
+    return key_path, f"expected {expected}, got {_shown(value)}"
+
+
+def _is_union_branch(part: Any) -> bool:
+    return isinstance(part, str) and (part == "str" or part.startswith(("list[", "dict[")))
+
+
+def _fields_of(location: list[Any]) -> list[str]:
+    model: type[BaseModel] = Params
+    for part in location:
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return list(model.model_fields)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,193 @@
+"""`params.yaml` as typed, frozen values; every wrong key or value is one line that says where.
+
+One section a stage. The defaults are the demo's, so an empty file is a valid one.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: no unknown key, no silent conversion, no change after reading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Crawl(Section):
+    classes: str | list[str] | dict[str, list[str]] = Field(
+        "shapes10",
+        description="a named set (cifar10, cifar100, shapes10), a YAML file, names separated by "
+        "commas, a list of names, or names with their search queries",
+    )
+    engine: Literal["auto", "bing", "demo", "files"] = Field(
+        "auto",
+        description="where images come from; `auto` is the demo for sets that only the demo has, "
+        "else bing; `files` reads `source`",
+    )
+    source: str = Field(
+        "", description="engine `files`: a folder, a .tar or .parquet file, or a folder of them"
+    )
+    per_class: int = Field(400, ge=1, description="distinct images wanted for each class")
+    sample: int = Field(
+        0, ge=0, description="engine `files`: images to take, drawn by `seed`; 0 takes all"
+    )
+    min_side: int = Field(16, ge=1, description="smaller images are refused (pixels)")
+    max_bytes: int = Field(20 * 2**20, ge=1024, description="larger answers are refused (bytes)")
+    connections_per_host: int = Field(2, ge=1, le=16, description="downloads at once from one host")
+    host_gap: float = Field(
+        0.0, ge=0, description="pause between two requests to one host (seconds); be polite"
+    )
+    timeout: float = Field(30.0, gt=0, description="longest time for one image (seconds)")
+    contact: str = Field("", description="your address or page, sent in the user agent")
+    seed: int = Field(0, ge=0, description="seed of the demo's web and of `sample`")
+
+
+class Dedup(Section):
+    hash: Literal["phash", "dhash", "ahash", "whash"] = Field(
+        "phash", description="perceptual hash, as defined by imagehash (64 bits)"
+    )
+    radius: int = Field(4, ge=0, le=16, description="Hamming distance of near-duplicates (bits)")
+
+
+class Teacher(Section):
+    source: Literal["train", "file"] = Field(
+        "train", description="`file` reads `path`; `train` trains on the labelled `data`"
+    )
+    path: str = Field("", description="source `file`: weights (.safetensors or .pt)")
+    architecture: str = Field("resnet20", description="network of the teacher")
+    class_names: list[str] = Field(
+        [], description="source `file`: names of its outputs, in order; empty: class 0, class 1, …"
+    )
+    data: str = Field(
+        "demo", description="source `train`: `demo`, a .parquet file or a folder of class folders"
+    )
+    images: int = Field(
+        4000, ge=0, description="source `train`: images to draw (demo) or use; 0 is all"
+    )
+    input_size: int = Field(32, ge=8, le=512, description="side of the network's input (pixels)")
+    mean: Rgb = Field((0.5, 0.5, 0.5), description="mean that the teacher expects (RGB, 0 to 1)")
+    std: Rgb = Field((0.25, 0.25, 0.25), description="deviation that the teacher expects")
+    epochs: int = Field(10, ge=1, description="source `train`: passes over the data")
+    batch_size: int = Field(128, ge=2, description="source `train`: images a step")
+    lr: float = Field(0.2, gt=0, description="source `train`: peak learning rate")
+    flip: bool = Field(False, description="source `train`: mirrored images mean the same class")
+    seed: int = Field(0, ge=0, description="seed of training and of the demo's drawings")
+    device: Device = Field("auto", description="where to train")
+    precision: Precision = Field(
+        "auto", description="of products; `auto` is bfloat16 where the hardware has it"
+    )
+
+
+class Embed(Section):
+    batch_size: int = Field(256, ge=1, description="images a teacher pass")
+    fit: Literal["crop", "squash"] = Field(
+        "crop", description="`crop` the centre square of an image, or `squash` it to a square"
+    )
+    device: Device = Field("auto", description="where the teacher runs")
+
+
+class Distill(Section):
+    objective: Literal["kd3", "kd"] = Field(
+        "kd3", description="`kd3`, or `kd`: plain distillation of softened logits"
+    )
+    student: str = Field("resnet8", description="network of the student")
+    epochs: int = Field(
+        30, ge=1, description="passes; schedules stretch with it (240 as published)"
+    )
+    batch_size: int = Field(128, ge=2, description="images a step")
+    lr: float = Field(0.6, gt=0, description="peak learning rate")
+    schedule: Literal["onecycle", "step"] = Field(
+        "onecycle", description="`step`: ×0.1 at 5/8, 3/4 and 7/8 of the epochs, as published"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay of SGD")
+    selection: bool = Field(True, description="train on the images that dynamic selection keeps")
+    cutoff: float = Field(0.95, gt=0, le=1, description="selection: τ, the highest threshold")
+    refill: bool = Field(
+        True, description="as many steps an epoch as if all were kept; `false` as published"
+    )
+    mixing: bool = Field(True, description="contrast images with their MixDistribution views")
+    mixing_alpha: float = Field(0.1, gt=0, description="mixing: λ ~ Beta(α, α)")
+    contrast_weight: float = Field(0.001, ge=0, description="mixing: weight of the contrast term")
+    contrast_temperature: float = Field(0.3, gt=0, description="mixing: temperature of NT-Xent")
+    kd_temperature: float = Field(4.0, gt=0, description="objective `kd`: softening of the logits")
+    crop: Literal["pad", "resized", "none"] = Field(
+        "pad", description="`pad` by an eighth and crop; `resized` is RandomResizedCrop, published"
+    )
+    flip: bool = Field(False, description="mirror half of the images")
+    held_out: float = Field(
+        0.03, ge=0, lt=0.5, description="share of web images never trained on, for agreement"
+    )
+    seed: int = Field(0, ge=0, description="seed of weights, crops and order")
+    device: Device = Field("auto", description="where to train")
+    precision: Precision = Field(
+        "auto", description="of products; `auto` is bfloat16 where the hardware has it"
+    )
+
+
+class Evaluate(Section):
+    test_set: str = Field(
+        "demo",
+        description="`demo`, `cifar10` or `cifar100` (torchvision), a .parquet file, or a folder "
+        "of class folders",
+    )
+    images: int = Field(2000, ge=0, description="images to draw (demo) or use; 0 is all")
+    batch_size: int = Field(256, ge=1, description="images a pass")
+    seed: int = Field(0, ge=0, description="seed of the demo's drawings")
+    device: Device = Field("auto", description="where to evaluate")
+
+
+class Report(Section):
+    thumbnails: int = Field(60, ge=1, le=2000, description="images shown in each gallery")
+    seed: int = Field(0, ge=0, description="seed that draws the images shown")
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    crawl: Crawl = Crawl()
+    dedup: Dedup = Dedup()
+    teacher: Teacher = Teacher()
+    embed: Embed = Embed()
+    distill: Distill = Distill()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+
+def conflicts(params: Params) -> list[tuple[str, str]]:
+    """Values that are right one by one and wrong together, as (key path, what is wrong)."""
+    found = []
+    crawl, teacher, distill = params.crawl, params.teacher, params.distill
+    if crawl.engine == "files" and not crawl.source:
+        found.append(("crawl.source", "engine 'files' needs a folder, .tar or .parquet here"))
+    if crawl.source and crawl.engine != "files":
+        found.append(("crawl.source", f"only engine 'files' reads it, not '{crawl.engine}'"))
+    if crawl.sample and crawl.engine != "files":
+        found.append(("crawl.sample", f"only engine 'files' uses it, not '{crawl.engine}'"))
+    if teacher.source == "file" and not teacher.path:
+        found.append(("teacher.path", "source 'file' needs the path of the weights here"))
+    if teacher.path and teacher.source == "train":
+        found.append(("teacher.path", "only source 'file' reads it, not 'train'"))
+    if teacher.source == "train" and 0 < teacher.images < teacher.batch_size:
+        found.append(
+            ("teacher.batch_size", f"larger than teacher.images ({teacher.images}): no full batch")
+        )
+    if crawl.engine == "files" and 0 < crawl.sample * (1 - distill.held_out) < distill.batch_size:
+        found.append(
+            (
+                "distill.batch_size",
+                f"larger than what crawl.sample ({crawl.sample}) leaves to train on",
+            )
+        )
+    if isinstance(crawl.classes, (list, dict)):
+        most = len(crawl.classes) * crawl.per_class
+        if crawl.engine != "files" and most * (1 - distill.held_out) < distill.batch_size:
+            found.append(
+                ("distill.batch_size", f"larger than the {most} images that crawl can bring")
+            )
+    return found

@@ -1,0 +1,194 @@
+"""Image shards and tables as Parquet: written once, deterministic, read by row or by batch."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+
+SHARD_ROWS = 2000
+SHARD_BYTES = 256 * 2**20
+IMAGE_COLUMNS = {
+    "id": pa.string(),
+    "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    "label": pa.int64(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "format": pa.string(),
+}
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One encoded image. `id` is the SHA-256 of `data` in hex; `label` is -1 where unknown."""
+
+    id: str
+    data: bytes
+    label: int
+    width: int
+    height: int
+    format: str
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `target` that takes its place when the block succeeds.
+
+    A reader never sees half an output; after a failure the old one is untouched.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
+    remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            remove(target)  # a directory cannot be renamed over another one
+        os.replace(temporary, target)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a directory with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes one Parquet file whose bytes depend on the table alone."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", version="2.6", write_statistics=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in one move, UTF-8 with plain line ends."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8", newline="\n")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes readable JSON with a stable layout."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Sequence[str]) -> int:
+    """Writes `images` in order as `images-00000.parquet` …, and returns how many there were.
+
+    A shard holds at most 2,000 rows or 256 MiB. `datasets.load_dataset("parquet", …)` reads them
+    as images.
+    """
+    schema = pa.schema(IMAGE_COLUMNS.items()).with_metadata(_features(class_names))
+    total, shard, rows, size = 0, 0, [], 0
+
+    def flush() -> None:
+        nonlocal shard, rows, size
+        table = pa.Table.from_pylist(rows, schema=schema)
+        # encoded images do not compress any further
+        pq.write_table(
+            table, shard_path(folder, shard), compression="none", row_group_size=100, version="2.6"
+        )
+        shard, rows, size = shard + 1, [], 0
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        if rows and (len(rows) == SHARD_ROWS or size + len(image.data) > SHARD_BYTES):
+            flush()
+        rows.append(
+            {
+                "id": image.id,
+                "image": {"bytes": image.data, "path": f"{image.id}.{image.format.lower()}"},
+                "label": image.label,
+                "width": image.width,
+                "height": image.height,
+                "format": image.format,
+            }
+        )
+        total, size = total + 1, size + len(image.data)
+    if rows or not total:
+        flush()
+    return total
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where the shard with this number is."""
+    return folder / f"images-{shard:05d}.parquet"
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The image shards of `folder` in order.
+
+    Raises:
+        UserError: there are none.
+    """
+    paths = sorted(folder.glob("images-*.parquet"))
+    if not paths:
+        raise UserError(f"no image shards in {folder}", "run `pipeline crawl` or `dvc repro crawl`")
+    return paths
+
+
+def read_shard(path: Path) -> Iterator[StoredImage]:
+    """The images of one shard in order, a row group in memory at a time.
+
+    Raises:
+        UserError: not a Parquet file, or a column is missing or of another type.
+    """
+    with open_parquet(path) as file:
+        for name, wanted in IMAGE_COLUMNS.items():
+            index = file.schema_arrow.get_field_index(name)
+            found = file.schema_arrow.field(index).type if index >= 0 else None
+            if found != wanted:
+                raise UserError(f"{path}: column '{name}': expected {wanted}, found {found}")
+        for batch in file.iter_batches(batch_size=100):
+            for row in batch.to_pylist():
+                data = row.pop("image")["bytes"]
+                yield StoredImage(data=data, **row)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file, or only some of its columns.
+
+    Raises:
+        UserError: the file is missing, is not Parquet, or lacks a column.
+    """
+    with open_parquet(path) as file:
+        lacking = [name for name in columns or () if name not in file.schema_arrow.names]
+        if lacking:
+            raise UserError(f"{path}: no column '{lacking[0]}'")
+        return file.read(columns=list(columns) if columns else None)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file, with a UserError that names it when that fails."""
+    if not path.is_file():
+        raise UserError(f"{path} not found", "run `dvc repro`, or the stage that writes it")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
+    with file:
+        yield file
+
+
+def _features(class_names: Sequence[str]) -> dict[str, str]:
+    # the layout that Hugging Face datasets reads from a Parquet schema's metadata
+    features = {
+        "id": {"dtype": "string", "_type": "Value"},
+        "image": {"_type": "Image"},
+        "label": {"names": list(class_names), "_type": "ClassLabel"}
+        if class_names
+        else {"dtype": "int64", "_type": "Value"},
+        "width": {"dtype": "int32", "_type": "Value"},
+        "height": {"dtype": "int32", "_type": "Value"},
+        "format": {"dtype": "string", "_type": "Value"},
+    }
+    return {"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)}

@@ -1,0 +1,5 @@
+"""`python -m stages distill`, for machines where the project is not installed."""
+
+from stages.cli import main
+
+main()

@@ -1,0 +1,41 @@
+"""What every stage's command has in common."""
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.console import Console
+from pipeline.paramfile import read_params
+from pipeline.params import Params
+from stages.paths import PARAMS
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-S", metavar="KEY.PATH=VALUE", help="Change a parameter; repeatable."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+
+def start(
+    stage: str, overrides: list[str] | None, quiet: bool, as_json: bool, **options: Any
+) -> tuple[Params, Console]:
+    """The parameters and the console of one command.
+
+    `options` are the command's own options by the name of their parameter; None means not given.
+    """
+    given = [
+        f"{stage}.{name}={json.dumps(value)}"
+        for name, value in options.items()
+        if value is not None
+    ]
+    changes = [*(overrides or []), *given]
+    params = read_params(PARAMS, changes)
+    console = Console(quiet=quiet, as_json=as_json)
+    if changes and "DVC_STAGE" not in os.environ and params != read_params(PARAMS):
+        console.note(
+            f"note: {', '.join(changes)} for this run only; `dvc repro` goes back to params.yaml"
+        )
+    return params, console

@@ -1,0 +1,22 @@
+"""Where files live, relative to the project's folder. Only `stages` knows."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+CRAWL = Path("data/crawl")
+MANIFEST = CRAWL / "manifest.parquet"
+DEDUP = Path("data/dedup/images.parquet")
+EMBED = Path("data/embed")
+TEACHER = Path("models/teacher")
+STUDENT = Path("models/student")
+SELECTION = Path("data/distill/selection.parquet")
+CURVES = Path("reports/distill.csv")
+METRICS = Path("reports/metrics.json")
+PREDICTIONS = Path("reports/predictions.csv")
+REPORT = Path("reports/index.html")
+CACHE = Path(".cache")
+
+
+def summary(stage: str) -> Path:
+    """A stage's own metrics file."""
+    return Path("reports") / f"{stage}.json"

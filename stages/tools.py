@@ -1,0 +1,78 @@
+"""Commands beside the stages."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import UserError
+from stages import paths
+from stages.command import Json, Quiet
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+
+def repro(context: typer.Context) -> None:
+    """Run `dvc repro ARGS` with this environment's commands on the path."""
+    scripts = sysconfig.get_path("scripts")
+    path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+    command = [sys.executable, "-m", "dvc", "repro", *context.args]
+    raise typer.Exit(subprocess.run(command, env=os.environ | {"PATH": path}).returncode)
+
+
+def preset(
+    name: Annotated[
+        str | None, typer.Argument(help="demo, cifar10, …; without it, a list.")
+    ] = None,
+) -> None:
+    """Make a preset the project's params.yaml; what was there is kept if it is no preset."""
+    known = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+    if name is None:
+        print("\n".join(known))
+        return
+    if name not in known:
+        raise UserError(f"no preset named '{name}'", f"known: {', '.join(known)}")
+    texts = {path.read_text("utf-8") for path in known.values()}
+    if paths.PARAMS.exists() and paths.PARAMS.read_text("utf-8") not in texts:
+        previous = paths.PARAMS.with_name("params.previous.yaml")
+        shutil.copyfile(paths.PARAMS, previous)
+        print(f"note: your {paths.PARAMS} is kept as {previous}", file=sys.stderr)
+    shutil.copyfile(known[name], paths.PARAMS)
+    print(f"{paths.PARAMS} is now the preset '{name}'; `dvc repro` runs it")
+
+
+def neighbours(
+    image: Annotated[str, typer.Argument(help="An image file, or the id of an embedded image.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="How many.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Show the crawled images nearest to an image, in the teacher's eyes."""
+    from pipeline.console import Console
+    from stages.nearest import nearest
+
+    rows = nearest(image, k)
+    lines = [f"{row['cosine']:.3f}  {row['id'][:16]}  {row['url']}" for row in rows]
+    Console(as_json=as_json).result("\n".join(lines), {"neighbours": rows})
+
+
+def serve_demo(
+    port: Annotated[int, typer.Option(help="Of the search engine; hosts take the next.")] = 8800,
+    per_query: Annotated[int, typer.Option(min=1, help="Results of each class.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the demo's web.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Keep the demo's search engine and image hosts up, for a person with a browser."""
+    from pipeline.demo.server import DemoWeb
+
+    with DemoWeb(per_query, seed, port=port, named=False) as web:
+        if not quiet:
+            host, number = web.addresses[0]
+            print(f"http://{host}:{number}/ (stop with Ctrl-C)", flush=True)
+        while True:
+            time.sleep(3600)

@@ -1,0 +1,247 @@
+"""The page as text: what it says, what it escapes, what it refuses."""
+
+import dataclasses
+import io
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.errors import UserError
+from pipeline.report.inputs import read_metrics
+from pipeline.report.page import MOST_THUMBNAILS, ReportSources, build_report, headline
+
+from .conftest import HOSTILE_CLASS, HOSTILE_TITLE, World
+
+
+class Elements(HTMLParser):
+    """Every element of a page as (tag, attributes), and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def step_count(html: str, name: str) -> int:
+    found = re.search(rf"<h3>{name}</h3>\s*<p class=\"size\"><strong>([\d,]+)<", html)
+    assert found, name
+    return int(found[1].replace(",", ""))
+
+
+def loss_count(html: str, reason: str) -> int:
+    found = re.search(rf"<dt>{re.escape(reason)}</dt><dd>−([\d,]+)</dd>", html)
+    assert found, reason
+    return int(found[1].replace(",", ""))
+
+
+def test_hostile_text_is_text(sources: ReportSources) -> None:
+    html = build_report(sources)
+    page = Elements(html)
+    assert HOSTILE_CLASS not in html
+    assert HOSTILE_CLASS in page.text
+    assert HOSTILE_TITLE in page.text
+    assert not page.all("script")
+    assert not [name for _, attributes in page.found for name in attributes if name[:2] == "on"]
+    assert "\u202e" not in html
+    assert "a new reason <b>" in page.text
+
+
+def test_nothing_leaves_the_page(sources: ReportSources) -> None:
+    page = Elements(build_report(sources))
+    for tag, attributes in page.found:
+        for name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href"):
+            if name not in attributes:
+                continue
+            value = attributes[name]
+            if tag == "a":
+                assert re.match(r"(#|https?://)", value), value
+            else:
+                assert value.startswith("data:"), (tag, value)
+    links = [a for a in page.all("a") if not a["href"].startswith("#")]
+    assert links
+    assert all(a["rel"] == "noopener noreferrer nofollow" for a in links)
+    styles = (Path(__file__).parents[2] / "pipeline/report/page.css").read_text()
+    assert "url(" not in styles
+    assert "@import" not in styles
+
+
+def test_content_security_policy(sources: ReportSources) -> None:
+    metas = Elements(build_report(sources)).all("meta")
+    policy = next(m["content"] for m in metas if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_every_image_has_alternative_text(sources: ReportSources) -> None:
+    images = Elements(build_report(sources)).all("img")
+    assert images
+    assert all(image["alt"] for image in images)
+
+
+def test_flow_counts_are_those_of_the_files(sources: ReportSources) -> None:
+    html = build_report(sources)
+    dedup = pq.read_table(sources.dedup)
+    selection = pq.read_table(sources.selection)
+    times = selection.column("times_kept").to_pylist()
+    kept = sum(dedup.column("kept").to_pylist())
+    candidates = pq.read_table(sources.crawl / "manifest.parquet").num_rows
+    assert step_count(html, "Candidates") == candidates
+    assert step_count(html, "Stored") == dedup.num_rows
+    assert step_count(html, "Kept") == kept
+    assert step_count(html, "Selected at least once") == sum(t > 0 for t in times)
+    assert loss_count(html, "HTTP error") == 7
+    assert loss_count(html, "timed out") == 3
+    assert loss_count(html, "near-duplicate") == dedup.num_rows - kept
+    assert loss_count(html, "never selected") == sum(t == 0 for t in times)
+    assert "different runs" not in html
+
+
+def test_headline(sources: ReportSources) -> None:
+    page = Elements(build_report(sources))
+    metrics = json.loads(sources.metrics.read_text())
+    student, gap = metrics["student"]["accuracy"], metrics["gap_points"]
+    sentence = (
+        f"The student is right on {100 * student:.1f}% of 90 test images, "
+        f"{gap:.1f}\u00a0points below its teacher, with 29% of the parameters."
+    )
+    assert sentence in page.text
+
+
+@pytest.mark.parametrize(
+    ("gap", "parameters", "said"),
+    [
+        (0.04, 100, "level with its teacher, with as many parameters."),
+        (-1.25, 250, "1.2 points above its teacher, with 2.5 times the parameters."),
+        (3.0, 0, "3.0 points below its teacher, with 0.0% of the parameters."),
+    ],
+)
+def test_headline_of_other_results(
+    sources: ReportSources, gap: float, parameters: int, said: str
+) -> None:
+    metrics = read_metrics(sources.metrics)
+    metrics = dataclasses.replace(
+        metrics,
+        gap_points=gap,
+        teacher=dataclasses.replace(metrics.teacher, parameters=100),
+        student=dataclasses.replace(metrics.student, parameters=parameters),
+    )
+    assert headline(metrics).endswith(said)
+
+
+def test_same_files_and_seed_give_the_same_page(sources: ReportSources) -> None:
+    first = build_report(sources, thumbnails=10, seed=3)
+    assert first == build_report(sources, thumbnails=10, seed=3)
+    assert first != build_report(sources, thumbnails=10, seed=4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "crawl/manifest.parquet",
+        "crawl/images-00000.parquet",
+        "dedup/images.parquet",
+        "embed/images.parquet",
+        "embed/logits.npy",
+        "distill/selection.parquet",
+        "reports/distill.csv",
+        "reports/metrics.json",
+        "reports/predictions.csv",
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "garbage"])
+def test_a_bad_file_is_named(
+    sources: ReportSources, tmp_path: Path, name: str, damage: str
+) -> None:
+    path = tmp_path / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"\xff\x00garbage")
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        build_report(sources)
+
+
+def test_a_missing_key_is_named(sources: ReportSources) -> None:
+    metrics = json.loads(sources.metrics.read_text())
+    del metrics["student"]["accuracy_low"]
+    sources.metrics.write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match="accuracy_low"):
+        build_report(sources)
+
+
+def test_files_of_different_runs_are_refused(sources: ReportSources, tmp_path: Path) -> None:
+    other = World(images=30, size=(48, 48)).write(tmp_path / "other")
+    with pytest.raises(UserError, match="different runs"):
+        build_report(dataclasses.replace(sources, selection=other.selection))
+    with pytest.raises(UserError, match="is not the image"):
+        build_report(dataclasses.replace(sources, crawl=other.crawl))
+
+
+def test_many_classes(tmp_path: Path) -> None:
+    names = [f"class {index}" for index in range(30)]
+    html = build_report(World(class_names=names, test_images=600).write(tmp_path))
+    assert "largest confusions" in html
+    assert 'class="matrix"' not in html
+    assert "Show 5 more classes" in html
+
+
+def test_one_class(tmp_path: Path) -> None:
+    html = build_report(World(class_names=["circle"]).write(tmp_path))
+    assert "The student is wrong on 0 of 90 test images" in html
+
+
+def test_nothing_dropped_and_nothing_selected_out(tmp_path: Path) -> None:
+    world = World(near_duplicates=0, lost={}, selects=False, epochs=1)
+    html = build_report(world.write(tmp_path))
+    assert step_count(html, "Candidates") == step_count(html, "Selected at least once") == 60
+    assert "There are none." in html
+    assert html.count("used equally often") == 2
+    assert "0 of 0 shown" in html
+
+
+def test_a_broken_image_leaves_a_placeholder(tmp_path: Path) -> None:
+    html = build_report(World(pictures={0: b"not an image", 1: b"\xff\xd8\xff"}).write(tmp_path))
+    assert html.count("frame broken") >= 2
+
+
+def test_sample_and_progress(sources: ReportSources) -> None:
+    calls: list[int] = []
+    html = build_report(sources, thumbnails=5, progress=calls.append)
+    assert calls == [1, 1, 1, 1]
+    assert "5 of 54 shown" in html
+    assert "5 of 6 shown" in html
+    assert len(Elements(html).all("img")) == 5 * 5
+
+
+def test_too_many_thumbnails(sources: ReportSources) -> None:
+    with pytest.raises(UserError, match="8 MB"):
+        build_report(sources, thumbnails=MOST_THUMBNAILS + 1)
+
+
+def test_size_with_pictures_that_compress_badly(tmp_path: Path) -> None:
+    pictures = {}
+    for index in range(240):
+        out = io.BytesIO()
+        Image.frombytes("RGB", (96, 96), os.urandom(3 * 96 * 96)).save(out, "BMP")
+        pictures[index] = out.getvalue()
+    world = World(images=240, near_duplicates=70, shard=100, pictures=pictures)
+    html = build_report(world.write(tmp_path))
+    assert len(html.encode()) < 8_000_000
+    # The limit on the parameter rests on this: the worst thumbnails leave room for the rest.
+    largest = max(len(uri) for uri in re.findall(r'src="(data:image/webp[^"]*)"', html))
+    assert 5 * MOST_THUMBNAILS * largest < 6_500_000
