@@ -43,7 +43,7 @@ def pack(
         "candidates": len(candidates),
         "stored": outcomes["stored"],
         "outcomes": dict(sorted(outcomes.items())),
-        "classes": {name: by_class[name] for name in class_names},
+        "classes": [{"name": name, "stored": by_class[name]} for name in class_names],
     }
 
 

@@ -15,5 +15,8 @@ def summarise(logits: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
         "images": len(logits),
         "mean_confidence": round(float(confidence.mean()), 4),
         "confident": int((confidence > 0.95).sum()),
-        "predicted": {name: int(n) for name, n in zip(class_names, predicted, strict=True)},
+        "predicted": [
+            {"name": name, "images": int(count)}
+            for name, count in zip(class_names, predicted, strict=True)
+        ],
     }

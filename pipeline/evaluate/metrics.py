@@ -55,14 +55,17 @@ def score(labels: np.ndarray, predicted: np.ndarray, network: Network) -> dict[s
 
 def per_class(
     labels: np.ndarray, teacher: np.ndarray, student: np.ndarray, class_names: Sequence[str]
-) -> dict[str, dict[str, float | int | None]]:
-    """Images and both accuracies of each class; None for a class without images."""
-    found: dict[str, dict[str, float | int | None]] = {}
+) -> list[dict[str, Any]]:
+    """Name, images and both accuracies of each class; None for a class without images.
+
+    A list, because `dvc metrics` would show a mapping as columns, hundreds of them.
+    """
+    rows = []
     for label, name in enumerate(class_names):
         of_class = labels == label
-        count = int(of_class.sum())
-        found[name] = {"images": count, "teacher": None, "student": None}
-        if count:
-            found[name]["teacher"] = round(float((teacher[of_class] == label).mean()), 4)
-            found[name]["student"] = round(float((student[of_class] == label).mean()), 4)
-    return found
+        row = {"name": name, "images": int(of_class.sum())}
+        for who, predicted in (("teacher", teacher), ("student", student)):
+            right = predicted[of_class] == label
+            row[who] = round(float(right.mean()), 4) if len(right) else None
+        rows.append(row)
+    return rows

@@ -142,7 +142,8 @@ def _model(values: dict[str, Any]) -> ModelScore:
     )
 
 
-def _class(name: str, values: dict[str, Any]) -> ClassScore:
+def _class(values: dict[str, Any]) -> ClassScore:
+    name = str(values["name"])
     images = int(_number(values["images"], low=0))
     if not images:
         return ClassScore(name, 0, None, None)
@@ -162,7 +163,7 @@ def read_metrics(path: Path) -> Metrics:
             student=_model(values["student"]),
             gap_points=_number(values["gap_points"], low=-100, high=100),
             agreement=_fraction(values["agreement"]),
-            per_class=tuple(_class(name, row) for name, row in values["per_class"].items()),
+            per_class=tuple(_class(row) for row in values["per_class"]),
         )
     except KeyError as error:
         raise malformed(path, f"has no key {error}") from error

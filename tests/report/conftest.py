@@ -214,7 +214,7 @@ class World:
             "student": student,
             "gap_points": 100 * (teacher["accuracy"] - student["accuracy"]),
             "agreement": 0.87,
-            "per_class": accuracy,
+            "per_class": [{"name": name} | row for name, row in accuracy.items()],
         }
         (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
 
