@@ -34,7 +34,7 @@ ARMS = {
     "kd3 without mixing": {"mixing": False},
     "kd3": {},
 }
-RATES = {"kd": (0.05, 0.1, 0.3), "kd3": (0.3, 0.6, 1.0)}
+RATES = {"kd": (0.1, 0.3, 1.0, 3.0), "kd3": (0.3, 0.6, 1.0, 1.5)}
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def resolve_device(name: str) -> torch.device:
     }
     if name == "auto":
         name = next(kind for kind, found in there.items() if found)
-    if not there[name]:
+    if not there.get(name):
         raise UserError(f"device '{name}' is not available on this machine", "use auto or cpu")
     return torch.device(name)
 

@@ -104,13 +104,20 @@ def _parquet(path: Path, size: int, images: int, seed: int) -> LabelledImages:
             for image, label in zip(batch.column("image"), batch.column("label"), strict=True):
                 if row in chosen:
                     value = image.as_py()
-                    data = value["bytes"] if isinstance(value, dict) else value
+                    data = value.get("bytes") if isinstance(value, dict) else value
                     pixels.append(_pixels(data, size, f"{path}: row {row}"))
-                    labels.append(label.as_py())
+                    labels.append(_label(label.as_py(), names, f"{path}: row {row}"))
                 row += 1
     if not labels:
         raise UserError(f"{path} has no rows")
     return LabelledImages(np.stack(pixels), np.array(labels, np.int64), names)
+
+
+def _label(value: object, names: Sequence[str], place: str) -> int:
+    if not isinstance(value, int) or value < 0 or (names and value >= len(names)):
+        classes = f"{len(names)} classes" if names else "a class number"
+        raise UserError(f"{place}: label {value!r} is not one of {classes}")
+    return value
 
 
 def _names(metadata: dict[bytes, bytes]) -> list[str]:

@@ -1,13 +1,32 @@
 """`pipeline`: every stage is a command. Heavy imports wait until a command runs."""
 
+import functools
 import sys
-from typing import NoReturn
+from collections.abc import Callable
 
-import click
 import typer
 
 from pipeline.errors import PipelineError
 from stages import crawl, dedup, distill, embed, evaluate, report, teacher, tools
+
+
+def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
+    """0 done, 1 a bug, 2 the user's mistake, 3 the world did not deliver, 130 interrupted."""
+
+    @functools.wraps(command)
+    def guarded(**options: object) -> None:
+        try:
+            command(**options)
+        except PipelineError as error:
+            for line in str(error).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return guarded
+
 
 app = typer.Typer(
     name="pipeline",
@@ -29,24 +48,12 @@ for command in (
     tools.preset,
     tools.serve_demo,
 ):
-    app.command()(command)
+    app.command()(with_exit_codes(command))
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     tools.repro
 )
 
 
-def main() -> NoReturn:
-    """Runs one command and exits: 0 done, 1 a bug, 2 the user's mistake, 3 the world's, 130
-    interrupted."""
-    try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except PipelineError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+def main() -> None:
+    """Runs the command that `sys.argv` names, and exits."""
+    app()

@@ -17,7 +17,7 @@ from stages import paths
 
 
 def nearest(image: str, k: int) -> list[dict[str, Any]]:
-    """The `k` nearest images with id, cosine, label, URL, page and licence, nearest first.
+    """The `k` nearest images with id, cosine, class, URL, page and licence, nearest first.
 
     Args:
         image: an image file, or an id (or its beginning) from data/embed/images.parquet.

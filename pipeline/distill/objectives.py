@@ -1,5 +1,6 @@
 """What a student minimises. An objective has its modules, its predictions and its loss terms."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +88,7 @@ class KD3(nn.Module):
 
     def deployed(self) -> tuple[Network, dict[str, Any]]:
         """The student as one network, and its architecture without the backbone's name."""
-        classifier = nn.Linear(
-            self._teacher[0].classifier.in_features, self._teacher[0].classifier.out_features
-        )
-        classifier.load_state_dict(self._teacher[0].classifier.state_dict())
+        classifier = copy.deepcopy(self._teacher[0].classifier)
         network = Distilled(self.student, self.transfer, classifier, self._teacher_side)
         return network, {
             "num_classes": classifier.out_features,

@@ -67,7 +67,7 @@ def distill(
     """Trains the objective's modules in place, from where the checkpoint in `folder` left off.
 
     Args:
-        report: called with the curves after every epoch.
+        report: called with the curves after every epoch, when it is saved.
 
     Raises:
         UserError: fewer images than a batch, no image selected, or a loss that is not finite.
@@ -101,13 +101,15 @@ def distill(
         # every epoch draws from its own generator, so a resumed run draws what it would have
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + epoch)
 
-        chosen = _select(web, objective, mean, std, schedule, precision, epoch)
-        kept[epoch - 1] = chosen.mask.cpu()
-        rows = web.train[chosen.mask[web.train]]
-        if len(rows) == 0:
-            raise UserError(
-                f"distill: no image was selected in epoch {epoch}", "lower distill.cutoff"
-            )
+        rows = web.train
+        if schedule.selection:
+            chosen = _judge(web, objective, mean, std, schedule, precision, epoch)
+            rows = rows[chosen.mask[rows]]
+            if len(rows) == 0:
+                raise UserError(
+                    f"distill: no image was selected in epoch {epoch}", "lower distill.cutoff"
+                )
+        kept[epoch - 1, rows.cpu()] = True
         batches = _batches(rows, epoch_steps, schedule, generator)
 
         objective.train()
@@ -126,13 +128,13 @@ def distill(
             # sums stay on the device: reading a loss here would stall it at every step
             for name, term in ({"loss": loss} | terms).items():
                 totals[name] = totals.get(name, 0) + term.detach()
-            advance(1 if schedule.refill or step < epoch_steps else 0)
+            advance(1 if step < epoch_steps else 0)
 
         losses = {name: float(total) / len(batches) for name, total in totals.items()}
         if not all(math.isfinite(value) for value in losses.values()):
             raise UserError(
                 f"distill: the loss is not finite in epoch {epoch}: {losses}",
-                "lower distill.lr; the epoch before it is saved",
+                "lower distill.lr",
             )
         seconds = time.monotonic() - started
         curves.append(
@@ -143,13 +145,13 @@ def distill(
                 "kept": round(len(rows) / len(web.train), 4),
                 **{name: float(f"{value:.6g}") for name, value in losses.items()},
                 "agreement": round(_agreement(web, objective, mean, std, precision), 4),
-                "images_per_s": round(len(batches) * schedule.batch_size / seconds),
+                "images_per_s": round(sum(map(len, batches)) / seconds),
                 "seconds": round(seconds, 2),
             }
         )
         note = f"epoch {epoch}, loss {losses['loss']:.4f}, kept {curves[-1]['kept']:.0%}"
-        advance(0, f"{note}, {curves[-1]['images_per_s']:,} images/s")
-        report(curves)
+        skipped = max(0, epoch_steps - len(batches))
+        advance(skipped, f"{note}, {curves[-1]['images_per_s']:,} images/s")
         checkpoint.save(
             folder,
             {
@@ -159,7 +161,8 @@ def distill(
                 "kept": kept,
             },
         )
-    last = _select(web, objective, mean, std, schedule, precision, schedule.epochs)
+        report(curves)
+    last = _judge(web, objective, mean, std, schedule, precision, schedule.epochs)
     return Trained(curves, kept, last.labels.cpu(), last.confidence.float().cpu())
 
 
@@ -196,7 +199,7 @@ def _alpha(epoch: int, schedule: Schedule) -> float:
     return teacher_weight(epoch / stretch)
 
 
-def _select(
+def _judge(
     web: WebImages,
     objective: KD3 | KD,
     mean: list[float],
@@ -205,18 +208,10 @@ def _select(
     precision: torch.dtype,
     epoch: int,
 ) -> Selection:
-    """Which of all images to train on; judged whole, so the teacher's stored logits serve."""
+    """Selection among all images; judged whole, so the teacher's stored logits serve."""
     everything = torch.arange(len(web.ids), device=web.pixels.device)
-    alpha = _alpha(epoch, schedule)
-    chosen = select(
-        web.teacher_logits,
-        predict(web, everything, objective, mean, std, precision),
-        alpha,
-        schedule.cutoff,
-    )
-    mask = torch.zeros_like(chosen.mask)
-    mask[web.train] = chosen.mask[web.train] if schedule.selection else True
-    return chosen._replace(mask=mask)
+    student_logits = predict(web, everything, objective, mean, std, precision)
+    return select(web.teacher_logits, student_logits, _alpha(epoch, schedule), schedule.cutoff)
 
 
 def _batches(

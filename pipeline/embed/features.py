@@ -96,12 +96,14 @@ def _squares(kept: list[KeptImage], crawl: Path, side: int, fit: Fit) -> Iterato
             if row not in wanted:
                 continue
             place = f"{paths[shard]}: row {row}"
-            if stored.id != wanted[row].id:
+            if stored.id != wanted.pop(row).id:
                 raise UserError(f"{place} is not the image that dedup saw", "run `dvc repro dedup`")
             try:
                 yield to_square(decode(stored.data), side, fit)
             except ImageError as error:
                 raise UserError(f"{place} ({stored.id}) cannot be decoded: {error}") from None
+        if wanted:
+            raise UserError(f"{paths[shard]} has no row {min(wanted)}", "run `dvc repro dedup`")
 
 
 def _batches(squares: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:

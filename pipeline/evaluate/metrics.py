@@ -38,7 +38,8 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     centre = share + Z95**2 / (2 * total)
     spread = Z95 * np.sqrt(share * (1 - share) / total + Z95**2 / (4 * total**2))
     scale = 1 + Z95**2 / total
-    return float((centre - spread) / scale), float((centre + spread) / scale)
+    low, high = (centre - spread) / scale, (centre + spread) / scale
+    return max(0.0, float(low)), min(1.0, float(high))  # rounding errors leave 0 to 1
 
 
 def score(labels: np.ndarray, predicted: np.ndarray, network: Network) -> dict[str, Any]:

@@ -67,20 +67,25 @@ def load_model(
     Raises:
         UserError: a file is missing or damaged, or the weights are not of this architecture.
     """
+    for path in (folder / CONFIG, folder / WEIGHTS):
+        if not path.is_file():
+            raise UserError(f"{path} not found", "run the stage that writes it")
     try:
         values = json.loads((folder / CONFIG).read_text("utf-8"))
         config = ModelConfig(**values)
+        network = make(**config.architecture)
+        outputs, names = network.classifier.out_features, len(config.class_names)
+        if outputs != names:
+            raise ValueError(f"{names} class names for {outputs} outputs")
         state = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} not found", "run the stage that writes it") from None
-    except (ValueError, TypeError, OSError, SafetensorError) as error:
-        raise UserError(f"{folder} holds no model: {error}") from None
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder} holds no model: {reason}", "run its stage again") from None
     if hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() != config.sha256:
         raise UserError(
             f"{folder / WEIGHTS} is not the file that {CONFIG} describes (its SHA-256 differs)",
             "restore it with `dvc checkout`, or run its stage again",
         )
-    network = make(**config.architecture)
     load_state(network, state, str(folder / WEIGHTS))
     return network.to(device).eval(), config
 

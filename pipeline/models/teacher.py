@@ -1,5 +1,6 @@
 """Reading a teacher's weights from a file."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +27,44 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         UserError: the file is missing, unreadable, or holds no state dict.
     """
     try:
+        value: Any
         if path.suffix == ".safetensors":
-            return load_file(path)
-        value: Any = torch.load(path, map_location="cpu", weights_only=True)
+            value = load_file(path)
+        else:
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"teacher.path: {path} not found") from None
     except (OSError, RuntimeError, SafetensorError, ValueError, EOFError) as error:
         raise UserError(f"teacher.path: {path} cannot be read: {_first_line(error)}") from None
-    except Exception as error:  # weights_only refuses with pickle's own error
+    except Exception:  # weights_only refuses with pickle's own error, broken pickles raise any
         raise UserError(
-            f"teacher.path: {path} holds more than tensors: {_first_line(error)}",
+            f"teacher.path: {path} is not a file of tensors alone, and others could run code",
             "save its state_dict as .safetensors",
         ) from None
     while isinstance(value, dict) and (inner := [key for key in WRAPPERS if key in value]):
         value = value[inner[0]]
-    if not isinstance(value, dict) or not all(isinstance(v, torch.Tensor) for v in value.values()):
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+    ):
         raise UserError(f"teacher.path: {path} holds no state dict of tensors")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in value):
-            value = {name.removeprefix(prefix): tensor for name, tensor in value.items()}
+    while value and (prefix := _common_prefix(value)):
+        value = {name.removeprefix(prefix): tensor for name, tensor in value.items()}
     return value
 
 
 def class_count(path: Path) -> int:
-    """Outputs of the last layer in the file."""
-    state = read_state(path)
-    biases = [tensor for tensor in state.values() if tensor.ndim == 1]
-    if not biases:
-        raise UserError(f"teacher.path: {path} ends in no linear layer; set teacher.class_names")
-    return len(biases[-1])
+    """Outputs of the linear layer in the file: the only matrix, in the networks known here.
+
+    Raises:
+        UserError: as `read_state`, or there is not exactly one linear layer.
+    """
+    matrices = [tensor for tensor in read_state(path).values() if tensor.ndim == 2]
+    if len(matrices) != 1:
+        raise UserError(
+            f"teacher.path: {path} has {len(matrices)} linear layers, not one",
+            "set teacher.class_names",
+        )
+    return len(matrices[0])
 
 
 def load_teacher(network: Network, path: Path) -> None:
@@ -70,6 +80,11 @@ def load_teacher(network: Network, path: Path) -> None:
             if any(new in name for name in own) and not any(old in name for name in own):
                 state = {name.replace(old, new): tensor for name, tensor in state.items()}
     load_state(network, state, str(path))
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    found = [prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in names)]
+    return found[0] if found else ""
 
 
 def _first_line(error: Exception) -> str:

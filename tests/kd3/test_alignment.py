@@ -1,0 +1,116 @@
+import pytest
+import torch
+from torch import nn
+from torch.autograd import gradcheck
+
+from pipeline.kd3 import Transfer, disagreement_weights, weighted_feature_loss
+from pipeline.models.network import pool
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def test_the_published_weights_are_reproduced(golden):
+    found = disagreement_weights(golden["feat_student_logits"], golden["feat_teacher_logits"])
+    golden.matches(found, "feat_weights")
+
+
+def test_the_published_feature_loss_is_reproduced(golden):
+    weights = disagreement_weights(golden["feat_student_logits"], golden["feat_teacher_logits"])
+    found = weighted_feature_loss(golden["feat_student"], golden["feat_teacher"], weights)
+    golden.matches(found, "feat_loss")
+
+
+def test_weights_carry_no_gradient():
+    logits = draw(4, 3).requires_grad_()
+    weights = disagreement_weights(logits, draw(4, 3, seed=1))
+    assert not weights.requires_grad
+    student = draw(4, 2, 3, 3).requires_grad_()
+    weighted_feature_loss(student, draw(4, 2, 3, 3, seed=2), weights).backward()
+    assert logits.grad is None
+    assert student.grad.abs().sum() > 0
+
+
+def test_disagreement_weighs_more_and_agreement_half():
+    teacher = draw(3, 4)
+    student = teacher.clone()
+    student[1] += 0.5
+    student[2] += 5
+    weights = disagreement_weights(student, teacher)
+    assert weights[0].item() == pytest.approx(0.5, abs=1e-5)
+    assert weights[0] < weights[1] < weights[2] <= 1
+
+
+def test_the_feature_loss_weighs_each_image_as_a_loop_does():
+    student, teacher, weights = draw(3, 2, 2, 2), draw(3, 2, 2, 2, seed=1), draw(3, seed=2).abs()
+    total = 0.0
+    for image in range(3):
+        for difference in (student[image] - teacher[image]).flatten().tolist():
+            total += weights[image].item() * difference**2
+    found = weighted_feature_loss(student, teacher, weights)
+    assert found.item() == pytest.approx(total / student.numel(), rel=1e-12)
+
+
+def test_the_gradient_of_the_feature_loss_is_right():
+    student, teacher = draw(3, 2, 2, 2).requires_grad_(), draw(3, 2, 2, 2, seed=1)
+    weights = draw(3, seed=2).sigmoid()
+    assert gradcheck(lambda maps: weighted_feature_loss(maps, teacher, weights), (student,))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_published_transfer_and_shared_classifier_are_reproduced(golden, mode):
+    transfer = Transfer(24, 32).to(golden.dtype)
+    prefix = "transfer_state/"
+    names = [name for name in golden.arrays.files if name.startswith(prefix)]
+    transfer.load_state_dict({name.removeprefix(prefix): golden[name] for name in names})
+    classifier = nn.Linear(32, 10).to(golden.dtype)
+    classifier.weight.data = golden["transfer_classifier_weight"]
+    classifier.bias.data = golden["transfer_classifier_bias"]
+
+    transfer.train(mode == "train")
+    student, teacher = transfer(golden["transfer_student"], golden["transfer_teacher"])
+    golden.matches(classifier(pool(student)), f"transfer_{mode}_logits")
+    if mode == "train":
+        golden.matches(student, "transfer_train_student_out")
+        golden.matches(teacher, "transfer_train_teacher_out")
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(8, 4), (4, 8), (4, 4)])
+def test_the_larger_map_is_pooled_to_the_smaller(student, teacher):
+    transfer = Transfer(3, 6).double()
+    own, other = draw(2, 3, student, student), draw(2, 6, teacher, teacher, seed=1)
+    ours, theirs = transfer(own, other)
+    assert ours.shape == theirs.shape == (2, 6, 4, 4)
+    expected = other if teacher == 4 else other.reshape(2, 6, 4, 2, 4, 2).mean(dim=(3, 5))
+    torch.testing.assert_close(theirs, expected)
+
+
+def test_the_inner_width_is_the_teachers_over_the_factor():
+    assert Transfer(8, 32).transfer[0].out_channels == 16
+    assert Transfer(8, 32, factor=4).transfer[0].out_channels == 8
+
+
+def test_the_gradient_of_the_transfer_is_right():
+    torch.manual_seed(0)
+    transfer = Transfer(2, 4).double()
+    for module in transfer.modules():  # away from the ReLU's kink and from in-place statistics
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+            module.bias.data.fill_(0.7)
+    student, teacher = draw(2, 2, 4, 4).requires_grad_(), draw(2, 4, 2, 2, seed=1)
+    assert gradcheck(lambda maps: transfer(maps, teacher)[0], (student,), atol=1e-4)
+
+
+def test_bfloat16_maps_under_autocast_give_a_finite_loss():
+    transfer = Transfer(3, 8)
+    student = torch.randn(4, 3, 4, 4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = transfer(student, torch.randn(4, 8, 4, 4, dtype=torch.bfloat16))
+        assert ours.dtype == torch.bfloat16
+        weights = disagreement_weights(pool(ours).float(), pool(theirs).float())
+        loss = weighted_feature_loss(ours.float(), theirs.float(), weights)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert student.grad.isfinite().all()

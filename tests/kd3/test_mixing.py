@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from pipeline.kd3 import mix_distribution
+from pipeline.kd3.mixing import _beta
+
+
+def batch(count: int = 6, side: int = 8, dtype=torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    scale = torch.rand(count, 3, 1, 1, generator=generator, dtype=torch.float64) + 0.5
+    return (scale * torch.randn(count, 3, side, side, generator=generator) + scale).to(dtype)
+
+
+def statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    variance, mean = torch.var_mean(images, dim=(2, 3))
+    return mean, (variance + 1e-6).sqrt()
+
+
+def test_the_published_mixture_is_reproduced(golden):
+    found = mix_distribution(golden["mix_input"], golden["mix_lambda"], golden["mix_permutation"])
+    golden.matches(found, "mix_output")
+
+
+def test_lambda_one_is_the_identity():
+    images = batch()
+    found = mix_distribution(images, torch.ones(6), torch.arange(6).roll(1))
+    torch.testing.assert_close(found, images, rtol=1e-12, atol=1e-12)
+
+
+def test_lambda_zero_takes_over_the_statistics_of_the_other_image():
+    images, other = batch(), torch.arange(6).roll(1)
+    found = mix_distribution(images, torch.zeros(6), other)
+    for ours, theirs in zip(statistics(found), statistics(images[other]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    mean, deviation = (value[..., None, None] for value in statistics(images))
+    their_mean, their_deviation = (value[..., None, None] for value in statistics(images[other]))
+    expected = (images - mean) / deviation * their_deviation + their_mean
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_image_mixed_with_itself_stays():
+    images = batch()
+    torch.testing.assert_close(mix_distribution(images, torch.rand(6), torch.arange(6)), images)
+
+
+def test_constant_images_give_finite_results():
+    images = torch.ones(4, 3, 8, 8) * torch.arange(4.0).view(4, 1, 1, 1)
+    found = mix_distribution(images, torch.zeros(4), torch.tensor([1, 0, 3, 2]))
+    torch.testing.assert_close(found, images[[1, 0, 3, 2]])
+    mixed = torch.cat([images[:2], batch(2, dtype=torch.float32)])
+    assert mix_distribution(mixed, torch.zeros(4), torch.tensor([2, 3, 0, 1])).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_dtype_of_the_images_is_kept(dtype):
+    found = mix_distribution(batch(dtype=dtype), generator=torch.Generator().manual_seed(0))
+    assert found.dtype == dtype
+    assert found.isfinite().all()
+
+
+def test_draws_are_of_the_generator_alone():
+    images = batch()
+    same = [mix_distribution(images, generator=torch.Generator().manual_seed(5)) for _ in "ab"]
+    other = mix_distribution(images, generator=torch.Generator().manual_seed(6))
+    assert torch.equal(*same)
+    assert not torch.equal(same[0], other)
+    state = torch.get_rng_state()
+    mix_distribution(images, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 4.0])
+def test_lambda_is_beta_distributed(alpha):
+    drawn = _beta(alpha, 20_000, torch.Generator().manual_seed(1))
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    variance = 1 / (4 * (2 * alpha + 1))
+    assert drawn.mean().item() == pytest.approx(0.5, abs=5 * (variance / 20_000) ** 0.5)
+    assert drawn.var().item() == pytest.approx(variance, rel=0.05)
+
+
+def test_the_gradient_of_mixing_is_right():
+    images = batch(3, 3).requires_grad_()
+    lam, other = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([2, 0, 1])
+    assert gradcheck(lambda x: mix_distribution(x, lam, other), (images,))

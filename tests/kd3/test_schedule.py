@@ -1,0 +1,22 @@
+import math
+
+import pytest
+
+from pipeline.kd3 import teacher_weight
+
+
+def test_the_published_weights_are_reproduced(golden):
+    epochs, published = golden.arrays["alpha_epochs"], golden.arrays["alpha"]
+    assert epochs.tolist() == list(range(1, 241))
+    for epoch, alpha in zip(epochs.tolist(), published.tolist(), strict=True):
+        assert teacher_weight(epoch) == pytest.approx(alpha, rel=1e-5, abs=1e-6)
+
+
+def test_the_teacher_leaves_at_the_switch():
+    assert teacher_weight(119.9) > 0.2
+    assert teacher_weight(120) == 0
+
+
+def test_horizon_and_switch_can_be_moved():
+    assert teacher_weight(9, horizon=20, switch=10) == pytest.approx(1 - math.exp(-1.25))
+    assert teacher_weight(10, horizon=20, switch=10) == 0

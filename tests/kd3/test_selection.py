@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+
+from pipeline.kd3 import select
+
+
+def logits(seed: int, rows: int = 60, classes: int = 5, spread: float = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return spread * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
+
+
+def by_hand(teacher, student, alpha, cutoff):
+    """The rule, image by image, in plain Python."""
+    judged = []
+    for of_teacher, of_student in zip(teacher.tolist(), student.tolist(), strict=True):
+        mixed = [alpha * t + (1 - alpha) * s for t, s in zip(of_teacher, of_student, strict=True)]
+        powers = [math.exp(value - max(mixed)) for value in mixed]
+        confidence = max(powers) / sum(powers)
+        judged.append((powers.index(max(powers)), confidence))
+    counts = [sum(label == c for label, _ in judged) for c in range(teacher.shape[1])]
+    kept = []
+    for label, confidence in judged:
+        balance = counts[label] / max(counts)
+        kept.append(confidence > cutoff * balance / (2 - balance))
+    return kept, counts
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_the_published_selection_is_reproduced(golden, which):
+    alpha, cutoff = float(golden["sel_alphas"][which]), float(golden["sel_cutoff"])
+    found = select(golden["sel_teacher_logits"], golden["sel_student_logits"], alpha, cutoff)
+    assert torch.equal(found.mask.nonzero().flatten(), golden[f"sel_indices_{which}"])
+    assert found.confidence.dtype == found.thresholds.dtype == golden.dtype
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("cutoff", [0.7, 0.95])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_selection_agrees_with_a_loop_over_the_images(alpha, cutoff, classes):
+    teacher, student = logits(1, classes=classes), logits(2, classes=classes)
+    found = select(teacher, student, alpha, cutoff)
+    kept, counts = by_hand(teacher, student, alpha, cutoff)
+    assert found.mask.tolist() == kept
+    assert found.counts.tolist() == counts
+    assert 0 < sum(kept) < len(kept)
+
+
+def test_the_rarest_class_is_let_in_more_easily():
+    sure = torch.tensor([[1.2, 0.0]] * 9 + [[0.0, 1.2]])
+    found = select(sure, sure, 1.0)
+    assert found.confidence.unique().numel() == 1
+    assert found.mask.tolist() == [False] * 9 + [True]
+    balance = 1 / 9
+    expected = torch.tensor([0.95, 0.95 * balance / (2 - balance)])
+    torch.testing.assert_close(found.thresholds, expected)
+
+
+def test_nothing_is_kept_when_all_are_unsure_of_one_class():
+    unsure = torch.tensor([[0.1, 0.0, 0.0]]).repeat(7, 1)
+    found = select(unsure, unsure, 0.5)
+    assert not found.mask.any()
+    assert found.counts.tolist() == [7, 0, 0]
+
+
+def test_one_sure_image_among_unsure_ones_of_its_class_is_kept_alone():
+    mixed = torch.tensor([[0.1, 0.0]] * 6)
+    mixed[3, 0] = 9
+    assert select(mixed, mixed, 1.0).mask.nonzero().flatten().tolist() == [3]
+
+
+def test_all_are_kept_when_all_are_sure():
+    sure = 20 * torch.eye(4).repeat(3, 1)
+    found = select(sure, sure, 0.5)
+    assert found.mask.all()
+    assert found.labels.tolist() == [0, 1, 2, 3] * 3
+
+
+def test_a_class_that_nobody_predicts_has_threshold_zero():
+    found = select(20 * torch.eye(4)[:3], 20 * torch.eye(4)[:3], 1.0)
+    assert found.counts.tolist() == [1, 1, 1, 0]
+    assert found.thresholds[3] == 0
+
+
+def test_a_single_class_keeps_every_image():
+    found = select(torch.randn(5, 1), torch.randn(5, 1), 0.5)
+    assert found.mask.all()
+    assert found.confidence.tolist() == [1.0] * 5
+
+
+def test_alpha_decides_who_is_asked():
+    teacher, student = 20 * torch.eye(3), 20 * torch.eye(3).roll(1, 0)
+    assert select(teacher, student, 1.0).labels.tolist() == [0, 1, 2]
+    assert select(teacher, student, 0.0).labels.tolist() == [2, 0, 1]
+
+
+def test_no_image_at_all_gives_an_empty_selection():
+    found = select(torch.zeros(0, 3), torch.zeros(0, 3), 0.5)
+    assert found.mask.shape == (0,)
+    assert found.counts.tolist() == [0, 0, 0]

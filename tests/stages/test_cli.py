@@ -1,0 +1,110 @@
+"""The commands as a user meets them: exit codes, one line an error, nothing heavy for help."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.stages.workspace import ROOT, copy_project, environment, run
+
+HEAVY = {"torch", "faiss", "icrawler", "imagehash", "dvc", "PIL", "numpy", "aiohttp", "ray"}
+NO_NETWORK = """
+import socket
+
+def nothing(*_, **__):
+    raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+socket.getaddrinfo = nothing
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return copy_project(tmp_path / "project", "")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import stages.cli, sys; print(*sys.modules)"
+    done = run(ROOT, sys.executable, "-c", code)
+    assert not HEAVY & {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_every_command_has_help(folder: Path) -> None:
+    for command in ("crawl", "dedup", "teacher", "embed", "distill", "evaluate", "report"):
+        text = run(folder, "pipeline", command, "--help").stdout
+        assert "--set" in text
+        assert "--json" in text
+
+
+def test_a_crawl_without_a_network_says_so_in_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
+    settings = environment(folder) | {"PYTHONPATH": f"{tmp_path}:{folder}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "stages", "crawl", "--classes", "cifar10", "--quiet"],
+        cwd=folder,
+        env=settings,
+        text=True,
+        capture_output=True,
+        timeout=30,
+    )
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "www.bing.com" in done.stderr
+    assert "network" in done.stderr
+    assert not (folder / "data").exists()
+
+
+def test_a_misspelt_parameter_stops_every_stage_with_one_line(folder: Path) -> None:
+    (folder / "params.yaml").write_text("crawl: {}\n\ndistill: {epohcs: 3}\n")
+    for stage in ("crawl", "distill"):
+        done = run(folder, "pipeline", stage, check=False)
+        assert done.returncode == 2
+        assert done.stderr == (
+            "error: params.yaml:3: distill.epohcs: unknown key 'epohcs'; did you mean 'epochs'?\n"
+        )
+    assert not (folder / "data").exists()
+
+
+def test_wrong_usage_exits_with_2(folder: Path) -> None:
+    for command in (
+        ("crawl", "--nonsense"),
+        ("nonsense",),
+        ("crawl", "--set", "crawl.per_class"),
+        ("crawl", "--classes", "cifar11"),
+        ("crawl", "--engine", "altavista"),
+        ("preset", "nonsense"),
+        ("neighbours", "nothing.jpg"),
+        ("distill",),
+    ):
+        done = run(folder, "pipeline", *command, check=False)
+        assert done.returncode == 2, command
+        assert "Traceback" not in done.stderr
+
+
+def test_a_result_is_one_json_object_on_request(project: Path) -> None:
+    done = run(project, "pipeline", "evaluate", "--json", "--quiet")
+    assert json.loads(done.stdout)["test_images"] == 60
+    assert done.stderr == ""
+
+
+def test_neighbours_of_an_image_begin_with_itself(project: Path) -> None:
+    import pyarrow.parquet as pq
+
+    first = pq.read_table(project / "data/embed/images.parquet")["id"][0].as_py()
+    done = run(project, "pipeline", "neighbours", first[:20], "--k", "3", "--json")
+    rows = json.loads(done.stdout)["neighbours"]
+    assert len(rows) == 3
+    assert rows[0]["id"] == first
+    assert rows[0]["cosine"] > 0.999
+    assert rows[0]["url"].startswith("http://host")
+
+
+def test_a_preset_keeps_parameters_that_were_edited(folder: Path) -> None:
+    (folder / "params.yaml").write_text("distill: {epochs: 7}\n")
+    run(folder, "pipeline", "preset", "quick")
+    quick = (ROOT / "presets/quick.yaml").read_text()
+    assert (folder / "params.yaml").read_text() == quick
+    assert (folder / "params.previous.yaml").read_text() == "distill: {epochs: 7}\n"
