@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+UPRIGHT = {  # EXIF orientation -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MAX_PIXELS = 50_000_000
 Fit = Literal["crop", "squash"]
 
@@ -52,7 +61,10 @@ def decode(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")
             image.seek(0)
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            # ImageOps.exif_transpose refuses images that have a broken tag next to this one
+            turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+            rgb = _rgb(image)
+            return rgb if turn is None else rgb.transpose(turn)
     except Exception as error:  # any decoder may raise anything on hostile bytes
         raise ImageError("truncated", _reason(error)) from None
 
@@ -76,7 +88,8 @@ def inspect(data: bytes, min_side: int) -> ImageInfo:
     if min(image.size) < min_side:
         raise ImageError("too_small", f"{image.width} x {image.height}")
     decode(data)
-    return ImageInfo(image.width, image.height, image.format or "")
+    # a JPEG with more pictures behind the first, as phones write, opens as "MPO"
+    return ImageInfo(image.width, image.height, str(image.format).replace("MPO", "JPEG"))
 
 
 def to_square(image: Image.Image, side: int, fit: Fit) -> np.ndarray:
@@ -92,9 +105,8 @@ def to_square(image: Image.Image, side: int, fit: Fit) -> np.ndarray:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, np.float64)
-        image = Image.fromarray((values / max(values.max(), 1) * 255).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits of grey
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")

@@ -14,13 +14,19 @@ from pipeline.params import Params, conflicts
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-3` is a number, as DVC reads it, and `yes` and `no` are words."""
+    """YAML as DVC reads it: `1e-3` is a number, `010` is ten; `yes` and `1:30` are words."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")
+)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
@@ -57,24 +63,39 @@ def read_params(path: Path, overrides: Sequence[str] = ()) -> Params:
 
 def parse(text: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The mapping in `text`, and for each key path where it stands (`params.yaml:12`)."""
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        data = loader.construct_document(root) if root else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark else name
-        raise UserError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
+    data, where = load_yaml(text, name)
     if data is None:
         return {}, {}
     if not isinstance(data, dict):
         raise UserError(f"{name}:1: expected sections such as `crawl:`, got {_shown(data)}")
-    where: dict[str, str] = {}
-    for key_path, line in _lines(root, ""):
-        if key_path in where:
-            raise UserError(f"{name}:{line}: {key_path}: given twice, first at {where[key_path]}")
-        where[key_path] = f"{name}:{line}"
     return data, where
+
+
+def load_yaml(text: str, name: str) -> tuple[Any, dict[str, str]]:
+    """What `text` holds, and for each key path where it stands.
+
+    Raises:
+        UserError: one line: it is not YAML, or a key is given twice.
+    """
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        where: dict[str, str] = {}
+        for key_path, line in _lines(root, ""):
+            if key_path in where:
+                first = where[key_path]
+                raise UserError(f"{name}:{line}: {key_path}: given twice, first at {first}")
+            where[key_path] = f"{name}:{line}"
+        return (loader.construct_document(root) if root else None), where
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{name}:{line}: not YAML: {error.reason}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        raise UserError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not YAML: {error}") from None
 
 
 def check(data: dict[str, Any], where: dict[str, str], name: str) -> Params:
@@ -105,15 +126,20 @@ def _override(data: dict[str, Any], where: dict[str, str], override: str) -> Non
         raise UserError(f"--set {override}: expected key.path=value")
     try:
         value = _Loader(text).get_single_data()
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = text
     *parents, last = key_path.split(".")
-    section = data
+    section, at = data, ""
     for parent in parents:
-        section = section.setdefault(parent, {})
+        at = f"{at}.{parent}".lstrip(".")
+        if parent not in section:
+            section[parent], where[at] = {}, "--set"
+        section = section[parent]
         if not isinstance(section, dict):
-            raise UserError(f"--set {override}: {parent} is not a section")
+            raise UserError(f"--set {override}: {at} is not a section")
     section[last] = "" if value is None else value
+    for replaced in [known for known in where if known.startswith(f"{key_path}.")]:
+        del where[replaced]
     where[key_path] = "--set"
 
 
@@ -137,10 +163,13 @@ def _place(where: dict[str, str], key_path: str, name: str) -> str:
 
 
 def _problem(found: Any) -> tuple[str, str]:
-    location = [part for part in found["loc"] if not _is_union_branch(part)]
+    location = list(found["loc"])
     key_path = ".".join(str(part) for part in location)
     kind, value, limits = found["type"], found["input"], found.get("ctx", {})
-    if kind == "extra_forbidden":
+    if location[:2] == ["crawl", "classes"]:  # one problem, whichever kinds of value were tried
+        expected = "a set's name, names, or names with lists of queries"
+        return "crawl.classes", f"expected {expected}, got {_shown(value)}"
+    if kind in ("extra_forbidden", "invalid_key"):
         known = _fields_of(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
         hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
@@ -158,7 +187,6 @@ def _problem(found: Any) -> tuple[str, str]:
         "string_type": "text",
         "list_type": "a list",
         "tuple_type": "a list of three numbers",
-        "dict_type": "names with lists of queries",
         "model_type": "a section with keys",
         "missing": "three numbers",
         "too_short": "three numbers",
@@ -169,13 +197,7 @@ def _problem(found: Any) -> tuple[str, str]:
         "less_than": f"less than {limits.get('lt')}",
         "less_than_equal": f"at most {limits.get('le')}",
     }.get(kind, found["msg"])
-    if key_path.startswith("crawl.classes"):
-        key_path, expected = "crawl.classes", "a set's name, names, or names with lists of queries"
     return key_path, f"expected {expected}, got {_shown(value)}"
-
-
-def _is_union_branch(part: Any) -> bool:
-    return isinstance(part, str) and (part == "str" or part.startswith(("list[", "dict[")))
 
 
 def _fields_of(location: list[Any]) -> list[str]:

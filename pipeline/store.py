@@ -45,14 +45,21 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
+    aside = target.with_name(f".{target.name}.old{os.getpid()}")
     remove(temporary)
+    remove(aside)
     try:
         yield temporary
-        if temporary.is_dir():
-            remove(target)  # a directory cannot be renamed over another one
+        if os.path.lexists(target) and (temporary.is_dir() or target.is_dir()):
+            os.replace(target, aside)  # nothing can be renamed over a full directory
         os.replace(temporary, target)
+    except BaseException:
+        if os.path.lexists(aside):
+            os.replace(aside, target)
+        raise
     finally:
         remove(temporary)
+        remove(aside)
 
 
 def remove(path: Path) -> None:
@@ -147,7 +154,7 @@ def read_shard(path: Path) -> Iterator[StoredImage]:
             found = file.schema_arrow.field(index).type if index >= 0 else None
             if found != wanted:
                 raise UserError(f"{path}: column '{name}': expected {wanted}, found {found}")
-        for batch in file.iter_batches(batch_size=100):
+        for batch in file.iter_batches(batch_size=100, columns=list(IMAGE_COLUMNS)):
             for row in batch.to_pylist():
                 data = row.pop("image")["bytes"]
                 yield StoredImage(data=data, **row)

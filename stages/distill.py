@@ -96,8 +96,9 @@ def distill(
     }
     write_json(paths.summary("distill"), summary)
     remove(folder)
+    agreement = "" if last["agreement"] is None else f"{last['agreement']:.1%}"
     console.result(
         f"distill: {section.student}, agreement with the teacher on held-out web images"
-        f" {last['agreement']:.1%} → {paths.STUDENT}",
+        f" {agreement or 'not measured'} → {paths.STUDENT}",
         summary,
     )

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.errors import UserError
+from pipeline.paramfile import load_yaml
 
 HERE = Path(__file__).parent
 DEMO_SETS = ("shapes10",)  # only the demo's search engine knows these
@@ -46,8 +45,8 @@ def load_classes(spec: str | Sequence[str] | Mapping[str, Sequence[str]]) -> Cla
         UserError: no such set or file, an empty set, or a name given twice.
     """
     if isinstance(spec, str):
-        if (HERE / f"{spec}.yaml").is_file() and spec in set_names():
-            return _class_set(spec, yaml.safe_load((HERE / f"{spec}.yaml").read_text("utf-8")))
+        if spec in set_names():
+            return _class_set(spec, _read(HERE / f"{spec}.yaml"))
         if spec.endswith((".yaml", ".yml")):
             return _class_set("", _read(Path(spec)))
         if "," not in spec:
@@ -63,16 +62,19 @@ def load_classes(spec: str | Sequence[str] | Mapping[str, Sequence[str]]) -> Cla
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except FileNotFoundError:
         raise UserError(f"class file {path} not found") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"class file {path} cannot be read: {error}") from None
+    return load_yaml(text, str(path))[0]
 
 
 def _class_set(name: str, entries: Any) -> ClassSet:
     if isinstance(entries, Mapping):
-        pairs = [(key, queries or [key]) for key, queries in entries.items()]
+        pairs = [
+            (key, [key] if queries in (None, []) else queries) for key, queries in entries.items()
+        ]
     elif isinstance(entries, Sequence) and not isinstance(entries, str):
         pairs = [(entry, [entry]) for entry in entries]
     else:

@@ -1,6 +1,8 @@
 """What a search brings and what becomes of it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -54,7 +56,7 @@ MANIFEST_COLUMNS = {
 }
 
 
-def manifest(candidates: list[Candidate], fetched: dict[str, Fetched]) -> pa.Table:
+def manifest(candidates: Sequence[Candidate], fetched: Mapping[Candidate, Fetched]) -> pa.Table:
     """One row a candidate, in order, so that every candidate is accounted for.
 
     Outcomes are `stored` (the first candidate with these bytes), `duplicate` (the same bytes
@@ -63,7 +65,7 @@ def manifest(candidates: list[Candidate], fetched: dict[str, Fetched]) -> pa.Tab
     stored: set[str] = set()
     rows = []
     for candidate in candidates:
-        found = fetched.get(candidate.url, Fetched(candidate.url, NOT_NEEDED))
+        found = fetched.get(candidate, Fetched(candidate.url, NOT_NEEDED))
         outcome = found.outcome
         if found.id is not None:
             outcome = "duplicate" if found.id in stored else "stored"
@@ -77,5 +79,10 @@ def manifest(candidates: list[Candidate], fetched: dict[str, Fetched]) -> pa.Tab
             "detail": found.detail,
             "id": found.id,
         }
-        rows.append(row)
+        rows.append({name: _storable(value) for name, value in row.items()})
     return pa.Table.from_pylist(rows, schema=pa.schema(MANIFEST_COLUMNS.items()))
+
+
+def _storable(value: Any) -> Any:
+    # half a surrogate pair comes in by JSON escapes, headers and file names, and is no UTF-8
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

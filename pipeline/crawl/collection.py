@@ -2,9 +2,11 @@
 
 import random
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.console import Advance
@@ -20,17 +22,17 @@ Entry = tuple[str, bytes]  # a name, the encoded image
 
 def collect(
     entries: Iterable[Entry], min_side: int, journal: Journal, advance: Advance
-) -> tuple[list[Candidate], dict[str, Fetched]]:
+) -> tuple[list[Candidate], dict[Candidate, Fetched]]:
     """Checks every image of a collection as if it came from the web, and keeps the good ones."""
-    candidates, found = [], {}
+    found = {}
     for rank, (name, data) in enumerate(entries):
-        candidates.append(Candidate(-1, "", "files", "", rank, name))
+        candidate = Candidate(-1, "", "files", "", rank, name)
         try:
             info = inspect(data, min_side)
         except ImageError as error:
-            found[name] = Fetched(name, error.outcome, str(error))
+            found[candidate] = Fetched(name, error.outcome, str(error))
         else:
-            found[name] = Fetched(
+            found[candidate] = Fetched(
                 name,
                 "ok",
                 id=journal.keep(data),
@@ -39,7 +41,7 @@ def collect(
                 format=info.format,
             )
         advance(1)
-    return candidates, found
+    return list(found), found
 
 
 def read_collection(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[Entry]:
@@ -51,12 +53,15 @@ def read_collection(source: Path, sample: int, seed: int, max_bytes: int) -> Ite
         max_bytes: larger files are left out of folders and archives.
 
     Raises:
-        UserError: no such source, or of another kind.
+        UserError: no such source, of another kind, or it cannot be read.
         WorldError: it holds no images.
     """
     if source.is_dir():
         tables = sorted(source.glob("*.parquet"))
-        entries = _parquet(tables, sample, seed) if tables else _folder(source, sample, seed)
+        if tables:
+            entries = _parquet(tables, sample, seed)
+        else:
+            entries = _folder(source, sample, seed, max_bytes)
     elif source.suffix == ".parquet":
         entries = _parquet([source], sample, seed)
     elif source.suffix == ".tar" or source.name.endswith((".tar.gz", ".tgz")):
@@ -64,9 +69,12 @@ def read_collection(source: Path, sample: int, seed: int, max_bytes: int) -> Ite
     else:
         raise UserError(f"crawl.source: {source} is no folder, .tar or .parquet file")
     found = False
-    for entry in entries:
-        found = True
-        yield entry
+    try:
+        for entry in entries:
+            found = True
+            yield entry
+    except (tarfile.TarError, OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        raise UserError(f"crawl.source: {source} cannot be read: {error}") from None
     if not found:
         raise WorldError(f"crawl.source: no images in {source}")
 
@@ -77,37 +85,38 @@ def _chosen(total: int, sample: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(total), sample))
 
 
-def _folder(source: Path, sample: int, seed: int) -> Iterator[Entry]:
+def _folder(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[Entry]:
     paths = sorted(
-        path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and path.stat().st_size <= max_bytes
     )
     for index in _chosen(len(paths), sample, seed):
         yield paths[index].relative_to(source).as_posix(), paths[index].read_bytes()
 
 
 def _tar(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[Entry]:
-    try:
-        with tarfile.open(source) as archive:
-            members = [
-                member
-                for member in archive
-                if member.isfile()
-                and Path(member.name).suffix.lower() in SUFFIXES
-                and member.size <= max_bytes
-            ]
-            for index in _chosen(len(members), sample, seed):
-                file = archive.extractfile(members[index])
-                yield members[index].name, file.read() if file else b""
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"crawl.source: {source} cannot be read: {error}") from None
+    with tarfile.open(source) as archive:
+        members = [
+            member
+            for member in archive
+            if member.isfile()
+            and Path(member.name).suffix.lower() in SUFFIXES
+            and member.size <= max_bytes
+        ]
+        for index in _chosen(len(members), sample, seed):
+            file = archive.extractfile(members[index])
+            yield members[index].name, file.read() if file else b""
 
 
 def _parquet(paths: list[Path], sample: int, seed: int) -> Iterator[Entry]:
     counts = []
     for path in paths:
         with open_parquet(path) as file:
-            if "image" not in file.schema_arrow.names:
-                raise UserError(f"crawl.source: {path} has no column 'image'")
+            if not _holds_images(file.schema_arrow):
+                raise UserError(
+                    f"crawl.source: {path}: expected a column 'image' of bytes, or a struct of them"
+                )
             counts.append(file.metadata.num_rows)
     chosen = _chosen(sum(counts), sample, seed)
     start = 0
@@ -116,6 +125,15 @@ def _parquet(paths: list[Path], sample: int, seed: int) -> Iterator[Entry]:
         with open_parquet(path) as file:
             yield from ((f"{path.name}#{row}", data) for row, data in _rows(file, rows))
         start += count
+
+
+def _holds_images(schema: pa.Schema) -> bool:
+    index = schema.get_field_index("image")
+    kind = schema.field(index).type if index >= 0 else pa.null()
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        kind = kind.field(index).type if index >= 0 else pa.null()
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _rows(file: pq.ParquetFile, rows: list[int]) -> Iterator[tuple[int, bytes]]:

@@ -6,28 +6,34 @@ That depends on the answers alone and not on their timing, so the same web gives
 
 import asyncio
 import contextlib
+import math
+import os
 import random
 import time
 import urllib.robotparser
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import aiohttp
+from yarl import URL
 
 from pipeline.console import Advance
 from pipeline.crawl.candidates import Candidate, Fetched
 from pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url, opted_out
 from pipeline.crawl.journal import Journal
-from pipeline.images import ImageError, inspect
+from pipeline.images import ImageError, ImageInfo, inspect
 
 CONNECTIONS = 64
 CLASS_AT_ONCE = 64  # candidates of one class under way, waiting for their hosts included
+DECODERS = min(8, os.cpu_count() or 1)  # threads; a picture takes up to 1 GB while it is decoded
 MAX_REDIRECTS = 5
 TRIES = 3
 CONNECT_TIMEOUT = 5.0  # seconds
 RETRY_AFTER_MOST = 10.0  # seconds
 ROBOTS_BYTES = 512 * 1024
+REDIRECTS = {301, 302, 303, 307, 308}
 BUSY = {408, 429, 500, 502, 503, 504}
 TRY_AGAIN = {"timeout", "connection", "busy", "too_large", "too_small", "robots_unreachable"}
 
@@ -59,7 +65,7 @@ class Host:
     slots: asyncio.Semaphore
     robots: asyncio.Lock = field(default_factory=asyncio.Lock)
     rules: urllib.robotparser.RobotFileParser | None = None
-    failure: Failure | None = None
+    failure: tuple[str, str, int | None] | None = None  # of robots.txt, as Failure takes it
     next_start: float = 0.0
 
 
@@ -70,13 +76,17 @@ def fetch(
     user_agent: str,
     advance: Advance,
     hosts: HostTable | None = None,
-) -> dict[str, Fetched]:
-    """What each needed URL gave; the images are in the journal's folder.
+) -> dict[Candidate, Fetched]:
+    """What each needed candidate gave; the images are in the journal's folder.
 
     `advance` is called for each distinct image. `hosts` maps names to addresses that are
     otherwise forbidden; it is for the demo and for tests, and no parameter reaches it.
     """
-    return asyncio.run(_fetch_all(candidates, limits, journal, user_agent, advance, hosts or {}))
+    # threads of their own: names that do not resolve hold the common ones for long
+    with ThreadPoolExecutor(DECODERS, "decode") as decoders:
+        return asyncio.run(
+            _fetch_all(candidates, limits, journal, user_agent, advance, hosts or {}, decoders)
+        )
 
 
 async def _fetch_all(
@@ -86,7 +96,8 @@ async def _fetch_all(
     user_agent: str,
     advance: Advance,
     hosts: HostTable,
-) -> dict[str, Fetched]:
+    decoders: ThreadPoolExecutor,
+) -> dict[Candidate, Fetched]:
     connector = aiohttp.TCPConnector(limit=0, resolver=GuardedResolver(hosts), ttl_dns_cache=300)
     session = aiohttp.ClientSession(
         connector=connector,
@@ -97,7 +108,7 @@ async def _fetch_all(
         timeout=aiohttp.ClientTimeout(total=limits.timeout, sock_connect=CONNECT_TIMEOUT),
     )
     async with session:
-        fetcher = Fetcher(session, limits, journal, user_agent)
+        fetcher = Fetcher(session, limits, journal, user_agent, decoders)
         by_class: dict[int, list[Candidate]] = {}
         for candidate in candidates:
             by_class.setdefault(candidate.label, []).append(candidate)
@@ -115,6 +126,7 @@ async def _fetch_class(
 ) -> None:
     distinct: set[str] = set()
     running: set[asyncio.Task[Fetched]] = set()
+    done: set[asyncio.Task[Fetched]] = set()
     waiting = iter(candidates)
     more = True
     try:
@@ -123,7 +135,7 @@ async def _fetch_class(
                 candidate = next(waiting, None)
                 more = candidate is not None
                 if candidate is not None:
-                    running.add(asyncio.create_task(fetcher.get(candidate.url)))
+                    running.add(asyncio.create_task(fetcher.get(candidate)))
             if not running:
                 break
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -134,26 +146,34 @@ async def _fetch_class(
     finally:
         for task in running:
             task.cancel()
+        await asyncio.gather(*running, *done, return_exceptions=True)  # the first one was raised
 
 
 class Fetcher:
     """Fetches single URLs: politely, within limits, each one once."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, limits: Limits, journal: Journal, user_agent: str
+        self,
+        session: aiohttp.ClientSession,
+        limits: Limits,
+        journal: Journal,
+        user_agent: str,
+        decoders: ThreadPoolExecutor,
     ) -> None:
         self.session, self.limits, self.journal = session, limits, journal
-        self.user_agent = user_agent
-        self.found: dict[str, Fetched] = {}
+        self.user_agent, self.decoders = user_agent, decoders
+        self.found: dict[Candidate, Fetched] = {}
         self._connections = asyncio.Semaphore(CONNECTIONS)
         self._hosts: dict[str, Host] = {}
         self._under_way: dict[str, asyncio.Task[Fetched]] = {}
 
-    async def get(self, url: str) -> Fetched:
-        """What `url` gave, from the journal where it is known."""
+    async def get(self, candidate: Candidate) -> Fetched:
+        """What the candidate's URL gave, from the journal where it is known."""
+        url = candidate.url
         if url not in self._under_way:
             self._under_way[url] = asyncio.create_task(self._get(url))
-        return await self._under_way[url]
+        record = self.found[candidate] = await self._under_way[url]
+        return record
 
     async def _get(self, url: str) -> Fetched:
         record = self._known(url)
@@ -163,7 +183,6 @@ class Fetcher:
             except Failure as failure:
                 record = Fetched(url, failure.outcome, failure.detail[:200], failure.status)
             self.journal.add(record)
-        self.found[url] = record
         return record
 
     def _known(self, url: str) -> Fetched | None:
@@ -182,7 +201,7 @@ class Fetcher:
         while True:
             tries += 1
             try:
-                data, status, final_url = await self._follow(url)
+                data, info, status, final_url = await self._follow(url)
                 break
             except Failure:
                 raise
@@ -200,19 +219,23 @@ class Fetcher:
                     raise Failure("connection", f"{type(error).__name__}: {error}") from None
                 pause = random.uniform(0.1, 0.5) * tries
             await asyncio.sleep(pause)
-        return await asyncio.to_thread(self._keep, data, url, status, final_url)
+        loop = asyncio.get_running_loop()
+        name = await loop.run_in_executor(self.decoders, self.journal.keep, data)
+        return Fetched(url, "ok", "", status, final_url, name, info.width, info.height, info.format)
 
-    async def _follow(self, url: str) -> tuple[bytes, int, str]:
+    async def _follow(self, url: str) -> tuple[bytes, ImageInfo, int, str]:
         address = url
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                check_url(address)
-                async with self._turn(address), self._open(address) as answer:
-                    location = answer.headers.get("Location")
-                    if answer.status in (301, 302, 303, 307, 308) and location:
-                        address = urljoin(address, location)
-                        continue
-                    return await self._body(answer), answer.status, address
+                target = check_url(address)
+                async with self._turn(target):
+                    async with self._open(target) as answer:
+                        if location := _redirect(answer):
+                            address = urljoin(address, location)
+                            continue
+                        data, status = await self._body(answer), answer.status
+                    # still in turn: no more bodies are held in memory than there are connections
+                    return data, await self._inspect(data, status), status, address
             except Forbidden as error:
                 raise Failure("forbidden_address", str(error)) from None
             except (ValueError, aiohttp.InvalidURL) as error:
@@ -226,33 +249,27 @@ class Fetcher:
             raise Failure("http_error", answer.reason or "", answer.status)
         if opt_out := opted_out(answer.headers):
             raise Failure("opted_out", opt_out, answer.status)
-        return await self._read(answer, self.limits.max_bytes)
+        most = self.limits.max_bytes
+        announced = answer.content_length or 0
+        data = b"" if announced > most else await _read(answer, most)
+        if max(announced, len(data)) > most:
+            raise Failure("too_large", f"more than {most} bytes", answer.status)
+        return data
 
-    async def _read(self, answer: aiohttp.ClientResponse, most: int) -> bytes:
-        parts, size = [], 0
-        async for part in answer.content.iter_chunked(64 * 1024):
-            size += len(part)
-            if size > most:
-                raise Failure("too_large", f"more than {most} bytes", answer.status)
-            parts.append(part)
-        return b"".join(parts)
-
-    def _keep(self, data: bytes, url: str, status: int, final_url: str) -> Fetched:
+    async def _inspect(self, data: bytes, status: int) -> ImageInfo:
         try:
-            info = inspect(data, self.limits.min_side)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self.decoders, inspect, data, self.limits.min_side)
         except ImageError as error:
             raise Failure(error.outcome, str(error), status) from None
-        name = self.journal.keep(data)
-        return Fetched(url, "ok", "", status, final_url, name, info.width, info.height, info.format)
 
-    def _open(self, url: str) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _open(self, url: URL) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self.session.get(url, allow_redirects=False)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, url: str) -> AsyncIterator[None]:
+    async def _turn(self, url: URL) -> AsyncIterator[None]:
         """Waits for this host's turn, and for its robots.txt to say yes."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
+        origin = str(url.origin())
         if origin not in self._hosts:
             self._hosts[origin] = Host(asyncio.Semaphore(self.limits.connections_per_host))
         host = self._hosts[origin]
@@ -260,9 +277,10 @@ class Fetcher:
             async with host.robots:
                 if host.rules is None and host.failure is None:
                     await self._read_robots(origin, host)
+                    host.next_start = time.monotonic() + self.limits.host_gap
             if host.failure is not None:
-                raise host.failure
-            if host.rules is None or not host.rules.can_fetch(self.user_agent, url):
+                raise Failure(*host.failure)
+            if host.rules is None or not host.rules.can_fetch(self.user_agent, str(url)):
                 raise Failure("robots", f"{origin}/robots.txt disallows it")
             start = max(time.monotonic(), host.next_start)
             host.next_start = start + self.limits.host_gap
@@ -279,27 +297,27 @@ class Fetcher:
         rules = urllib.robotparser.RobotFileParser()
         try:
             for _ in range(MAX_REDIRECTS + 1):
-                check_url(address)
-                async with self._connections, self._open(address) as answer:
-                    location = answer.headers.get("Location")
-                    if answer.status in (301, 302, 303, 307, 308) and location:
+                target = check_url(address)
+                async with self._connections, self._open(target) as answer:
+                    if location := _redirect(answer):
                         address = urljoin(address, location)
                         continue
                     if answer.status >= 500:
-                        raise Failure("robots_unreachable", address, answer.status)
-                    text = await self._read(answer, ROBOTS_BYTES) if answer.status == 200 else b""
-                    rules.parse(text.decode("utf-8", "replace").splitlines())
+                        host.failure = ("robots_unreachable", address, answer.status)
+                        return
+                    text = await _read(answer, ROBOTS_BYTES) if answer.status == 200 else b""
+                    lines = text[:ROBOTS_BYTES].decode("utf-8-sig", "replace").splitlines()
+                    # for robotparser a blank line ends a group, for RFC 9309 it means nothing
+                    rules.parse([line for line in lines if line.strip()])
                     host.rules = rules
                     return
-            raise Failure("robots_unreachable", f"{address}: too many redirects")
-        except Failure as failure:
-            host.failure = failure
+            host.failure = ("robots_unreachable", f"{address}: too many redirects", None)
         except Forbidden as error:
-            host.failure = Failure("forbidden_address", str(error))
+            host.failure = ("forbidden_address", str(error), None)
         except TimeoutError:
-            host.failure = Failure("timeout", f"{address}: no answer")
+            host.failure = ("timeout", f"{address}: no answer", None)
         except Exception as error:  # a hostile answer may break the client anywhere
-            host.failure = Failure("connection", f"{type(error).__name__}: {error}")
+            host.failure = ("connection", f"{type(error).__name__}: {error}", None)
 
 
 class Busy(Exception):
@@ -310,9 +328,26 @@ class Busy(Exception):
         self.status, self.seconds = status, seconds
 
 
+async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body, of which little more than `most` bytes are read."""
+    parts, size = [], 0
+    async for part in answer.content.iter_chunked(64 * 1024):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            break
+    return b"".join(parts)
+
+
+def _redirect(answer: aiohttp.ClientResponse) -> str | None:
+    return answer.headers.get("Location") if answer.status in REDIRECTS else None
+
+
 def _retry_after(answer: aiohttp.ClientResponse) -> float:
     try:
         seconds = float(answer.headers.get("Retry-After", "0.5"))
-    except ValueError:
+    except ValueError:  # a date
+        seconds = RETRY_AFTER_MOST
+    if math.isnan(seconds):  # which no timer survives
         seconds = RETRY_AFTER_MOST
     return min(max(seconds, 0.1), RETRY_AFTER_MOST)

@@ -5,26 +5,31 @@ connected to, so a name cannot change its meaning between the two.
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
-# is_global says yes to some of these: they reach private machines through a translation
+# is_global says yes to some of these: they reach private machines through a translation, or are
+# a cloud's own
 NEVER = [
     ipaddress.ip_network(network)
     for network in (
         "0.0.0.0/8",
         "100.64.0.0/10",
         "192.0.0.0/24",
+        "168.63.129.16/32",
         "192.88.99.0/24",
         "224.0.0.0/4",
         "64:ff9b::/96",
         "64:ff9b:1::/48",
         "2001::/32",
         "2002::/16",
+        "3fff::/20",
+        "fec0::/10",
         "ff00::/8",
     )
 ]
@@ -37,24 +42,33 @@ class Forbidden(Exception):
     """This address must not be fetched."""
 
 
-def check_url(url: str) -> None:
-    """Raises Forbidden unless `url` is http(s) without credentials and not a forbidden literal."""
+def check_url(url: str) -> URL:
+    """`url` as aiohttp reads it, so that what is checked is what is asked.
+
+    Raises:
+        Forbidden: it is malformed, not http(s), has credentials, or is a forbidden IP address.
+    """
+    if any(character.isspace() or ord(character) < 32 for character in url):
+        raise Forbidden("malformed address: it has spaces or control characters")
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        address = URL(url)
+        host = address.raw_host or ""
     except ValueError as error:
         raise Forbidden(f"malformed address: {error}") from None
-    if parts.scheme not in ("http", "https"):
-        raise Forbidden(f"scheme '{parts.scheme[:20]}' is not http or https")
-    if not host or parts.username is not None or parts.password is not None:
+    if address.scheme not in ("http", "https"):
+        raise Forbidden(f"scheme '{address.scheme[:20]}' is not http or https")
+    if not host or address.user is not None or address.password is not None:
         raise Forbidden("no host, or credentials in the address")
-    if port == 0 or any(character.isspace() or ord(character) < 32 for character in url):
-        raise Forbidden("malformed address")
+    if address.port == 0:
+        raise Forbidden("malformed address: port 0")
     try:
-        check_address(host.split("%")[0])
+        check_address(host.partition("%")[0])
     except ValueError:
-        if host.rstrip(".").rpartition(".")[2][:1].isdigit() or host.lower().startswith("0x"):
+        if not re.fullmatch(r"[a-z0-9._-]*[a-z0-9-]\.?", host):
+            raise Forbidden(f"'{host[:60]}' is no host name") from None
+        if host.rstrip(".").rpartition(".")[2][0].isdigit():
             raise Forbidden(f"'{host[:60]}' is an oddly spelt IP address") from None
+    return address
 
 
 def check_address(address: str) -> None:

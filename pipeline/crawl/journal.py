@@ -4,6 +4,7 @@ An image is a file named by its SHA-256; a record is one line. The file comes fi
 always has its image, whatever moment the process dies.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -29,12 +30,14 @@ class Journal:
             temporary.unlink()
         lines = self._path.read_bytes().split(b"\n") if self._path.exists() else [b""]
         for line in lines[:-1]:
-            record = Fetched(**json.loads(line))
+            try:
+                record = Fetched(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # not a record, or of another version: the URL is asked for again
             self.records[record.url] = record
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         # what follows the last line end was cut off when the process died
         os.ftruncate(self._file, sum(len(line) + 1 for line in lines[:-1]))
-        os.lseek(self._file, 0, os.SEEK_END)
         return self
 
     def __exit__(
@@ -57,9 +60,14 @@ class Journal:
         return name
 
     def add(self, record: Fetched) -> None:
-        """Appends a record."""
+        """Appends a record.
+
+        Raises:
+            OSError: it could not be written in full; the journal must be opened anew.
+        """
         line = json.dumps(asdict(record), ensure_ascii=True).encode() + b"\n"
-        os.write(self._file, line)
+        if os.write(self._file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         self.records[record.url] = record
 
     def path(self, name: str) -> Path:

@@ -1,7 +1,7 @@
 """The end of a crawl: downloads become shards and a manifest."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.store import StoredImage, write_shards, write_table
 def pack(
     folder: Path,
     candidates: Sequence[Candidate],
-    found: dict[str, Fetched],
+    found: Mapping[Candidate, Fetched],
     journal: Journal,
     class_names: Sequence[str],
 ) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def pack(
     Raises:
         WorldError: no candidate gave an image.
     """
-    table = manifest(list(candidates), found)
+    table = manifest(candidates, found)
     outcomes = Counter(table["outcome"].to_pylist())
     if not outcomes["stored"]:
         reasons = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common(4))
@@ -48,11 +48,11 @@ def pack(
 
 
 def _stored(
-    candidates: Sequence[Candidate], found: dict[str, Fetched], journal: Journal
+    candidates: Sequence[Candidate], found: Mapping[Candidate, Fetched], journal: Journal
 ) -> Iterator[StoredImage]:
     seen: set[str] = set()
     for candidate in candidates:
-        image = found.get(candidate.url)
+        image = found.get(candidate)
         if image is None or image.id is None or image.id in seen:
             continue
         seen.add(image.id)

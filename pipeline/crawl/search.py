@@ -26,6 +26,7 @@ from pipeline.errors import WorldError
 BING = "https://www.bing.com/images/async"
 PAGE_RESULTS = 20
 PAGE_TIMEOUT = 15  # seconds
+MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a text, which is cut
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def result_records(page: bytes) -> Iterator[dict[str, str]]:
             record = json.loads(str(link.get("m", "")))
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and (url := _text(record.get("murl"))):
+        url = record.get("murl") if isinstance(record, dict) else None
+        if isinstance(url, str) and 0 < len(url.strip()) <= MOST_CHARACTERS:
             yield {
-                "url": url,
+                "url": url.strip(),
                 "page_url": _text(record.get("purl")),
                 "title": _text(record.get("t")),
                 "licence": _text(record.get("lic")),
@@ -114,6 +116,12 @@ def search(
                 found = _results(engine, query, share, session, page_folder)
                 results += [(rank, index, query, record) for rank, record in enumerate(found)]
                 advance(0, f"{one.name}: {len(results)} results")
+            if not results:
+                raise WorldError(
+                    f"{urlsplit(engine.address).netloc} gave no results for '{one.queries[0]}'",
+                    "check the query; if the engine asks for a captcha or has changed,"
+                    f" {_last_page(page_folder)} shows it",
+                )
             seen: set[str] = set()
             for rank, _, query, record in sorted(results, key=lambda result: result[:2]):
                 if record["url"] not in seen:
@@ -153,13 +161,12 @@ def _results(
         results.append(parser.out_queue.get_nowait())
     if not results:
         page_folder.mkdir(parents=True, exist_ok=True)
-        page = page_folder / "no-results.html"
-        page.write_bytes(parser.last_page)
-        raise WorldError(
-            f"{host} gave no results for '{query}'",
-            f"check the query; if the engine asks for a captcha or has changed, {page} shows it",
-        )
+        _last_page(page_folder).write_bytes(parser.last_page)
     return results[:wanted]
+
+
+def _last_page(page_folder: Path) -> Path:
+    return page_folder / "no-results.html"
 
 
 class _Probe:
@@ -195,4 +202,4 @@ def _network_reason(error: requests.RequestException) -> str:
 
 
 def _text(value: object) -> str:
-    return value.strip()[:2000] if isinstance(value, str) else ""
+    return value.strip()[:MOST_CHARACTERS] if isinstance(value, str) else ""

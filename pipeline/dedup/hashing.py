@@ -35,7 +35,13 @@ class HashedImage:
 
 
 def hash_image(image: Image.Image, kind: str) -> int:
-    """The 64 bits of imagehash's `kind`, the first bit highest."""
+    """The 64 bits of imagehash's `kind`, the first bit highest.
+
+    Raises:
+        ImageError: `too_small` for whash, whose wavelets need 8 pixels a side.
+    """
+    if kind == "whash" and min(image.size) < 8:
+        raise ImageError("too_small", f"{image.width} x {image.height}: whash needs 8 pixels")
     bits = HASHES[kind](image).hash.flatten()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 

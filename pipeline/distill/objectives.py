@@ -81,8 +81,9 @@ class KD3(nn.Module):
         if self.terms.mixing:
             mixed = mix_distribution(images, alpha=self.terms.mixing_alpha, generator=generator)
             views = [pool(student_features), pool(self.student.features(mixed))]
-            a, b = (self.projection(view.float()) for view in views)
-            contrast = nt_xent(a, b, self.terms.contrast_temperature)
+            with torch.autocast(images.device.type, enabled=False):
+                a, b = (self.projection(view.float()) for view in views)
+                contrast = nt_xent(a, b, self.terms.contrast_temperature)
             terms["contrast"] = self.terms.contrast_weight * contrast
         return terms
 

@@ -144,7 +144,7 @@ def distill(
                 "alpha": round(_alpha(epoch, schedule), 4),
                 "kept": round(len(rows) / len(web.train), 4),
                 **{name: float(f"{value:.6g}") for name, value in losses.items()},
-                "agreement": round(_agreement(web, objective, mean, std, precision), 4),
+                "agreement": _agreement(web, objective, mean, std, precision),
                 "images_per_s": round(sum(map(len, batches)) / seconds),
                 "seconds": round(seconds, 2),
             }
@@ -194,9 +194,11 @@ def predict(
 
 
 def _alpha(epoch: int, schedule: Schedule) -> float:
-    """α of the published schedule, stretched to this run's length."""
-    stretch = schedule.epochs / PUBLISHED_EPOCHS
-    return teacher_weight(epoch / stretch)
+    """α of the published schedule, stretched to this run's length from its first epoch on.
+
+    So however short a run is, an untrained student never selects alone.
+    """
+    return teacher_weight(1 + (epoch - 1) * PUBLISHED_EPOCHS / schedule.epochs)
 
 
 def _judge(
@@ -238,10 +240,10 @@ def _crop(pixels: Tensor, generator: torch.Generator, schedule: Schedule) -> Ten
 
 def _agreement(
     web: WebImages, objective: KD3 | KD, mean: list[float], std: list[float], precision: torch.dtype
-) -> float:
-    """Share of the held-out images for which student and teacher say the same class."""
+) -> float | None:
+    """Share of the held-out images for which both say the same class; None without such images."""
     if len(web.held_out) == 0:
-        return math.nan
+        return None
     student = predict(web, web.held_out, objective, mean, std, precision).argmax(dim=1)
     teacher = web.teacher_logits[web.held_out].argmax(dim=1)
-    return float((student == teacher).float().mean())
+    return round(float((student == teacher).float().mean()), 4)

@@ -154,7 +154,7 @@ def read_flow(crawl: Path, embed: Path, images: Images, class_names: tuple[str, 
             stored,
             {name: count for name, count in outcomes.items() if name != "stored"},
         ),
-        step("Kept", "left after near-duplicates and leaks are out", kept, dropped),
+        step("Kept", "left after near-duplicates are out", kept, dropped),
         step(
             "Selected at least once",
             f"trained on in one of {images.epochs:,} epochs or more",

@@ -23,7 +23,7 @@ PLAN = world.plan(3, PER_QUERY, 0)
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[DemoWeb]:
-    with DemoWeb(PER_QUERY) as running:
+    with DemoWeb(PER_QUERY, named=False) as running:
         yield running
 
 
@@ -268,3 +268,15 @@ def test_the_stock_parser_of_icrawler_reads_the_page(web):
     parsed = list(BingParser.parse(None, SimpleNamespace(content=content)))
     addresses = [address(web, image) for image in PLAN[:20] if image.path.endswith(".jpg")]
     assert set(addresses) <= {result["file_url"] for result in parsed}
+
+
+def test_named_results_have_the_same_urls_on_other_ports_and_others_for_another_seed() -> None:
+    urls = []
+    for seed in (0, 0, 1):
+        with DemoWeb(PER_QUERY, seed) as web:
+            urls.append([result.murl for result in web.results("star", 0, 20)])
+            hosts = {urlsplit(url).hostname for url in urls[-1]}
+            assert hosts <= set(web.names)
+            assert set(web.names.values()) == set(web.addresses[1:])
+    assert urls[0] == urls[1]
+    assert not set(urls[0]) & set(urls[2])

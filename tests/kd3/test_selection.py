@@ -89,6 +89,11 @@ def test_a_single_class_keeps_every_image():
     assert found.confidence.tolist() == [1.0] * 5
 
 
+def test_an_image_exactly_at_its_threshold_is_not_kept():
+    certain = torch.zeros(3, 1)
+    assert not select(certain, certain, 0.5, cutoff=1.0).mask.any()
+
+
 def test_alpha_decides_who_is_asked():
     teacher, student = 20 * torch.eye(3), 20 * torch.eye(3).roll(1, 0)
     assert select(teacher, student, 1.0).labels.tolist() == [0, 1, 2]

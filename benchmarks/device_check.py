@@ -1,0 +1,73 @@
+"""One device beside the CPU: the same losses in float32, and images a second in both precisions.
+
+    dvc repro embed && python benchmarks/device_check.py --device cuda
+
+With --device cpu it is a smoke run of itself: losses equal to the last bit, ratio about one.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+
+from pipeline.console import no_progress
+from pipeline.device import resolve_device
+from pipeline.distill.objectives import KD3, Terms
+from pipeline.distill.trainer import Schedule, Trained, distill
+from pipeline.distill.web import load_web_images
+from pipeline.models import build
+from pipeline.models.checkpoint import load_model
+from pipeline.params import Distill
+from pipeline.pixels import normalise
+from pipeline.runkey import fields_of
+
+EPOCHS = 3
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--device", default="auto")
+    device = resolve_device(options.parse_args().device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    print(f"{name}, torch {torch.__version__}, {EPOCHS} epochs, seed 0")
+    print("| device | precision | loss by epoch | images/s (last epoch) |")
+    print("|---|---|---|---|")
+    reference = run(torch.device("cpu"), torch.float32)
+    same = run(device, torch.float32)
+    run(device, torch.bfloat16)
+    pairs = zip(reference.curves, same.curves, strict=True)
+    worst = max(abs(a["loss"] - b["loss"]) / a["loss"] for a, b in pairs)
+    print(f"\nlargest relative difference of a float32 loss: {worst:.2e}")
+
+
+def run(device: torch.device, precision: torch.dtype) -> Trained:
+    """Distils for a few epochs on `device` and prints a row."""
+    section = Distill(epochs=EPOCHS)
+    web = load_web_images(Path("data/embed"), section.held_out, device)
+    teacher, config = load_model(Path("models/teacher"), device)
+    teacher.requires_grad_(False)
+    torch.manual_seed(section.seed)
+    student = build(section.student, len(config.class_names)).to(device)
+    example = normalise(web.pixels[:1], config.mean, config.std)
+    objective = KD3(student, teacher, example, Terms(**fields_of(Terms, section))).to(device)
+    with tempfile.TemporaryDirectory() as folder:
+        trained = distill(
+            web,
+            objective,
+            config.mean,
+            config.std,
+            Schedule(**fields_of(Schedule, section)),
+            precision,
+            Path(folder),
+            no_progress,
+            lambda curves: None,
+        )
+    losses = ", ".join(f"{row['loss']:.6f}" for row in trained.curves)
+    speed = trained.curves[-1]["images_per_s"]
+    print(f"| {device.type} | {str(precision).removeprefix('torch.')} | {losses} | {speed:,} |")
+    return trained
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+import asyncio
+import socket
+
+import pytest
+from aiohttp import ThreadedResolver
+
+from pipeline.crawl.candidates import Candidate
+from pipeline.crawl.fetch import Limits, fetch
+from pipeline.crawl.guard import Forbidden, GuardedResolver, check_address, check_url, opted_out
+from pipeline.crawl.journal import Journal
+from tests.crawl.hosts import Host, image, redirect, serving
+
+LIMITS = Limits(1000, 1, 1 << 20, 8, 0.0, 5.0)
+
+# {port} is a real server's on loopback that is in no host table
+HOSTILE = [
+    # schemes
+    "file:///etc/passwd",
+    "file://127.0.0.1:{port}/x.jpg",
+    "ftp://127.0.0.1:{port}/x.jpg",
+    "gopher://127.0.0.1:{port}/x.jpg",
+    "data:image/png;base64,iVBORw0KGgo=",
+    "javascript:alert(1)",
+    "ws://127.0.0.1:{port}/x.jpg",
+    "unix:///var/run/docker.sock",
+    "//127.0.0.1:{port}/x.jpg",
+    "x.jpg",
+    "",
+    # loopback, literally
+    "http://127.0.0.1:{port}/x.jpg",
+    "https://127.0.0.1:{port}/x.jpg",
+    "HTTP://127.0.0.1:{port}/x.jpg",
+    "http://127.255.255.254:{port}/x.jpg",
+    "http://0.0.0.0:{port}/x.jpg",
+    "http://[::1]:{port}/x.jpg",
+    "http://[::]:{port}/x.jpg",
+    "http://[0:0:0:0:0:0:0:1]:{port}/x.jpg",
+    # loopback, oddly spelt
+    "http://127.1:{port}/x.jpg",
+    "http://127.0.1:{port}/x.jpg",
+    "http://2130706433:{port}/x.jpg",
+    "http://0x7f000001:{port}/x.jpg",
+    "http://0x7f.1:{port}/x.jpg",
+    "http://127.0x0.0x0.0x1:{port}/x.jpg",
+    "http://0177.0.0.1:{port}/x.jpg",
+    "http://017700000001:{port}/x.jpg",
+    "http://127.0.0.1.:{port}/x.jpg",
+    "http://127.000.000.001:{port}/x.jpg",
+    "http://127.0.0.%31:{port}/x.jpg",
+    "http://１２７.0.0.1:{port}/x.jpg",
+    "http://127。0。0。1:{port}/x.jpg",
+    "http://①②⑦.⓪.⓪.①:{port}/x.jpg",
+    "http://127.0.0.⑩:{port}/x.jpg",
+    "http://⑫7.0.0.1:{port}/x.jpg",
+    # loopback and metadata services inside IPv6
+    "http://[::ffff:127.0.0.1]:{port}/x.jpg",
+    "http://[::ffff:7f00:1]:{port}/x.jpg",
+    "http://[::127.0.0.1]:{port}/x.jpg",
+    "http://[64:ff9b::7f00:1]:{port}/x.jpg",
+    "http://[64:ff9b::a9fe:a9fe]/x.jpg",
+    "http://[64:ff9b:1::7f00:1]/x.jpg",
+    "http://[2002:7f00:1::]:{port}/x.jpg",
+    "http://[2001:0:4136:e378:8000:63bf:80ff:fffe]/x.jpg",
+    "http://[fe80::1%25eth0]:{port}/x.jpg",
+    "http://[fe80::1%eth0]:{port}/x.jpg",
+    "http://[::1%25x]:{port}/x.jpg",
+    "http://[fc00::1]/x.jpg",
+    "http://[fec0::1]/x.jpg",
+    "http://[ff02::1]/x.jpg",
+    # private networks and metadata services
+    "http://10.0.0.1/x.jpg",
+    "http://172.16.0.1/x.jpg",
+    "http://192.168.0.1/x.jpg",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[fd00:ec2::254]/latest/meta-data/",
+    "http://100.100.100.200/latest/meta-data/",
+    "http://192.0.0.192/opc/v1/instance/",
+    "http://168.63.129.16/machine",
+    "http://224.0.0.1/x.jpg",
+    "http://255.255.255.255/x.jpg",
+    "http://240.0.0.1/x.jpg",
+    "http://198.18.0.1/x.jpg",
+    "http://192.88.99.1/x.jpg",
+    # names that resolve to loopback
+    "http://localhost:{port}/x.jpg",
+    "http://LOCALHOST:{port}/x.jpg",
+    "http://ⓛocalhost:{port}/x.jpg",
+    # credentials and tricks with them
+    "http://user:password@1.test/x.jpg",
+    "http://user@1.test/x.jpg",
+    "http://:secret@1.test/x.jpg",
+    "http://0.test@127.0.0.1:{port}/x.jpg",
+    "http://0.test:80@127.0.0.1:{port}/x.jpg",
+    "http://0.test%40127.0.0.1:{port}/x.jpg",
+    "http://127.0.0.1:{port}\\@0.test/x.jpg",
+    "http://0.test\\@127.0.0.1:{port}/x.jpg",
+    "http://127.0.0.1:{port}#@0.test/x.jpg",
+    "http://127.0.0.1:{port}?@0.test/x.jpg",
+    # ports, spaces, nothing at all
+    "http://0.test:0/x.jpg",
+    "http://0.test:65536/x.jpg",
+    "http://0.test:-1/x.jpg",
+    "http://0.test:port/x.jpg",
+    "http:// 127.0.0.1:{port}/x.jpg",
+    "http://\t127.0.0.1:{port}/x.jpg",
+    "\nhttp://127.0.0.1:{port}/x.jpg",
+    "http://127.0.0.1:{port}/x.jpg\r\nHost: 0.test",
+    "http://0.test/a b.jpg",
+    "http://0.test /x.jpg",
+    "http://",
+    "http:///x.jpg",
+    "http://./x.jpg",
+    "http://[/x.jpg",
+    "http://0.test\x00.127.0.0.1/x.jpg",
+]
+
+
+def outcomes(folder, urls, hosts):
+    candidates = [Candidate(0, "x", "test", "x", rank, url) for rank, url in enumerate(urls)]
+    with Journal(folder) as journal:
+        found = fetch(candidates, LIMITS, journal, "kd3-test/1", lambda *_: None, hosts)
+    return {candidate.url: found[candidate].outcome for candidate in candidates}
+
+
+def test_no_hostile_address_is_asked_for(tmp_path):
+    secret = Host()
+    secret.otherwise = image(0)
+    with serving(Host(), secret) as hosts:
+        port = hosts.pop("1.test")[1]
+        urls = [url.replace("{port}", str(port)) for url in HOSTILE]
+        got = outcomes(tmp_path, urls, hosts)
+    assert {url: what for url, what in got.items() if what != "forbidden_address"} == {}
+    assert secret.requests == {}
+
+
+def test_no_redirect_leads_to_a_hostile_address(tmp_path):
+    # relative addresses and fragments mean something else there, line ends no header can carry
+    relative = ("//127", "x.jpg", "http:///", "data:")
+    secret, door = Host(), Host()
+    secret.otherwise = image(0)
+    with serving(door, secret) as hosts:
+        port = hosts.pop("1.test")[1]
+        targets = [
+            url.replace("{port}", str(port))
+            for url in HOSTILE
+            if url not in ("", "http://")
+            and url.strip() == url
+            and url.isprintable()
+            and not url.startswith(relative)
+        ]
+        targets += [f"//127.0.0.1:{port}/x.jpg", f"//[::1]:{port}/x.jpg", "data:image/png,x"]
+        door.routes = {f"/{n}.jpg": redirect(target) for n, target in enumerate(targets)}
+        got = outcomes(tmp_path, [f"http://0.test{path}" for path in door.routes], hosts)
+    refused = {"forbidden_address", "malformed_address"}
+    named = dict(zip(targets, got.values(), strict=True))
+    assert {url: what for url, what in named.items() if what not in refused} == {}
+    assert len(targets) > 60
+    assert door.images_asked() == len(targets)
+    assert secret.requests == {}
+
+
+def test_robots_txt_leads_to_no_hostile_address(tmp_path):
+    secret, door = Host(), Host({"/x.jpg": image(1)})
+    with serving(door, secret) as hosts:
+        port = hosts.pop("1.test")[1]
+        door.routes["/robots.txt"] = redirect(f"http://127.0.0.1:{port}/robots.txt")
+        got = outcomes(tmp_path, ["http://0.test/x.jpg"], hosts)
+    assert list(got.values()) == ["forbidden_address"]
+    assert secret.requests == {}
+    assert door.images_asked() == 0
+
+
+def test_the_host_table_is_the_only_way_in(tmp_path):
+    inside = Host({"/x.jpg": image(1)})
+    with serving(inside) as hosts:
+        port = inside.server_port
+        urls = ["http://0.test/x.jpg", f"http://127.0.0.1:{port}/x.jpg"]
+        assert list(outcomes(tmp_path / "1", urls, hosts).values()) == ["ok", "forbidden_address"]
+        assert inside.requests["/x.jpg"] == 1
+        literal = {"127.0.0.1": inside.server_address, "localhost": inside.server_address}
+        got = outcomes(tmp_path / "2", urls[1:], literal)
+    assert list(got.values()) == ["forbidden_address"]
+    assert inside.requests["/x.jpg"] == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/a.jpg",
+        "https://example.com:8443/a.png?x=1&y=%20#z",
+        "http://EXAMPLE.com./a.webp",
+        "http://bücher.example/ä.jpg",
+        "http://xn--bcher-kva.example/a.jpg",
+        "http://a_b.example.com/a.jpg",
+        "http://93.184.215.14/a.jpg",
+        "http://[2606:2800:220:1:248:1893:25c8:1946]/a.jpg",
+        "http://3.example.com/a.jpg",
+        "http://0x7f.example.com/a.jpg",
+    ],
+)
+def test_public_addresses_pass(url):
+    assert check_url(url).scheme in ("http", "https")
+
+
+def test_what_is_checked_is_what_the_client_asks():
+    assert check_url("http://EXAMPLE.com:80/ä").raw_host == "example.com"
+    assert check_url("http://bücher.example/").raw_host == "xn--bcher-kva.example"
+
+
+def test_a_word_is_no_ip_address():
+    with pytest.raises(ValueError, match="does not appear"):
+        check_address("example.com")
+
+
+class Answers(ThreadedResolver):
+    """DNS that says what it is told."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+                "proto": 0,
+                "flags": 0,
+            }
+            for address in self.addresses
+        ]
+
+
+def resolve(*addresses):
+    async def ask():
+        resolver = GuardedResolver({})
+        resolver.system = Answers(*addresses)
+        return await resolver.resolve("rebinding.example", 80)
+
+    return asyncio.run(ask())
+
+
+def test_a_name_with_public_addresses_resolves():
+    public = ["93.184.215.14", "2606:2800:220:1:248:1893:25c8:1946"]
+    assert [found["host"] for found in resolve(*public)] == public
+
+
+@pytest.mark.parametrize(
+    "private", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1%lo", "10.1.1.1"]
+)
+def test_a_name_with_one_private_address_is_refused(private):
+    with pytest.raises(Forbidden):
+        resolve("93.184.215.14", private)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Robots-Tag": "noai"},
+        {"X-Robots-Tag": "NoImageAI, nofollow"},
+        {"X-Robots-Tag": "kd3: noindex"},
+        {"X-Robots-Tag": "none"},
+        {"TDM-Reservation": "1"},
+    ],
+)
+def test_owners_opt_out_by_header(headers):
+    assert next(iter(headers)) in opted_out(headers)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"X-Robots-Tag": "all, nofollow"}, {"TDM-Reservation": "0"}]
+)
+def test_other_headers_are_no_opt_out(headers):
+    assert opted_out(headers) == ""

@@ -1,0 +1,135 @@
+import csv
+import hashlib
+import io
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline.distill.outputs import curves_csv, selection_table
+from pipeline.distill.trainer import Trained
+from pipeline.distill.web import load_web_images
+from pipeline.errors import UserError
+from pipeline.runkey import fields_of, run_key, sources_of
+from pipeline.store import read_table, write_table
+from tests.distill.world import SCHEDULE, run, web
+
+CPU = torch.device("cpu")
+
+
+def ids(names) -> list[str]:
+    return [hashlib.sha256(str(name).encode()).hexdigest() for name in names]
+
+
+def embedded(folder, names):
+    """What the stage embed leaves, for images of these names."""
+    folder.mkdir(exist_ok=True)
+    count = len(names)
+    write_table(folder / "images.parquet", pa.table({"id": ids(names), "row": range(count)}))
+    pixels = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((4, 4, 3), np.uint8)
+    np.save(folder / "pixels.npy", pixels)
+    np.save(folder / "logits.npy", np.arange(2 * count, dtype=np.float32).reshape(count, 2))
+    return folder
+
+
+def test_web_images_come_with_their_logits(tmp_path):
+    found = load_web_images(embedded(tmp_path, range(50)), 0.2, CPU)
+    assert found.ids == ids(range(50))
+    assert found.pixels[:, 0, 0, 0].tolist() == list(range(50))
+    assert found.teacher_logits[:, 0].tolist() == list(range(0, 100, 2))
+    assert found.pixels.dtype == torch.uint8
+    assert found.teacher_logits.dtype == torch.float32
+    assert sorted(found.train.tolist() + found.held_out.tolist()) == list(range(50))
+
+
+def test_an_image_is_held_out_by_its_id_alone(tmp_path):
+    def held(folder, names):
+        web_images = load_web_images(embedded(folder, names), 0.2, CPU)
+        return {web_images.ids[row] for row in web_images.held_out.tolist()}
+
+    few, many = held(tmp_path / "few", range(100)), held(tmp_path / "many", range(399, -1, -1))
+    assert few == many & set(ids(range(100)))
+    assert 55 < len(many) < 105
+
+
+def test_no_share_holds_out_nothing(tmp_path):
+    assert len(load_web_images(embedded(tmp_path, range(50)), 0.0, CPU).held_out) == 0
+
+
+@pytest.mark.parametrize("name", ["images.parquet", "pixels.npy", "logits.npy"])
+@pytest.mark.parametrize("damage", ["missing", "garbage"])
+def test_a_missing_or_broken_file_is_named(tmp_path, name, damage):
+    path = embedded(tmp_path, range(5)) / name
+    path.unlink()
+    if damage == "garbage":
+        path.write_bytes(b"garbage")
+    with pytest.raises(UserError, match=name):
+        load_web_images(tmp_path, 0.2, CPU)
+
+
+def test_files_of_different_lengths_do_not_belong_together(tmp_path):
+    embedded(tmp_path, range(5))
+    np.save(tmp_path / "logits.npy", np.zeros((4, 2), np.float32))
+    with pytest.raises(UserError, match="differ in length"):
+        load_web_images(tmp_path, 0.2, CPU)
+
+
+def test_the_selection_comes_back_from_its_file(tmp_path):
+    kept = torch.tensor([[True, False, True], [True, False, False]])
+    trained = Trained([], kept, torch.tensor([4, 0, 2]), torch.tensor([0.5, 0.25, 1.0]))
+    write_table(tmp_path / "selection.parquet", selection_table(["a", "b", "c"], trained))
+    assert read_table(tmp_path / "selection.parquet").to_pydict() == {
+        "row": [0, 1, 2],
+        "id": ["a", "b", "c"],
+        "predicted": [4, 0, 2],
+        "confidence": [0.5, 0.25, 1.0],
+        "times_kept": [2, 0, 1],
+        "kept": [[True, True], [False, False], [True, False]],
+    }
+
+
+def test_the_curves_come_back_from_their_text(tmp_path):
+    curves = run(tmp_path).trained.curves
+    rows = list(csv.DictReader(io.StringIO(curves_csv(curves))))
+    assert [{name: float(value) for name, value in row.items()} for row in rows] == curves
+
+
+def test_the_selection_of_a_run_fits_its_images(tmp_path):
+    trained = run(tmp_path).trained
+    table = selection_table(web().ids, trained)
+    assert table["id"].to_pylist() == web().ids
+    assert table["times_kept"].to_pylist() == trained.kept.sum(dim=0).tolist()
+
+
+def test_a_run_key_changes_with_parameters_inputs_and_code(tmp_path):
+    data, code = tmp_path / "data", tmp_path / "code.py"
+    data.mkdir()
+    (data / "a.npy").write_bytes(b"1")
+    code.write_text("x = 1")
+    key = run_key({"lr": 0.1}, [data], [code])
+    assert run_key({"lr": 0.1}, [data], [code]) == key
+    assert len(key) == 16
+    keys = {key, run_key({"lr": 0.2}, [data], [code])}
+    (data / "a.npy").write_bytes(b"2")
+    keys.add(run_key({"lr": 0.1}, [data], [code]))
+    (data / "b.npy").write_bytes(b"")
+    keys.add(run_key({"lr": 0.1}, [data], [code]))
+    code.write_text("x = 2")
+    keys.add(run_key({"lr": 0.1}, [data], [code]))
+    assert len(keys) == 5
+
+
+def test_a_run_key_does_not_depend_on_the_order_of_the_parameters(tmp_path):
+    assert run_key({"a": 1, "b": 2}, [], []) == run_key({"b": 2, "a": 1}, [], [])
+
+
+def test_the_code_of_a_run_is_what_is_loaded_and_the_stage(tmp_path):
+    names = [path.name for path in sources_of(str(tmp_path / "stage.py"))]
+    assert names[-1] == "stage.py"
+    assert {"trainer.py", "objectives.py", "selection.py", "runkey.py"} <= set(names)
+
+
+def test_the_fields_of_a_dataclass_are_taken_from_any_object():
+    assert fields_of(type(SCHEDULE), replace(SCHEDULE, lr=9))["lr"] == 9

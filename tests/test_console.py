@@ -1,0 +1,122 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import console as module
+from pipeline.console import Console
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_result_is_text_or_one_json_object_on_stdout(capsys):
+    Console().result("3 images → out", {"images": 3})
+    Console(as_json=True).result("3 images", {"images": 3, "name": "日本"})
+    out, err = capsys.readouterr()
+    text, line = out.splitlines()
+    assert text == "3 images → out"
+    assert json.loads(line) == {"images": 3, "name": "日本"}
+    assert err == ""
+
+
+def test_notes_go_to_stderr_unless_quiet(capsys):
+    Console().note("look")
+    Console(quiet=True).note("look away")
+    assert capsys.readouterr() == ("", "look\n")
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(capsys, clock):
+    with Console().progress("crawl: fetching", 2000) as advance:
+        for _ in range(60):
+            clock.now += 1
+            advance(20, "busy")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"crawl: fetching: {count} of 2,000 busy"
+        for count in ("40", "240", "440", "640", "840", "1,040")
+    ]
+
+
+def test_a_step_without_a_known_end_counts(capsys, clock):
+    with Console().progress("reading") as advance:
+        clock.now += 5
+        advance(1234)
+    assert capsys.readouterr().err == "reading: 1,234\n"
+
+
+def test_a_short_step_says_nothing(capsys, clock):
+    with Console().progress("reading", 3) as advance:
+        advance()
+        clock.now += 1.9
+        advance(2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_shows_no_progress(capsys, clock):
+    with Console(quiet=True).progress("reading", 3) as advance:
+        clock.now += 50
+        advance(3, "x")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_in_a_step_comes_through():
+    with pytest.raises(ValueError, match="bug"), Console().progress("reading", 3):
+        raise ValueError("bug")
+
+
+PROGRAM = """
+from pipeline.console import Console
+with Console().progress("crawl [red]x[/nope]", 3) as advance:
+    advance(2, "[bold]hostile[/] note")
+    advance(1)
+Console().result("done", {})
+"""
+
+
+def test_on_a_terminal_there_is_a_bar_and_text_is_no_markup():
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=os.environ | {"COLUMNS": "150", "TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    out, _ = process.communicate(timeout=20)
+    os.close(ours)
+    assert (process.returncode, out) == (0, b"done\n")
+    assert b"crawl [red]x[/nope]" in shown
+    assert b"[bold]hostile[/] note" in shown
+    assert b"3/3" in shown

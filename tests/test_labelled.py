@@ -1,0 +1,208 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline import labelled
+from pipeline.demo.shapes import CLASS_NAMES
+from pipeline.errors import UserError, WorldError
+from pipeline.labelled import LabelledImages, load_labelled, match_labels
+from pipeline.store import StoredImage, write_shards
+
+NAMES = ["ant", "bee", "cat"]
+
+
+def png(value: int, side: int = 8) -> bytes:
+    """A plain image, so that it is known again by one number."""
+    out = io.BytesIO()
+    Image.new("RGB", (side, side), (value, value, value)).save(out, "PNG")
+    return out.getvalue()
+
+
+def shard(folder: Path, count: int = 9, names=NAMES) -> Path:
+    images = (StoredImage(f"{i:064x}", png(i), i % 3, 8, 8, "PNG") for i in range(count))
+    write_shards(folder, images, names)
+    return folder / "images-00000.parquet"
+
+
+def parquet(path: Path, images: list, labels: list) -> Path:
+    pq.write_table(pa.table({"image": images, "label": labels}), path)
+    return path
+
+
+def class_folders(root: Path) -> Path:
+    for label, name in enumerate(NAMES):
+        for index in range(3):
+            file = root / name / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(png(10 * label + index))
+    (root / "bee" / "notes.txt").write_text("not an image")
+    (root / "cat" / "more").mkdir()
+    (root / "cat" / "more" / "3.PNG").write_bytes(png(23))
+    (root / "README.md").write_text("not a class")
+    return root
+
+
+def values(found: LabelledImages) -> list[int]:
+    return found.pixels[:, 0, 0, 0].tolist()
+
+
+def test_the_demo_draws_its_classes_and_its_splits_differ():
+    train = load_labelled("demo", "train", 16, 20, 0)
+    test = load_labelled("demo", "test", 16, 20, 0)
+    assert train.class_names == list(CLASS_NAMES)
+    assert train.pixels.shape == (20, 16, 16, 3)
+    assert train.labels.tolist() == test.labels.tolist() == 2 * list(range(10))
+    assert not np.array_equal(train.pixels, test.pixels)
+
+
+def test_a_parquet_file_with_names_is_read_in_order(tmp_path):
+    found = load_labelled(str(shard(tmp_path)), "test", 4, 0, 0)
+    assert found.pixels.shape == (9, 4, 4, 3)
+    assert found.pixels.dtype == np.uint8
+    assert found.labels.dtype == np.int64
+    assert values(found) == list(range(9))
+    assert found.labels.tolist() == [0, 1, 2] * 3
+    assert found.class_names == NAMES
+
+
+def test_a_parquet_file_without_names_has_none(tmp_path):
+    assert load_labelled(str(shard(tmp_path, names=[])), "test", 4, 0, 0).class_names == []
+
+
+def test_a_parquet_file_of_bare_bytes_is_read(tmp_path):
+    path = parquet(tmp_path / "x.parquet", [png(7), png(9)], [1, 0])
+    found = load_labelled(str(path), "test", 4, 0, 0)
+    assert values(found) == [7, 9]
+    assert found.labels.tolist() == [1, 0]
+
+
+def test_class_folders_are_read_with_the_names_in_order(tmp_path):
+    found = load_labelled(str(class_folders(tmp_path)), "test", 4, 0, 0)
+    assert found.class_names == NAMES
+    assert values(found) == [0, 1, 2, 10, 11, 12, 20, 21, 22, 23]
+    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder"])
+def test_a_subset_is_drawn_by_the_seed(tmp_path, kind):
+    make = {"parquet": shard, "folder": class_folders}[kind]
+    path = str(make(tmp_path))
+    everything = load_labelled(path, "test", 4, 0, 0)
+    subset, again, other = (load_labelled(path, "test", 4, 5, seed) for seed in (1, 1, 2))
+    label_of = dict(zip(values(everything), everything.labels.tolist(), strict=True))
+    assert values(subset) == values(again) != values(other)
+    assert len(set(values(subset))) == 5
+    assert [label_of[value] for value in values(subset)] == subset.labels.tolist()
+    assert values(load_labelled(path, "test", 4, 1000, 1)) == values(everything)
+
+
+def test_labels_follow_the_teachers_order_of_the_names():
+    found = LabelledImages(np.zeros((4, 1, 1, 3), np.uint8), np.array([0, 1, 2, 0]), NAMES)
+    assert match_labels(found, NAMES, "here").tolist() == [0, 1, 2, 0]
+    assert match_labels(found, ["cat", "ant", "bee"], "here").tolist() == [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("teacher", [["ant", "bee", "dog"], ["ant", "bee"], [*NAMES, "dog"]])
+def test_other_names_than_the_teachers_show_both_lists(teacher):
+    found = LabelledImages(np.zeros((1, 1, 1, 3), np.uint8), np.array([0]), NAMES)
+    with pytest.raises(UserError) as caught:
+        match_labels(found, teacher, "here")
+    assert f"the classes of here (ant, bee, cat) are not the teacher's ({', '.join(teacher)})" in (
+        str(caught.value)
+    )
+
+
+def test_a_long_list_of_names_is_cut_and_counted():
+    many = [f"n{index}" for index in range(100)]
+    found = LabelledImages(np.zeros((1, 1, 1, 3), np.uint8), np.array([0]), NAMES)
+    with pytest.raises(UserError, match=r"n11, … 100 in all"):
+        match_labels(found, many, "here")
+
+
+def test_labels_without_names_must_be_within_the_teachers_classes():
+    found = LabelledImages(np.zeros((2, 1, 1, 3), np.uint8), np.array([0, 3]), [])
+    assert match_labels(found, ["a", "b", "c", "d"], "here").tolist() == [0, 3]
+    with pytest.raises(UserError, match="here has label 3, but the teacher has 3 classes"):
+        match_labels(found, NAMES, "here")
+
+
+@pytest.mark.parametrize("broken", [png(1)[:50], b"", None], ids=["cut off", "empty", "null"])
+def test_a_broken_image_in_a_parquet_file_is_named_by_its_row(tmp_path, broken):
+    path = parquet(tmp_path / "x.parquet", [png(7), broken, png(9)], [1, 0, 1])
+    with pytest.raises(UserError, match=rf"{path}: row 1: not a whole image"):
+        load_labelled(str(path), "test", 4, 0, 0)
+
+
+def test_a_broken_image_in_a_folder_is_named_by_its_path(tmp_path):
+    root = class_folders(tmp_path)
+    (root / "bee" / "1.png").write_bytes(png(1)[:50])
+    with pytest.raises(UserError, match=r"bee/1\.png: not a whole image"):
+        load_labelled(str(root), "test", 4, 0, 0)
+
+
+@pytest.mark.parametrize("labels", [[0, None, 1], [0, -1, 1]])
+def test_an_image_without_a_label_is_named_by_its_row(tmp_path, labels):
+    path = parquet(tmp_path / "x.parquet", [png(i) for i in range(3)], labels)
+    with pytest.raises(UserError, match=rf"{path}: row 1: label"):
+        load_labelled(str(path), "test", 4, 0, 0)
+
+
+def test_labels_that_are_words_are_refused(tmp_path):
+    path = parquet(tmp_path / "x.parquet", [png(1)], ["cat"])
+    with pytest.raises(UserError, match=r"row 0: label 'cat'"):
+        load_labelled(str(path), "test", 4, 0, 0)
+
+
+def test_a_label_beyond_the_files_own_names_is_named_by_its_row(tmp_path):
+    features = {"label": {"names": ["ant", "bee"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"image": [png(1), png(2)], "label": [1, 2]}).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"row 1: label 2 is not one of 2 classes"):
+        load_labelled(str(tmp_path / "x.parquet"), "test", 4, 0, 0)
+
+
+def test_a_missing_column_is_named(tmp_path):
+    pq.write_table(pa.table({"img": [png(1)], "label": [0]}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"x\.parquet has no column 'image'"):
+        load_labelled(str(tmp_path / "x.parquet"), "test", 4, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("none.parquet", r"none\.parquet not found"),
+        ("none", "no labelled images at none"),
+        ("empty", "has no class folders with images"),
+    ],
+)
+def test_a_source_that_is_not_there_is_an_error_of_the_user(tmp_path, monkeypatch, source, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=message):
+        load_labelled(source, "test", 4, 0, 0)
+
+
+def test_an_empty_parquet_file_is_an_error_of_the_user(tmp_path):
+    path = parquet(tmp_path / "x.parquet", [], [])
+    with pytest.raises(UserError, match="has no rows"):
+        load_labelled(str(path), "test", 4, 0, 0)
+
+
+@pytest.mark.parametrize("source", ["cifar10", "cifar100"])
+def test_a_public_set_that_cannot_be_downloaded_is_the_worlds_fault(tmp_path, monkeypatch, source):
+    from torchvision.datasets import utils
+
+    def unreachable(*_args, **_options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(utils.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(labelled, "DOWNLOADS", tmp_path / "torchvision")
+    with pytest.raises(WorldError, match=rf"{source} cannot be downloaded to {tmp_path}.*by hand"):
+        load_labelled(source, "test", 16, 10, 0)
