@@ -75,16 +75,16 @@ def _bar(title: str, total: int | None) -> Iterator[Advance]:
 
 
 def _lines(title: str, total: int | None) -> Advance:
-    done = 0
+    done, said = 0, ""
     next_line = time.monotonic() + FIRST_LINE_AFTER
 
     def advance(n: int = 1, note: str = "") -> None:
-        nonlocal done, next_line
-        done += n
+        nonlocal done, said, next_line
+        done, said = done + n, note or said
         if time.monotonic() < next_line:
             return
         next_line = time.monotonic() + LINE_EVERY
         count = f"{done:,} of {total:,}" if total else f"{done:,}"
-        print(f"{title}: {count} {note}".rstrip(), file=sys.stderr, flush=True)
+        print(f"{title}: {count} {said}".rstrip(), file=sys.stderr, flush=True)
 
     return advance
