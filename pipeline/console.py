@@ -85,6 +85,6 @@ def _lines(title: str, total: int | None) -> Advance:
             return
         next_line = time.monotonic() + LINE_EVERY
         count = f"{done:,} of {total:,}" if total else f"{done:,}"
-        print(f"{title}: {count} {said}".rstrip(), file=sys.stderr, flush=True)
+        print(f"{title}: {count}{said and f', {said}'}", file=sys.stderr, flush=True)
 
     return advance

@@ -54,7 +54,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(capsys, clock):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        f"crawl: fetching: {count} of 2,000 busy"
+        f"crawl: fetching: {count} of 2,000, busy"
         for count in ("40", "240", "440", "640", "840", "1,040")
     ]
 
