@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError, WorldError
 from pipeline.images import ImageError, decode, to_square
 from pipeline.store import open_parquet
@@ -29,12 +30,20 @@ class LabelledImages:
     class_names: list[str]  # empty where the source has none
 
 
-def load_labelled(source: str, split: Split, size: int, images: int, seed: int) -> LabelledImages:
+def load_labelled(
+    source: str,
+    split: Split,
+    size: int,
+    images: int,
+    seed: int,
+    advance: Advance = no_progress,
+) -> LabelledImages:
     """Labelled images from `source`, at `size` pixels.
 
     Args:
         source: `demo`, `cifar10`, `cifar100`, a .parquet file, or a folder of class folders.
         images: how many to take, drawn by `seed`; 0 takes all.
+        advance: called for each image that is decoded or drawn.
 
     Raises:
         UserError: no such source, or an image or label in it is broken (it is named).
@@ -44,15 +53,15 @@ def load_labelled(source: str, split: Split, size: int, images: int, seed: int) 
         from pipeline.demo.domains import original_images
         from pipeline.demo.shapes import CLASS_NAMES
 
-        pixels, labels = original_images(split, images or 10_000, size, seed)
+        pixels, labels = original_images(split, images or 10_000, size, seed, advance)
         return LabelledImages(pixels, labels, list(CLASS_NAMES))
     if source in ("cifar10", "cifar100"):
         return _torchvision(source, split, size, images, seed)
     path = Path(source)
     if path.is_dir():
-        return _folder(path, size, images, seed)
+        return _folder(path, size, images, seed, advance)
     if path.suffix == ".parquet":
-        return _parquet(path, size, images, seed)
+        return _parquet(path, size, images, seed, advance)
     raise UserError(f"no labelled images at {source}: expected a .parquet file or a folder")
 
 
@@ -92,7 +101,7 @@ def _pixels(data: bytes, size: int, place: str) -> np.ndarray:
         raise UserError(f"{place}: not a whole image: {error}") from None
 
 
-def _parquet(path: Path, size: int, images: int, seed: int) -> LabelledImages:
+def _parquet(path: Path, size: int, images: int, seed: int, advance: Advance) -> LabelledImages:
     with open_parquet(path) as file:
         for name in ("image", "label"):
             if name not in file.schema_arrow.names:
@@ -106,6 +115,7 @@ def _parquet(path: Path, size: int, images: int, seed: int) -> LabelledImages:
                     value = image.as_py()
                     data = value.get("bytes") if isinstance(value, dict) else value
                     pixels.append(_pixels(data, size, f"{path}: row {row}"))
+                    advance(1)
                     labels.append(_label(label.as_py(), names, f"{path}: row {row}"))
                 row += 1
     if not labels:
@@ -128,7 +138,7 @@ def _names(metadata: dict[bytes, bytes]) -> list[str]:
         return []
 
 
-def _folder(path: Path, size: int, images: int, seed: int) -> LabelledImages:
+def _folder(path: Path, size: int, images: int, seed: int, advance: Advance) -> LabelledImages:
     names = sorted(child.name for child in path.iterdir() if child.is_dir())
     files = [
         (file, label)
@@ -139,7 +149,10 @@ def _folder(path: Path, size: int, images: int, seed: int) -> LabelledImages:
     if not files:
         raise UserError(f"{path} has no class folders with images")
     chosen = [files[index] for index in _chosen(len(files), images, seed)]
-    pixels = [_pixels(file.read_bytes(), size, str(file)) for file, _ in chosen]
+    pixels = []
+    for file, _ in chosen:
+        pixels.append(_pixels(file.read_bytes(), size, str(file)))
+        advance(1)
     return LabelledImages(
         np.stack(pixels), np.array([label for _, label in chosen], np.int64), names
     )

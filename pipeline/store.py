@@ -142,6 +142,16 @@ def shard_paths(folder: Path) -> list[Path]:
     return paths
 
 
+def row_count(path: Path) -> int:
+    """Rows of a Parquet file.
+
+    Raises:
+        UserError: the file is missing or is not Parquet.
+    """
+    with open_parquet(path) as file:
+        return file.metadata.num_rows
+
+
 def read_shard(path: Path) -> Iterator[StoredImage]:
     """The images of one shard in order, a row group in memory at a time.
 

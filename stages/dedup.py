@@ -18,14 +18,13 @@ def dedup(
     params, console = start("dedup", overrides, quiet, as_json, radius=radius)
     from pipeline.dedup.hashing import hash_shard
     from pipeline.dedup.verdicts import judge, summarise
-    from pipeline.store import shard_paths, write_json, write_table
+    from pipeline.store import row_count, shard_paths, write_json, write_table
 
     shards = shard_paths(paths.CRAWL)
     hashed = []
-    with console.progress("dedup: hashing", len(shards)) as advance:
+    with console.progress("dedup: hashing", sum(map(row_count, shards))) as advance:
         for shard, path in enumerate(shards):
-            hashed += hash_shard(path, shard, params.dedup.hash)
-            advance(1, f"{len(hashed):,} images")
+            hashed += hash_shard(path, shard, params.dedup.hash, advance)
     table = judge(hashed, params.dedup.radius)
     write_table(paths.DEDUP, table)
     summary = summarise(table)

@@ -32,7 +32,10 @@ def evaluate(
     teacher, config = load_model(paths.TEACHER, device)
     student, own = load_student(paths.STUDENT, device)
     names = config.class_names
-    data = load_labelled(section.test_set, "test", config.input_size, section.images, section.seed)
+    with console.progress("evaluate: reading", section.images or None) as advance:
+        data = load_labelled(
+            section.test_set, "test", config.input_size, section.images, section.seed, advance
+        )
     labels = match_labels(data, names, section.test_set)
     with console.progress("evaluate", 2 * len(labels)) as advance:
         by_teacher, by_student = (

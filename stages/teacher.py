@@ -30,9 +30,10 @@ def teacher(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) 
         source = path.name
     else:
         device = resolve_device(section.device)
-        data = load_labelled(
-            section.data, "train", section.input_size, section.images, section.seed
-        )
+        with console.progress("teacher: reading", section.images or None) as advance:
+            data = load_labelled(
+                section.data, "train", section.input_size, section.images, section.seed, advance
+            )
         names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
         torch.manual_seed(section.seed)
         network = build(section.architecture, len(names))

@@ -8,6 +8,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from pipeline.console import Advance, no_progress
 from pipeline.images import ImageError, decode
 from pipeline.store import read_shard
 
@@ -46,7 +47,9 @@ def hash_image(image: Image.Image, kind: str) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def hash_shard(path: Path, shard: int, kind: str) -> list[HashedImage]:
+def hash_shard(
+    path: Path, shard: int, kind: str, advance: Advance = no_progress
+) -> list[HashedImage]:
     """Hashes every image of a shard; one that cannot be decoded is named, not fatal."""
     hashed = []
     for row, image in enumerate(read_shard(path)):
@@ -68,4 +71,5 @@ def hash_shard(path: Path, shard: int, kind: str) -> list[HashedImage]:
                 error,
             )
         )
+        advance(1)
     return hashed

@@ -29,18 +29,24 @@ _WATERMARKS = ("PREVIEW", "stock photo", "© sample", "clipart.example", "DO NOT
 
 
 def original_images(
-    split: Literal["train", "test"], count: int, size: int = 32, seed: int = 0
+    split: Literal["train", "test"],
+    count: int,
+    size: int = 32,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`count` images of the original domain, balanced over the classes.
 
     Returns images, uint8 [count, size, size, 3], and labels, int64 [count], label i % 10 at i.
     The splits draw from separate random streams, so that they share no image at any seed.
+    `advance` is called with 1 for each image.
     """
     images = np.empty((count, size, size, 3), dtype=np.uint8)
     labels = np.arange(count, dtype=np.int64) % len(shapes.CLASS_NAMES)
     for index, label in enumerate(labels):
         rng = np.random.default_rng([seed, _SPLIT_STREAMS[split], index])
         images[index] = np.asarray(draw_original(int(label), size, rng))
+        advance(1)
     return images, labels
 
 
