@@ -83,7 +83,7 @@ def distill(
                 source,
             ),
         )
-    write_table(paths.SELECTION, selection_table(web.ids, trained))
+    write_table(paths.SELECTION, selection_table(web.ids, web.held_out.tolist(), trained))
     write_text(paths.CURVES, curves_csv(trained.curves))
     last = trained.curves[-1]
     summary = {

@@ -14,19 +14,26 @@ SELECTION_COLUMNS = {
     "id": pa.string(),
     "predicted": pa.int64(),
     "confidence": pa.float32(),
+    "held_out": pa.bool_(),
     "times_kept": pa.int32(),
     "kept": pa.list_(pa.bool_()),
 }
 
 
-def selection_table(ids: Sequence[str], trained: Trained) -> pa.Table:
-    """One row an image: its last prediction, and in which epochs it was trained on."""
+def selection_table(ids: Sequence[str], held_out: Sequence[int], trained: Trained) -> pa.Table:
+    """One row an image: its last prediction, and in which epochs it was trained on.
+
+    Args:
+        held_out: rows that were never to be trained on.
+    """
+    out = set(held_out)
     kept = trained.kept.T.contiguous()
     columns = {
         "row": list(range(len(ids))),
         "id": list(ids),
         "predicted": trained.labels.tolist(),
         "confidence": trained.confidence.tolist(),
+        "held_out": [row in out for row in range(len(ids))],
         "times_kept": kept.sum(dim=1).tolist(),
         "kept": kept.tolist(),
     }

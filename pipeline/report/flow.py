@@ -58,7 +58,8 @@ class ClassFlow:
 class Images:
     """The stored images, joined by position: entry i of every array is row i of the dedup file.
 
-    `predicted` is -1 and `times` is -1 for images that distillation did not use.
+    `predicted` is -1 and `times` is -1 for images that distillation did not use; `times` is -1
+    for those that it held out, too.
     """
 
     table: pa.Table
@@ -66,6 +67,7 @@ class Images:
     kept: np.ndarray
     predicted: np.ndarray
     times: np.ndarray
+    held_out: int
     epochs: int
 
 
@@ -87,7 +89,7 @@ def read_images(dedup: Path, selection: Path) -> Images:
     """
     columns = ["id", "shard", "row", "label", "kept", "reason", "duplicate_of", "distance"]
     table = read_columns(dedup, "dedup", columns)
-    used = read_columns(selection, "distill", ["id", "predicted", "times_kept"])
+    used = read_columns(selection, "distill", ["id", "predicted", "held_out", "times_kept"])
     at = pc.index_in(used.column("id"), value_set=table.column("id").combine_chunks())
     if at.null_count:
         raise UserError(
@@ -98,13 +100,15 @@ def read_images(dedup: Path, selection: Path) -> Images:
     predicted = np.full(table.num_rows, -1, np.int64)
     times = np.full(table.num_rows, -1, np.int64)
     predicted[positions] = used.column("predicted").to_numpy()
-    times[positions] = used.column("times_kept").to_numpy()
+    held_out = used.column("held_out").to_numpy()
+    times[positions] = np.where(held_out, -1, used.column("times_kept").to_numpy())
     return Images(
         table=table,
         labels=table.column("label").to_numpy(),
         kept=table.column("kept").to_numpy().astype(bool),
         predicted=predicted,
         times=times,
+        held_out=int(held_out.sum()),
         epochs=read_epochs(selection),
     )
 
@@ -159,7 +163,11 @@ def read_flow(crawl: Path, embed: Path, images: Images, class_names: tuple[str, 
             "Selected at least once",
             f"trained on in one of {images.epochs:,} epochs or more",
             selected,
-            {"never selected": used - selected, "not given to distillation": kept - used},
+            {
+                "never selected": used - selected,
+                "held out to measure agreement": images.held_out,
+                "not given to distillation": kept - used - images.held_out,
+            },
         ),
     )
     remarks = []

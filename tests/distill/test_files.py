@@ -79,12 +79,13 @@ def test_files_of_different_lengths_do_not_belong_together(tmp_path):
 def test_the_selection_comes_back_from_its_file(tmp_path):
     kept = torch.tensor([[True, False, True], [True, False, False]])
     trained = Trained([], kept, torch.tensor([4, 0, 2]), torch.tensor([0.5, 0.25, 1.0]))
-    write_table(tmp_path / "selection.parquet", selection_table(["a", "b", "c"], trained))
+    write_table(tmp_path / "selection.parquet", selection_table(["a", "b", "c"], [1], trained))
     assert read_table(tmp_path / "selection.parquet").to_pydict() == {
         "row": [0, 1, 2],
         "id": ["a", "b", "c"],
         "predicted": [4, 0, 2],
         "confidence": [0.5, 0.25, 1.0],
+        "held_out": [False, True, False],
         "times_kept": [2, 0, 1],
         "kept": [[True, True], [False, False], [True, False]],
     }
@@ -98,7 +99,8 @@ def test_the_curves_come_back_from_their_text(tmp_path):
 
 def test_the_selection_of_a_run_fits_its_images(tmp_path):
     trained = run(tmp_path).trained
-    table = selection_table(web().ids, trained)
+    table = selection_table(web().ids, web().held_out.tolist(), trained)
+    assert sum(table["held_out"].to_pylist()) == len(web().held_out)
     assert table["id"].to_pylist() == web().ids
     assert table["times_kept"].to_pylist() == trained.kept.sum(dim=0).tolist()
 

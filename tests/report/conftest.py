@@ -113,6 +113,7 @@ class World:
                     "id": used_ids,
                     "predicted": pa.array(logits.argmax(1), pa.int64()),
                     "confidence": pa.array(chance, pa.float32()),
+                    "held_out": pa.array(np.zeros(len(used), bool)),
                     "times_kept": pa.array(chosen.sum(1), pa.int32()),
                     "kept": pa.array(chosen.tolist(), pa.list_(pa.bool_())),
                 }
