@@ -23,15 +23,19 @@ class Console:
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
+        self._notes: list[str] = []
 
     def note(self, text: str) -> None:
-        """Says something in passing, on stderr."""
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+        """Says something on stderr, once there is a result: an error stands alone."""
+        self._notes.append(text)
 
     def result(self, text: str, values: dict[str, Any]) -> None:
         """Says what the command achieved, on stdout: `text`, or `values` as one JSON object."""
         print(json.dumps(values, ensure_ascii=False) if self.as_json else text, flush=True)
+        if not self.quiet:
+            for note in self._notes:
+                print(f"note: {note}", file=sys.stderr, flush=True)
+        self._notes = []
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:

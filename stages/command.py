@@ -36,6 +36,6 @@ def start(
     console = Console(quiet=quiet, as_json=as_json)
     if changes and "DVC_STAGE" not in os.environ and params != read_params(PARAMS):
         console.note(
-            f"note: {', '.join(changes)} for this run only; `dvc repro` goes back to params.yaml"
+            f"{', '.join(changes)} for this run only; `dvc repro` goes back to params.yaml"
         )
     return params, console

@@ -22,7 +22,7 @@ def engine_for(
     demo = section.engine == "demo" or (section.engine == "auto" and classes.name in DEMO_SETS)
     if not demo:
         if not section.contact:
-            console.note("note: set crawl.contact, so that site owners can reach you")
+            console.note("set crawl.contact, so that site owners can reach you")
         yield SearchEngine("bing", BING, BING_PAGE_GAP), {}
         return
     from pipeline.demo.server import DemoWeb

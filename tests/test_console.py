@@ -23,10 +23,12 @@ def test_a_result_is_text_or_one_json_object_on_stdout(capsys):
     assert err == ""
 
 
-def test_notes_go_to_stderr_unless_quiet(capsys):
-    Console().note("look")
-    Console(quiet=True).note("look away")
-    assert capsys.readouterr() == ("", "look\n")
+def test_notes_follow_the_result_on_stderr_unless_quiet(capsys):
+    for console in (Console(), Console(quiet=True)):
+        console.note("look")
+        assert capsys.readouterr() == ("", "")
+        console.result("done", {})
+        assert capsys.readouterr() == ("done\n", "" if console.quiet else "note: look\n")
 
 
 class Clock:

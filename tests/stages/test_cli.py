@@ -42,7 +42,7 @@ def test_a_crawl_without_a_network_says_so_in_one_line(folder: Path, tmp_path: P
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
     settings = environment(folder) | {"PYTHONPATH": f"{tmp_path}:{folder}"}
     done = subprocess.run(
-        [sys.executable, "-m", "stages", "crawl", "--classes", "cifar10", "--quiet"],
+        [sys.executable, "-m", "stages", "crawl", "--classes", "cifar10"],
         cwd=folder,
         env=settings,
         text=True,
