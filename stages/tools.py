@@ -1,5 +1,6 @@
 """Commands beside the stages."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -74,5 +75,6 @@ def serve_demo(
         if not quiet:
             host, number = web.addresses[0]
             print(f"http://{host}:{number}/ (stop with Ctrl-C)", flush=True)
-        while True:
-            time.sleep(3600)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)

@@ -1,8 +1,10 @@
 """The commands as a user meets them: exit codes, one line an error, nothing heavy for help."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,43 @@ def test_a_preset_keeps_parameters_that_were_edited(folder: Path) -> None:
     quick = (ROOT / "presets/quick.yaml").read_text()
     assert (folder / "params.yaml").read_text() == quick
     assert (folder / "params.previous.yaml").read_text() == "distill: {epochs: 7}\n"
+
+
+def test_an_interrupted_crawl_exits_with_130_and_goes_on(folder: Path, tmp_path: Path) -> None:
+    params = "crawl: {per_class: 60}\n"
+    (folder / "params.yaml").write_text(params)
+    command = [sys.executable, "-m", "stages", "crawl", "--quiet"]
+    journal = folder / ".cache/crawl/journal.jsonl"
+    process = subprocess.Popen(command, cwd=folder, env=environment(folder), stderr=subprocess.PIPE)
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 10_000):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130, stderr
+    assert b"Traceback" not in stderr
+    assert not (folder / "data").exists()
+    before = journal.read_text().splitlines()
+    run(folder, "pipeline", "crawl")
+    after = journal.read_text().splitlines()
+    assert after[: len(before)] == before
+    good = [record["url"] for record in map(json.loads, after) if record["outcome"] == "ok"]
+    assert len(good) == len(set(good)), "an image was fetched twice"
+    undisturbed = copy_project(tmp_path / "undisturbed", params)
+    run(undisturbed, "pipeline", "crawl")
+    for name in ("manifest.parquet", "images-00000.parquet"):
+        one, other = (path / "data/crawl" / name for path in (folder, undisturbed))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_the_demos_web_stops_on_request(folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages", "serve-demo", "--port", "0"],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline().startswith("http://127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
