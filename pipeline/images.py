@@ -115,4 +115,6 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"none of {', '.join(FORMATS)}"  # its own text has a memory address in it
     return f"{type(error).__name__}: {error}"[:200]
