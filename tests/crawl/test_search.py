@@ -276,7 +276,7 @@ def test_the_engine_learns_who_asks_and_no_thread_stays():
     with serving(host := answering(paged(5))):
         ask(engine_of(host), ["cat"])
     assert {headers["User-Agent"] for headers in host.headers} == {"kd3-test/1"}
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_environment_proxies_are_not_used(monkeypatch):
