@@ -55,9 +55,10 @@ def neighbours(
 ) -> None:
     """Show the crawled images nearest to an image, in the teacher's eyes."""
     from pipeline.console import Console
+    from pipeline.paramfile import read_params
     from stages.nearest import nearest
 
-    rows = nearest(image, k)
+    rows = nearest(image, k, read_params(paths.PARAMS).embed.fit)
     lines = [f"{row['cosine']:.3f}  {row['id'][:16]}  {row['url']}" for row in rows]
     Console(as_json=as_json).result("\n".join(lines), {"neighbours": rows})
 
