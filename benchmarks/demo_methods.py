@@ -1,6 +1,6 @@
 """KD3 beside plain distillation on everything crawled, at equal steps, on the demo.
 
-    dvc repro embed && python benchmarks/demo_methods.py --seeds 0 1 2
+    dvc repro embed && python -m benchmarks.demo_methods --seeds 0 1 2
 
 Each arm takes the learning rate with the best agreement on held-out web images (seed of the
 first run, no label read); then all arms run with every seed. The test set is only reported on.
@@ -8,23 +8,15 @@ first run, no label read); then all arms run with every seed. The test set is on
 
 import argparse
 import statistics
-import tempfile
-from pathlib import Path
 
 import torch
 
+from benchmarks.distilled import distilled
 from pipeline.console import no_progress
 from pipeline.device import resolve_device, resolve_precision
-from pipeline.distill.objectives import OBJECTIVES, Terms
-from pipeline.distill.trainer import Schedule, distill
-from pipeline.distill.web import load_web_images
 from pipeline.evaluate.metrics import predictions
 from pipeline.labelled import load_labelled
-from pipeline.models import build
-from pipeline.models.checkpoint import load_model
 from pipeline.params import Distill
-from pipeline.pixels import normalise
-from pipeline.runkey import fields_of
 
 ARMS = {
     "kd, everything": {"objective": "kd", "selection": False},
@@ -72,27 +64,9 @@ def main() -> None:
 def run(section: Distill) -> tuple[float, float, float, float]:
     """Held-out agreement, test accuracy, seconds, learning rate."""
     device = resolve_device("auto")
-    web = load_web_images(Path("data/embed"), section.held_out, device)
-    teacher, config = load_model(Path("models/teacher"), device)
-    teacher.requires_grad_(False)
-    torch.manual_seed(section.seed)
-    student = build(section.student, len(config.class_names))
-    example = normalise(web.pixels[:1], config.mean, config.std)
-    terms = Terms(**fields_of(Terms, section))
-    objective = OBJECTIVES[section.objective](student, teacher, example, terms).to(device)
-    with tempfile.TemporaryDirectory() as folder:
-        trained = distill(
-            web,
-            objective,
-            config.mean,
-            config.std,
-            Schedule(**fields_of(Schedule, section)),
-            resolve_precision(section.precision, device),
-            Path(folder),
-            no_progress,
-            lambda curves: None,
-        )
-    network = objective.deployed()[0].to(device).eval()
+    precision = resolve_precision(section.precision, device)
+    objective, trained, config = distilled(section, device, precision)
+    network = objective.deployed()[0].eval()
     test = load_labelled("demo", "test", config.input_size, 2000, 0)
     predicted = predictions(network, test.pixels, config.mean, config.std, 256, device, no_progress)
     seconds = sum(row["seconds"] for row in trained.curves)

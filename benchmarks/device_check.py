@@ -1,26 +1,18 @@
 """One device beside the CPU: the same losses in float32, and images a second in both precisions.
 
-    dvc repro embed && python benchmarks/device_check.py --device cuda
+    dvc repro embed && python -m benchmarks.device_check --device cuda
 
 With --device cpu it is a smoke run of itself: losses equal to the last bit, ratio about one.
 """
 
 import argparse
-import tempfile
-from pathlib import Path
 
 import torch
 
-from pipeline.console import no_progress
+from benchmarks.distilled import distilled
 from pipeline.device import resolve_device
-from pipeline.distill.objectives import KD3, Terms
-from pipeline.distill.trainer import Schedule, Trained, distill
-from pipeline.distill.web import load_web_images
-from pipeline.models import build
-from pipeline.models.checkpoint import load_model
+from pipeline.distill.trainer import Trained
 from pipeline.params import Distill
-from pipeline.pixels import normalise
-from pipeline.runkey import fields_of
 
 EPOCHS = 3
 
@@ -43,26 +35,7 @@ def main() -> None:
 
 def run(device: torch.device, precision: torch.dtype) -> Trained:
     """Distils for a few epochs on `device` and prints a row."""
-    section = Distill(epochs=EPOCHS)
-    web = load_web_images(Path("data/embed"), section.held_out, device)
-    teacher, config = load_model(Path("models/teacher"), device)
-    teacher.requires_grad_(False)
-    torch.manual_seed(section.seed)
-    student = build(section.student, len(config.class_names)).to(device)
-    example = normalise(web.pixels[:1], config.mean, config.std)
-    objective = KD3(student, teacher, example, Terms(**fields_of(Terms, section))).to(device)
-    with tempfile.TemporaryDirectory() as folder:
-        trained = distill(
-            web,
-            objective,
-            config.mean,
-            config.std,
-            Schedule(**fields_of(Schedule, section)),
-            precision,
-            Path(folder),
-            no_progress,
-            lambda curves: None,
-        )
+    _, trained, _ = distilled(Distill(epochs=EPOCHS), device, precision)
     losses = ", ".join(f"{row['loss']:.6f}" for row in trained.curves)
     speed = trained.curves[-1]["images_per_s"]
     print(f"| {device.type} | {str(precision).removeprefix('torch.')} | {losses} | {speed:,} |")

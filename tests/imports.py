@@ -20,7 +20,7 @@ def executed_files(start: Path) -> set[Path]:
         if path in seen:
             continue
         seen.add(path)
-        for module in _imported(path):
+        for module in imported_modules(path):
             waiting += _files_of(module)
     data = {
         file
@@ -31,7 +31,8 @@ def executed_files(start: Path) -> set[Path]:
     return {path.relative_to(ROOT) for path in seen | data if path.stat().st_size}
 
 
-def _imported(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
+    """Names that a file imports anywhere in it: modules, and for `from a import b` also a.b."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -40,11 +41,13 @@ def _imported(path: Path) -> set[str]:
             assert not node.level, f"{path}: relative import"
             modules.add(node.module or "")
             modules |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {module for module in modules if module.split(".")[0] in PACKAGES}
+    return modules
 
 
 def _files_of(module: str) -> list[Path]:
     parts = module.split(".")
+    if parts[0] not in PACKAGES:
+        return []
     found = []
     for end in range(1, len(parts) + 1):
         base = ROOT.joinpath(*parts[:end])

@@ -1,6 +1,5 @@
 """dvc.yaml says what the code says: DVC leaves a stage stale, silently, when a file is missing."""
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import yaml
 
 from pipeline.params import Params
 from stages.cli import app
-from tests.imports import PACKAGES, ROOT, executed_files
+from tests.imports import PACKAGES, ROOT, executed_files, imported_modules
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 HEAVY_PARTS = ("crawl", "dedup", "embed", "distill", "evaluate", "report", "demo")
@@ -42,7 +41,7 @@ def test_no_output_escapes_a_stage_by_persist_or_frozen() -> None:
 def test_imports_go_one_way() -> None:
     for path in sorted((ROOT / "pipeline").rglob("*.py")):
         part = path.relative_to(ROOT / "pipeline").parts[0]
-        for module in _imports(path):
+        for module in imported_modules(path):
             where = f"{path.relative_to(ROOT)} imports {module}"
             assert not module.startswith("stages"), where
             if part == "kd3":
@@ -52,13 +51,3 @@ def test_imports_go_one_way() -> None:
             if part in HEAVY_PARTS and module.startswith("pipeline."):
                 other = module.split(".")[1]
                 assert other == part or other not in HEAVY_PARTS, where
-
-
-def _imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-    return found
