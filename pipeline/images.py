@@ -21,6 +21,10 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
 MAX_PIXELS = 50_000_000
 Fit = Literal["crop", "squash"]
 
+# Pillow's remarks on hostile images (size, damaged metadata) are of no use to a person; set once,
+# because images are decoded in threads
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 class ImageError(Exception):
     """Bytes that are no usable image. `outcome` is one word for counting, the text says more."""
@@ -37,9 +41,7 @@ def open_image(data: bytes) -> Image.Image:
         ImageError: `not_an_image`, or `too_many_pixels` (over 50 million).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the limit below is lower than the one warned about
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from None
     except Exception as error:  # any decoder may raise anything on hostile bytes
@@ -57,14 +59,12 @@ def decode(data: bytes) -> Image.Image:
     """
     image = open_image(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.seek(0)
-            image.load()
-            # ImageOps.exif_transpose refuses images that have a broken tag next to this one
-            turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
-            rgb = _rgb(image)
-            return rgb if turn is None else rgb.transpose(turn)
+        image.seek(0)
+        image.load()
+        # ImageOps.exif_transpose refuses images that have a broken tag next to this one
+        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        rgb = _rgb(image)
+        return rgb if turn is None else rgb.transpose(turn)
     except Exception as error:  # any decoder may raise anything on hostile bytes
         raise ImageError("truncated", _reason(error)) from None
 
