@@ -6,7 +6,6 @@ That depends on the answers alone and not on their timing, so the same web gives
 
 import asyncio
 import contextlib
-import math
 import os
 import random
 import time
@@ -14,6 +13,7 @@ import urllib.robotparser
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin
 
 import aiohttp
@@ -31,7 +31,8 @@ DECODERS = min(8, os.cpu_count() or 1)  # threads; a picture takes up to 1 GB wh
 MAX_REDIRECTS = 5
 TRIES = 3
 CONNECT_TIMEOUT = 5.0  # seconds
-RETRY_AFTER_MOST = 10.0  # seconds
+RETRY_AFTER_MOST = 10.0  # seconds; a host that asks for more is left alone in this crawl
+PAUSE = 0.1  # seconds before the next try at least
 ROBOTS_BYTES = 512 * 1024
 REDIRECTS = {301, 302, 303, 307, 308}
 BUSY = {408, 429, 500, 502, 503, 504}
@@ -211,7 +212,7 @@ class Fetcher:
                     raise Failure("timeout", f"{self.limits.timeout} s") from None
                 pause = 0.0
             except Busy as busy:
-                if tries == TRIES:
+                if tries == TRIES or busy.seconds > RETRY_AFTER_MOST:
                     raise Failure("busy", "", busy.status) from None
                 pause = busy.seconds
             except Exception as error:  # a hostile answer may break the client anywhere
@@ -344,10 +345,10 @@ def _redirect(answer: aiohttp.ClientResponse) -> str | None:
 
 
 def _retry_after(answer: aiohttp.ClientResponse) -> float:
-    try:
-        seconds = float(answer.headers.get("Retry-After", "0.5"))
-    except ValueError:  # a date
-        seconds = RETRY_AFTER_MOST
-    if math.isnan(seconds):  # which no timer survives
-        seconds = RETRY_AFTER_MOST
-    return min(max(seconds, 0.1), RETRY_AFTER_MOST)
+    """Seconds that the server asks to wait (RFC 9110), or a short pause if it names none."""
+    text = answer.headers.get("Retry-After", "")
+    with contextlib.suppress(ValueError, OverflowError):
+        if text.strip().isdecimal():
+            return max(float(text), PAUSE)
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), PAUSE)
+    return PAUSE

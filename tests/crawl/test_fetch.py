@@ -120,7 +120,9 @@ FAULTS = {
     "/o1.jpg": (once(503, Retry_After="0.2"), "stored", 2),
     "/o2.jpg": (once(503, Retry_After="nan"), "stored", 2),
     "/o3.jpg": (once(503, Retry_After="-1e999"), "stored", 2),
-    "/o4.jpg": (once(429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT"), "stored", 2),
+    "/o4.jpg": (once(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), "stored", 2),
+    "/o5.jpg": (reply(b"", 429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT"), "busy", 1),
+    "/o6.jpg": (reply(b"", 503, Retry_After="3600"), "busy", 1),
     "/truncated.jpg": (reply(JPEG[: len(JPEG) // 2]), "truncated", 1),
     "/short.jpg": (
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(JPEG), JPEG[:300])),
