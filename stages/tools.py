@@ -72,10 +72,10 @@ def serve_demo(
     """Keep the demo's search engine and image hosts up, for a person with a browser."""
     from pipeline.demo.server import DemoWeb
 
-    with DemoWeb(per_query, seed, port=port, named=False) as web:
+    demo = DemoWeb(per_query, seed, port=port, named=False)
+    with demo as web, contextlib.suppress(KeyboardInterrupt):
         if not quiet:
             host, number = web.addresses[0]
             print(f"http://{host}:{number}/ (stop with Ctrl-C)", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(3600)
+        while True:
+            time.sleep(3600)
