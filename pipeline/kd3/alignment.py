@@ -22,7 +22,10 @@ class Transfer(nn.Module):
         )
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
-        """Both maps [B, C_t, H, W] at the smaller one's size, from [B, C_s, …] and [B, C_t, …]."""
+        """Both maps [B, C_t, H, W] at the smaller one's size, from [B, C_s, …] and [B, C_t, …].
+
+        The larger is average-pooled; maps are square.
+        """
         student_side, teacher_side = student_map.shape[-1], teacher_map.shape[-1]
         if student_side > teacher_side:
             student_map = functional.adaptive_avg_pool2d(student_map, teacher_side)
@@ -32,7 +35,7 @@ class Transfer(nn.Module):
 
 
 def disagreement_weights(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """w_i = sigmoid(‖z_s,i − z_t,i‖₂), [B], without gradient.
+    """w_i = sigmoid(‖z_s,i − z_t,i‖₂), without gradient: two [B, classes] → [B].
 
     The published code measures the distance with `torch.nn.PairwiseDistance`, which adds 1e-6 to
     the difference.

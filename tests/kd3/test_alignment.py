@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import gradcheck
+from torch.func import functional_call
 
 from pipeline.kd3 import Transfer, disagreement_weights, weighted_feature_loss
 from pipeline.models.network import pool
@@ -54,18 +55,18 @@ def test_the_feature_loss_weighs_each_image_as_a_loop_does():
 
 
 def test_the_gradient_of_the_feature_loss_is_right():
-    student, teacher = draw(3, 2, 2, 2).requires_grad_(), draw(3, 2, 2, 2, seed=1)
-    weights = draw(3, seed=2).sigmoid()
-    assert gradcheck(lambda maps: weighted_feature_loss(maps, teacher, weights), (student,))
+    maps = [draw(3, 2, 2, 2, seed=seed).requires_grad_() for seed in (0, 1)]
+    weights = draw(3, seed=2).sigmoid().requires_grad_()
+    assert gradcheck(weighted_feature_loss, (*maps, weights))
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_the_published_transfer_and_shared_classifier_are_reproduced(golden, mode):
-    transfer = Transfer(24, 32).to(golden.dtype)
+    transfer = Transfer(24, 32).to(golden.device, golden.dtype)
     prefix = "transfer_state/"
     names = [name for name in golden.arrays.files if name.startswith(prefix)]
     transfer.load_state_dict({name.removeprefix(prefix): golden[name] for name in names})
-    classifier = nn.Linear(32, 10).to(golden.dtype)
+    classifier = nn.Linear(32, 10).to(golden.device, golden.dtype)
     classifier.weight.data = golden["transfer_classifier_weight"]
     classifier.bias.data = golden["transfer_classifier_bias"]
 
@@ -92,15 +93,23 @@ def test_the_inner_width_is_the_teachers_over_the_factor():
     assert Transfer(8, 32, factor=4).transfer[0].out_channels == 8
 
 
-def test_the_gradient_of_the_transfer_is_right():
+@pytest.mark.parametrize(("student_side", "teacher_side"), [(4, 2), (2, 4)])
+def test_the_gradient_of_the_transfer_is_right(student_side, teacher_side):
     torch.manual_seed(0)
     transfer = Transfer(2, 4).double()
     for module in transfer.modules():  # away from the ReLU's kink and from in-place statistics
         if isinstance(module, nn.BatchNorm2d):
             module.track_running_stats = False
             module.bias.data.fill_(0.7)
-    student, teacher = draw(2, 2, 4, 4).requires_grad_(), draw(2, 4, 2, 2, seed=1)
-    assert gradcheck(lambda maps: transfer(maps, teacher)[0], (student,), atol=1e-4)
+    student = draw(2, 2, student_side, student_side).requires_grad_()
+    teacher = draw(2, 4, teacher_side, teacher_side, seed=1).requires_grad_()
+    names, values = zip(*transfer.named_parameters(), strict=True)
+
+    def carried(student, teacher, *parameters):
+        parameters = dict(zip(names, parameters, strict=True))
+        return functional_call(transfer, parameters, (student, teacher))
+
+    assert gradcheck(carried, (student, teacher, *values))
 
 
 def test_bfloat16_maps_under_autocast_give_a_finite_loss():

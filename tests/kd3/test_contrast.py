@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch.autograd import gradcheck
+from torch.func import functional_call
 
 from pipeline.kd3 import Projection, nt_xent
 
@@ -36,7 +37,7 @@ def test_the_published_contrast_is_reproduced(golden):
 
 
 def test_the_published_projection_is_reproduced(golden):
-    projection = Projection(512).to(golden.dtype)
+    projection = Projection(512).to(golden.device, golden.dtype)
     projection.linear.weight.data = golden["proj_weight"]
     projection.linear.bias.data = golden["proj_bias"]
     golden.matches(projection(golden["proj_input"]), "proj_output")
@@ -61,8 +62,11 @@ def test_views_that_agree_contrast_less_than_views_that_do_not():
 
 
 def test_one_image_has_nothing_to_contrast_with():
-    a, b = views(1)
-    assert nt_xent(a, b).item() == 0
+    a, b = (view.requires_grad_() for view in views(1))
+    loss = nt_xent(a, b)
+    loss.backward()
+    assert loss.item() == 0
+    assert a.grad.tolist() == b.grad.tolist() == [[0.0] * 4]
 
 
 def test_projections_have_length_one():
@@ -73,6 +77,17 @@ def test_projections_have_length_one():
 def test_the_gradient_of_the_contrast_is_right():
     a, b = (view.requires_grad_() for view in views())
     assert gradcheck(nt_xent, (a, b))
+
+
+def test_the_gradient_of_the_projection_is_right():
+    torch.manual_seed(0)
+    projection = Projection(4, 3).double()
+    names, values = zip(*projection.named_parameters(), strict=True)
+
+    def projected(features, *parameters):
+        return functional_call(projection, dict(zip(names, parameters, strict=True)), (features,))
+
+    assert gradcheck(projected, (views()[0].requires_grad_(), *values))
 
 
 def test_bfloat16_views_give_a_finite_loss_and_gradient():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -70,14 +72,77 @@ def test_draws_are_of_the_generator_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("alpha", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("alpha", [0.0001, 0.001, 0.1, 1.0, 4.0])
 def test_lambda_is_beta_distributed(alpha):
     drawn = _beta(alpha, 20_000, torch.Generator().manual_seed(1))
+    assert drawn.isfinite().all()
     assert drawn.min() >= 0
     assert drawn.max() <= 1
     variance = 1 / (4 * (2 * alpha + 1))
     assert drawn.mean().item() == pytest.approx(0.5, abs=5 * (variance / 20_000) ** 0.5)
     assert drawn.var().item() == pytest.approx(variance, rel=0.05)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.1, 0.5])
+def test_lambda_is_near_its_ends_as_often_as_the_density_says(alpha):
+    # near 0 the density is l^(α−1) / B(α, α), so P(λ < l) = l^α / (α B(α, α))
+    drawn, end = _beta(alpha, 20_000, torch.Generator().manual_seed(2)), 1e-4
+    share = end**alpha * math.gamma(2 * alpha) / (alpha * math.gamma(alpha) ** 2)
+    spread = (share * (1 - share) / 20_000) ** 0.5
+    assert (drawn < end).double().mean().item() == pytest.approx(share, abs=5 * spread)
+    assert (drawn > 1 - end).double().mean().item() == pytest.approx(share, abs=5 * spread)
+
+
+@pytest.mark.parametrize("alpha", [0.0001, 0.001])
+def test_a_tiny_alpha_picks_the_statistics_of_one_of_two_images(alpha):
+    images, other = batch(64), torch.arange(64).roll(1)
+    drawn = [
+        mix_distribution(
+            images, None, other, alpha=alpha, generator=torch.Generator().manual_seed(4)
+        )
+        for _ in "ab"
+    ]
+    assert torch.equal(*drawn)
+    own, lent = images.mean(dim=(2, 3)), images[other].mean(dim=(2, 3))
+    found = drawn[0].mean(dim=(2, 3))
+    is_own = (found - own).abs().amax(dim=1) < 1e-6
+    is_lent = (found - lent).abs().amax(dim=1) < 1e-6
+    assert (is_own | is_lent).sum() >= 62
+    assert 16 < is_own.sum() < 48
+
+
+def test_a_batch_of_one_image_stays_as_it_is():
+    images = batch(1)
+    found = mix_distribution(images, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, images)
+
+
+def test_a_batch_laid_out_otherwise_is_mixed_the_same():
+    images, lam, other = batch(), torch.rand(6), torch.arange(6).roll(1)
+    expected = mix_distribution(images, lam, other)
+    wide = torch.zeros(6, 3, 8, 16, dtype=images.dtype)
+    wide[..., ::2] = images
+    layouts = (images.contiguous(memory_format=torch.channels_last), wide[..., ::2])
+    for layout in layouts:
+        torch.testing.assert_close(mix_distribution(layout, lam, other), expected)
+
+
+def test_the_same_is_drawn_on_every_device(device):
+    images = batch(dtype=torch.float32)
+    expected = mix_distribution(images, generator=torch.Generator().manual_seed(5))
+    found = mix_distribution(images.to(device), generator=torch.Generator().manual_seed(5))
+    assert found.device.type == device.type
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_gpu_is_not_waited_for():
+    images = batch().cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        mix_distribution(images, generator=torch.Generator().manual_seed(0))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_gradient_of_mixing_is_right():

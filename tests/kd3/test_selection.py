@@ -11,7 +11,7 @@ def logits(seed: int, rows: int = 60, classes: int = 5, spread: float = 3) -> to
     return spread * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
 
 
-def by_hand(teacher, student, alpha, cutoff):
+def by_hand(teacher, student, alpha, cutoff, floor=0.0, confident_counts=False):
     """The rule, image by image, in plain Python."""
     judged = []
     for of_teacher, of_student in zip(teacher.tolist(), student.tolist(), strict=True):
@@ -19,11 +19,13 @@ def by_hand(teacher, student, alpha, cutoff):
         powers = [math.exp(value - max(mixed)) for value in mixed]
         confidence = max(powers) / sum(powers)
         judged.append((powers.index(max(powers)), confidence))
-    counts = [sum(label == c for label, _ in judged) for c in range(teacher.shape[1])]
+    counts = [0] * teacher.shape[1]
+    for label, confidence in judged:
+        counts[label] += confidence > cutoff or not confident_counts
     kept = []
     for label, confidence in judged:
         balance = counts[label] / max(counts)
-        kept.append(confidence > cutoff * balance / (2 - balance))
+        kept.append(confidence > max(floor, cutoff * balance / (2 - balance)))
     return kept, counts
 
 
@@ -38,10 +40,15 @@ def test_the_published_selection_is_reproduced(golden, which):
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("cutoff", [0.7, 0.95])
 @pytest.mark.parametrize("classes", [2, 5])
-def test_selection_agrees_with_a_loop_over_the_images(alpha, cutoff, classes):
+@pytest.mark.parametrize("floor", [0.0, 0.6])
+@pytest.mark.parametrize("confident_counts", [False, True])
+def test_selection_agrees_with_a_loop_over_the_images(
+    alpha, cutoff, classes, floor, confident_counts
+):
     teacher, student = logits(1, classes=classes), logits(2, classes=classes)
-    found = select(teacher, student, alpha, cutoff)
-    kept, counts = by_hand(teacher, student, alpha, cutoff)
+    options = {"floor": floor, "confident_counts": confident_counts}
+    found = select(teacher, student, alpha, cutoff, **options)
+    kept, counts = by_hand(teacher, student, alpha, cutoff, **options)
     assert found.mask.tolist() == kept
     assert found.counts.tolist() == counts
     assert 0 < sum(kept) < len(kept)
@@ -104,3 +111,100 @@ def test_no_image_at_all_gives_an_empty_selection():
     found = select(torch.zeros(0, 3), torch.zeros(0, 3), 0.5)
     assert found.mask.shape == (0,)
     assert found.counts.tolist() == [0, 0, 0]
+
+
+def test_one_image_is_judged_by_the_cutoff_itself():
+    for confidence in (0.94, 0.96):
+        image = torch.tensor([[math.log(confidence / (1 - confidence)), 0.0]])
+        found = select(image, image, 0.5)
+        assert found.thresholds.tolist() == pytest.approx([0.95, 0.0])
+        assert found.mask.tolist() == [confidence > 0.95]
+
+
+def test_of_classes_that_tie_the_first_is_taken():
+    tied = torch.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [0.0, 0.0, 5.0]])
+    found = select(tied, tied, 0.5)
+    assert found.labels.tolist() == [1, 0, 2]
+    torch.testing.assert_close(found.confidence[1], torch.tensor(1 / 3))
+
+
+def test_classes_of_equal_count_have_the_threshold_of_the_most_frequent():
+    found = select(torch.eye(3).repeat(4, 1), torch.eye(3).repeat(4, 1), 0.5)
+    assert found.thresholds.tolist() == pytest.approx([0.95] * 3)
+
+
+def test_logits_laid_out_otherwise_are_judged_the_same():
+    teacher, student = logits(1), logits(2)
+    wide = torch.zeros(60, 10, dtype=teacher.dtype)
+    wide[:, ::2] = teacher
+    expected = select(teacher, student, 0.4)
+    found = select(wide[:, ::2], student.T.contiguous().T, 0.4)
+    assert not found.mask.all() and found.mask.any()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_thresholds_are_as_exact_as_the_logits():
+    rare = torch.zeros(10, 2, dtype=torch.float64)
+    rare[:9, 0], rare[9, 1] = 1.0, 1.0
+    balance = 1 / 9
+    assert select(rare, rare, 0.5).thresholds[1].item() == pytest.approx(
+        0.95 * balance / (2 - balance), rel=1e-15
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_stored_half_precision_logits_are_judged_in_float32(dtype):
+    teacher, student = logits(1).to(dtype), logits(2).to(dtype)
+    found = select(teacher, student.float(), 1.0)
+    expected = select(teacher.float(), student.float(), 1.0)
+    assert found.confidence.dtype == found.thresholds.dtype == torch.float32
+    # 900 images of one class: bfloat16 would count by fours
+    many = torch.tensor([[9.0, 0.0]] * 900 + [[0.0, 9.0]] * 899, dtype=dtype)
+    balance = 899 / 900
+    assert select(many, many, 0.5).thresholds[1].item() == pytest.approx(
+        0.95 * balance / (2 - balance), rel=1e-6
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_floor_is_the_least_threshold_and_raises_no_other():
+    sure = torch.tensor([[1.2, 0.0]] * 9 + [[0.0, 1.2]])
+    free, floored = (select(sure, sure, 1.0, floor=floor) for floor in (0.0, 0.8))
+    assert free.mask.tolist() == [False] * 9 + [True]
+    assert not floored.mask.any()
+    torch.testing.assert_close(floored.thresholds, torch.tensor([0.95, 0.8]))
+    assert torch.equal(floored.counts, free.counts)
+
+
+def test_only_confident_images_count_towards_a_threshold_when_so_asked():
+    unsure, sure = [[0.1, 0.0]] * 8, [[0.0, 9.0]] * 2 + [[9.0, 0.0]]
+    both = torch.tensor(unsure + sure)
+    everyone = select(both, both, 1.0)
+    confident = select(both, both, 1.0, confident_counts=True)
+    assert everyone.counts.tolist() == [9, 2]
+    assert confident.counts.tolist() == [1, 2]
+    balance = 1 / 2
+    expected = torch.tensor([0.95 * balance / (2 - balance), 0.95])
+    torch.testing.assert_close(confident.thresholds, expected)
+    assert confident.mask.tolist() == [True] * 11
+    assert everyone.mask.tolist() == [False] * 8 + [True] * 3
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.4, 0.6])
+def test_when_nobody_is_confident_the_floor_alone_decides(floor):
+    unsure = torch.tensor([[0.1, 0.0]] * 4 + [[0.0, 0.1]])
+    found = select(unsure, unsure, 1.0, floor=floor, confident_counts=True)
+    assert found.counts.tolist() == [0, 0]
+    torch.testing.assert_close(found.thresholds, torch.full((2,), floor))
+    assert found.mask.tolist() == [floor < 0.5] * 5
+
+
+@pytest.mark.parametrize("confident_counts", [False, True])
+def test_no_image_at_all_gives_an_empty_selection_with_options_too(confident_counts):
+    empty = torch.zeros(0, 3)
+    found = select(empty, empty, 0.5, floor=0.2, confident_counts=confident_counts)
+    assert found.mask.shape == found.labels.shape == found.confidence.shape == (0,)
+    assert found.counts.tolist() == [0, 0, 0]
+    assert found.thresholds.tolist() == pytest.approx([0.2] * 3)
