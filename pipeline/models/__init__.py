@@ -1,43 +1,83 @@
-"""Networks of the distillation literature, by name."""
+"""Networks of the distillation literature and of torchvision, by name."""
 
 import difflib
+import re
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.models.mobilenet import MobileNetV2
 from pipeline.models.network import Network
 from pipeline.models.resnet import CifarResNet, ImageResNet
+from pipeline.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from pipeline.models.vgg import LAYERS, VGG
 from pipeline.models.wrn import WideResNet
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)
-ARCHITECTURES: dict[str, Callable[[int], Network]] = {
+ARCHITECTURES: dict[str, Callable[..., Network]] = {
     **{
-        f"resnet{depth}": lambda classes, depth=depth: CifarResNet(classes, depth, NARROW)
+        f"resnet{depth}": partial(CifarResNet, depth=depth, widths=NARROW)
         for depth in (8, 14, 20, 32, 44, 56, 110)
     },
-    "resnet8x4": lambda classes: CifarResNet(classes, 8, WIDE),
-    "resnet32x4": lambda classes: CifarResNet(classes, 32, WIDE),
-    "resnet18": lambda classes: ImageResNet(classes, (2, 2, 2, 2)),
-    "resnet34": lambda classes: ImageResNet(classes, (3, 4, 6, 3)),
+    "resnet8x4": partial(CifarResNet, depth=8, widths=WIDE),
+    "resnet32x4": partial(CifarResNet, depth=32, widths=WIDE),
+    "resnet18": partial(ImageResNet, blocks=(2, 2, 2, 2)),
+    "resnet34": partial(ImageResNet, blocks=(3, 4, 6, 3)),
+    "resnet50": partial(ImageResNet, blocks=(3, 4, 6, 3), bottleneck=True),
     **{
-        f"wrn{depth}_{widen}": lambda classes, depth=depth, widen=widen: WideResNet(
-            classes, depth, widen
-        )
+        f"wrn{depth}_{widen}": partial(WideResNet, depth=depth, widen=widen)
         for depth, widen in ((16, 1), (16, 2), (40, 1), (40, 2))
     },
+    **{f"vgg{depth}": partial(VGG, depth=depth) for depth in LAYERS},
+    "mobilenetv2": MobileNetV2,
+    "shufflev1": ShuffleNetV1,
+    "shufflev2": ShuffleNetV2,
 }
+ALIASES = {
+    "resnet18_cifar": "resnet18",
+    "resnet34_cifar": "resnet34",
+    "wrn161": "wrn16_1",
+    "wrn162": "wrn16_2",
+    "wrn401": "wrn40_1",
+    "wrn402": "wrn40_2",
+}
+TORCHVISION = "torchvision/"
+UNKNOWN_OPTION = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
 
 
-def build(name: str, num_classes: int) -> Network:
+def build(name: str, num_classes: int, **options: Any) -> Network:
     """A network with random weights.
 
+    Args:
+        name: one of `ARCHITECTURES`, or `torchvision/` and a classifier of torchvision.
+        options: of the architecture's constructor.
+
     Raises:
-        UserError: no architecture of this name.
+        UserError: no architecture of this name, or it does not have these options.
     """
-    if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-        meant = f"did you mean '{near[0]}'? " if near else ""
-        raise UserError(
-            f"no architecture named '{name}'", f"{meant}known: {', '.join(sorted(ARCHITECTURES))}"
-        )
-    return ARCHITECTURES[name](num_classes)
+    make = _maker(name)
+    try:
+        return make(num_classes, **options)
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
+        if not options:
+            raise
+        wrong = UNKNOWN_OPTION.search(str(error))
+        if wrong:
+            raise UserError(f"architecture '{name}' has no option '{wrong[1]}'") from None
+        raise UserError(f"architecture '{name}' cannot be built with {options}: {error}") from None
+
+
+def _maker(name: str) -> Callable[..., Network]:
+    if name in ARCHITECTURES or name in ALIASES:
+        return ARCHITECTURES[ALIASES.get(name, name)]
+    if f"{name}".startswith(TORCHVISION):
+        # late, because importing torchvision takes longer than all else here
+        from pipeline.models.torchvision_network import torchvision_network
+
+        return partial(torchvision_network, name.removeprefix(TORCHVISION))
+    near = difflib.get_close_matches(name, [*ARCHITECTURES, *ALIASES], n=1)
+    meant = f"did you mean '{near[0]}'? " if near else ""
+    known = f"known: {', '.join(sorted(ARCHITECTURES))}, {TORCHVISION}NAME"
+    raise UserError(f"no architecture named '{name}'", meant + known)

@@ -25,8 +25,8 @@ class ModelConfig:
     """All that is needed to use the weights beside it.
 
     Attributes:
-        architecture: `name` and `num_classes` of `pipeline.models.build`; a distilled student has
-            `backbone` and the sizes of its transfer module in place of `name`.
+        architecture: `name`, `num_classes` and options of `pipeline.models.build`; of a distilled
+            student, `Distilled.architecture`; `fused` if it went through `pipeline.models.fuse`.
         mean, std: of the input, for pixels from 0 to 1.
         input_size: side of the input in pixels.
         source: where the weights come from.
@@ -45,8 +45,9 @@ class ModelConfig:
 def save_model(folder: Path, network: nn.Module, config: ModelConfig) -> None:
     """Writes both files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    state = {  # cloned, because the format holds no tensors that share memory
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -74,7 +75,7 @@ def load_model(
         values = json.loads((folder / CONFIG).read_text("utf-8"))
         config = ModelConfig(**values)
         network = make(**config.architecture)
-        outputs, names = network.classifier.out_features, len(config.class_names)
+        outputs, names = network.num_classes, len(config.class_names)
         if outputs != names:
             raise ValueError(f"{names} class names for {outputs} outputs")
         state = load_file(folder / WEIGHTS)

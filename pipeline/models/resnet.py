@@ -1,8 +1,10 @@
 """Residual networks for small images, with the state-dict keys of the published ones.
 
 `CifarResNet`: three stages, 6n+2 layers (He et al., 2016; the ×4 widths of RepDistiller).
-`ImageResNet`: four stages, ResNet-18 and -34 with a 3×3 stem for 32-pixel images.
+`ImageResNet`: four stages, ResNet-18, -34 and -50 with a 3×3 stem for 32-pixel images.
 """
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,11 +22,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut_name = shortcut_name
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            setattr(self, shortcut_name, nn.Sequential(projection, nn.BatchNorm2d(outputs)))
-        else:
-            setattr(self, shortcut_name, nn.Sequential())
+        setattr(self, shortcut_name, _shortcut(inputs, outputs, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         out = functional.relu(self.bn1(self.conv1(x)))
@@ -32,17 +30,39 @@ class BasicBlock(nn.Module):
         return functional.relu(out + getattr(self, self.shortcut_name)(x))
 
 
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions, the inner ones a quarter as wide, and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut_name: str) -> None:
+        super().__init__()
+        inner = outputs // 4
+        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.shortcut_name = shortcut_name
+        setattr(self, shortcut_name, _shortcut(inputs, outputs, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)))
+        out = functional.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return functional.relu(out + getattr(self, self.shortcut_name)(x))
+
+
 class CifarResNet(Network):
     """`depth` 8, 14, 20, … and four widths; feature map [B, widths[3], S/4, S/4]."""
 
-    def __init__(self, num_classes: int, depth: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, num_classes: int, depth: int, widths: Sequence[int]) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.layer1 = _stage(widths[0], widths[1], blocks, 1, "downsample")
-        self.layer2 = _stage(widths[1], widths[2], blocks, 2, "downsample")
-        self.layer3 = _stage(widths[2], widths[3], blocks, 2, "downsample")
+        self.layer1 = _stage(BasicBlock, widths[0], widths[1], blocks, 1, "downsample")
+        self.layer2 = _stage(BasicBlock, widths[1], widths[2], blocks, 2, "downsample")
+        self.layer3 = _stage(BasicBlock, widths[2], widths[3], blocks, 2, "downsample")
         self.fc = nn.Linear(widths[3], num_classes)
         self.feature_channels = widths[3]
         initialise(self)
@@ -53,20 +73,21 @@ class CifarResNet(Network):
 
 
 class ImageResNet(Network):
-    """ResNet-18 (`blocks` 2, 2, 2, 2) or -34; feature map [B, 512, S/8, S/8]."""
+    """ResNet-18 (`blocks` 2, 2, 2, 2), -34 or -50; feature map [B, 512 or 2048, S/8, S/8]."""
 
     classifier_name = "linear"
 
-    def __init__(self, num_classes: int, blocks: tuple[int, ...]) -> None:
+    def __init__(self, num_classes: int, blocks: Sequence[int], bottleneck: bool = False) -> None:
         super().__init__()
+        block, wider = (Bottleneck, 4) if bottleneck else (BasicBlock, 1)
         self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _stage(64, 64, blocks[0], 1, "shortcut")
-        self.layer2 = _stage(64, 128, blocks[1], 2, "shortcut")
-        self.layer3 = _stage(128, 256, blocks[2], 2, "shortcut")
-        self.layer4 = _stage(256, 512, blocks[3], 2, "shortcut")
-        self.linear = nn.Linear(512, num_classes)
-        self.feature_channels = 512
+        self.layer1 = _stage(block, 64, 64 * wider, blocks[0], 1, "shortcut")
+        self.layer2 = _stage(block, 64 * wider, 128 * wider, blocks[1], 2, "shortcut")
+        self.layer3 = _stage(block, 128 * wider, 256 * wider, blocks[2], 2, "shortcut")
+        self.layer4 = _stage(block, 256 * wider, 512 * wider, blocks[3], 2, "shortcut")
+        self.linear = nn.Linear(512 * wider, num_classes)
+        self.feature_channels = 512 * wider
         initialise(self)
 
     def features(self, images: Tensor) -> Tensor:
@@ -81,6 +102,20 @@ def initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: str) -> nn.Sequential:
-    rest = [BasicBlock(outputs, outputs, 1, shortcut) for _ in range(blocks - 1)]
-    return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut), *rest)
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    if stride == 1 and inputs == outputs:
+        return nn.Sequential()
+    projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    return nn.Sequential(projection, nn.BatchNorm2d(outputs))
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck],
+    inputs: int,
+    outputs: int,
+    blocks: int,
+    stride: int,
+    shortcut: str,
+) -> nn.Sequential:
+    rest = [block(outputs, outputs, 1, shortcut) for _ in range(blocks - 1)]
+    return nn.Sequential(block(inputs, outputs, stride, shortcut), *rest)

@@ -1,5 +1,6 @@
 """Reading a teacher's weights from a file."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from pipeline.models.network import Network
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "ema")
 PREFIXES = ("module.", "_orig_mod.", "backbone.")
 RENAMINGS = (("linear.", "fc."), ("shortcut.", "downsample."))
+LAST_NUMBER = re.compile(r"(.*?)(\d+)\.weight")
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -53,18 +56,29 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def class_count(path: Path) -> int:
-    """Outputs of the linear layer in the file: the only matrix, in the networks known here.
+    """Outputs of the last linear layer in the file.
+
+    Linear layers are the matrices, in the networks known here. The last of several is that with
+    the highest number (`classifier.6` after `classifier.3`), else the last in the file, if the
+    format keeps their order: safetensors does not.
 
     Raises:
-        UserError: as `read_state`, or there is not exactly one linear layer.
+        UserError: as `read_state`, or there is no linear layer, or the last cannot be told.
     """
-    matrices = [tensor for tensor in read_state(path).values() if tensor.ndim == 2]
-    if len(matrices) != 1:
+    state = read_state(path)
+    names = [name for name, tensor in state.items() if tensor.ndim == 2]
+    places = {name: LAST_NUMBER.fullmatch(name) for name in names}
+    numbered = all(places.values()) and len({place[1] for place in places.values()}) == 1
+    if numbered:
+        names.sort(key=lambda name: int(places[name][2]))
+    ordered = numbered or len(names) == 1 or path.suffix != ".safetensors"
+    if not names or not ordered:
         raise UserError(
-            f"teacher.path: {path} has {len(matrices)} linear layers, not one",
+            f"teacher.path: {path} has {len(names)} linear layers, and which is the last cannot be"
+            " told",
             "set teacher.class_names",
         )
-    return len(matrices[0])
+    return len(state[names[-1]])
 
 
 def load_teacher(network: Network, path: Path) -> None:
@@ -73,12 +87,15 @@ def load_teacher(network: Network, path: Path) -> None:
     Raises:
         UserError: as `read_state`, or the keys that do not fit.
     """
-    state = read_state(path)
+    state = {OLD_DENSENET.sub(r"\1\2.", name): value for name, value in read_state(path).items()}
     own = network.state_dict()
     for one, other in RENAMINGS:
         for old, new in ((one, other), (other, one)):
             if any(new in name for name in own) and not any(old in name for name in own):
                 state = {name.replace(old, new): tensor for name, tensor in state.items()}
+    for name, value in own.items():
+        if name.endswith(".num_batches_tracked"):  # a counter that files of old releases lack
+            state.setdefault(name, value)
     load_state(network, state, str(path))
 
 

@@ -71,6 +71,38 @@ def test_tampered_weights_are_refused(folder):
     refused(folder, r"model\.safetensors is not the file that config\.json describes")
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"name": "wrn16_1", "num_classes": 3, "widen": 3},
+        {"name": "torchvision/mobilenet_v3_small", "num_classes": 3, "reduced_tail": True},
+    ],
+    ids=lambda architecture: architecture["name"],
+)
+def test_options_and_tails_of_several_layers_come_back(tmp_path, architecture):
+    torch.manual_seed(1)
+    network = build(**architecture).eval()
+    save_model(tmp_path, network, ModelConfig(architecture, ["a", "b", "c"], [], [], 32, ""))
+    loaded, config = load_model(tmp_path, CPU)
+    assert config.architecture == architecture
+    with torch.no_grad():
+        assert torch.equal(loaded(IMAGES), network(IMAGES))
+
+
+def test_an_unknown_option_is_named(folder):
+    change(folder, architecture={"name": "resnet8", "num_classes": 3, "fused": True})
+    refused(folder, "'resnet8' has no option 'fused'")
+
+
+def test_tensors_that_share_memory_are_saved(tmp_path, network):
+    network.layer1[0].conv2.weight = network.layer1[0].conv1.weight
+    architecture = {"name": "resnet8", "num_classes": 3}
+    save_model(tmp_path, network, ModelConfig(architecture, ["a", "b", "c"], [], [], 16, ""))
+    loaded, _ = load_model(tmp_path, CPU)
+    with torch.no_grad():
+        assert torch.equal(loaded(IMAGES), network(IMAGES))
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()

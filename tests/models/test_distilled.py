@@ -2,94 +2,217 @@ import json
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from pipeline.distill.objectives import KD3, Terms
 from pipeline.errors import UserError
-from pipeline.models import build
+from pipeline.kd3 import Transfer
+from pipeline.models import build, distilled
 from pipeline.models.checkpoint import CONFIG, ModelConfig, load_model, save_model
-from pipeline.models.distilled import load_student
-from pipeline.models.network import Network
+from pipeline.models.distilled import Distilled, load_student
+from pipeline.models.fuse import fuse
+from pipeline.models.network import Network, drop_classifier, parameter_count, pool
 
 CPU = torch.device("cpu")
-IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-TERMS = Terms(True, 0.1, 0.001, 0.3, 4.0)
+IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+RESNET8 = {"name": "resnet8", "num_classes": 5}
+TEACHERS = [
+    RESNET8,
+    {"name": "mobilenetv2", "num_classes": 5, "width_mult": 0.25},
+    {"name": "torchvision/mobilenet_v3_small", "num_classes": 5},
+    {"name": "torchvision/regnet_y_400mf", "num_classes": 5},
+    {"name": "torchvision/convnext_tiny", "num_classes": 5},
+]
 
 
-class Plain(Network):
-    """A teacher whose feature maps are `side` pixels wide."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(side))
-        self.fc = nn.Linear(12, 5)
-        self.feature_channels = 12
-
-    def features(self, images):
-        return self.body(images)
+def seen(network: nn.Module) -> None:
+    """Takes in running statistics, so that they are not the initial ones."""
+    with torch.no_grad():
+        network(IMAGES)
+    network.eval()
 
 
-def objective(side: int) -> KD3:
-    """A KD3 objective, a step into its training; the student's maps are 4 pixels wide."""
-    torch.manual_seed(3)
-    teacher = Plain(side).eval().requires_grad_(False)
-    made = KD3(build("resnet8", 5), teacher, IMAGES, TERMS)
-    terms = made.losses(IMAGES, torch.Generator().manual_seed(0))
-    sum(terms.values()).backward()
-    torch.optim.SGD(made.parameters(), 0.5).step()
-    return made.eval()
+def student(teacher: Network, side: int = 8, name: str = "resnet8", **options) -> Distilled:
+    torch.manual_seed(2)
+    backbone = build(name, 5, **options)
+    drop_classifier(backbone)
+    transfer = Transfer(backbone.feature_channels, teacher.feature_channels)
+    made = Distilled(backbone, transfer, teacher.classifier, side)
+    seen(made)
+    return made
+
+
+def made_by(architecture) -> Network:
+    torch.manual_seed(1)
+    teacher = build(**architecture)
+    seen(teacher)
+    return teacher
 
 
 def config(architecture) -> ModelConfig:
-    return ModelConfig(architecture, list("abcde"), [0.5] * 3, [0.2] * 3, 16, "a test")
+    return ModelConfig(architecture, list("abcde"), [0.5] * 3, [0.2] * 3, 32, "a test")
 
 
-@pytest.mark.parametrize("side", [2, 4, 7], ids=["larger", "equal", "smaller"])
-def test_the_deployed_student_predicts_what_the_trained_one_did(tmp_path, side):
-    trained = objective(side)
+def saved(folder, network: Network, architecture) -> Network:
+    save_model(folder, network, config(architecture))
+    return load_student(folder, CPU)[0]
+
+
+def logits(network: Network) -> Tensor:
     with torch.no_grad():
-        expected = trained.predict(IMAGES)
-    network, architecture = trained.deployed()
+        return network(IMAGES)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    network = student(made_by(RESNET8))
+    architecture = Distilled.architecture(
+        backbone="resnet8", teacher=RESNET8, side=8, num_classes=5
+    )
+    save_model(tmp_path, network, config(architecture))
+    return tmp_path
+
+
+@pytest.mark.parametrize("side", [2, 8, 11], ids=["larger", "equal", "smaller"])
+def test_logits_are_the_teachers_classifier_on_the_transferred_map(side):
+    teacher = made_by(RESNET8)
+    network = student(teacher, side)
     with torch.no_grad():
-        assert (network.eval()(IMAGES) - expected).abs().max() < 1e-5
-    assert expected.std(dim=0).min() > 0
-
-    save_model(tmp_path, network, config({"backbone": "resnet8"} | architecture))
-    loaded, _ = load_student(tmp_path, CPU)
-    with torch.no_grad():
-        assert (loaded(IMAGES) - expected).abs().max() < 1e-5
-
-
-def test_the_deployed_student_has_no_classifier_but_the_teachers():
-    trained = objective(4)
-    network, _ = trained.deployed()
-    assert not [name for name in network.state_dict() if name.startswith("backbone.fc")]
-    assert torch.equal(network.fc.weight, trained._teacher[0].fc.weight)
-    assert network.fc.weight is not trained._teacher[0].fc.weight
+        feature_map = network.backbone.features(IMAGES)
+        if side < 8:
+            feature_map = functional.adaptive_avg_pool2d(feature_map, side)
+        transferred = network.transfer(feature_map)
+        assert torch.equal(network.features(IMAGES), transferred)
+        assert torch.equal(network(IMAGES), teacher.classify(pool(transferred)))
+    assert network(IMAGES).std(dim=0).min() > 0
 
 
-def test_a_plain_student_comes_back_too(tmp_path):
-    torch.manual_seed(0)
-    student = build("wrn16_1", 5).eval()
-    save_model(tmp_path, student, config({"name": "wrn16_1", "num_classes": 5}))
-    loaded, _ = load_student(tmp_path, CPU)
-    with torch.no_grad():
-        assert torch.equal(loaded(IMAGES), student(IMAGES))
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+@pytest.mark.parametrize("teacher", TEACHERS, ids=lambda teacher: teacher["name"])
+def test_a_student_comes_back_without_its_teacher(tmp_path, teacher, fused):
+    network = student(made_by(teacher))
+    expected = logits(network)
+    architecture = Distilled.architecture(
+        backbone="resnet8", teacher=teacher, side=8, num_classes=5, fused=fused
+    )
+    loaded = saved(tmp_path, fuse(network) if fused else network, architecture)
+    assert (logits(loaded) - expected).abs().max() < 1e-4
+    assert loaded.num_classes == 5
+    assert loaded.feature_channels == network.feature_channels
+    assert any(isinstance(m, nn.BatchNorm2d) for m in loaded.modules()) != fused
+    assert not [key for key in loaded.state_dict() if key.startswith("backbone.fc")]
 
 
-@pytest.mark.parametrize("key", ["teacher_channels", "num_classes", "factor", "side"])
-def test_a_config_that_lacks_a_size_is_one_error(tmp_path, key):
-    network, architecture = objective(4).deployed()
-    save_model(tmp_path, network, config({"backbone": "resnet8"} | architecture))
-    values = json.loads((tmp_path / CONFIG).read_text("utf-8"))
-    del values["architecture"][key]
-    (tmp_path / CONFIG).write_text(json.dumps(values), "utf-8")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("wrn16_1", {}),
+        ("mobilenetv2", {"width_mult": 0.25}),
+        ("shufflev2", {}),
+        ("vgg8", {}),
+        ("torchvision/mobilenet_v2", {"width_mult": 0.35}),
+    ],
+)
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+def test_every_kind_of_backbone_comes_back(tmp_path, name, options, fused):
+    network = student(made_by(RESNET8), name=name, **options)
+    expected = logits(network)
+    architecture = Distilled.architecture(
+        backbone=name,
+        backbone_options=options,
+        teacher=RESNET8,
+        side=8,
+        num_classes=5,
+        fused=fused,
+    )
+    deployed = fuse(network) if fused else network
+    loaded = saved(tmp_path, deployed, architecture)
+    assert (logits(loaded) - expected).abs().max() < 1e-4
+    assert parameter_count(loaded) == parameter_count(deployed)
+
+
+def test_only_the_classifier_of_a_teacher_is_drawn(folder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        distilled, "build", lambda *a, **k: drawn.append(build(*a, **k)) or drawn[-1]
+    )
+    load_student(folder, CPU)
+    student, teacher = drawn
+    assert student.conv1.weight.device == CPU
+    assert teacher.conv1.weight.is_meta
+    assert not teacher.fc.weight.is_meta
+
+
+def test_a_transfer_module_for_the_widened_map_is_refused():
+    backbone = build("mobilenetv2", 5)
+    transfer = Transfer(backbone.feature_channels, 64)
+    with pytest.raises(ValueError, match="made before the backbone's classifier went"):
+        Distilled(backbone, transfer, nn.Linear(64, 5), 8)
+
+
+def test_a_student_of_a_student_comes_back_too(tmp_path):
+    first = Distilled.architecture(backbone="resnet8", teacher=RESNET8, side=8, num_classes=5)
+    network = student(student(made_by(RESNET8)), name="wrn16_1")
+    second = Distilled.architecture(backbone="wrn16_1", teacher=first, side=8, num_classes=5)
+    assert torch.equal(logits(saved(tmp_path, network, second)), logits(network))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"name": "wrn16_1", "num_classes": 5},
+        {"name": "wrn16_1", "num_classes": 5, "widen": 2},
+        {"name": "torchvision/shufflenet_v2_x0_5", "num_classes": 5},
+    ],
+    ids=["name", "options", "torchvision"],
+)
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+def test_a_plain_student_comes_back_too(tmp_path, architecture, fused):
+    network = made_by(architecture)
+    expected = logits(network)
+    loaded = saved(tmp_path, fuse(network) if fused else network, architecture | {"fused": fused})
+    assert (logits(loaded) - expected).abs().max() < 1e-4
+
+
+def change(folder, **values) -> None:
+    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    changed = {key: value for key, value in (config["architecture"] | values).items() if value}
+    (folder / CONFIG).write_text(json.dumps(config | {"architecture": changed}), "utf-8")
+
+
+@pytest.mark.parametrize("key", ["teacher", "num_classes", "factor", "side"])
+def test_a_config_that_lacks_a_key_is_one_error(folder, key):
+    change(folder, **{key: None})
     with pytest.raises(UserError, match=f"holds no model: .*{key}"):
-        load_student(tmp_path, CPU)
+        load_student(folder, CPU)
 
 
-def test_a_distilled_student_is_no_plain_network(tmp_path):
-    network, architecture = objective(4).deployed()
-    save_model(tmp_path, network, config({"backbone": "resnet8"} | architecture))
+@pytest.mark.parametrize(
+    "values", [{"teacher": "resnet8"}, {"backbone_options": [1]}, {"teacher_channels": 64}], ids=str
+)
+def test_a_damaged_architecture_is_one_error(folder, values):
+    change(folder, **values)
     with pytest.raises(UserError, match="holds no model"):
-        load_model(tmp_path, CPU)
+        load_student(folder, CPU)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"factor": 4}, r"does not fit the architecture: transfer\.0\.weight"),
+        ({"fused": True}, r"does not fit the architecture: missing backbone\.conv1\.bias"),
+        ({"teacher": {"name": "resnet8x4", "num_classes": 5}}, "does not fit the architecture"),
+        ({"teacher": {"name": "resnet9", "num_classes": 5}}, "no architecture named 'resnet9'"),
+        ({"backbone_options": {"breadth": 2}}, "'resnet8' has no option 'breadth'"),
+    ],
+    ids=str,
+)
+def test_another_architecture_is_told(folder, values, message):
+    change(folder, **values)
+    with pytest.raises(UserError, match=message):
+        load_student(folder, CPU)
+
+
+def test_a_distilled_student_is_no_plain_network(folder):
+    with pytest.raises(UserError, match="holds no model"):
+        load_model(folder, CPU)

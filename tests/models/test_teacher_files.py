@@ -1,4 +1,5 @@
 import pickle
+import re
 from collections import OrderedDict
 
 import pytest
@@ -19,10 +20,9 @@ def trained(name: str = "resnet8", classes: int = 5):
     return network.eval()
 
 
-def loads(path, network) -> None:
+def loads(path, network, name: str = "resnet8") -> None:
     """`path` gives a new network the outputs of this one."""
-    name = "resnet18" if network.classifier_name == "linear" else "resnet8"
-    fresh = build(name, network.classifier.out_features).eval()
+    fresh = build(name, network.num_classes).eval()
     load_teacher(fresh, path)
     with torch.no_grad():
         assert torch.equal(fresh(IMAGES), network(IMAGES))
@@ -69,6 +69,8 @@ def test_wrappers_in_wrappers_are_undone(tmp_path):
         ("resnet8", [("downsample.", "shortcut.")]),
         ("resnet8", [("fc.", "linear."), ("downsample.", "shortcut.")]),
         ("resnet18", [("linear.", "fc."), ("shortcut.", "downsample.")]),
+        ("shufflev1", [("linear.", "fc.")]),
+        ("torchvision/resnet18", [("fc.", "linear."), ("downsample.", "shortcut.")]),
     ],
 )
 def test_the_other_usual_names_of_layers_are_understood(tmp_path, name, renamings):
@@ -79,11 +81,11 @@ def test_the_other_usual_names_of_layers_are_understood(tmp_path, name, renaming
         state = {key.replace(ours, theirs): value for key, value in state.items()}
     path = tmp_path / "teacher.safetensors"
     save_file(state, path)
-    loads(path, network)
+    loads(path, network, name)
     assert class_count(path) == 5
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "wrn16_1"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "vgg8", "torchvision/mobilenet_v2"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_the_classes_are_counted_at_the_linear_layer_wherever_it_stands(tmp_path, name, suffix):
     state = build(name, 13).state_dict()
@@ -92,11 +94,60 @@ def test_the_classes_are_counted_at_the_linear_layer_wherever_it_stands(tmp_path
     assert class_count(path) == 13
 
 
-def test_classes_cannot_be_counted_without_one_linear_layer(tmp_path):
-    path = tmp_path / "teacher.safetensors"
-    save_file({"a": torch.zeros(3), "b": torch.zeros(3, 3, 1, 1)}, path)
+def matrices(**rows: int) -> dict[str, torch.Tensor]:
+    return {f"{name.replace('_', '.')}.weight": torch.zeros(n, 2) for name, n in rows.items()}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        matrices(classifier_0=8, classifier_3=8, classifier_12=13),
+        matrices(fc10=13, fc9=8, fc1=2),
+        build("torchvision/mobilenet_v3_small", 13).state_dict(),
+    ],
+    ids=["sequential", "numbered", "mobilenet"],
+)
+def test_the_classes_are_counted_at_the_linear_layer_of_the_highest_number(tmp_path, state, suffix):
+    path = tmp_path / f"teacher{suffix}"
+    save(path, state)
+    assert class_count(path) == 13
+
+
+def test_the_last_linear_layer_is_told_by_the_order_of_a_file_that_has_one(tmp_path):
+    state = matrices(neck=8, aux1_fc2=7, head=13)
+    torch.save(state, tmp_path / "teacher.pt")
+    save_file(state, tmp_path / "teacher.safetensors")
+    assert class_count(tmp_path / "teacher.pt") == 13
+    with pytest.raises(UserError, match=r"has 3 linear layers.*set teacher\.class_names"):
+        class_count(tmp_path / "teacher.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_classes_cannot_be_counted_without_a_linear_layer(tmp_path, suffix):
+    path = tmp_path / f"teacher{suffix}"
+    save(path, {"a": torch.zeros(3), "b": torch.zeros(3, 3, 1, 1)})
     with pytest.raises(UserError, match=r"has 0 linear layers.*set teacher\.class_names"):
         class_count(path)
+
+
+def test_files_without_step_counters_are_read(tmp_path):
+    network = trained()
+    state = network.state_dict()
+    path = tmp_path / "teacher.pt"
+    torch.save({key: value for key, value in state.items() if "num_batches" not in key}, path)
+    loads(path, network)
+
+
+def test_the_old_names_of_torchvisions_densenet_are_understood(tmp_path):
+    network = build("torchvision/densenet121", 3)
+    state = network.state_dict()
+    old = {re.sub(r"(denselayer\d+\.\w+)([12])\.", r"\1.\2.", key): state[key] for key in state}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "teacher.pt")
+    fresh = build("torchvision/densenet121", 3)
+    load_teacher(fresh, tmp_path / "teacher.pt")
+    assert all(torch.equal(value, state[key]) for key, value in fresh.state_dict().items())
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
