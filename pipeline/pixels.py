@@ -1,9 +1,12 @@
 """Batches of pixels on a device: crops, mirrors and normalisation without a loop over images.
 
-All draws come from a generator on the CPU, so they are the same whatever the device.
+All draws come from a generator on the CPU, so they are the same whatever the device. Only they
+are sent to it, and nothing here waits for it.
 """
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,14 +14,25 @@ from torch.nn import functional
 
 from pipeline.device import memory_format
 
+TRIES = 10  # as in torchvision's RandomResizedCrop
+MAX_LOG_RATIO = math.log(4 / 3)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a tensor from the CPU; a CUDA device does so in its own time, the caller goes on."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    # from memory that is not pinned CUDA may wait for the stream; torch's allocator hands pinned
+    # memory out again only when the copies from it are done
+    return tensor.pin_memory().to(device, non_blocking=True)
+
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 [B, S, S, 3] → float32 [B, 3, S, S] with the given statistics."""
-    images = pixels.permute(0, 3, 1, 2).float()
-    images = images.contiguous(memory_format=memory_format(pixels.device))
-    offset = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1) * 255
-    scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1) * 255
-    return (images - offset) / scale
+    scale, offset = _statistics(tuple(mean), tuple(std), pixels.device)
+    layout = memory_format(pixels.device)
+    # brought into its layout while a value is still one byte
+    return (pixels.permute(0, 3, 1, 2).contiguous(memory_format=layout) * scale).sub_(offset)
 
 
 def pad_crop(pixels: Tensor, generator: torch.Generator, pad: int, flip: bool) -> Tensor:
@@ -28,38 +42,92 @@ def pad_crop(pixels: Tensor, generator: torch.Generator, pad: int, flip: bool) -
         pixels: uint8 [B, S, S, 3].
     """
     count, side = pixels.shape[:2]
-    shift = torch.randint(-pad, pad + 1, (2, count, 1), generator=generator)
-    rows, columns = _reflect(torch.arange(side) + shift, side)
-    if flip:
-        mirrored = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    shifts = torch.randint(-pad, pad + 1, (2, count), generator=generator)
+    draws = torch.cat([shifts, _draw_mirrored(count, flip, generator)[None]])
+    down, right, mirrored = to_device(draws, pixels.device)[:, :, None]
+    place = torch.arange(side, device=pixels.device)
+    rows, columns = _reflect(place + down, side), _reflect(place + right, side)
+    columns = torch.where(mirrored.bool(), columns.flip(1), columns)
     image = torch.arange(count, device=pixels.device)
     return pixels[image[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def resized_crop(pixels: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
-    """RandomResizedCrop with torchvision's defaults (scale 0.08 to 1, ratio 3/4 to 4/3), bilinear.
+def resized_crop(
+    pixels: Tensor,
+    generator: torch.Generator,
+    flip: bool,
+    scale: tuple[float, float] = (0.08, 1.0),
+) -> Tensor:
+    """torchvision's RandomResizedCrop back to the image's own size, bilinear; mirrors half if
+    `flip`.
 
     Args:
         pixels: uint8 [B, S, S, 3].
+        scale: the least and the largest share of the area to cut out.
     """
-    count = len(pixels)
-    area = torch.empty(count).uniform_(0.08, 1.0, generator=generator)
-    ratio = torch.empty(count).uniform_(-1, 1, generator=generator) * torch.log(torch.tensor(4 / 3))
-    width = (area * ratio.exp()).sqrt().clamp(max=1)
-    height = (area / ratio.exp()).sqrt().clamp(max=1)
-    place = torch.rand(2, count, generator=generator) * 2 - 1
-    sign = torch.ones(count)
-    if flip:
-        sign -= 2 * (torch.rand(count, generator=generator) < 0.5)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 2] = width * sign, place[0] * (1 - width)
-    theta[:, 1, 1], theta[:, 1, 2] = height, place[1] * (1 - height)
+    count, side = pixels.shape[:2]
+    boxes = draw_boxes(count, side, generator, scale)
+    draws = torch.cat([boxes, _draw_mirrored(count, flip, generator)[None]])
+    top, left, height, width, mirrored = to_device(draws, pixels.device)[:, :, None]
+    rows, columns = _centres(top, height, side), _centres(left, width, side)
+    columns = torch.where(mirrored.bool(), columns.flip(1), columns)
+    shape = (count, side, side)
+    grid = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], dim=3)
     images = pixels.permute(0, 3, 1, 2).float()
-    grid = functional.affine_grid(theta.to(pixels.device), list(images.shape), align_corners=False)
+    # no place is outside of the image; of the modes that then agree, this one is on every device
     cut = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return cut.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return cut.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def draw_boxes(
+    count: int, side: int, generator: torch.Generator, scale: tuple[float, float]
+) -> Tensor:
+    """Boxes as RandomResizedCrop draws them for square images, with ratios of 3/4 to 4/3.
+
+    Returns:
+        int64 [4, count] on the CPU: top, left, height and width.
+    """
+    draws = torch.empty(2, TRIES, count, dtype=torch.float64)
+    area = draws[0].uniform_(*scale, generator=generator) * side**2
+    ratio = draws[1].uniform_(-MAX_LOG_RATIO, MAX_LOG_RATIO, generator=generator).exp()
+    sizes = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()]).round()
+    fits = ((sizes > 0) & (sizes <= side)).all(dim=0)
+    first = fits.int().argmax(dim=0)
+    size = sizes[:, first, torch.arange(count)]
+    size = torch.where(fits.any(dim=0), size, side)  # the whole image where no try fits
+    place = torch.rand(2, count, dtype=torch.float64, generator=generator)
+    return torch.cat([(place * (side - size + 1)).floor(), size]).long()
+
+
+def _draw_mirrored(count: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """int64 [count] of 0 and 1; nothing is drawn if not `flip`."""
+    if not flip:
+        return torch.zeros(count, dtype=torch.int64)
+    return (torch.rand(count, generator=generator) < 0.5).long()
+
+
+def _centres(start: Tensor, length: Tensor, side: int) -> Tensor:
+    """Where to sample a box to get `side` pixels, never beyond the centres of its outer pixels.
+
+    Args:
+        start, length: int64 [B, 1].
+
+    Returns:
+        float32 [B, side] in the coordinates of `grid_sample`.
+    """
+    middle = torch.arange(side, device=start.device) + 0.5
+    within = (middle * (length / side) - 0.5).clamp(min=0).minimum(length - 1)
+    return (start + within + 0.5) * (2 / side) - 1
+
+
+@lru_cache(maxsize=32)
+def _statistics(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """1 / (255 std) and mean / std, float32 [3, 1, 1]: made once, as that waits for the device."""
+    means, stds = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+    scale, offset = 1 / (255 * stds), means / stds
+    return scale.float().view(3, 1, 1).to(device), offset.float().view(3, 1, 1).to(device)
 
 
 def _reflect(index: Tensor, side: int) -> Tensor:
