@@ -35,7 +35,7 @@ def main() -> None:
 
 def run(device: torch.device, precision: torch.dtype) -> Trained:
     """Distils for a few epochs on `device` and prints a row."""
-    _, trained, _ = distilled(Distill(epochs=EPOCHS), device, precision)
+    trained = distilled(Distill(epochs=EPOCHS), device, precision).trained
     losses = ", ".join(f"{row['loss']:.6f}" for row in trained.curves)
     speed = trained.curves[-1]["images_per_s"]
     print(f"| {device.type} | {str(precision).removeprefix('torch.')} | {losses} | {speed:,} |")

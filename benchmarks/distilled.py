@@ -1,44 +1,59 @@
-"""One distillation for a benchmark, from the demo's data/embed and models/teacher."""
+"""One distillation for a benchmark, from data/embed and models/teacher."""
 
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from pipeline.console import no_progress
-from pipeline.distill.objectives import KD, KD3, OBJECTIVES, Terms
-from pipeline.distill.trainer import Schedule, Trained, distill
+from pipeline.distill.objectives import OBJECTIVES
+from pipeline.distill.run import run, settings_of
+from pipeline.distill.trainer import Trained
 from pipeline.distill.web import load_web_images
-from pipeline.models import build
+from pipeline.evaluate.metrics import predictions
+from pipeline.labelled import LabelledImages
 from pipeline.models.checkpoint import ModelConfig, load_model
+from pipeline.models.network import Network
 from pipeline.params import Distill
-from pipeline.pixels import normalise
-from pipeline.runkey import fields_of
 
 
-def distilled(
-    section: Distill, device: torch.device, precision: torch.dtype
-) -> tuple[KD3 | KD, Trained, ModelConfig]:
-    """The trained objective, its curves, and the teacher's config."""
-    web = load_web_images(Path("data/embed"), section.held_out, device)
+class Distilled(NamedTuple):
+    """What one distillation gave."""
+
+    network: Network
+    config: ModelConfig  # the teacher's
+    trained: Trained
+
+    def accuracy(self, test: LabelledImages) -> float:
+        """Share of right answers on labelled images, which nothing was chosen by."""
+        device = next(self.network.parameters()).device
+        predicted = predictions(
+            self.network,
+            test.pixels,
+            self.config.mean,
+            self.config.std,
+            256,
+            device,
+            no_progress,
+        )
+        return float((predicted == test.labels).mean())
+
+
+def distilled(section: Distill, device: torch.device, precision: torch.dtype) -> Distilled:
+    """Distils once, as the stage does; an objective's own settings are the caller's to apply."""
+    web = load_web_images(Path("data/embed"), section.held_out, device, section.pixels)
     teacher, config = load_model(Path("models/teacher"), device)
     teacher.requires_grad_(False)
-    torch.manual_seed(section.seed)
-    student = build(section.student, len(config.class_names)).to(device)
-    example = normalise(web.pixels[:1], config.mean, config.std)
-    terms = Terms(**fields_of(Terms, section))
-    objective = OBJECTIVES[section.objective](student, teacher, example, terms).to(device)
-    schedule = Schedule(**fields_of(Schedule, section))
     with tempfile.TemporaryDirectory() as folder:
-        trained = distill(
-            web,
-            objective,
-            config.mean,
-            config.std,
-            schedule,
-            precision,
-            Path(folder),
-            no_progress,
-            lambda curves: None,
+        objective, trained = run(
+            settings_of(section), web, teacher, config, precision, Path(folder), no_progress
         )
-    return objective, trained, config
+    student = {"name": section.student, "num_classes": len(config.class_names)}
+    network, _ = objective.deployed(student, config.architecture)
+    return Distilled(network.eval(), config, trained)
+
+
+def with_own_settings(section: Distill) -> Distill:
+    """The section with what its objective fixes."""
+    return section.model_copy(update=OBJECTIVES[section.objective].settings)

@@ -26,3 +26,7 @@ class WorldError(PipelineError):
     """The world did not deliver: no network, no results, no disk. Exit code 3."""
 
     exit_code = 3
+
+
+class TrainingError(UserError):
+    """These parameters do not train: the loss is not finite, or no image is selected."""

@@ -162,13 +162,19 @@ def _place(where: dict[str, str], key_path: str, name: str) -> str:
     return where.get(key_path, name)
 
 
+EITHER = {
+    "crawl.classes": "a set's name, names, or names with lists of queries",
+    "distill.lr": "a number above 0, or auto",
+}
+
+
 def _problem(found: Any) -> tuple[str, str]:
     location = list(found["loc"])
     key_path = ".".join(str(part) for part in location)
     kind, value, limits = found["type"], found["input"], found.get("ctx", {})
-    if location[:2] == ["crawl", "classes"]:  # one problem, whichever kinds of value were tried
-        expected = "a set's name, names, or names with lists of queries"
-        return "crawl.classes", f"expected {expected}, got {_shown(value)}"
+    either = EITHER.get(".".join(map(str, location[:2])))
+    if either:  # one problem, whichever kinds of value were tried
+        return ".".join(location[:2]), f"expected {either}, got {_shown(value)}"
     if kind in ("extra_forbidden", "invalid_key"):
         known = _fields_of(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)

@@ -95,36 +95,97 @@ class Embed(Section):
 
 
 class Distill(Section):
-    objective: Literal["kd3", "kd"] = Field(
-        "kd3", description="`kd3`, or `kd`: plain distillation of softened logits"
+    objective: Literal["kd3", "official", "kd", "simkd", "dfnd"] = Field(
+        "kd3",
+        description="`kd3`; `official`: KD3 as its published code does it; `kd`: softened logits; "
+        "`simkd`: features alone; `dfnd`: the teacher's labels through a matrix of label noise",
     )
     student: str = Field("resnet8", description="network of the student")
     epochs: int = Field(
         20, ge=1, description="passes; schedules stretch with it (240 as published)"
     )
     batch_size: int = Field(128, ge=2, description="images a step")
-    lr: float = Field(0.6, gt=0, description="peak learning rate")
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        0.6, description="peak learning rate; `auto` finds one by short runs, without labels"
+    )
     schedule: Literal["onecycle", "step"] = Field(
         "onecycle", description="`step`: ×0.1 at 5/8, 3/4 and 7/8 of the epochs, as published"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(5e-4, ge=0, description="weight decay of SGD")
-    selection: bool = Field(True, description="train on the images that dynamic selection keeps")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights; 0: no average")
+    keep: Literal["last", "agreement"] = Field(
+        "last",
+        description="epoch to deploy: the `last`, or that of best `agreement` with the teacher on "
+        "held-out images",
+    )
+    selection: Literal["dynamic", "weighted", "confident", "none"] = Field(
+        "dynamic",
+        description="images to train on: `dynamic` selection of KD3, all `weighted` by its "
+        "confidence, those of which the teacher is most `confident`, or all (`none`)",
+    )
     cutoff: float = Field(0.95, gt=0, le=1, description="selection: τ, the highest threshold")
+    teacher_floor: float = Field(
+        0.0, ge=0, le=1, description="selection: smallest weight of the teacher (0 as published)"
+    )
+    threshold_floor: float = Field(
+        0.0, ge=0, lt=1, description="selection: smallest threshold of a class"
+    )
+    confident_counts: bool = Field(
+        False, description="selection: classes are counted over confident images only"
+    )
+    confident_share: float = Field(
+        0.5, gt=0, le=1, description="selection `confident`: share of the images"
+    )
+    judge: Literal["whole", "crops", "random"] = Field(
+        "whole",
+        description="selection judges the `whole` image, a few fixed `crops`, or one `random` crop "
+        "that changes from epoch to epoch (published)",
+    )
+    judge_crops: int = Field(4, ge=1, description="judge `crops`: how many")
+    neighbour_weighting: bool = Field(
+        False, description="an image counts by its nearest images of the teacher's same class"
+    )
     refill: bool = Field(
         True, description="as many steps an epoch as if all were kept; `false` as published"
     )
+    alignment: bool = Field(
+        True, description="meet the teacher's features and share its classifier"
+    )
+    weighting: bool = Field(True, description="alignment: weigh images by disagreement")
+    feature_loss: Literal["mean", "relative"] = Field(
+        "mean",
+        description="alignment: `mean` square (published), or `relative` to the teacher's features",
+    )
+    feature_weight: float = Field(1.0, gt=0, description="alignment: weight of the feature term")
+    logit_weight: float = Field(0.0, ge=0, description="weight of a KL term on logits")
+    kd_temperature: float = Field(4.0, gt=0, description="softening of logits in KL terms")
     mixing: bool = Field(True, description="contrast images with their MixDistribution views")
     mixing_alpha: float = Field(0.1, gt=0, description="mixing: λ ~ Beta(α, α)")
+    mixed_statistics: bool = Field(
+        True, description="mixing: mixed views count in batch norm's running statistics"
+    )
+    contrast: Literal["views", "teacher"] = Field(
+        "views",
+        description="mixing: the student's mixed view meets its own clean one, or the teacher's",
+    )
     contrast_weight: float = Field(0.001, ge=0, description="mixing: weight of the contrast term")
     contrast_temperature: float = Field(0.3, gt=0, description="mixing: temperature of NT-Xent")
-    kd_temperature: float = Field(4.0, gt=0, description="objective `kd`: softening of the logits")
     crop: Literal["pad", "resized", "none"] = Field(
         "pad", description="`pad` by an eighth and crop; `resized` is RandomResizedCrop, published"
+    )
+    crop_scale: float = Field(
+        0.08, gt=0, le=1, description="crop `resized`: smallest share of the image (area)"
     )
     flip: bool = Field(False, description="mirror half of the images")
     held_out: float = Field(
         0.03, ge=0, lt=0.5, description="share of web images never trained on, for agreement"
+    )
+    pixels: Literal["auto", "resident", "streamed"] = Field(
+        "auto", description="on the device, or read from disk; `auto`: on the device if they fit"
+    )
+    compile: Literal["auto", "always", "never"] = Field(
+        "auto", description="torch.compile; `auto`: on a GPU"
     )
     seed: Seed = Field(0, description="seed of weights, crops and order")
     device: Device = Field("auto", description="where to train")
@@ -172,6 +233,10 @@ def conflicts(params: Params) -> list[tuple[str, str]]:
         found.append(("crawl.source", f"only engine 'files' reads it, not '{crawl.engine}'"))
     if crawl.sample and crawl.engine != "files":
         found.append(("crawl.sample", f"only engine 'files' uses it, not '{crawl.engine}'"))
+    if not distill.alignment and not distill.logit_weight and distill.objective == "kd3":
+        found.append(("distill.logit_weight", "without alignment it has to be above 0"))
+    if distill.keep == "agreement" and not distill.held_out:
+        found.append(("distill.held_out", "keep 'agreement' needs held-out images"))
     if teacher.source == "file" and not teacher.path:
         found.append(("teacher.path", "source 'file' needs the path of the weights here"))
     if teacher.path and teacher.source == "train":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from pipeline.errors import PipelineError
-from stages import crawl, dedup, distill, embed, evaluate, report, teacher, tools
+from stages import crawl, dedup, distill, embed, evaluate, report, teacher, tools, tune
 
 
 def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,6 +44,7 @@ for command in (
     distill.distill,
     evaluate.evaluate,
     report.report,
+    tune.tune,
     tools.neighbours,
     tools.preset,
     tools.serve_demo,

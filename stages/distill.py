@@ -20,85 +20,87 @@ def distill(
     params, console = start(
         "distill", overrides, quiet, as_json, epochs=epochs, lr=lr, device=device
     )
-    import torch
-
     from pipeline.device import resolve_device, resolve_precision
-    from pipeline.distill.objectives import OBJECTIVES, Terms
-    from pipeline.distill.outputs import curves_csv, selection_table
-    from pipeline.distill.trainer import Schedule
-    from pipeline.distill.trainer import distill as train
+    from pipeline.distill import parallel
+    from pipeline.distill.objectives import OBJECTIVES
+    from pipeline.distill.outputs import curves_csv, save_student, selection_table
+    from pipeline.distill.run import run, settings_of
+    from pipeline.distill.tuning import HELD_OUT, Trials, probe_rates, probe_steps
     from pipeline.distill.web import load_web_images
-    from pipeline.models import build
-    from pipeline.models.checkpoint import ModelConfig, load_model, save_model
+    from pipeline.models.checkpoint import load_model
     from pipeline.models.network import parameter_count
-    from pipeline.pixels import normalise
-    from pipeline.runkey import fields_of, run_key, sources_of
-    from pipeline.store import remove, replacing, write_json, write_table, write_text
+    from pipeline.runkey import run_key, sources_of
+    from pipeline.store import remove, write_json, write_table, write_text
 
     section = params.distill
+    fixed = OBJECTIVES[section.objective].settings
+    own = {name: value for name, value in fixed.items() if getattr(section, name) != value}
+    if own:
+        console.note(
+            f"objective '{section.objective}' sets"
+            f" {', '.join(f'{name} {value}' for name, value in own.items())}"
+        )
+    section = section.model_copy(update=own)
     chosen = resolve_device(section.device)
     precision = resolve_precision(section.precision, chosen)
-    web = load_web_images(paths.EMBED, section.held_out, chosen)
+    world = parallel.join(chosen, section.batch_size)
+    console.quiet = console.quiet or world.rank > 0
+    web = load_web_images(paths.EMBED, section.held_out, chosen, section.pixels)
     teacher, config = load_model(paths.TEACHER, chosen)
     teacher.requires_grad_(False)
-    torch.manual_seed(section.seed)
-    student = build(section.student, len(config.class_names))
-    example = normalise(web.pixels[:1], config.mean, config.std)
-    terms = Terms(**fields_of(Terms, section))
-    objective = OBJECTIVES[section.objective](student, teacher, example, terms).to(chosen)
-    schedule = Schedule(**fields_of(Schedule, section))
-
-    run = run_key(
+    key = run_key(
         section.model_dump() | {"device": chosen.type, "precision": str(precision)},
         inputs=[paths.EMBED, paths.TEACHER],
         sources=sources_of(__file__),
     )
-    folder = paths.CACHE / "distill" / run
-    steps = schedule.epochs * (len(web.train) // schedule.batch_size)
+    folder = paths.CACHE / "distill" / key
+    place = f"{chosen.type}, {precision}" + (f", {world.size} processes" * (world.size > 1))
+    console.note(f"trained on {place}; pixels {web.pixels.kind}")
+    if section.lr == "auto":
+        choosing = web.holding_out(max(section.held_out, HELD_OUT))
+        trials = Trials(choosing, teacher, config, precision, folder / "rates", world)
+        total = probe_steps(trials, settings_of(section))
+        with console.progress("distill: learning rate", total) as advance:
+            found = probe_rates(trials, settings_of(section), advance)
+        best = max(found, key=found.__getitem__)
+        section = section.model_copy(update={"lr": best})
+        tried = ", ".join(f"{rate} ({agreement:.1%})" for rate, agreement in found.items())
+        console.note(f"learning rate {best}; agreement after short runs was {tried}")
+    steps = section.epochs * (len(web.train) // section.batch_size)
     with console.progress("distill", steps) as advance:
-        trained = train(
+        objective, trained = run(
+            settings_of(section),
             web,
-            objective,
-            config.mean,
-            config.std,
-            schedule,
+            teacher,
+            config,
             precision,
             folder,
             advance,
             lambda curves: write_text(paths.CURVES, curves_csv(curves)),
+            world,
         )
-    network, architecture = objective.deployed()
-    name = {"backbone" if "side" in architecture else "name": section.student}
+    world.wait()  # nothing is removed while another process may still read it
+    parallel.leave(world)
+    if world.rank > 0:
+        return
     source = f"{section.objective} from {len(web.train)} web images; teacher {config.sha256[:12]}"
-    with replacing(paths.STUDENT) as target:
-        save_model(
-            target,
-            network,
-            ModelConfig(
-                name | architecture,
-                config.class_names,
-                config.mean,
-                config.std,
-                config.input_size,
-                source,
-            ),
-        )
+    network = save_student(paths.STUDENT, objective, section.student, config, source)
     write_table(paths.SELECTION, selection_table(web.ids, web.held_out.tolist(), trained))
     write_text(paths.CURVES, curves_csv(trained.curves))
-    last = trained.curves[-1]
+    deployed = trained.curves[trained.epoch - 1]
     summary = {
         "images": len(web.train),
-        "epochs": schedule.epochs,
+        "epochs": section.epochs,
+        "lr": section.lr,
+        "deployed_epoch": trained.epoch,
         "parameters": parameter_count(network),
-        "kept": last["kept"],
-        "loss": last["loss"],
-        "agreement": last["agreement"],
+        **{name: deployed[name] for name in ("kept", "loss", "agreement")},
     }
     write_json(paths.summary("distill"), summary)
     remove(folder)
-    agreement = "" if last["agreement"] is None else f"{last['agreement']:.1%}"
+    agreement = deployed["agreement"]
     console.result(
         f"distill: {section.student}, agreement with the teacher on held-out web images"
-        f" {agreement or 'not measured'} → {paths.STUDENT}",
+        f" {'not measured' if agreement is None else f'{agreement:.1%}'} → {paths.STUDENT}",
         summary,
     )

@@ -7,7 +7,7 @@ import typing
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from pipeline.params import Params
+from pipeline.params import Distill, Params
 
 SIGNS = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 
@@ -31,6 +31,8 @@ def _values(field: FieldInfo) -> str:
     kind = field.annotation
     if typing.get_origin(kind) is typing.Literal:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(kind))
+    if field.annotation == Distill.model_fields["lr"].annotation:
+        return "number > 0, `auto`"
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is list:
         return "names"
     words = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}

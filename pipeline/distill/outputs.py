@@ -3,11 +3,17 @@
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.distill.objectives import Objective
 from pipeline.distill.trainer import Trained
+from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.fuse import fuse
+from pipeline.models.network import Network
+from pipeline.store import replacing
 
 SELECTION_COLUMNS = {
     "row": pa.int64(),
@@ -18,6 +24,30 @@ SELECTION_COLUMNS = {
     "times_kept": pa.int32(),
     "kept": pa.list_(pa.bool_()),
 }
+
+
+def save_student(
+    folder: Path, objective: Objective, student: str, teacher: ModelConfig, source: str
+) -> Network:
+    """Writes the student as one network, its batch norms folded into its convolutions.
+
+    Returns:
+        What was written, in evaluation mode.
+    """
+    built = {"name": student, "num_classes": len(teacher.class_names)}
+    network, architecture = objective.deployed(built, teacher.architecture)
+    network = fuse(network)
+    config = ModelConfig(
+        architecture | {"fused": True},
+        teacher.class_names,
+        teacher.mean,
+        teacher.std,
+        teacher.input_size,
+        source,
+    )
+    with replacing(folder) as target:
+        save_model(target, network, config)
+    return network
 
 
 def selection_table(ids: Sequence[str], held_out: Sequence[int], trained: Trained) -> pa.Table:

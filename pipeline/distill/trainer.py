@@ -1,28 +1,35 @@
-"""The training loop: select, step, measure, save; once an epoch."""
+"""The training loop: choose, step, measure, save."""
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.console import Advance
 from pipeline.device import autocast
 from pipeline.distill import checkpoint
-from pipeline.distill.objectives import KD, KD3
+from pipeline.distill.average import Average
+from pipeline.distill.choosing import Chooser
+from pipeline.distill.cost import flops_per_image, peak_flops
+from pipeline.distill.objectives import Objective
+from pipeline.distill.parallel import World, share_batch_norm, unshare_batch_norm
+from pipeline.distill.progress import Progress
+from pipeline.distill.views import Views, draws
 from pipeline.distill.web import WebImages
-from pipeline.errors import UserError
-from pipeline.kd3 import Selection, select, teacher_weight
-from pipeline.pixels import normalise, pad_crop, resized_crop
+from pipeline.errors import TrainingError, UserError
+from pipeline.pixels import to_device
 
-PUBLISHED_EPOCHS = 240
 MILESTONES = (150 / 240, 180 / 240, 210 / 240)
 WARM_UP = 0.2  # share of the steps in which a one-cycle learning rate rises
-EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -32,138 +39,177 @@ class Schedule:
     epochs: int
     batch_size: int
     lr: float
-    schedule: str
+    schedule: Literal["onecycle", "step"]
     momentum: float
     weight_decay: float
-    selection: bool
-    cutoff: float
+    ema: float
+    keep: Literal["last", "agreement"]
     refill: bool
-    crop: str
-    flip: bool
     seed: int
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: a row of figures an epoch, and which image was kept when."""
+    """What training leaves beside the modules: figures by epoch, and which image was kept when."""
 
     curves: list[dict[str, Any]]
     kept: Tensor  # bool [epochs, N]
     labels: Tensor  # int64 [N], class at the last selection
     confidence: Tensor  # float32 [N]
+    epoch: int  # whose weights the objective holds
 
 
 def distill(
     web: WebImages,
-    objective: KD3 | KD,
-    mean: list[float],
-    std: list[float],
+    objective: Objective,
+    views: Views,
+    chooser: Chooser,
     schedule: Schedule,
     precision: torch.dtype,
     folder: Path,
     advance: Advance,
     report: Callable[[list[dict[str, Any]]], None],
+    compiled: bool = False,
 ) -> Trained:
     """Trains the objective's modules in place, from where the checkpoint in `folder` left off.
 
     Args:
         report: called with the curves after every epoch, when it is saved.
+        compiled: runs the networks through torch.compile.
 
     Raises:
-        UserError: fewer images than a batch, no image selected, or a loss that is not finite.
+        UserError: fewer images than a batch.
+        TrainingError: too few images selected, or a loss that is not finite.
+        KeyboardInterrupt: interrupted; the step that was running is finished and saved.
     """
-    device = web.pixels.device
-    if len(web.train) < schedule.batch_size:
+    device, world = web.teacher_logits.device, objective.world
+    epoch_steps = len(web.train) // schedule.batch_size
+    if epoch_steps == 0:
         raise UserError(
             f"distill: {len(web.train)} images to train on are fewer than a batch of"
             f" {schedule.batch_size}",
             "crawl more, or lower distill.batch_size",
         )
+    if schedule.keep == "agreement" and len(web.held_out) == 0:
+        raise UserError(
+            "distill.keep 'agreement' needs held-out images and there are none",
+            "raise distill.held_out, or keep 'last'",
+        )
+    few = views.whole(next(iter(web.pixels.batches([web.train[:2]]))))
+    flops, peak = flops_per_image(objective, few), peak_flops(device, precision)
     optimizer = torch.optim.SGD(
         objective.parameters(),
         schedule.lr,
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
+        fused=device.type != "mps",
     )
-    curves: list[dict[str, Any]] = []
-    kept = torch.zeros(schedule.epochs, len(web.ids), dtype=torch.bool)
-    epoch_steps = len(web.train) // schedule.batch_size
-
+    average = Average(objective, schedule.ema) if schedule.ema else None
+    averaged = average.applied if average else nullcontext
+    progress = Progress(len(web.ids), schedule.epochs)
     state = checkpoint.load(folder, device)
     if state is not None:
         objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
-        curves, kept = state["curves"], state["kept"].cpu()
-        advance(len(curves) * epoch_steps)
+        if average:
+            average.load(state["average"])
+        progress.load(state["progress"])
+        advance(len(progress.curves) * epoch_steps + min(progress.step, epoch_steps))
 
-    for epoch in range(len(curves) + 1, schedule.epochs + 1):
-        started = time.monotonic()
-        # every epoch draws from its own generator, so a resumed run draws what it would have
-        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + epoch)
-
-        rows = web.train
-        if schedule.selection:
-            chosen = _judge(web, objective, mean, std, schedule, precision, epoch)
-            rows = rows[chosen.mask[rows]]
-            if len(rows) == 0:
-                raise UserError(
-                    f"distill: no image was selected in epoch {epoch}", "lower distill.cutoff"
-                )
-        kept[epoch - 1, rows.cpu()] = True
-        batches = _batches(rows, epoch_steps, schedule, generator)
-
-        objective.train()
-        totals: dict[str, Tensor] = {}
-        for step, batch in enumerate(batches):
-            done = (epoch - 1 + step / len(batches)) / schedule.epochs
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(done, schedule)
-            images = normalise(_crop(web.pixels[batch], generator, schedule), mean, std)
-            with autocast(device, precision):
-                terms = objective.losses(images, generator)
-            loss = sum(terms.values(), torch.zeros((), device=device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            # sums stay on the device: reading a loss here would stall it at every step
-            for name, term in ({"loss": loss} | terms).items():
-                totals[name] = totals.get(name, 0) + term.detach()
-            advance(1 if step < epoch_steps else 0)
-
-        losses = {name: float(total) / len(batches) for name, total in totals.items()}
-        if not all(math.isfinite(value) for value in losses.values()):
-            raise UserError(
-                f"distill: the loss is not finite in epoch {epoch}: {losses}",
-                "lower distill.lr",
-            )
-        seconds = time.monotonic() - started
-        curves.append(
-            {
-                "epoch": epoch,
-                "lr": round(optimizer.param_groups[0]["lr"], 6),
-                "alpha": round(_alpha(epoch, schedule), 4),
-                "kept": round(len(rows) / len(web.train), 4),
-                **{name: float(f"{value:.6g}") for name, value in losses.items()},
-                "agreement": _agreement(web, objective, mean, std, precision),
-                "images_per_s": round(sum(map(len, batches)) / seconds),
-                "seconds": round(seconds, 2),
-            }
-        )
-        note = f"epoch {epoch}, loss {losses['loss']:.4f}, kept {curves[-1]['kept']:.0%}"
-        skipped = max(0, epoch_steps - len(batches))
-        advance(skipped, f"{note}, {curves[-1]['images_per_s']:,} images/s")
-        checkpoint.save(
-            folder,
-            {
+    def save() -> None:
+        if world.rank == 0:
+            state = {
                 "objective": objective.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "curves": curves,
-                "kept": kept,
-            },
-        )
-        report(curves)
-    last = _judge(web, objective, mean, std, schedule, precision, schedule.epochs)
-    return Trained(curves, kept, last.labels.cpu(), last.confidence.float().cpu())
+                "average": average and average.tensors,
+                "progress": progress.state(),
+            }
+            checkpoint.save(folder, progress.total, state)
+
+    share_batch_norm(objective, world)
+    model = objective if world.size == 1 else DistributedDataParallel(objective)
+    with _compiled(objective, compiled), _interruption(world) as interrupted:
+        for epoch in range(len(progress.curves) + 1, schedule.epochs + 1):
+            started = time.monotonic()
+            if progress.rows is None:
+                with averaged():
+                    progress.rows, progress.weights = chooser.choose(epoch)
+                progress.kept[epoch - 1, progress.rows] = True
+            batches = _batches(progress.rows, epoch_steps, schedule, epoch, world)
+            chosen = time.monotonic()
+
+            objective.train()
+            waiting = batches[progress.step :]
+            for rows, pixels in zip(waiting, web.pixels.batches(waiting), strict=True):
+                done = (epoch - 1 + progress.step / len(batches)) / schedule.epochs
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(done, schedule)
+                place = (schedule.seed, epoch, progress.step)
+                torch.manual_seed(draws(*place, world.rank).initial_seed())  # for dropout
+                generator = draws(*place)
+                shown = objective.views(views.cropped(pixels, generator), generator)
+                weights = progress.weights
+                weights = None if weights is None else world.share(weights[to_device(rows, device)])
+                with autocast(device, precision):
+                    terms = model(*map(world.share, shown), weights=weights)
+                loss = sum(terms.values(), torch.zeros((), device=device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if average:
+                    average.update(progress.total)
+                # losses stay on the device: reading one here would stall it at every step
+                progress.record({"loss": loss, **terms}, len(batches))
+                advance(1 if progress.step <= epoch_steps else 0)
+                if interrupted() and progress.step < len(batches):
+                    save()
+                    raise KeyboardInterrupt
+
+            losses = world.mean(progress.losses).cpu()
+            trained = time.monotonic()
+            _check_finite(losses, progress.terms, epoch, folder)
+            means = losses.double().mean(dim=0).tolist()
+            speed = sum(map(len, waiting)) / (trained - chosen)
+            kept = len(progress.rows) / len(web.train)
+            with averaged():
+                agreement = chooser.agreement()
+                weights = objective.state_dict() if schedule.keep == "agreement" else None
+                row = {
+                    "epoch": epoch,
+                    "lr": round(optimizer.param_groups[0]["lr"], 6),
+                    "alpha": round(chooser.alpha(epoch), 4),
+                    "kept": round(kept, 4),
+                    **dict(zip(progress.terms, map(_rounded, means), strict=True)),
+                    "agreement": agreement,
+                    "images_per_s": round(speed),
+                    "tflops": _rounded(speed * flops / 1e12),
+                    "utilisation": peak and _rounded(speed * flops / (peak * world.size)),
+                    "seconds": round(time.monotonic() - started, 2),
+                }
+                progress.finish(row, weights)
+            advance(
+                max(0, epoch_steps - len(batches)),
+                f"epoch {epoch}, loss {means[0]:.4f}, kept {kept:.0%}, {speed:,.0f} images/s",
+            )
+            save()
+            if world.rank == 0:
+                report(progress.curves)
+            if interrupted() and epoch < schedule.epochs:
+                raise KeyboardInterrupt
+
+    unshare_batch_norm(objective)
+    if progress.best is not None:
+        objective.load_state_dict(progress.best)
+    elif average:
+        average.swap()
+    last = chooser.judge(schedule.epochs)
+    return Trained(
+        progress.curves,
+        progress.kept,
+        last.labels.cpu(),
+        last.confidence.float().cpu(),
+        progress.best_epoch or schedule.epochs,
+    )
 
 
 def learning_rate(done: float, schedule: Schedule) -> float:
@@ -175,75 +221,91 @@ def learning_rate(done: float, schedule: Schedule) -> float:
     return schedule.lr * (1 - done) / (1 - WARM_UP)
 
 
-@torch.no_grad()
-def predict(
-    web: WebImages,
-    rows: Tensor,
-    objective: KD3 | KD,
-    mean: list[float],
-    std: list[float],
-    precision: torch.dtype,
-) -> Tensor:
-    """The student's logits [len(rows), C] for whole images, in evaluation mode."""
-    objective.eval()
-    parts = []
-    with autocast(web.pixels.device, precision):
-        for batch in rows.split(EVALUATION_BATCH):
-            parts.append(objective.predict(normalise(web.pixels[batch], mean, std)).float())
-    return torch.cat(parts)
-
-
-def _alpha(epoch: int, schedule: Schedule) -> float:
-    """α of the published schedule, stretched to this run's length from its first epoch on.
-
-    So however short a run is, an untrained student never selects alone.
-    """
-    return teacher_weight(1 + (epoch - 1) * PUBLISHED_EPOCHS / schedule.epochs)
-
-
-def _judge(
-    web: WebImages,
-    objective: KD3 | KD,
-    mean: list[float],
-    std: list[float],
-    schedule: Schedule,
-    precision: torch.dtype,
-    epoch: int,
-) -> Selection:
-    """Selection among all images; judged whole, so the teacher's stored logits serve."""
-    everything = torch.arange(len(web.ids), device=web.pixels.device)
-    student_logits = predict(web, everything, objective, mean, std, precision)
-    return select(web.teacher_logits, student_logits, _alpha(epoch, schedule), schedule.cutoff)
-
-
 def _batches(
-    rows: Tensor, epoch_steps: int, schedule: Schedule, generator: torch.Generator
+    rows: Tensor, epoch_steps: int, schedule: Schedule, epoch: int, world: World
 ) -> list[Tensor]:
-    """Shuffled batches of `rows`; refilled, they are as many as if all images were kept."""
+    """Shuffled batches of `rows`; refilled, they are as many as if all images were kept.
 
-    def shuffled() -> Tensor:
-        return rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+    Of the last batch, which may be short, every process gets equally many images. One image alone
+    is left out, because a batch norm needs two.
 
-    if not schedule.refill:
-        return list(shuffled().split(schedule.batch_size))
-    needed = epoch_steps * schedule.batch_size
-    order = torch.cat([shuffled() for _ in range(math.ceil(needed / len(rows)))])[:needed]
-    return list(order.split(schedule.batch_size))
+    Raises:
+        TrainingError: fewer images than processes.
+    """
+    generator = draws(schedule.seed, epoch)
+    wanted = epoch_steps * schedule.batch_size if schedule.refill else len(rows)
+    rounds = math.ceil(wanted / len(rows))
+    order = torch.cat([rows[torch.randperm(len(rows), generator=generator)] for _ in range(rounds)])
+    batches = [
+        batch[: len(batch) - len(batch) % world.size]
+        for batch in order[:wanted].split(schedule.batch_size)
+    ]
+    batches = [batch for batch in batches if len(batch) > 1]
+    if not batches:
+        raise TrainingError(
+            f"distill: {len(rows)} images selected in epoch {epoch} for {world.size} processes",
+            "start fewer, or set distill.refill",
+        )
+    return batches
 
 
-def _crop(pixels: Tensor, generator: torch.Generator, schedule: Schedule) -> Tensor:
-    if schedule.crop == "resized":
-        return resized_crop(pixels, generator, schedule.flip)
-    pad = pixels.shape[1] // 8 if schedule.crop == "pad" else 0
-    return pad_crop(pixels, generator, pad, schedule.flip)
+def _check_finite(losses: Tensor, terms: list[str], epoch: int, folder: Path) -> None:
+    bad = (~losses.isfinite()).any(dim=1).nonzero()
+    if len(bad):
+        step = int(bad[0])
+        values = ", ".join(
+            f"{name} {value:.4g}" for name, value in zip(terms, losses[step].tolist(), strict=True)
+        )
+        good = checkpoint.saved(folder)
+        raise TrainingError(
+            f"distill: the loss is not finite in epoch {epoch}, step {step + 1}: {values};"
+            f" the last good state is {good[-1] if good else 'the start'}",
+            "lower distill.lr",
+        )
 
 
-def _agreement(
-    web: WebImages, objective: KD3 | KD, mean: list[float], std: list[float], precision: torch.dtype
-) -> float | None:
-    """Share of the held-out images for which both say the same class; None without such images."""
-    if len(web.held_out) == 0:
-        return None
-    student = predict(web, web.held_out, objective, mean, std, precision).argmax(dim=1)
-    teacher = web.teacher_logits[web.held_out].argmax(dim=1)
-    return round(float((student == teacher).float().mean()), 4)
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+@contextmanager
+def _compiled(objective: Objective, wanted: bool) -> Iterator[None]:
+    """Teacher and student as compiled graphs of their own, inside."""
+    networks = [objective.teacher, objective.student] if wanted else []
+    methods = [network for network in networks if not isinstance(network.features, nn.Module)]
+    for network in networks:
+        if network in methods:
+            network.features = torch.compile(network.features)
+        else:
+            network.features.compile()
+    try:
+        yield
+    finally:
+        for network in networks:
+            if network in methods:
+                del network.features  # what the class defines is there again
+            else:
+                network.features._compiled_call_impl = None
+
+
+@contextmanager
+def _interruption(world: World) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C asked to stop; a second one stops at once.
+
+    With several processes nothing is caught: they would stop at different steps.
+    """
+    asked = threading.Event()
+    if world.size > 1 or threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,12 +1,13 @@
-"""The web images that a student learns from, resident on the device."""
+"""The web images that a student learns from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.distill.loader import Resident, Streamed, Where, open_pixels
 from pipeline.errors import UserError
 from pipeline.store import read_table
 
@@ -16,18 +17,36 @@ class WebImages:
     """Pixels uint8 [N, S, S, 3], the teacher's logits [N, C] for them, and which to train on.
 
     Attributes:
-        train: rows to train on, int64.
-        held_out: rows that are never trained on, int64; they measure agreement.
+        train: rows to train on, int64 on the CPU.
+        held_out: rows that are never trained on, int64 on the CPU; they measure agreement.
+        folder: where the teacher's features are, if they are needed.
     """
 
     ids: list[str]
-    pixels: Tensor
+    pixels: Resident | Streamed
     teacher_logits: Tensor
     train: Tensor
     held_out: Tensor
+    folder: Path | None = None
+
+    def holding_out(self, share: float) -> "WebImages":
+        """The same images with at least `share` of them held out; none of these is released."""
+        train, held = _split(self.ids, share)
+        out = set(self.held_out.tolist())
+        if not out.issubset(held.tolist()):
+            raise ValueError(f"{share} holds out fewer images than now")
+        return replace(self, train=train, held_out=held)
+
+    def features(self) -> Tensor:
+        """The teacher's pooled features [N, D] on the device of the logits."""
+        if self.folder is None:
+            raise ValueError("these images came without features")
+        return _tensor(self.folder / "features.npy").to(self.teacher_logits.device)
 
 
-def load_web_images(folder: Path, held_out: float, device: torch.device) -> WebImages:
+def load_web_images(
+    folder: Path, held_out: float, device: torch.device, where: Where = "auto"
+) -> WebImages:
     """Reads the output of `embed`.
 
     An image is held out by its content alone, so it stays so when others are crawled again.
@@ -36,17 +55,21 @@ def load_web_images(folder: Path, held_out: float, device: torch.device) -> WebI
         UserError: a file is missing, or they do not belong together.
     """
     ids = read_table(folder / "images.parquet", ["id"])["id"].to_pylist()
-    arrays = [_array(folder / name) for name in ("pixels.npy", "logits.npy")]
-    if any(len(array) != len(ids) for array in arrays):
+    pixels = open_pixels(folder / "pixels.npy", device, where)
+    logits = _tensor(folder / "logits.npy").to(device)
+    if not len(pixels) == len(logits) == len(ids):
         raise UserError(f"the files in {folder} differ in length", "run `dvc repro embed`")
-    out = np.array([int(name[:8], 16) / 2**32 < held_out for name in ids])
-    pixels, logits = (torch.from_numpy(np.array(array)).to(device) for array in arrays)
-    train, held = (torch.from_numpy(np.flatnonzero(mask)).to(device) for mask in (~out, out))
-    return WebImages(ids, pixels, logits, train, held)
+    train, held = _split(ids, held_out)
+    return WebImages(ids, pixels, logits, train, held, folder)
 
 
-def _array(path: Path) -> np.ndarray:
+def _split(ids: list[str], held_out: float) -> tuple[Tensor, Tensor]:
+    out = np.array([int(name[:8], 16) / 2**32 < held_out for name in ids], dtype=bool)
+    return torch.from_numpy(np.flatnonzero(~out)), torch.from_numpy(np.flatnonzero(out))
+
+
+def _tensor(path: Path) -> Tensor:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}", "run `dvc repro embed`") from None

@@ -15,7 +15,17 @@ WIDTH, HEIGHT = 300, 180
 LEFT, RIGHT, TOP, BOTTOM = 42, 4, 10, 24
 
 # Columns of the training log that are no loss terms.
-KNOWN = ("loss", "lr", "alpha", "kept", "agreement", "images_per_s", "seconds")
+KNOWN = (
+    "loss",
+    "lr",
+    "alpha",
+    "kept",
+    "agreement",
+    "images_per_s",
+    "tflops",
+    "utilisation",
+    "seconds",
+)
 HEADINGS = {
     "loss": "Loss",
     "agreement": "Agreement",

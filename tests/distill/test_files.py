@@ -1,22 +1,41 @@
 import csv
 import hashlib
 import io
-from dataclasses import replace
+import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.distill.outputs import curves_csv, selection_table
-from pipeline.distill.trainer import Trained
+from pipeline.distill.outputs import curves_csv, save_student, selection_table
+from pipeline.distill.run import run as run_settings
+from pipeline.distill.run import settings_of
+from pipeline.distill.trainer import Schedule, Trained
 from pipeline.distill.web import load_web_images
 from pipeline.errors import UserError
+from pipeline.models.checkpoint import WEIGHTS, ModelConfig
+from pipeline.models.distilled import load_student
+from pipeline.models.network import parameter_count
+from pipeline.pixels import normalise
 from pipeline.runkey import fields_of, run_key, sources_of
 from pipeline.store import read_table, write_table
-from tests.distill.world import SCHEDULE, run, web
+from tests.distill.world import (
+    CPU,
+    MEAN,
+    SIDE,
+    STD,
+    equal,
+    pixels,
+    run,
+    section,
+    teacher,
+    web,
+)
 
-CPU = torch.device("cpu")
+TEACHER = ModelConfig(
+    {"name": "resnet8", "num_classes": 10}, list("abcdefghij"), MEAN, STD, SIDE, "a test"
+)
 
 
 def ids(names) -> list[str]:
@@ -28,18 +47,26 @@ def embedded(folder, names):
     folder.mkdir(exist_ok=True)
     count = len(names)
     write_table(folder / "images.parquet", pa.table({"id": ids(names), "row": range(count)}))
-    pixels = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((4, 4, 3), np.uint8)
-    np.save(folder / "pixels.npy", pixels)
+    values = np.arange(count) % 256
+    np.save(
+        folder / "pixels.npy",
+        values.astype(np.uint8)[:, None, None, None] * np.ones((4, 4, 3), np.uint8),
+    )
     np.save(folder / "logits.npy", np.arange(2 * count, dtype=np.float32).reshape(count, 2))
+    np.save(folder / "features.npy", np.arange(3 * count, dtype=np.float32).reshape(count, 3))
     return folder
 
 
-def test_web_images_come_with_their_logits(tmp_path):
-    found = load_web_images(embedded(tmp_path, range(50)), 0.2, CPU)
+@pytest.mark.parametrize("where", ["resident", "streamed"])
+def test_web_images_come_with_their_logits_and_features(tmp_path, where):
+    found = load_web_images(embedded(tmp_path, range(50)), 0.2, CPU, where)
     assert found.ids == ids(range(50))
-    assert found.pixels[:, 0, 0, 0].tolist() == list(range(50))
+    (all_pixels,) = found.pixels.batches([torch.arange(50)])
+    assert all_pixels[:, 0, 0, 0].tolist() == list(range(50))
+    assert found.pixels.kind == where
     assert found.teacher_logits[:, 0].tolist() == list(range(0, 100, 2))
-    assert found.pixels.dtype == torch.uint8
+    assert found.features()[:, 0].tolist() == list(range(0, 150, 3))
+    assert all_pixels.dtype == torch.uint8
     assert found.teacher_logits.dtype == torch.float32
     assert sorted(found.train.tolist() + found.held_out.tolist()) == list(range(50))
 
@@ -54,11 +81,21 @@ def test_an_image_is_held_out_by_its_id_alone(tmp_path):
     assert 55 < len(many) < 105
 
 
+def test_holding_out_more_keeps_those_held_out_before(tmp_path):
+    few = load_web_images(embedded(tmp_path, range(200)), 0.1, CPU)
+    more = few.holding_out(0.3)
+    assert set(few.held_out.tolist()) < set(more.held_out.tolist())
+    assert sorted(more.train.tolist() + more.held_out.tolist()) == list(range(200))
+    assert more.held_out.tolist() == load_web_images(tmp_path, 0.3, CPU).held_out.tolist()
+    with pytest.raises(ValueError, match="fewer"):
+        more.holding_out(0.1)
+
+
 def test_no_share_holds_out_nothing(tmp_path):
     assert len(load_web_images(embedded(tmp_path, range(50)), 0.0, CPU).held_out) == 0
 
 
-@pytest.mark.parametrize("name", ["images.parquet", "pixels.npy", "logits.npy"])
+@pytest.mark.parametrize("name", ["images.parquet", "pixels.npy", "logits.npy", "features.npy"])
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
 def test_a_missing_or_broken_file_is_named(tmp_path, name, damage):
     path = embedded(tmp_path, range(5)) / name
@@ -66,19 +103,20 @@ def test_a_missing_or_broken_file_is_named(tmp_path, name, damage):
     if damage == "garbage":
         path.write_bytes(b"garbage")
     with pytest.raises(UserError, match=name):
-        load_web_images(tmp_path, 0.2, CPU)
+        load_web_images(tmp_path, 0.2, CPU).features()
 
 
-def test_files_of_different_lengths_do_not_belong_together(tmp_path):
-    embedded(tmp_path, range(5))
-    np.save(tmp_path / "logits.npy", np.zeros((4, 2), np.float32))
+@pytest.mark.parametrize("name", ["logits.npy", "pixels.npy"])
+def test_files_of_different_lengths_do_not_belong_together(tmp_path, name):
+    path = embedded(tmp_path, range(5)) / name
+    np.save(path, np.load(path)[:4])
     with pytest.raises(UserError, match="differ in length"):
         load_web_images(tmp_path, 0.2, CPU)
 
 
 def test_the_selection_comes_back_from_its_file(tmp_path):
     kept = torch.tensor([[True, False, True], [True, False, False]])
-    trained = Trained([], kept, torch.tensor([4, 0, 2]), torch.tensor([0.5, 0.25, 1.0]))
+    trained = Trained([], kept, torch.tensor([4, 0, 2]), torch.tensor([0.5, 0.25, 1.0]), 2)
     write_table(tmp_path / "selection.parquet", selection_table(["a", "b", "c"], [1], trained))
     assert read_table(tmp_path / "selection.parquet").to_pydict() == {
         "row": [0, 1, 2],
@@ -94,7 +132,8 @@ def test_the_selection_comes_back_from_its_file(tmp_path):
 def test_the_curves_come_back_from_their_text(tmp_path):
     curves = run(tmp_path).trained.curves
     rows = list(csv.DictReader(io.StringIO(curves_csv(curves))))
-    assert [{name: float(value) for name, value in row.items()} for row in rows] == curves
+    found = [{k: float(v) if v else None for k, v in row.items()} for row in rows]
+    assert found == curves
 
 
 def test_the_selection_of_a_run_fits_its_images(tmp_path):
@@ -103,6 +142,50 @@ def test_the_selection_of_a_run_fits_its_images(tmp_path):
     assert sum(table["held_out"].to_pylist()) == len(web().held_out)
     assert table["id"].to_pylist() == web().ids
     assert table["times_kept"].to_pylist() == trained.kept.sum(dim=0).tolist()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"alignment": False, "logit_weight": 1.0}, {"objective": "kd"}, {"objective": "dfnd"}],
+    ids=["kd3", "kd3 without alignment", "kd", "dfnd"],
+)
+def test_the_saved_student_is_fused_and_says_what_the_trained_one_says(tmp_path, changes):
+    done = run(tmp_path / "run", section(**changes))
+    saved = save_student(tmp_path / "student", done.objective, "resnet8", TEACHER, "a test")
+    loaded, config = load_student(tmp_path / "student", CPU)
+    images = normalise(pixels(), MEAN, STD)
+    with torch.no_grad():
+        expected, found = done.objective.eval().predict(images), loaded(images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in loaded.modules())
+    assert equal(saved.state_dict(), loaded.state_dict())
+    assert parameter_count(saved) == parameter_count(loaded)
+    assert config.architecture["fused"]
+    assert (config.class_names, config.input_size) == (TEACHER.class_names, SIDE)
+    assert (config.mean, config.std) == (MEAN, STD)
+    # the objective is as it was, so that it can be looked at further
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in done.objective.modules())
+    before = (tmp_path / "student" / WEIGHTS).read_bytes()
+    save_student(tmp_path / "student", done.objective, "resnet8", TEACHER, "a test")
+    assert (tmp_path / "student" / WEIGHTS).read_bytes() == before
+    assert json.loads((tmp_path / "student/config.json").read_text())["source"] == "a test"
+
+
+def test_one_distillation_from_its_settings_is_that_of_its_parts(tmp_path):
+    of = section(ema=0.3, compile="never", epochs=2, teacher_floor=0.5)
+    distilled, trained = run_settings(
+        settings_of(of),
+        web(),
+        teacher(),
+        TEACHER,
+        torch.float32,
+        tmp_path / "settings",
+        lambda n=1, note="": None,
+    )
+    parts = run(tmp_path / "parts", of)
+    assert torch.equal(trained.kept, parts.trained.kept)
+    for name, value in parts.weights.items():  # the teacher's batch norms are folded here
+        torch.testing.assert_close(distilled.state_dict()[name], value, rtol=1e-3, atol=1e-3)
 
 
 def test_a_run_key_changes_with_parameters_inputs_and_code(tmp_path):
@@ -130,8 +213,8 @@ def test_a_run_key_does_not_depend_on_the_order_of_the_parameters(tmp_path):
 def test_the_code_of_a_run_is_what_is_loaded_and_the_stage(tmp_path):
     names = [path.name for path in sources_of(str(tmp_path / "stage.py"))]
     assert names[-1] == "stage.py"
-    assert {"trainer.py", "objectives.py", "selection.py", "runkey.py"} <= set(names)
+    assert {"trainer.py", "kd3.py", "official.py", "selection.py", "runkey.py"} <= set(names)
 
 
 def test_the_fields_of_a_dataclass_are_taken_from_any_object():
-    assert fields_of(type(SCHEDULE), replace(SCHEDULE, lr=9))["lr"] == 9
+    assert fields_of(Schedule, section(lr=9.0))["lr"] == 9

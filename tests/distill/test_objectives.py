@@ -1,102 +1,479 @@
-from dataclasses import replace
+import copy
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from pipeline.distill import objectives
-from pipeline.kd3 import Projection, mix_distribution, nt_xent
-from pipeline.models.network import pool
+from pipeline.distill.objectives import OBJECTIVES, Objective, kd3
+from pipeline.distill.run import settings_of
+from pipeline.kd3 import disagreement_weights, nt_xent
+from pipeline.models import build
+from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.distilled import Distilled, load_student
+from pipeline.models.network import Network, pool
+from pipeline.params import Distill
 from pipeline.pixels import normalise
-from tests.distill.world import MEAN, STD, TERMS, objective, teacher, web
+from tests.distill.world import CPU, MEAN, STD, pixels, section, teacher, with_own_settings
+
+ALL = sorted(OBJECTIVES)
+COUNT = 12
 
 
-def batch() -> torch.Tensor:
-    return normalise(web().pixels[:16], MEAN, STD)
+def batch() -> Tensor:
+    return normalise(pixels(slice(COUNT)), MEAN, STD)
 
 
-def draws() -> torch.Generator:
-    return torch.Generator().manual_seed(7)
+@cache
+def unsure() -> Network:
+    """The teacher of the world with smaller logits: the weights of the world's are all nearly 1."""
+    network = copy.deepcopy(teacher())
+    network.fc.weight.data /= 60
+    return network
 
 
-def test_the_teachers_contrast_changes_no_gradient_of_the_student():
-    without, published = objective(), objective()
-    sum(without.train().losses(batch(), draws()).values()).backward()
-
-    mixed = mix_distribution(batch(), alpha=TERMS.mixing_alpha, generator=draws())
-    of_teacher = Projection(teacher().feature_channels)
-    views = [of_teacher(pool(teacher().features(images))) for images in (batch(), mixed)]
-    dead = TERMS.contrast_weight * nt_xent(*views, TERMS.contrast_temperature)
-    (sum(published.train().losses(batch(), draws()).values()) + dead).backward()
-
-    assert of_teacher.linear.weight.grad.abs().sum() > 0
-    moved = 0
-    for ours, theirs in zip(without.named_parameters(), published.named_parameters(), strict=True):
-        (name, one), (_, other) = ours, theirs
-        if one.grad is None:
-            assert other.grad is None
-            assert name.startswith("student.fc.")
-        else:
-            assert torch.equal(one.grad, other.grad), name
-            moved += bool(one.grad.any())
-    assert moved > 30
+def new(**changes: Any) -> Objective:
+    of = with_own_settings(section(**changes))
+    torch.manual_seed(0)
+    student = build(of.student, 10)
+    return OBJECTIVES[of.objective](student, unsure(), batch(), settings_of(of).terms)
 
 
-def test_the_terms_have_their_weights_applied():
-    terms = objective().train().losses(batch(), draws())
-    doubled = objective(terms=replace(TERMS, contrast_weight=0.002)).train()
-    again = doubled.losses(batch(), draws())
-    assert torch.equal(terms["feature"], again["feature"])
-    torch.testing.assert_close(2 * terms["contrast"], again["contrast"])
+def made(**changes: Any) -> Objective:
+    """The objective of these parameters, whose running statistics are no initial ones."""
+    found = new(**changes).train()
+    with torch.no_grad():
+        for _ in range(3):
+            forward(found)
+    return found
 
 
-def test_the_teacher_is_no_part_of_what_is_trained_or_saved():
-    for name in ("kd3", "kd"):
-        made = objective(name).train()
-        assert not teacher().training
-        ours = {id(weight) for weight in made.parameters()}
-        assert not any(id(weight) in ours for weight in teacher().parameters())
-        assert {key.split(".")[0] for key in made.state_dict()} <= {
-            "student",
-            "transfer",
-            "projection",
-        }
+def forward(of: Objective, weights: Tensor | None = None) -> dict[str, Tensor]:
+    shown = of.views(batch(), torch.Generator().manual_seed(7))
+    return of(*shown, weights=weights)
+
+
+def judged(weights: Tensor | None = None, **changes: Any) -> dict[str, Tensor]:
+    """The terms in evaluation mode, where an image's features are its own."""
+    with torch.no_grad():
+        return forward(made(**changes).eval(), weights)
+
+
+def trained(of: Objective, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients by name."""
+    of.zero_grad()
+    sum(terms.values()).backward()
+    return {name: p.grad for name, p in of.named_parameters() if p.grad is not None}
+
+
+def exact(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    return (logits.double() / temperature).softmax(dim=1)
+
+
+def divergences(student: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T² KL of each image, in float64."""
+    p, q = exact(target, temperature), exact(student, temperature)
+    return temperature**2 * (p * (p / q).log()).sum(dim=1)
+
+
+def maps(of: Objective) -> tuple[Tensor, Tensor]:
+    """The two feature maps that alignment compares, in float64."""
+    with torch.no_grad():
+        found = of.transfer(of.student.features(batch()), of.teacher.features(batch()))
+    return found[0].double(), found[1].double()
+
+
+def squares(of: Objective) -> Tensor:
+    ours, theirs = maps(of)
+    return (ours - theirs).square().mean(dim=(1, 2, 3))
+
+
+# what all have in common
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_an_objective_fixes_are_parameters_with_values_they_may_have(name):
+    Distill(**OBJECTIVES[name].settings)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_teacher_stays_frozen_in_evaluation_mode_and_outside_of_what_is_trained(name):
+    before = copy.deepcopy(unsure().state_dict())
+    of = made(objective=name).train()
+    gradients = trained(of, forward(of))
+    assert of.teacher is unsure()
+    assert not any(module.training for module in unsure().modules())
+    assert all(weight.grad is None for weight in unsure().parameters())
+    assert all(torch.equal(value, before[key]) for key, value in unsure().state_dict().items())
+    ours = {id(tensor) for tensor in [*of.parameters(), *of.buffers()]}
+    assert not ours & {id(tensor) for tensor in [*unsure().parameters(), *unsure().buffers()]}
+    modules = {"student", "transfer", "projection", "teacher_projection", "noise_logits"}
+    assert {key.split(".")[0] for key in of.state_dict()} <= modules
+    # nothing is trained in vain: every parameter has a gradient
+    assert gradients.keys() == dict(of.named_parameters()).keys()
+    assert all(gradient.any() for gradient in gradients.values())
+
+
+def sure(network: Network) -> Network:
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for _ in range(5):
+            network(batch())
+    return network.eval().requires_grad_(False)
+
+
+VGG = "vgg8"  # its maps of such images are 2 × 2, those of a ResNet 4 × 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "student", "name"),
+    [
+        *(({"objective": name}, "resnet8", "resnet8") for name in ALL),
+        ({"alignment": False, "logit_weight": 1.0}, "resnet8", "resnet8"),
+        ({}, "resnet8", VGG),
+        ({}, VGG, "resnet8"),
+        ({"contrast": "teacher"}, "wrn16_1", "resnet8x4"),
+    ],
+)
+def test_the_deployed_network_says_what_the_objective_predicts(tmp_path, changes, student, name):
+    of = with_own_settings(section(**changes))
+    torch.manual_seed(4)
+    network = build(student, 10)
+    found = OBJECTIVES[of.objective](network, sure(build(name, 10)), batch(), settings_of(of).terms)
+    with torch.no_grad():
+        forward(found.train())
+        expected = found.eval().predict(batch())
+        built = {"name": student, "num_classes": 10}
+        deployed, architecture = found.deployed(built, {"name": name, "num_classes": 10})
+        assert isinstance(deployed, Distilled) == hasattr(found, "transfer")
+        assert torch.equal(deployed.eval()(batch()), expected)
+        assert expected.std(dim=0).min() > 0
+        config = ModelConfig(architecture, list("abcdefghij"), MEAN, STD, 16, "a test")
+        save_model(tmp_path, deployed, config)
+        assert torch.equal(load_student(tmp_path, CPU)[0](batch()), expected)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_under_autocast_the_terms_and_gradients_are_float32_and_finite(name):
+    of = made(objective=name).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = forward(of)
+    gradients = trained(of, terms)
+    for value in (*terms.values(), *gradients.values()):
+        assert value.dtype == torch.float32
+        assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["kd3", "kd", "dfnd"])
+def test_equal_weights_are_no_weights(name):
+    changes = {"objective": name, "logit_weight": 0.5}
+    without, ones = judged(**changes), judged(torch.ones(COUNT), **changes)
+    assert without.keys() == ones.keys()
+    for term, value in without.items():
+        assert ones[term].item() == pytest.approx(value.item(), rel=1e-6)
+
+
+# kd3 and its switches
+
+
+def test_a_run_with_every_component_has_three_terms():
+    assert set(judged(logit_weight=1.0)) == {"feature", "logit", "contrast"}
+    assert set(judged()) == {"feature", "contrast"}
+
+
+def test_without_mixing_there_is_no_contrast_no_projection_and_no_second_view():
+    of = new(mixing=False)
+    (only,) = of.views(batch(), torch.Generator())
+    assert torch.equal(only, batch())
+    assert not hasattr(of, "projection")
+    whole = judged(mixed_statistics=False)
+    assert judged(mixing=False) == {"feature": whole["feature"]}
+
+
+def test_the_mixed_view_is_drawn_from_the_generator_alone():
+    of = new()
+    state = torch.get_rng_state()
+    clean, mixed = of.views(batch(), torch.Generator().manual_seed(1))
+    assert torch.equal(clean, batch())
+    assert mixed.shape == clean.shape
+    assert not torch.equal(mixed, clean)
+    assert torch.equal(mixed, of.views(batch(), torch.Generator().manual_seed(1))[1])
+    assert not torch.equal(mixed, of.views(batch(), torch.Generator().manual_seed(2))[1])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_large_mixing_alpha_mixes_halves():
+    """λ → 1/2: in the mean over many draws no image keeps its own statistics."""
+    of = new(mixing_alpha=1e6)
+    _, mixed = of.views(batch(), torch.Generator().manual_seed(1))
+    means = batch().mean(dim=(2, 3))
+    partners = 2 * mixed.mean(dim=(2, 3)) - means
+    distance = torch.cdist(partners, means).amin(dim=1)
+    assert distance.max() < 0.02
+
+
+def test_with_alignment_the_student_loses_its_classifier():
+    of = new()
+    assert isinstance(of.student.fc, nn.Identity)
+    assert of.transfer.transfer[0].in_channels == of.student.feature_channels
+
+
+def test_without_alignment_the_student_keeps_its_classifier_and_is_deployed_as_it_is():
+    of = made(alignment=False, logit_weight=1.0, mixing=False).train()
+    assert not hasattr(of, "transfer")
+    terms = forward(of)
+    assert set(terms) == {"logit"}
+    assert trained(of, terms)["student.fc.weight"].any()
+    architecture = {"name": "resnet8", "num_classes": 10}
+    network, description = of.deployed(architecture, {"name": "the teacher's"})
+    assert network is of.student
+    assert description == architecture
+    with torch.no_grad():
+        of.eval()
+        assert torch.equal(of.predict(batch()), of.student(batch()))
+
+
+def test_without_alignment_the_logit_term_is_that_of_the_students_own_classifier():
+    changes = {"alignment": False, "logit_weight": 1.0, "mixing": False}
+    plain, own = made(objective="kd").eval(), made(**changes).eval()
+    own.student.load_state_dict(plain.student.state_dict())
+    with torch.no_grad():
+        assert torch.equal(forward(own)["logit"], forward(plain)["kl"])
+
+
+def test_the_feature_term_is_the_square_weighted_by_disagreement():
+    of = made(mixing=False).eval()
+    ours, _ = maps(of)
+    with torch.no_grad():
+        student, target = of.teacher.classify(pool(ours.float())), of.teacher(batch())
+        found = forward(of)["feature"].item()
+        predicted = of.predict(batch())
+    torch.testing.assert_close(predicted, student)
+    weights = disagreement_weights(student.double(), target.double())
+    assert 0.5 < weights.mean() < 0.9
+    assert found == pytest.approx((weights * squares(of)).mean().item(), rel=1e-5)
+
+
+def test_without_weighting_the_feature_term_is_the_mean_square():
+    of = made(mixing=False, weighting=False).eval()
+    with torch.no_grad():
+        found = forward(of)["feature"].item()
+    assert found == pytest.approx(functional.mse_loss(*maps(of)).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("weighting", [True, False])
+def test_the_relative_feature_term_is_in_units_of_the_teachers_mean_square(weighting):
+    of = made(mixing=False, weighting=weighting, feature_loss="relative").eval()
+    _, theirs = maps(of)
+    mean = judged(mixing=False, weighting=weighting)["feature"].item()
+    with torch.no_grad():
+        found = forward(of)["feature"].item()
+    assert found == pytest.approx(mean / theirs.square().mean().item(), rel=1e-5)
+
+
+def test_a_transfer_module_that_gives_nothing_has_a_relative_feature_term_of_1():
+    of = made(mixing=False, weighting=False, feature_loss="relative").eval()
+    for module in of.transfer.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        assert forward(of)["feature"].item() == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "term", "base"),
+    [
+        ("feature_weight", "feature", 1.0),
+        ("contrast_weight", "contrast", 0.001),
+        ("logit_weight", "logit", 1.0),
+    ],
+)
+def test_a_weight_scales_its_own_term_alone(parameter, term, base):
+    changes = {"logit_weight": 1.0}
+    one, three = judged(**changes), judged(**changes | {parameter: 3 * base})
+    for name in one:
+        factor = 3 if name == term else 1
+        assert three[name].item() == pytest.approx(factor * one[name].item(), rel=1e-6)
+    assert one[term] > 0
+
+
+def test_the_contrast_is_that_of_the_students_clean_and_mixed_views():
+    of = made(contrast_weight=0.5, contrast_temperature=0.7).eval()
+    clean, mixed = of.views(batch(), torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        rows = [of.projection(pool(of.student.features(view))) for view in (clean, mixed)]
+        expected = 0.5 * nt_xent(*(view.double() for view in rows), 0.7)
+        assert forward(of)["contrast"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_contrast_with_the_teacher_meets_its_features_through_a_projection_of_their_own():
+    of = made(contrast="teacher").eval()
+    clean, mixed = of.views(batch(), torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        anchor = of.teacher_projection(pool(of.teacher.features(clean)))
+        view = of.projection(pool(of.student.features(mixed)))
+        expected = 0.001 * nt_xent(anchor.double(), view.double(), 0.3)
+    terms = forward(of)
+    assert terms["contrast"].item() == pytest.approx(expected.item(), rel=1e-5)
+    gradients = trained(of, {"contrast": terms["contrast"]})
+    for name in ("projection.linear.weight", "teacher_projection.linear.weight"):
+        assert gradients[name].any()
+    assert gradients["student.conv1.weight"].any()
+    assert not any(name.startswith("transfer") for name in gradients)
+
+
+def statistics(of: Objective) -> dict[str, Tensor]:
+    return {name: value for name, value in of.student.named_buffers() if "running" in name}
+
+
+def test_mixed_views_can_be_kept_out_of_the_running_statistics():
+    both, clean, alone = (
+        new(mixed_statistics=True).train(),
+        new(mixed_statistics=False).train(),
+        new(mixing=False).train(),
+    )
+    gradients = [trained(of, forward(of)) for of in (both, clean)]
+    forward(alone)
+    assert statistics(clean).keys() == statistics(alone).keys()
+    for name, value in statistics(clean).items():
+        assert torch.equal(value, statistics(alone)[name]), name
+        assert not torch.equal(value, statistics(both)[name]), name
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+    # the momentum is back: the next clean view counts again
+    before = copy.deepcopy(statistics(clean))
+    forward(clean)
+    assert not any(torch.equal(value, before[name]) for name, value in statistics(clean).items())
+
+
+@pytest.mark.parametrize("changes", [{}, {"weighting": False}, {"feature_loss": "relative"}])
+def test_an_image_of_weight_0_is_in_neither_feature_nor_logit_term(changes):
+    of = made(logit_weight=0.5, **changes).eval()
+    weights = torch.linspace(0, 2, COUNT)
+    shown = of.views(batch(), torch.Generator().manual_seed(7))
+    spoilt = [view.clone() for view in shown]
+    for view in spoilt:
+        view[0] = view[0].flip(1) * 1.3
+    with torch.no_grad():
+        terms, others = of(*shown, weights=weights), of(*spoilt, weights=weights)
+        counted = of(*spoilt, weights=None), of(*shown, weights=None)
+    scale = 1.0
+    if changes.get("feature_loss") == "relative":  # which divides by what all images have
+        scale = (maps(of)[1].square().mean() / teacher_square(spoilt[0])).item()
+    assert others["feature"].item() == pytest.approx(scale * terms["feature"].item(), rel=1e-6)
+    assert torch.equal(terms["logit"], others["logit"])
+    for name in ("feature", "logit"):
+        assert counted[0][name].item() != pytest.approx(counted[1][name].item(), rel=1e-4)
+
+
+def teacher_square(images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return unsure().features(images).double().square().mean()
+
+
+def test_weights_multiply_the_terms_of_their_images():
+    of = made(logit_weight=0.5, weighting=False, mixing=False).eval()
+    weights = torch.linspace(0, 2, COUNT)
+    with torch.no_grad():
+        terms = forward(of, weights)
+        kl = divergences(of.predict(batch()), of.teacher(batch()), 4)
+    expected = (weights.double() * squares(of)).mean().item()
+    assert terms["feature"].item() == pytest.approx(expected, rel=1e-5)
+    expected = 0.5 * (weights.double() * kl).mean().item()
+    assert terms["logit"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_contrast_is_computed_in_float32_under_autocast(monkeypatch):
     seen = {}
 
-    def recorded(a, b, temperature):
-        seen["exact"] = nt_xent(a.double(), b.double(), temperature)
+    def recorded(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+        seen["rows"] = torch.cat([a, b]).detach()
+        seen["exact"] = nt_xent(a.double(), b.double(), temperature).item()
         seen["found"] = nt_xent(a, b, temperature)
         return seen["found"]
 
-    monkeypatch.setattr(objectives, "nt_xent", recorded)
-    made = objective().train()
+    monkeypatch.setattr(kd3, "nt_xent", recorded)
+    of = new().train()
     with torch.autocast("cpu", torch.bfloat16):
-        terms = made.losses(batch(), draws())
-    assert {term.dtype for term in terms.values()} == {torch.float32}
-    assert seen["found"].item() == pytest.approx(seen["exact"].item(), rel=1e-5)
+        forward(of)
+    assert seen["rows"].dtype == torch.float32
+    lengths = seen["rows"].double().norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=0, atol=1e-6)
+    assert seen["found"].item() == pytest.approx(seen["exact"], rel=1e-5)
 
 
-def test_plain_distillation_is_the_divergence_of_softened_logits():
-    made = objective("kd").eval()
+# the others
+
+
+def test_simkd_is_kd3_with_alignment_alone():
+    settings = OBJECTIVES["simkd"].settings
+    assert settings["selection"] == "none"
+    own, same = made(objective="simkd", weighting=True), made(objective="kd3", **settings)
+    terms, expected = forward(own), forward(same)
+    assert set(terms) == {"feature"}
+    assert torch.equal(terms["feature"], expected["feature"])
+    gradients, theirs = trained(own, terms), trained(same, expected)
+    assert gradients.keys() == theirs.keys()
+    assert all(torch.equal(gradient, theirs[name]) for name, gradient in gradients.items())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_plain_distillation_is_the_divergence_of_softened_logits(temperature):
+    of = made(objective="kd", kd_temperature=temperature).eval()
+    weights = torch.linspace(0, 2, COUNT)
     with torch.no_grad():
-        found = made.losses(batch(), draws())["kl"].item()
-        of_teacher = (teacher()(batch()).double() / 4).softmax(dim=1)
-        of_student = (made.student(batch()).double() / 4).softmax(dim=1)
-    divergence = (of_teacher * (of_teacher / of_student).log()).sum(dim=1).mean().item()
-    assert found == pytest.approx(16 * divergence, rel=1e-4)
+        expected = divergences(of.student(batch()), of.teacher(batch()), temperature)
+        found, weighted = forward(of), forward(of, weights)
+    assert set(found) == {"kl"}
+    assert found["kl"].item() == pytest.approx(expected.mean().item(), rel=1e-4)
+    expected = (weights.double() * expected).mean().item()
+    assert weighted["kl"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_student_that_is_the_teacher_has_nothing_to_learn():
-    made = objective("kd").eval()
-    made.student.load_state_dict(teacher().state_dict())
+    of = new(objective="kd").eval()
+    of.student.load_state_dict(unsure().state_dict())
     with torch.no_grad():
-        assert made.losses(batch(), draws())["kl"].item() == pytest.approx(0, abs=1e-5)
+        assert forward(of)["kl"].item() == pytest.approx(0, abs=1e-5)
 
 
-def test_a_plain_student_is_deployed_as_it_is():
-    made = objective("kd")
-    network, architecture = made.deployed()
-    assert network is made.student
-    assert architecture == {"num_classes": 10}
+def test_the_noise_of_dfnd_starts_near_none_and_its_rows_are_distributions():
+    noise = new(objective="dfnd").noise_logits.softmax(dim=1)
+    assert noise.shape == (10, 10)
+    torch.testing.assert_close(noise.sum(dim=1), torch.ones(10))
+    torch.testing.assert_close(noise.diagonal(), torch.full((10,), 0.9))
+    torch.testing.assert_close(noise[0, 1:], torch.full((9,), 0.1 / 9))
+
+
+def test_dfnd_is_the_divergence_and_the_teachers_label_through_the_noise():
+    of = made(objective="dfnd").eval()
+    torch.manual_seed(5)
+    nn.init.normal_(of.noise_logits)  # neither symmetric nor near the identity
+    weights = torch.linspace(0, 2, COUNT)
+    with torch.no_grad():
+        student, target = of.student(batch()), of.teacher(batch())
+        found, weighted = forward(of), forward(of, weights)
+    noisy = exact(student) @ exact(of.noise_logits)
+    rows = torch.arange(COUNT)
+    unlikely = -noisy[rows, target.argmax(dim=1)].log().detach()
+    assert found["noisy_label"].item() == pytest.approx(unlikely.mean().item(), rel=1e-4)
+    expected = (weights.double() * unlikely).mean().item()
+    assert weighted["noisy_label"].item() == pytest.approx(expected, rel=1e-4)
+    kl = divergences(student, target, 4).mean().item()
+    assert found["kl"].item() == pytest.approx(kl, rel=1e-4)
+
+
+def test_dfnd_learns_its_noise_and_its_student():
+    of = new(objective="dfnd").train()
+    gradients = trained(of, {"noisy_label": forward(of)["noisy_label"]})
+    assert gradients["noise_logits"].any()
+    assert gradients["student.conv1.weight"].any()
+    noise = of.noise_logits
+    torch.testing.assert_close(noise.grad.sum(dim=1), torch.zeros(10), rtol=0, atol=1e-6)
+
+
+def test_dfnd_trains_on_the_images_of_which_the_teacher_is_sure():
+    assert OBJECTIVES["dfnd"].settings["selection"] == "confident"

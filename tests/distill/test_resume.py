@@ -1,81 +1,299 @@
+import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pipeline.distill import checkpoint
-from tests.distill.world import LONG, Run, run, same
+from pipeline.errors import WorldError
+from tests.distill.world import CPU, Run, objective, run, same, section, start, timeless, web
 
-ROOT = Path(__file__).parent.parent.parent
-CPU = torch.device("cpu")
+AVERAGED = {"ema": 0.3, "keep": "agreement"}
 
 
-class Interrupted(Exception):
+class Stopped(Exception):
     pass
 
 
 def stop_after(epoch: int):
+    """Ends a run as a crash would, when that epoch is saved."""
+
     def report(curves):
         if len(curves) == epoch:
-            raise Interrupted
+            raise Stopped
 
     return report
 
 
-def timeless(done: Run) -> list[dict[str, float]]:
-    times = ("seconds", "images_per_s")
-    return [{k: v for k, v in row.items() if k not in times} for row in done.trained.curves]
+def interrupt_at(step: int):
+    """Presses Ctrl-C during that step, counted from 1."""
+    told = 0
+
+    def advance(n: int = 1, note: str = "") -> None:
+        nonlocal told
+        told += not note
+        if told == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return advance
 
 
+def whole(changes: dict[str, Any]) -> Run:
+    """A run with these parameters that nothing disturbed."""
+    return _whole(tuple(changes.items()))
+
+
+@cache
+def _whole(changes: tuple[tuple[str, Any], ...]) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        return run(Path(folder), section(**dict(changes)))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Path:
+    """What a run that crashed after its second epoch leaves."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(Stopped):
+        run(folder, report=stop_after(2))
+    assert names(folder) == ["step-000000003.pt", "step-000000006.pt"]
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def assert_same(one: Run, other: Run) -> None:
+    assert same(one, other)
+    assert timeless(one) == timeless(other)
+    assert one.trained.epoch == other.trained.epoch
+    for name in ("kept", "labels", "confidence"):
+        assert torch.equal(getattr(one.trained, name), getattr(other.trained, name)), name
+
+
+@pytest.mark.parametrize("changes", [{}, AVERAGED], ids=["plain", "averaged"])
 @pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, epoch):
-    whole = run(tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        run(tmp_path / "broken", report=stop_after(epoch))
-    assert len(checkpoint.load(tmp_path / "broken", CPU)["curves"]) == epoch
+def test_a_run_that_ended_after_an_epoch_goes_on_as_if_it_had_not(tmp_path, epoch, changes):
+    of = section(**changes)
+    with pytest.raises(Stopped):
+        run(tmp_path / "broken", of, report=stop_after(epoch))
+    assert len(checkpoint.load(tmp_path / "broken", CPU)["progress"]["curves"]) == epoch
     told: list[int] = []
     seen: list[int] = []
     resumed = run(
         tmp_path / "broken",
+        of,
         advance=lambda n=1, note="": told.append(n),
         report=lambda curves: seen.append(len(curves)),
     )
     assert seen == list(range(epoch + 1, 4))
     assert sum(told) == 3 * 3
-    assert same(whole, resumed)
-    assert torch.equal(whole.trained.kept, resumed.trained.kept)
-    assert torch.equal(whole.trained.labels, resumed.trained.labels)
-    assert torch.equal(whole.trained.confidence, resumed.trained.confidence)
-    assert timeless(whole) == timeless(resumed)
+    assert_same(whole(changes), resumed)
 
 
-def test_a_process_that_was_killed_goes_on_to_the_same_weights(tmp_path):
-    command = [sys.executable, "-m", "tests.distill.world", str(tmp_path / "killed")]
-    with subprocess.Popen(command, cwd=ROOT) as process:
-        while not (tmp_path / "killed" / "last.pt").exists():
-            assert process.poll() is None
-            time.sleep(0.005)
-        time.sleep(random.Random(4).uniform(0, 0.3))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        AVERAGED,
+        {"refill": False},
+        {"selection": "weighted", "momentum": 0.0},
+        {"judge": "random", "crop": "resized"},
+        {"objective": "dfnd"},
+    ],
+    ids=["plain", "averaged", "not refilled", "weighted", "random crops", "dfnd"],
+)
+@pytest.mark.parametrize("step", [1, 5])
+def test_a_run_interrupted_inside_of_an_epoch_goes_on_as_if_it_had_not_been(
+    tmp_path, step, changes
+):
+    of = section(**changes)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", of, advance=interrupt_at(step))
+    assert names(tmp_path / "broken")[-1] == f"step-{step:09d}.pt"
+    told: list[int] = []
+    resumed = run(tmp_path / "broken", of, advance=lambda n=1, note="": told.append(n))
+    assert told[0] >= min(step, 4)
+    assert sum(told) == 3 * 3
+    assert_same(whole(changes), resumed)
+
+
+def test_a_run_interrupted_at_every_step_goes_on_as_if_it_had_not_been(tmp_path):
+    of = section(**AVERAGED, refill=False, selection="none", epochs=2)  # 4 steps an epoch
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = 0
+
+    def interrupt(n: int = 1, note: str = "") -> None:
+        if signal.getsignal(signal.SIGINT) is not before:  # in training
+            signal.raise_signal(signal.SIGINT)
+
+    while True:
+        try:
+            resumed = run(tmp_path / "broken", of, advance=interrupt)
+            break
+        except KeyboardInterrupt:
+            interrupts += 1
+            assert names(tmp_path / "broken")[-1] == f"step-{interrupts:09d}.pt"
+    assert interrupts == 7  # none after the last step
+    assert_same(run(tmp_path / "whole", of), resumed)
+
+
+def test_a_finished_run_trains_no_further(tmp_path):
+    done = run(tmp_path)
+    told: list[int] = []
+    again = run(tmp_path, advance=lambda n=1, note="": told.append(n))
+    assert told == [9]
+    assert_same(done, again)
+
+
+def distil(folder: Path, changes: dict) -> None:
+    run(folder, section(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "most", "epochs"), [({}, 10, 20), (AVERAGED, 5, 10)], ids=["plain", "averaged"]
+)
+def test_a_process_killed_again_and_again_ends_in_the_same_weights(tmp_path, changes, most, epochs):
+    changes = changes | {"epochs": epochs}
+    moments = random.Random(4)
+    kills = 0
+    while kills < most:
+        before = checkpoint.saved(tmp_path / "killed")
+        process = start(distil, tmp_path / "killed", changes)
+        while checkpoint.saved(tmp_path / "killed")[-1:] == before[-1:] and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.1))
         process.kill()
-    assert process.returncode == -signal.SIGKILL
-    done = len(checkpoint.load(tmp_path / "killed", CPU)["curves"])
-    assert 1 <= done < LONG.epochs
-    assert same(run(tmp_path / "killed", LONG), run(tmp_path / "whole", LONG))
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        kills += 1
+    assert kills >= 2
+    told: list[int] = []
+    resumed = run(
+        tmp_path / "killed", section(**changes), advance=lambda n=1, note="": told.append(n)
+    )
+    assert told[0] >= 3 * kills  # every life has left an epoch at least
+    assert_same(whole(changes), resumed)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "zeros", "one bit", "garbage", "folder"])
+def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path, stopped, damage):
+    shutil.copytree(stopped, tmp_path / "broken")
+    spoil(tmp_path / "broken/step-000000006.pt", damage)
+    seen: list[int] = []
+    resumed = run(tmp_path / "broken", report=lambda curves: seen.append(len(curves)))
+    assert seen == [2, 3]
+    assert_same(whole({}), resumed)
+
+
+def spoil(path: Path, damage: str) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    if damage == "empty":
+        content.clear()
+    elif damage == "cut":
+        del content[middle:]
+    elif damage == "zeros":
+        content[middle : middle + 4096] = bytes(4096)
+    elif damage == "one bit":
+        content[middle] ^= 1
+    elif damage == "garbage":
+        content = random.Random(1).randbytes(len(content))
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+
+
+def test_any_damage_is_noticed(tmp_path):
+    state = {"weights": torch.arange(500.0), "progress": {"step": 3, "curves": [{"loss": 0.5}]}}
+    checkpoint.save(tmp_path, 1, state)
+    (path,) = checkpoint.saved(tmp_path)
+    content = path.read_bytes()
+    place = random.Random(2)
+    noticed = 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[place.randrange(len(content))] ^= 1 << place.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            loaded = checkpoint.load(tmp_path, CPU)
+        except WorldError:
+            noticed += 1
+        else:  # a bit that nothing reads, such as one of a date
+            assert torch.equal(loaded["weights"], state["weights"])
+            assert loaded["progress"] == state["progress"]
+    assert noticed > 100
+
+
+def test_no_state_that_can_be_read_is_an_error_that_names_the_folder(tmp_path, stopped):
+    folder = shutil.copytree(stopped, tmp_path / "broken")
+    for path in checkpoint.saved(folder):
+        spoil(path, "cut")
+    with pytest.raises(WorldError, match=rf"step-000000003\.pt.*remove {folder} to start again"):
+        run(folder)
+    assert names(folder) == ["step-000000003.pt", "step-000000006.pt"]
+
+
+def test_every_epoch_is_saved_and_only_the_last_two_states_are_kept(tmp_path):
+    found: list[list[str]] = []
+    run(tmp_path, section(epochs=4), report=lambda curves: found.append(names(tmp_path)))
+    steps = [f"step-{step:09d}.pt" for step in (3, 6, 9, 12)]
+    assert found == [steps[:1], steps[:2], steps[1:3], steps[2:4]]
 
 
 def test_nothing_saved_is_a_fresh_start(tmp_path):
     assert checkpoint.load(tmp_path, CPU) is None
+    assert checkpoint.load(tmp_path / "missing", CPU) is None
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
-    checkpoint.save(tmp_path, {"a": torch.arange(3), "curves": [{"loss": 0.5}]})
-    checkpoint.save(tmp_path, {"a": torch.arange(4), "curves": [{"loss": 0.25}]})
+    checkpoint.save(tmp_path, 9, {"a": torch.arange(3), "curves": [{"loss": 0.5}]})
+    checkpoint.save(tmp_path, 10, {"a": torch.arange(4), "curves": [{"loss": 0.25}]})
     loaded = checkpoint.load(tmp_path, CPU)
     assert torch.equal(loaded["a"], torch.arange(4))
     assert loaded["curves"] == [{"loss": 0.25}]
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert names(tmp_path) == ["step-000000009.pt", "step-000000010.pt"]
+
+
+def test_what_a_killed_save_left_is_not_a_state(tmp_path):
+    checkpoint.save(tmp_path, 3, {"a": torch.arange(3)})
+    (tmp_path / f".step-000000006.pt.tmp{os.getpid() + 1}").write_bytes(b"half a state")
+    assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000000003.pt"]
+
+
+def test_a_checkpoint_can_run_no_code(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"a": Harmful()}, tmp_path / "step-000000001.pt")
+    with pytest.raises(WorldError, match="UnpicklingError"):
+        checkpoint.load(tmp_path, CPU)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_student_given_is_replaced_by_the_saved_one(tmp_path, stopped):
+    shutil.copytree(stopped, tmp_path / "broken")
+    resumed = run(tmp_path / "broken", student=objective(section(seed=5)))
+    assert same(resumed, whole({}))
+
+
+def test_the_images_kept_before_an_interruption_are_still_noted(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, advance=interrupt_at(5))
+    kept = checkpoint.load(tmp_path, CPU)["progress"]["kept"]
+    assert len(kept) == 2  # one finished epoch and the one that was interrupted
+    resumed = run(tmp_path)
+    assert torch.equal(resumed.trained.kept[:2], kept)
+    assert 0 < kept[1].sum() < len(web().train)

@@ -1,53 +1,56 @@
 """A small web, a teacher that is sure of most of it, and distillation from them.
 
-As a program it distils into the folder that is its argument, for a test that kills it.
+`start` and `together` run something in processes of its own, which can be killed.
 """
 
 import hashlib
+import io
+import multiprocessing
+import os
+import signal
+import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from pipeline.console import Advance, no_progress
 from pipeline.demo.domains import original_images
-from pipeline.distill.objectives import OBJECTIVES, Terms
-from pipeline.distill.trainer import Schedule, Trained, distill
+from pipeline.distill.choosing import Chooser
+from pipeline.distill.loader import Resident
+from pipeline.distill.objectives import OBJECTIVES, Objective
+from pipeline.distill.parallel import ALONE, World, join, leave
+from pipeline.distill.run import Settings, settings_of
+from pipeline.distill.trainer import Trained, distill
+from pipeline.distill.views import Views
 from pipeline.distill.web import WebImages
 from pipeline.models import build
 from pipeline.models.network import Network
+from pipeline.params import Distill
 from pipeline.pixels import normalise
 
+CPU = torch.device("cpu")
 SIDE = 16
 IMAGES = 64
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
-TERMS = Terms(
-    mixing=True,
-    mixing_alpha=0.1,
-    contrast_weight=0.001,
-    contrast_temperature=0.3,
-    kd_temperature=4.0,
-)
-SCHEDULE = Schedule(
-    epochs=3,
-    batch_size=16,
-    lr=0.1,
-    schedule="onecycle",
-    momentum=0.9,
-    weight_decay=5e-4,
-    selection=True,
-    cutoff=0.95,
-    refill=True,
-    crop="pad",
-    flip=True,
-    seed=0,
-)
-LONG = replace(SCHEDULE, epochs=8)
+SECTION = Distill(epochs=3, batch_size=16, lr=0.1, flip=True)
+LONG = SECTION.model_copy(update={"epochs": 8})
+TIMES = ("seconds", "images_per_s", "tflops")
+# forked from a process that has imported everything: a start takes no seconds
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.distill.world", "torch._dynamo", "pytest"])
+
+
+def section(**changes: Any) -> Distill:
+    """The small distillation with parameters changed."""
+    return SECTION.model_copy(update=changes)
 
 
 @cache
@@ -69,18 +72,36 @@ def web(held_out: int = 8) -> WebImages:
         logits = teacher()(normalise(pixels, MEAN, STD))
     ids = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
     rows = torch.arange(IMAGES)
-    return WebImages(ids, pixels, logits, rows[: IMAGES - held_out], rows[IMAGES - held_out :])
+    train, out = rows[: IMAGES - held_out], rows[IMAGES - held_out :]
+    return WebImages(ids, Resident(pixels, CPU), logits, train, out)
 
 
-def objective(name: str = "kd3", terms: Terms = TERMS, seed: int = 0) -> Any:
-    example = normalise(web().pixels[:1], MEAN, STD)
-    torch.manual_seed(seed)
-    return OBJECTIVES[name](build("resnet8", 10), teacher(), example, terms)
+def pixels(rows: slice = slice(None)) -> Tensor:
+    """uint8 [n, SIDE, SIDE, 3] of the web images."""
+    return next(iter(web().pixels.batches([torch.arange(IMAGES)[rows]])))
+
+
+def objective(of: Distill = SECTION) -> Objective:
+    """The objective of these parameters, with what it fixes itself, and a student of their seed."""
+    of = with_own_settings(of)
+    example = normalise(pixels(slice(1)), MEAN, STD)
+    torch.manual_seed(of.seed)
+    return OBJECTIVES[of.objective](
+        build(of.student, 10), teacher(), example, settings_of(of).terms
+    )
+
+
+def views(settings: Settings) -> Views:
+    return Views(MEAN, STD, settings.crop, settings.crop_scale, settings.flip)
+
+
+def with_own_settings(of: Distill) -> Distill:
+    return of.model_copy(update=OBJECTIVES[of.objective].settings)
 
 
 @dataclass
 class Run:
-    objective: Any
+    objective: Objective
     trained: Trained
 
     @property
@@ -90,28 +111,120 @@ class Run:
 
 def run(
     folder: Path,
-    schedule: Schedule = SCHEDULE,
+    of: Distill = SECTION,
     *,
     images: WebImages | None = None,
-    student: Any = None,
+    student: Objective | None = None,
     advance: Advance = no_progress,
     report: Callable[[list[dict[str, Any]]], None] = lambda curves: None,
     precision: torch.dtype = torch.float32,
+    world: World = ALONE,
+    compiled: bool = False,
 ) -> Run:
     """Distils, or goes on with what an earlier run left in `folder`."""
-    student = student or objective(seed=schedule.seed)
+    of = with_own_settings(of)
+    images, student = images or web(), student or objective(of)
+    student.world = world
+    settings = settings_of(of)
+    chooser = Chooser(
+        images, student, views(settings), settings.choosing, of.epochs, of.seed, precision
+    )
     trained = distill(
-        images or web(), student, MEAN, STD, schedule, precision, folder, advance, report
+        images,
+        student,
+        views(settings),
+        chooser,
+        settings.schedule,
+        precision,
+        folder,
+        advance,
+        report,
+        compiled,
     )
     return Run(student, trained)
 
 
 def same(one: Run, other: Run) -> bool:
     """Every weight and statistic is equal to the bit."""
-    assert one.weights.keys() == other.weights.keys()
-    return all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
+    return equal(one.weights, other.weights)
 
 
-if __name__ == "__main__":
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def copied(module: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights and statistics as they are now."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def timeless(done: Run) -> list[dict[str, Any]]:
+    """The curves without what differs from run to run."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in done.trained.curves]
+
+
+def start(task: Callable[..., None], *args: Any) -> BaseProcess:
+    """A process that does `task` on one thread; interrupted, it exits with 130."""
+    process = PROCESSES.Process(target=_guarded, args=(task, *args), daemon=True)
+    process.start()
+    return process
+
+
+def together(size: int, task: Callable[..., Any], *args: Any) -> list[Any]:
+    """What `task(world, *args)` returns in each of `size` processes that share one distillation."""
+    processes, results = start_together(size, task, *args)
+    found = []
+    for process, result in zip(processes, results, strict=True):
+        try:
+            found.append(torch.load(io.BytesIO(result.recv_bytes()), weights_only=False))
+        except EOFError:
+            process.join()
+            raise AssertionError(f"a process ended with {process.exitcode}") from None
+        process.join()
+    return found
+
+
+def start_together(
+    size: int, task: Callable[..., Any], *args: Any
+) -> tuple[list[BaseProcess], list[Connection]]:
+    """Processes that share one distillation as under torchrun, and where their results arrive."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes, results = [], []
+    for rank in range(size):
+        here, there = PROCESSES.Pipe(duplex=False)
+        processes.append(start(_shared, rank, size, port, there, task, *args))
+        there.close()  # so that the end of the process is the end of the pipe
+        results.append(here)
+    return processes, results
+
+
+def _guarded(task: Callable[..., None], *args: Any) -> None:
+    # a shell that starts the tests in the background has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), LONG)
+    try:
+        task(*args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _shared(
+    rank: int, size: int, port: int, result: Connection, task: Callable[..., Any], *args: Any
+) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    world = join(CPU, size)
+    assert world == World(rank, size)
+    content = io.BytesIO()
+    torch.save(task(world, *args), content)
+    result.send_bytes(content.getvalue())
+    leave(world)
+    assert not distributed.is_initialized()

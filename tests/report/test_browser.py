@@ -10,6 +10,7 @@ import pytest
 from pipeline.report.page import build_report
 
 from .conftest import HOSTILE_CLASS, HOSTILE_TITLE, World
+from .test_tuning_page import page
 
 pytestmark = pytest.mark.browser
 
@@ -72,12 +73,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         root = tmp_path_factory.mktemp(name)
         pages[name] = root / "index.html"
         pages[name].write_text(build_report(world.write(root)), encoding="utf-8")
+    pages["tuned"] = pages["small"].with_name("tune.html")
+    pages["tuned"].write_text(page(), encoding="utf-8")
     return pages
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("name", ["small", "many", "twenty", "built"])
+@pytest.mark.parametrize("name", ["small", "many", "twenty", "tuned", "built"])
 def test_page_is_sound(browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     if not pages[name].exists():
         missing(f"{BUILT} is not built: run `make demo`")

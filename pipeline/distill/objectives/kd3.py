@@ -1,13 +1,15 @@
-"""What a student minimises. An objective has its modules, its predictions and its loss terms."""
+"""KD3 (Tang et al., ICCV 2023): its loss, every component with its own switch."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.distill.objectives.objective import Objective, Terms, softened_divergence
 from pipeline.kd3 import (
     Projection,
     Transfer,
@@ -17,113 +19,117 @@ from pipeline.kd3 import (
     weighted_feature_loss,
 )
 from pipeline.models.distilled import Distilled
-from pipeline.models.network import Network, pool
+from pipeline.models.network import Network, drop_classifier, pool
 
 
-@dataclass(frozen=True)
-class Terms:
-    """Settings of the loss terms; see `distill` in params.yaml."""
-
-    mixing: bool
-    mixing_alpha: float
-    contrast_weight: float
-    contrast_temperature: float
-    kd_temperature: float
-
-
-class KD3(nn.Module):
-    """Weighted feature alignment under the teacher's classifier, and MixDistribution contrast.
+class KD3(Objective):
+    """L = L_kd + β L_con: features weighted by disagreement, and MixDistribution contrast.
 
     The published loss has a second contrast term, on the teacher's features. It only trains a
     projection that nothing reads, so it is left out: the student's gradients are the same.
-
-    Args:
-        student: a backbone; its own classifier is not used.
-        teacher: frozen, in evaluation mode.
-        images: a batch as the student sees it, for the sizes of the feature maps.
     """
 
     def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
-        super().__init__()
-        self.student = student
-        self.transfer = Transfer(student.feature_channels, teacher.feature_channels)
-        self.projection = Projection(student.feature_channels)
-        self.terms = terms
-        self._teacher = [teacher]  # in a list, so that it is no part of this module's state
-        with torch.no_grad():
-            self._teacher_side = teacher.features(images).shape[-1]
+        super().__init__(student, teacher, images, terms)
+        if terms.alignment:
+            drop_classifier(student)
+            self.transfer = Transfer(student.feature_channels, teacher.feature_channels)
+            with torch.no_grad():
+                self._teacher_side = teacher.features(images).shape[-1]
+        if terms.mixing:
+            self.projection = Projection(student.feature_channels)
+            if terms.contrast == "teacher":
+                self.teacher_projection = Projection(teacher.feature_channels)
+
+    def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The images, and with `mixing` the same in each other's channel statistics."""
+        if not self.terms.mixing:
+            return (images,)
+        mixed = mix_distribution(images, alpha=self.terms.mixing_alpha, generator=generator)
+        return images, mixed
+
+    def forward(self, images: Tensor, *others: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        terms = self.terms
+        teacher_map, teacher_logits = self.ask_teacher(images)
+        student_features = self.student.features(images)
+        losses = {}
+        if terms.alignment:
+            student_map, target_map = self.transfer(student_features, teacher_map)
+            student_map, target_map = student_map.float(), target_map.float()
+            student_logits = self.teacher.classify(pool(student_map)).float()
+            counted = torch.ones(len(images), device=images.device) if weights is None else weights
+            if terms.weighting:
+                counted = counted * disagreement_weights(student_logits, teacher_logits)
+            feature = weighted_feature_loss(student_map, target_map, counted)
+            if terms.feature_loss == "relative":
+                feature = feature / self.world.mean(target_map.square().mean())
+            losses["feature"] = terms.feature_weight * feature
+        else:
+            student_logits = self.student.classify(pool(student_features))
+        if terms.logit_weight:
+            divergence = softened_divergence(
+                student_logits, teacher_logits, terms.kd_temperature, weights
+            )
+            losses["logit"] = terms.logit_weight * divergence
+        if terms.mixing:
+            with self._statistics(terms.mixed_statistics):
+                mixed_features = pool(self.student.features(others[0]))
+            if terms.contrast == "views":
+                anchor = self._project(self.projection, pool(student_features))
+            else:
+                anchor = self._project(self.teacher_projection, pool(teacher_map))
+            mixed = self._project(self.projection, mixed_features)
+            losses["contrast"] = terms.contrast_weight * self._contrast(anchor, mixed)
+        return losses | self._other_terms(teacher_map, others)
 
     def predict(self, images: Tensor) -> Tensor:
         """The student's logits [B, C]."""
+        if not self.terms.alignment:
+            return self.student(images)
         student_map = self.student.features(images)
         if student_map.shape[-1] > self._teacher_side:
             student_map = functional.adaptive_avg_pool2d(student_map, self._teacher_side)
-        return self._teacher[0].classify(pool(self.transfer.transfer(student_map)))
+        return self.teacher.classify(pool(self.transfer.transfer(student_map)))
 
-    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The terms of L = L_kd + β L_con, each with its weight applied.
-
-        Args:
-            images: normalised, [B, 3, S, S].
-            generator: source of MixDistribution's draws.
-        """
-        teacher = self._teacher[0]
-        with torch.no_grad():
-            teacher_map = teacher.features(images)
-            teacher_logits = teacher.classify(pool(teacher_map))
-        student_features = self.student.features(images)
-        student_map, teacher_map = self.transfer(student_features, teacher_map)
-        student_logits = teacher.classify(pool(student_map))
-        weights = disagreement_weights(student_logits.float(), teacher_logits.float())
-        terms = {
-            "feature": weighted_feature_loss(student_map.float(), teacher_map.float(), weights)
-        }
-        if self.terms.mixing:
-            mixed = mix_distribution(images, alpha=self.terms.mixing_alpha, generator=generator)
-            views = [pool(student_features), pool(self.student.features(mixed))]
-            with torch.autocast(images.device.type, enabled=False):
-                a, b = (self.projection(view.float()) for view in views)
-                contrast = nt_xent(a, b, self.terms.contrast_temperature)
-            terms["contrast"] = self.terms.contrast_weight * contrast
-        return terms
-
-    def deployed(self) -> tuple[Network, dict[str, Any]]:
-        """The student as one network, and its architecture without the backbone's name."""
-        classifier = copy.deepcopy(self._teacher[0].classifier)
+    def deployed(
+        self, student: dict[str, Any], teacher: dict[str, Any]
+    ) -> tuple[Network, dict[str, Any]]:
+        """Backbone, transfer module and the teacher's classifier in one."""
+        if not self.terms.alignment:
+            return self.student, student
+        classifier = copy.deepcopy(self.teacher.classifier)
         network = Distilled(self.student, self.transfer, classifier, self._teacher_side)
-        return network, {
-            "num_classes": classifier.out_features,
-            "teacher_channels": classifier.in_features,
-            "factor": 2,
-            "side": self._teacher_side,
-        }
+        return network, Distilled.architecture(
+            backbone=student["name"],
+            teacher=teacher,
+            side=self._teacher_side,
+            num_classes=student["num_classes"],
+        )
 
+    def _other_terms(self, teacher_map: Tensor, others: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return {}
 
-class KD(nn.Module):
-    """Plain distillation: KL between softened logits (Hinton et al., 2015)."""
+    def _project(self, projection: Projection, pooled: Tensor) -> Tensor:
+        with torch.autocast(pooled.device.type, enabled=False):
+            return projection(pooled.float())
 
-    def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
-        super().__init__()
-        self.student = student
-        self.terms = terms
-        self._teacher = [teacher]  # in a list, so that it is no part of this module's state
+    def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
+        """NT-Xent over the images of all processes."""
+        with torch.autocast(a.device.type, enabled=False):
+            return nt_xent(
+                self.world.gather(a), self.world.gather(b), self.terms.contrast_temperature
+            )
 
-    def predict(self, images: Tensor) -> Tensor:
-        """The student's logits [B, C]."""
-        return self.student(images)
-
-    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """T² KL(teacher ‖ student) of logits divided by the temperature T."""
-        temperature = self.terms.kd_temperature
-        with torch.no_grad():
-            target = (self._teacher[0](images).float() / temperature).log_softmax(dim=1)
-        predicted = (self.student(images).float() / temperature).log_softmax(dim=1)
-        divergence = functional.kl_div(predicted, target, reduction="batchmean", log_target=True)
-        return {"kl": temperature**2 * divergence}
-
-    def deployed(self) -> tuple[Network, dict[str, Any]]:
-        """The student as it is, and its architecture without the name."""
-        return self.student, {"num_classes": self.student.classifier.out_features}
-
-
-OBJECTIVES = {"kd3": KD3, "kd": KD}
+    @contextmanager
+    def _statistics(self, updated: bool) -> Iterator[None]:
+        """Whether batch norm's running statistics take in what passes."""
+        norms = [m for m in self.student.modules() if isinstance(m, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        if not updated:
+            for norm in norms:
+                norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum

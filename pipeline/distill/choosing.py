@@ -1,0 +1,184 @@
+"""Which images an epoch trains on, and how much each of them counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.device import autocast
+from pipeline.distill.neighbourhood import on_topic_share
+from pipeline.distill.objectives import Objective
+from pipeline.distill.views import Views, draws
+from pipeline.distill.web import WebImages
+from pipeline.errors import TrainingError
+from pipeline.kd3 import Selection, select, teacher_weight
+
+PUBLISHED_EPOCHS = 240
+JUDGED = 2**32  # a counter that no epoch reaches, for draws that all epochs share
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How images are chosen; see `distill` in params.yaml."""
+
+    selection: Literal["dynamic", "weighted", "confident", "none"]
+    cutoff: float
+    teacher_floor: float
+    threshold_floor: float
+    confident_counts: bool
+    confident_share: float
+    judge: Literal["whole", "crops", "random"]
+    judge_crops: int
+    neighbour_weighting: bool
+
+
+class Chosen(NamedTuple):
+    """The images of one epoch."""
+
+    rows: Tensor  # int64, on the CPU
+    weights: Tensor | None  # float32 [N] on the device, 1 on average over `rows`; None: all alike
+
+
+class Chooser:
+    """Judges the web images at the start of an epoch.
+
+    Args:
+        epochs: of the whole run; the schedule of the teacher's weight is stretched to it.
+        batch_size: images a pass through the networks.
+    """
+
+    def __init__(
+        self,
+        web: WebImages,
+        objective: Objective,
+        views: Views,
+        settings: Choosing,
+        epochs: int,
+        seed: int,
+        precision: torch.dtype,
+        batch_size: int = 512,
+    ) -> None:
+        self.web = web
+        self.objective = objective
+        self.views = views
+        self.settings = settings
+        self.epochs = epochs
+        self.seed = seed
+        self.precision = precision
+        self.batch_size = batch_size
+        self._everything = torch.arange(len(web.ids))
+        self._teacher_logits = web.teacher_logits
+        if settings.judge == "crops":
+            self._teacher_logits = self._over_crops(objective.teacher)
+        self._on_topic: Tensor | None = None
+        if settings.neighbour_weighting:
+            labels = web.teacher_logits.argmax(dim=1)
+            self._on_topic = on_topic_share(web.features(), labels)
+
+    def alpha(self, epoch: int) -> float:
+        """α of the published schedule, stretched to this run's length from its first epoch on.
+
+        So however short a run is, an untrained student never selects alone.
+        """
+        published = teacher_weight(1 + (epoch - 1) * PUBLISHED_EPOCHS / self.epochs)
+        return max(published, self.settings.teacher_floor)
+
+    def judge(self, epoch: int) -> Selection:
+        """Selection among all images, held out or not."""
+        self.objective.eval()
+        teacher_logits, student_logits = self._judged(epoch)
+        return select(
+            teacher_logits,
+            student_logits,
+            self.alpha(epoch),
+            self.settings.cutoff,
+            floor=self.settings.threshold_floor,
+            confident_counts=self.settings.confident_counts,
+        )
+
+    def choose(self, epoch: int) -> Chosen:
+        """The images to train on in this epoch.
+
+        Raises:
+            TrainingError: too few for a batch norm, which needs two.
+        """
+        rows, weights = self.web.train, self._on_topic
+        if self.settings.selection == "dynamic":
+            rows = rows[self.judge(epoch).mask.cpu()[rows]]
+        elif self.settings.selection == "confident":
+            confidence = self.web.teacher_logits.softmax(dim=1).amax(dim=1).cpu()[rows]
+            count = max(2, round(self.settings.confident_share * len(rows)))
+            rows = rows[confidence.topk(min(count, len(rows))).indices.sort().values]
+        elif self.settings.selection == "weighted":
+            confidence = self.judge(epoch).confidence
+            weights = confidence if weights is None else weights * confidence
+        if len(rows) < 2:
+            raise TrainingError(
+                f"distill: {len(rows) or 'no'} image{'' if len(rows) == 1 else 's'}"
+                f" selected in epoch {epoch}",
+                "raise distill.teacher_floor, so that the teacher has a say to the end, or lower"
+                " distill.cutoff",
+            )
+        if weights is not None:
+            weights = weights / weights[rows.to(weights.device)].mean()
+        return Chosen(rows, weights)
+
+    def agreement(self) -> float | None:
+        """Share of held-out images for which student and teacher say the same; None without any."""
+        rows = self.web.held_out
+        if len(rows) == 0:
+            return None
+        self.objective.eval()
+        student = self._predict(self.objective.predict, rows, self._whole).argmax(dim=1)
+        teacher = self.web.teacher_logits[rows.to(student.device)].argmax(dim=1)
+        return round(float((student == teacher).float().mean()), 4)
+
+    def _judged(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Logits [N, C] of teacher and student for the view that is judged."""
+        student = self.objective.predict
+        if self.settings.judge == "random":
+            return tuple(
+                self._predict(network, self._everything, self._crops(epoch))
+                for network in (self.objective.teacher, student)
+            )
+        if self.settings.judge == "crops":
+            return self._teacher_logits, self._over_crops(student)
+        # whole images: the teacher's logits were stored when they were embedded
+        return self._teacher_logits, self._predict(student, self._everything, self._whole)
+
+    def _over_crops(self, network: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean logits [N, C] over the same few crops of every image in every epoch."""
+        count = self.settings.judge_crops
+        views = [self._crops(JUDGED + crop) for crop in range(count)]
+        parts = [self._predict(network, self._everything, view) for view in views]
+        return torch.stack(parts).mean(dim=0)
+
+    def _whole(self, pixels: Tensor, batch: int) -> Tensor:
+        return self.views.whole(pixels)
+
+    def _crops(self, epoch: int) -> Callable[[Tensor, int], Tensor]:
+        return lambda pixels, batch: self.views.cropped(
+            pixels, draws(self.seed, epoch, JUDGED + batch)
+        )
+
+    @torch.no_grad()
+    def _predict(
+        self,
+        network: Callable[[Tensor], Tensor],
+        rows: Tensor,
+        view: Callable[[Tensor, int], Tensor],
+    ) -> Tensor:
+        """Logits [len(rows), C] in evaluation mode; processes take turns with the batches."""
+        batches = rows.split(self.batch_size)
+        world = self.objective.world
+        mine = range(world.rank, len(batches), world.size)
+        known = self.web.teacher_logits
+        logits = known.new_zeros(len(rows), known.shape[1])
+        pixels = self.web.pixels.batches(batches[number] for number in mine)
+        with autocast(logits.device, self.precision):
+            for number, batch in zip(mine, pixels, strict=True):
+                start = number * self.batch_size
+                logits[start : start + len(batch)] = network(view(batch, number)).float()
+        return world.sum(logits)

@@ -1,0 +1,50 @@
+"""How much arithmetic a training step is, and how much the device could do in its time."""
+
+import copy
+import re
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.distill.objectives import Objective
+
+# dense bfloat16 products a second, from the makers' data sheets
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "RTX 4090": 165e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
+
+
+def flops_per_image(objective: Objective, images: Tensor) -> float:
+    """Operations of one training step for one image: products and sums of convolutions and
+    matrix products, two a multiplication, forward and backward, teacher included.
+
+    Args:
+        images: two or more of them, normalised; nothing is changed by them.
+    """
+    probe = copy.deepcopy(objective).train()
+    generator = torch.Generator().manual_seed(0)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        terms = probe(*probe.views(images, generator), weights=None)
+        sum(terms.values(), torch.zeros((), device=images.device)).backward()
+    return counter.get_total_flops() / len(images)
+
+
+def peak_flops(device: torch.device, precision: torch.dtype) -> float | None:
+    """The most operations a second that the data sheet promises; None where it is not known."""
+    if device.type != "cuda" or precision != torch.bfloat16:
+        return None
+    name = torch.cuda.get_device_name(device)
+    # whole words: an L40 is no L4, and an A1000 no A100
+    found = (peak for card, peak in PEAK_FLOPS.items() if re.search(rf"\b{card}\b", name))
+    return next(found, None)

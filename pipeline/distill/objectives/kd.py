@@ -1,0 +1,14 @@
+"""Plain distillation (Hinton et al., 2015)."""
+
+from torch import Tensor
+
+from pipeline.distill.objectives.objective import Objective, softened_divergence
+
+
+class KD(Objective):
+    """KL between the softened logits of teacher and student."""
+
+    def forward(self, images: Tensor, *others: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        _, target = self.ask_teacher(images)
+        logits = self.student(images)
+        return {"kl": softened_divergence(logits, target, self.terms.kd_temperature, weights)}

@@ -1,0 +1,107 @@
+"""The interface of every objective: its views of a batch, its loss terms, its student."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.distill.parallel import ALONE, World
+from pipeline.models.network import Network, pool
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Settings of the loss terms; see `distill` in params.yaml."""
+
+    alignment: bool
+    weighting: bool
+    feature_loss: Literal["mean", "relative"]
+    feature_weight: float
+    logit_weight: float
+    kd_temperature: float
+    mixing: bool
+    mixing_alpha: float
+    mixed_statistics: bool
+    contrast: Literal["views", "teacher"]
+    contrast_weight: float
+    contrast_temperature: float
+
+
+class Objective(nn.Module):
+    """Modules to train, and the terms of their loss.
+
+    Args:
+        student: the network to train.
+        teacher: frozen, in evaluation mode.
+        images: a batch as the student sees it, for the sizes of the feature maps.
+    """
+
+    # parameters that the objective's own paper or code fixes; they override those of the user
+    settings: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
+        super().__init__()
+        self.student = student
+        self.terms = terms
+        self.world: World = ALONE
+        self._teacher = [teacher]  # in a list, so that it is no part of this module's state
+
+    @property
+    def teacher(self) -> Network:
+        """The frozen teacher."""
+        return self._teacher[0]
+
+    def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What `forward` is shown of a batch [B, 3, S, S]: the images, and other versions of them.
+
+        Args:
+            generator: source of the draws, on the CPU.
+        """
+        return (images,)
+
+    def forward(self, images: Tensor, *others: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        """The loss terms by name, each with its weight applied; they are summed.
+
+        Args:
+            images, others: `views`, or this process's share of them.
+            weights: of each image, [B], 1 on average; None counts all alike.
+        """
+        raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def predict(self, images: Tensor) -> Tensor:
+        """The student's logits [B, C]."""
+        return self.student(images)
+
+    def deployed(
+        self, student: dict[str, Any], teacher: dict[str, Any]
+    ) -> tuple[Network, dict[str, Any]]:
+        """The student as one network, and what rebuilds it.
+
+        Args:
+            student, teacher: how `pipeline.models.build` made the two.
+        """
+        return self.student, student
+
+    def ask_teacher(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's feature map [B, C_t, H, W] and logits [B, C], without gradient."""
+        with torch.inference_mode():
+            feature_map = self.teacher.features(images)
+            logits = self.teacher.classify(pool(feature_map)).float()
+        return feature_map, logits.clone()  # a tensor of inference mode cannot be used in a loss
+
+
+def softened_divergence(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, weights: Tensor | None
+) -> Tensor:
+    """T² KL(teacher ‖ student) of logits [B, C] divided by T (Hinton et al., 2015)."""
+    target = (teacher_logits.float() / temperature).log_softmax(dim=1)
+    predicted = (student_logits.float() / temperature).log_softmax(dim=1)
+    divergence = functional.kl_div(predicted, target, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * weighted_mean(divergence, weights)
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of [B] values, each counted `weights` times."""
+    return values.mean() if weights is None else (weights * values).mean()

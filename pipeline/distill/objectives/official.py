@@ -1,0 +1,59 @@
+"""The published code to the letter, to compare with in one code base."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pipeline.distill.objectives.kd3 import KD3
+from pipeline.distill.objectives.objective import Terms
+from pipeline.kd3 import Projection
+from pipeline.models.network import Network, pool
+
+
+class Official(KD3):
+    """KD3 with every choice of the published code, and the contrast term on the teacher's views.
+
+    One random crop is judged and another one trained on, the student selects alone from half of
+    the epochs on, the kept images alone make an epoch, in float32.
+    """
+
+    settings: ClassVar[dict[str, Any]] = {
+        "schedule": "step",
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "ema": 0.0,
+        "selection": "dynamic",
+        "cutoff": 0.95,
+        "teacher_floor": 0.0,
+        "threshold_floor": 0.0,
+        "confident_counts": False,
+        "judge": "random",
+        "neighbour_weighting": False,
+        "refill": False,
+        "alignment": True,
+        "weighting": True,
+        "feature_loss": "mean",
+        "feature_weight": 1.0,
+        "logit_weight": 0.0,
+        "mixing": True,
+        "mixing_alpha": 0.1,
+        "mixed_statistics": True,
+        "contrast": "views",
+        "contrast_weight": 0.001,
+        "contrast_temperature": 0.3,
+        "crop": "resized",
+        "crop_scale": 0.08,
+        "flip": True,
+        "precision": "float32",
+    }
+
+    def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
+        super().__init__(student, teacher, images, terms)
+        self.teacher_projection = Projection(teacher.feature_channels)
+
+    def _other_terms(self, teacher_map: Tensor, others: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            views = pool(teacher_map), pool(self.teacher.features(others[0]))
+        a, b = (self._project(self.teacher_projection, view) for view in views)
+        return {"teacher_contrast": self.terms.contrast_weight * self._contrast(a, b)}

@@ -1,0 +1,19 @@
+"""SimKD (Chen et al., CVPR 2022): the teacher's classifier reused, features met, nothing else."""
+
+from typing import Any, ClassVar
+
+from pipeline.distill.objectives.kd3 import KD3
+
+
+class SimKD(KD3):
+    """Alignment with the shared classifier, every image counted alike."""
+
+    settings: ClassVar[dict[str, Any]] = {
+        "selection": "none",
+        "neighbour_weighting": False,
+        "alignment": True,
+        "weighting": False,
+        "feature_weight": 1.0,
+        "logit_weight": 0.0,
+        "mixing": False,
+    }

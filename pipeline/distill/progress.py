@@ -1,0 +1,65 @@
+"""How far a distillation has come: all that a checkpoint holds beside the modules."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Progress:
+    """What was done before the current step.
+
+    Attributes:
+        curves: figures of every finished epoch.
+        kept: bool [epochs, N], which image was trained on in which epoch.
+        rows, weights: the images of the current epoch, see `Chosen`; None before they are chosen.
+        step: steps done in the current epoch.
+        total: steps done in all epochs.
+        terms: names of the loss terms.
+        best: the weights with the best agreement, and `best_epoch` when they were there.
+    """
+
+    def __init__(self, images: int, epochs: int) -> None:
+        self.curves: list[dict[str, Any]] = []
+        self.kept = torch.zeros(epochs, images, dtype=torch.bool)
+        self.rows: Tensor | None = None
+        self.weights: Tensor | None = None
+        self.step = 0
+        self.total = 0
+        self.terms: list[str] = []
+        self.losses: Tensor | None = None  # float32 [steps of the epoch, terms], on the device
+        self.best: dict[str, Tensor] | None = None
+        self.best_epoch: int | None = None
+
+    def record(self, terms: dict[str, Tensor], steps: int) -> None:
+        """Counts a step and notes its losses, without waiting for the device."""
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        if self.step == 0 or self.losses is None:
+            self.terms = list(terms)
+            self.losses = values.new_zeros(steps, len(terms))
+        self.losses[self.step] = values
+        self.step += 1
+        self.total += 1
+
+    def finish(self, row: dict[str, Any], keep_best: dict[str, Tensor] | None) -> None:
+        """Ends an epoch with its figures; `keep_best` are its weights if the best are wanted."""
+        before = [past["agreement"] for past in self.curves]
+        if keep_best is not None and all(row["agreement"] > past for past in before):
+            self.best = {name: tensor.clone() for name, tensor in keep_best.items()}
+            self.best_epoch = row["epoch"]
+        self.curves.append(row)
+        self.rows = self.weights = None
+        self.step = 0
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values, for `load`."""
+        done = len(self.curves) + (self.rows is not None)
+        return vars(self) | {"kept": self.kept[:done]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state` was taken."""
+        kept = state["kept"]
+        self.kept[: len(kept)] = kept.cpu()
+        vars(self).update({name: value for name, value in state.items() if name != "kept"})
+        if self.rows is not None:
+            self.rows = self.rows.cpu()

@@ -1,0 +1,402 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.distill.choosing import Chooser, Choosing
+from pipeline.distill.loader import Resident
+from pipeline.distill.neighbourhood import on_topic_share
+from pipeline.distill.objectives import Objective
+from pipeline.distill.run import settings_of
+from pipeline.distill.views import Views, draws
+from pipeline.distill.web import WebImages
+from pipeline.errors import TrainingError
+from pipeline.kd3 import select
+from tests.distill.world import CPU, section
+
+COUNT, CLASSES, SIDE, BATCH = 23, 4, 8, 5
+TRAIN = torch.tensor([0, 1, 2, 4, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 19, 20, 22])
+HELD_OUT = torch.tensor([3, 6, 10, 14, 18, 21])
+VIEWS = Views([0.0] * 3, [1 / 255] * 3, "pad", 0.08, True)  # crops with the values of the pixels
+
+
+class Table(nn.Module):
+    """A network that knows an image by its red, and looks where its green is in the centre.
+
+    It keeps what it was shown: batches of crops.
+    """
+
+    def __init__(self, logits: Tensor, slope: float = 0.0) -> None:
+        super().__init__()
+        self.logits = logits
+        self.slope = slope
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.seen.append(images)
+        moved = self.slope * images[:, 1, SIDE // 2, SIDE // 2, None] * torch.arange(CLASSES)
+        return self.logits[images[:, 0].mean(dim=(1, 2)).round().long()] + moved
+
+
+def logits(seed: int, count: int = COUNT) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(count, CLASSES, generator=generator)
+
+
+def pixels() -> Tensor:
+    """Red says which image it is, green the column, blue the row."""
+    images = torch.zeros(COUNT, SIDE, SIDE, 3, dtype=torch.uint8)
+    images[..., 0] = torch.arange(COUNT)[:, None, None]
+    images[..., 1], images[..., 2] = torch.arange(SIDE), torch.arange(SIDE)[:, None]
+    return images
+
+
+def web(known: Tensor | None = None, folder: Path | None = None) -> WebImages:
+    ids = [f"{row:064x}" for row in range(COUNT)]
+    known = logits(1) if known is None else known
+    return WebImages(ids, Resident(pixels(), CPU), known, TRAIN, HELD_OUT, folder)
+
+
+def made(
+    images: WebImages | None = None,
+    student: Tensor | None = None,
+    *,
+    slope: float = 0.0,
+    epochs: int = 240,
+    seed: int = 0,
+    precision: torch.dtype = torch.float32,
+    **changes: Any,
+) -> Chooser:
+    """A chooser between tables: a teacher that says of crops what it does not say of the whole."""
+    tables = Table(logits(2) if student is None else student, slope), Table(logits(3), slope)
+    between = Objective(*tables, torch.zeros(0), None)
+    between.teacher.eval()
+    settings = settings_of(section(**changes)).choosing
+    return Chooser(images or web(), between, VIEWS, settings, epochs, seed, precision, BATCH)
+
+
+def seen(network: nn.Module) -> Tensor:
+    """All that it was shown since this was last asked."""
+    found = torch.cat(network.seen)
+    network.seen.clear()
+    return found
+
+
+def same(found: Any, expected: Any) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+# which view is judged
+
+
+def test_whole_images_are_judged_by_the_teachers_stored_logits():
+    chooser = made(judge="whole")
+    found = chooser.judge(60)
+    student, teacher = chooser.objective.student, chooser.objective.teacher
+    assert not teacher.seen
+    assert {len(batch) for batch in student.seen} == {BATCH, COUNT % BATCH}
+    assert torch.equal(seen(student), VIEWS.whole(pixels()))
+    assert same(found, select(logits(1), logits(2), chooser.alpha(60), 0.95))
+    assert 0 < found.mask.sum() < COUNT
+
+
+def test_one_random_crop_is_shown_to_both_networks_and_changes_with_the_epoch():
+    chooser = made(judge="random")
+    student, teacher = chooser.objective.student, chooser.objective.teacher
+    assert not teacher.seen
+    crops = []
+    for epoch in (60, 61, 60):
+        found = chooser.judge(epoch)
+        assert same(found, select(logits(3), logits(2), chooser.alpha(epoch), 0.95))
+        crops.append(seen(student))
+        assert torch.equal(crops[-1], seen(teacher))
+        assert crops[-1][:, 0, 0, 0].tolist() == list(range(COUNT))
+    assert torch.equal(crops[0], crops[2])
+    assert not torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[0], VIEWS.whole(pixels()))
+    # and not with the place in the batch alone
+    moved = crops[0][:, 1:] - crops[0][:, 1:].amin(dim=(2, 3), keepdim=True)
+    batches = moved[:20].view(4, BATCH, *moved.shape[1:])
+    assert not any(torch.equal(batches[0], batch) for batch in batches[1:])
+
+
+def test_the_crop_that_is_judged_is_not_the_one_that_is_trained_on():
+    chooser = made(judge="random")
+    chooser.judge(60)
+    judged = seen(chooser.objective.student)[:BATCH]
+    for step in range(5):
+        assert not torch.equal(judged, VIEWS.cropped(pixels()[:BATCH], draws(0, 60, step)))
+
+
+def test_the_crop_that_is_judged_follows_the_seed():
+    crops = []
+    for seed in (0, 1):
+        chooser = made(judge="random", seed=seed)
+        chooser.judge(60)
+        crops.append(seen(chooser.objective.student))
+    assert not torch.equal(*crops)
+
+
+def test_a_few_fixed_crops_are_the_same_in_every_epoch():
+    chooser = made(judge="crops", judge_crops=3, slope=0.7)
+    student, teacher = chooser.objective.student, chooser.objective.teacher
+    shown = seen(teacher)
+    assert len(shown) == 3 * COUNT
+    for epoch in (60, 61):
+        found = chooser.judge(epoch)
+        assert torch.equal(seen(student), shown)
+    assert not teacher.seen  # the teacher was asked once and for all
+    assert same(found, chooser.judge(61))
+    crops = shown.view(3, COUNT, 3, SIDE, SIDE)
+    assert not torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[1], crops[2])
+    again = made(judge="crops", judge_crops=3, slope=0.7)
+    assert torch.equal(seen(again.objective.teacher), shown)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_crops_are_judged_by_the_mean_of_their_logits(count):
+    chooser = made(judge="crops", judge_crops=count, slope=0.7)
+    shown = seen(chooser.objective.teacher)
+    centres = shown[:, 1, SIDE // 2, SIDE // 2].view(count, COUNT)
+    assert centres.unique().numel() > 1
+    moved = 0.7 * centres.mean(dim=0)[:, None] * torch.arange(CLASSES)
+    expected = select(logits(3) + moved, logits(2) + moved, chooser.alpha(60), 0.95)
+    found = chooser.judge(60)
+    torch.testing.assert_close(found.confidence, expected.confidence)
+    assert torch.equal(found.labels, expected.labels)
+    assert torch.equal(found.mask, expected.mask)
+
+
+def test_judging_leaves_training_mode_and_leaves_no_gradient():
+    chooser = made()
+    chooser.objective.train()
+    assert not chooser.judge(60).confidence.requires_grad  # the table refuses training mode
+
+
+def test_in_bfloat16_the_networks_run_under_autocast_and_judgement_is_float32(monkeypatch):
+    chooser = made(precision=torch.bfloat16)
+    used = []
+    known = chooser.objective.student.logits
+
+    def predict(images: Tensor) -> Tensor:
+        used.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return known[images[:, 0, 0, 0].long()].bfloat16()
+
+    monkeypatch.setattr(chooser.objective, "predict", predict)
+    found = chooser.judge(60)
+    assert set(used) == {torch.bfloat16}
+    assert found.confidence.dtype == torch.float32
+    assert same(found, select(logits(1), known.bfloat16().float(), chooser.alpha(60), 0.95))
+
+
+# by which rule
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cutoff": 0.6},
+        {"threshold_floor": 0.5},
+        {"confident_counts": True},
+        {"teacher_floor": 0.7},
+        {"cutoff": 0.7, "threshold_floor": 0.3, "confident_counts": True, "teacher_floor": 0.4},
+    ],
+)
+def test_the_settings_of_the_selection_reach_it(changes):
+    known = torch.cat([logits(1)[:12] / 3, logits(1)[12:] * 2])
+    known[:, 0] += 2  # one class is frequent
+    chooser, plain = made(web(known), **changes), made(web(known))
+    found, published = chooser.judge(150), plain.judge(150)
+    expected = select(
+        known,
+        logits(2),
+        changes.get("teacher_floor", 0.0),
+        changes.get("cutoff", 0.95),
+        floor=changes.get("threshold_floor", 0.0),
+        confident_counts=changes.get("confident_counts", False),
+    )
+    assert same(found, expected)
+    assert same(published, select(known, logits(2), 0.0, 0.95))
+    assert not torch.equal(found.thresholds, published.thresholds)
+
+
+def test_the_floor_is_the_least_weight_of_the_teacher(published_alpha):
+    floored = [made(teacher_floor=0.3).alpha(epoch) for epoch in range(1, 241)]
+    expected = [max(alpha, 0.3) for alpha in published_alpha]
+    assert floored == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert floored[118] == pytest.approx(0.3)
+    assert made(teacher_floor=1.0).alpha(1) == 1
+
+
+def test_the_teachers_weight_is_the_published_one_at_240_epochs(published_alpha):
+    chooser = made()
+    found = [chooser.alpha(epoch) for epoch in range(1, 241)]
+    assert found == pytest.approx(published_alpha, rel=1e-5, abs=1e-6)
+    assert found[118] > 0.2
+    assert found[119:] == [0.0] * 121
+
+
+@pytest.mark.parametrize("epochs", [8, 30, 60, 120])
+def test_the_teachers_weight_is_stretched_to_other_lengths(epochs, published_alpha):
+    chooser = made(epochs=epochs)
+    found = [chooser.alpha(epoch) for epoch in range(1, epochs + 1)]
+    assert found == pytest.approx(published_alpha[:: 240 // epochs], rel=1e-5, abs=1e-6)
+    assert found[epochs // 2 - 1] > 0 == found[epochs // 2]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 240, 600, 10**6])
+def test_an_untrained_student_never_selects_alone(epochs, published_alpha):
+    assert made(epochs=epochs).alpha(1) == pytest.approx(published_alpha[0])
+
+
+# which images an epoch has
+
+
+def test_dynamic_selection_keeps_the_selected_images_that_are_not_held_out():
+    chooser = made()
+    rows, weights = chooser.choose(60)
+    mask = select(logits(1), logits(2), chooser.alpha(60), 0.95).mask
+    assert rows.tolist() == [row for row in TRAIN.tolist() if mask[row]]
+    assert weights is None
+    assert 2 < len(rows) < len(TRAIN)
+    assert mask[HELD_OUT].any()
+
+
+def test_a_class_that_no_image_is_predicted_as_does_no_harm():
+    known = logits(1).index_fill(1, torch.tensor([2]), -50.0)
+    student = logits(2).index_fill(1, torch.tensor([2]), -50.0)
+    chooser = made(web(known), student)
+    found = chooser.judge(60)
+    assert found.counts[2] == 0
+    assert found.thresholds[2] == 0
+    rows = chooser.choose(60).rows
+    assert rows.tolist() == [row for row in TRAIN.tolist() if found.mask[row]]
+    assert len(rows) > 2
+
+
+def test_without_selection_all_images_to_train_on_are_given_and_none_is_judged():
+    chooser = made(selection="none")
+    rows, weights = chooser.choose(1)
+    assert torch.equal(rows, TRAIN)
+    assert weights is None
+    assert not chooser.objective.student.seen
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.5, 8), (0.3, 5), (1.0, 17), (0.01, 2)])
+def test_the_confident_images_are_those_of_which_the_teacher_is_most_sure(share, count):
+    chooser = made(selection="confident", confident_share=share)
+    rows, weights = chooser.choose(1)
+    assert weights is None
+    assert len(rows) == count
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    sure = logits(1).softmax(dim=1).amax(dim=1)
+    left = [row for row in TRAIN.tolist() if row not in set(rows.tolist())]
+    assert set(rows.tolist()) <= set(TRAIN.tolist())
+    assert not left or sure[rows].min() >= sure[left].max()
+    assert torch.equal(rows, chooser.choose(200).rows)
+    assert not chooser.objective.student.seen
+
+
+def test_weighted_images_count_by_their_confidence():
+    chooser = made(selection="weighted")
+    rows, weights = chooser.choose(60)
+    assert torch.equal(rows, TRAIN)
+    confidence = select(logits(1), logits(2), chooser.alpha(60), 0.95).confidence
+    assert weights.shape == (COUNT,)
+    assert weights.dtype == torch.float32
+    assert weights[rows].mean().item() == pytest.approx(1)
+    torch.testing.assert_close(weights / weights[0], confidence / confidence[0])
+    assert weights.std() > 0.05
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """With the teacher's features of images of several classes."""
+    generator = torch.Generator().manual_seed(8)
+    labels = logits(1).argmax(dim=1)
+    features = torch.randn(COUNT, 6, generator=generator)
+    features[:, :CLASSES] += nn.functional.one_hot(labels, CLASSES)
+    np.save(tmp_path / "features.npy", features.numpy())
+    return tmp_path
+
+
+def on_topic(folder: Path) -> Tensor:
+    features = torch.from_numpy(np.load(folder / "features.npy"))
+    return on_topic_share(features, logits(1).argmax(dim=1))
+
+
+@pytest.mark.parametrize("selection", ["dynamic", "none", "confident"])
+def test_an_image_counts_by_its_neighbours(folder, selection):
+    plain = made(selection=selection)
+    chooser = made(web(folder=folder), selection=selection, neighbour_weighting=True)
+    rows, weights = chooser.choose(60)
+    assert torch.equal(rows, plain.choose(60).rows)
+    shares = on_topic(folder)
+    assert shares.unique().numel() > 2
+    torch.testing.assert_close(weights, shares / shares[rows].mean())
+    assert weights[rows].mean().item() == pytest.approx(1)
+
+
+def test_confidence_and_neighbours_weigh_together(folder):
+    chooser = made(web(folder=folder), selection="weighted", neighbour_weighting=True)
+    rows, weights = chooser.choose(60)
+    expected = on_topic(folder) * chooser.judge(60).confidence
+    torch.testing.assert_close(weights, expected / expected[rows].mean())
+    assert same(chooser.choose(60), (rows, weights))  # nothing piles up from epoch to epoch
+
+
+@pytest.mark.parametrize(("kept", "words"), [(0, "no images"), (1, "1 image")])
+def test_fewer_than_two_images_are_an_error_of_these_parameters(kept, words):
+    known = torch.zeros(COUNT, CLASSES)
+    known[:, 0] = 2.0  # all one class, whose threshold is the cutoff, and of a confidence below
+    known[TRAIN[:kept], 0] = 20.0
+    known[HELD_OUT, 0] = 20.0  # which do not help
+    chooser = made(web(known), known)
+    with pytest.raises(TrainingError, match=rf"^distill: {words} selected in epoch 7: ") as error:
+        chooser.choose(7)
+    assert "raise distill.teacher_floor" in error.value.hint
+    assert "lower distill.cutoff" in error.value.hint
+
+
+def test_two_images_are_enough():
+    known = torch.zeros(COUNT, CLASSES)
+    known[:, 0] = 2.0
+    known[TRAIN[[3, 8]], 0] = 20.0
+    assert made(web(known), known).choose(7).rows.tolist() == TRAIN[[3, 8]].tolist()
+
+
+# agreement
+
+
+@pytest.mark.parametrize("judge", ["whole", "random", "crops"])
+def test_agreement_is_the_share_of_held_out_images_of_equal_class(judge):
+    student = logits(1)
+    other = torch.cat([TRAIN, HELD_OUT[:2]])
+    student[other] = -student[other]
+    chooser = made(student=student, judge=judge)
+    assert chooser.agreement() == 0.6667  # of six images four
+    assert torch.equal(seen(chooser.objective.student), VIEWS.whole(pixels()[HELD_OUT]))
+
+
+def test_without_held_out_images_there_is_no_agreement():
+    none = replace(web(), held_out=torch.arange(0))
+    chooser = made(none)
+    assert chooser.agreement() is None
+    assert not chooser.objective.student.seen
+
+
+def test_a_student_that_is_the_teacher_agrees():
+    assert made(student=logits(1)).agreement() == 1.0
+
+
+def test_the_parameters_are_those_of_the_section():
+    found = settings_of(section(judge="crops", judge_crops=7, confident_share=0.1)).choosing
+    assert isinstance(found, Choosing)
+    assert (found.judge, found.judge_crops, found.confident_share) == ("crops", 7, 0.1)

@@ -1,0 +1,286 @@
+"""Two real processes under gloo give what one process gives."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+
+from pipeline.distill import checkpoint, trainer
+from pipeline.distill.parallel import (
+    ALONE,
+    SharedBatchNorm,
+    World,
+    join,
+    leave,
+    share_batch_norm,
+    unshare_batch_norm,
+)
+from pipeline.distill.run import settings_of
+from pipeline.errors import TrainingError, UserError
+from pipeline.kd3 import nt_xent
+from tests.distill.world import (
+    CPU,
+    copied,
+    equal,
+    objective,
+    run,
+    section,
+    start_together,
+    teacher,
+    timeless,
+    together,
+)
+
+# a contrast that weighs enough for an error in its gradient to be seen
+KD3 = {"epochs": 2, "teacher_floor": 0.5, "contrast_weight": 0.5}
+TWO = World(0, 2)
+
+
+def distil(world: World, folders: list[Path], changes: dict[str, Any]) -> dict[str, Any]:
+    """One distillation, in the folder of this process."""
+    folder = folders[world.rank % len(folders)]
+    reported: list[int] = []
+    of = section(**changes)
+    done = run(folder, of, world=world, report=lambda curves: reported.append(len(curves)))
+    return {
+        "weights": copied(done.objective),
+        "trained": done.trained,
+        "curves": timeless(done),
+        "reported": reported,
+        "files": sorted(path.name for path in folder.glob("**/*")),
+        "norms": {type(m) for m in done.objective.modules() if isinstance(m, nn.BatchNorm2d)},
+    }
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Equal but for rounding, measured by how far training has brought every weight."""
+    start = copied(objective(section(**changes)))
+    for name, value in expected["weights"].items():
+        away = (found["weights"][name] - value).float().norm()
+        assert away <= 0.01 * (value - start[name]).float().norm(), name
+    one, other = found["trained"], expected["trained"]
+    assert one.epoch == other.epoch
+    assert torch.equal(one.kept, other.kept)
+    assert torch.equal(one.labels, other.labels)
+    torch.testing.assert_close(one.confidence, other.confidence, rtol=1e-2, atol=1e-3)
+    for row, wanted in zip(found["curves"], expected["curves"], strict=True):
+        assert row["utilisation"] is wanted["utilisation"] is None
+        assert row | {"utilisation": 0} == pytest.approx(wanted | {"utilisation": 0}, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[str, Any]:
+    return distil(ALONE, [tmp_path_factory.mktemp("alone")], KD3)
+
+
+def test_two_processes_give_the_result_of_one(tmp_path, alone):
+    first, second = together(2, distil, [tmp_path / "first", tmp_path / "second"], KD3)
+    for found in (first, second):
+        assert_close(found, alone, KD3)
+        assert found["norms"] == {nn.BatchNorm2d}
+    assert 0 < first["trained"].kept[1].sum() < 56
+    assert equal(first["weights"], second["weights"])
+    assert first["curves"] == second["curves"]
+    assert first["files"] == alone["files"]
+    assert second["files"] == []  # only the first process writes
+    assert (first["reported"], second["reported"]) == ([1, 2], [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"refill": False, "selection": "none", "contrast": "teacher", "feature_loss": "relative"},
+        {"ema": 0.3, "keep": "agreement", "selection": "weighted", "judge": "crops"},
+    ],
+    ids=["not refilled", "averaged and weighted"],
+)
+def test_two_processes_give_the_result_of_one_with(tmp_path, changes):
+    changes = KD3 | changes
+    expected = distil(ALONE, [tmp_path / "one"], changes)
+    found, _ = together(2, distil, [tmp_path / "two"], changes)
+    assert_close(found, expected, changes)
+
+
+def test_killed_processes_go_on_as_if_they_had_not_been(tmp_path):
+    changes = KD3 | {"epochs": 4}
+    processes, _ = start_together(2, distil, [tmp_path / "killed"], changes)
+    while not checkpoint.saved(tmp_path / "killed"):
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.001)
+    for process in processes:
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    resumed, _ = together(2, distil, [tmp_path / "killed"], changes)
+    assert 1 < resumed["reported"][0] <= resumed["reported"][-1] == 4
+    whole, _ = together(2, distil, [tmp_path / "whole"], changes)
+    assert equal(resumed["weights"], whole["weights"])
+    assert resumed["curves"] == whole["curves"]
+
+
+def test_two_processes_go_on_where_one_was_interrupted_inside_of_an_epoch(tmp_path, alone):
+    told = 0
+
+    def interrupt_fourth(n: int = 1, note: str = "") -> None:
+        nonlocal told
+        told += n
+        if told == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, section(**KD3), advance=interrupt_fourth)
+    assert checkpoint.saved(tmp_path)[-1].name == "step-000000004.pt"
+    first, second = together(2, distil, [tmp_path], KD3)
+    assert_close(first, alone, KD3)
+    assert equal(first["weights"], second["weights"])
+
+
+def batch(rows: int) -> tuple[Tensor, Tensor]:
+    """Activations far from zero mean, and a weight of each in a loss."""
+    draw = torch.Generator().manual_seed(rows)
+    x = 3 + 2 * torch.randn(rows, 4, 3, 3, generator=draw)
+    return x, torch.randn(rows, 4, 3, 3, generator=draw)
+
+
+def norm(world: World) -> nn.BatchNorm2d:
+    made = nn.Sequential(nn.BatchNorm2d(4, momentum=0.3))
+    with torch.no_grad():
+        made[0].weight.copy_(torch.linspace(-1, 2, 4))
+        made[0].bias.copy_(torch.linspace(1, -3, 4))
+    share_batch_norm(made, world)
+    return made[0]
+
+
+def normalised(world: World, rows: int) -> dict[str, Tensor]:
+    """All that batch norm makes of a share of a batch, in training and then in evaluation."""
+    made = norm(world)
+    x, weight = map(world.share, batch(rows))
+    x.requires_grad_()
+    out = made(x)
+    (weight * out**2).sum().backward()
+    state = copied(made)
+    return {
+        "out": out.detach(),
+        "evaluated": made.eval()(x).detach(),
+        "x": x.grad,
+        "weight.grad": made.weight.grad,
+        "bias.grad": made.bias.grad,
+        **state,
+    }
+
+
+def contrasted(world: World) -> tuple[Tensor, Tensor]:
+    """The contrast over the rows of all processes, and its gradient for those of this one."""
+    whole = torch.randn(6, 5, generator=torch.Generator().manual_seed(2))
+    a, b = whole.requires_grad_(), (whole * 0.5 + 1).detach()
+    loss = nt_xent(world.gather(world.share(a)), world.gather(world.share(b)))
+    loss.backward()
+    return loss.detach(), a.grad
+
+
+def small_pieces(world: World) -> dict[str, Any]:
+    assert norm(world).__class__ is SharedBatchNorm
+    return {
+        "rows": world.gather(torch.full((2, 3), float(world.rank))),
+        "sum": world.sum(torch.tensor([1.0 + world.rank])),
+        "mean": world.mean(torch.tensor([1.0 + world.rank])),
+        "contrast": contrasted(world),
+        **{rows: normalised(world, rows) for rows in (2, 10)},  # 2: one image each
+    }
+
+
+def test_batch_norm_and_contrast_over_two_processes_are_those_of_the_whole_batch():
+    found = together(2, small_pieces)
+    for result in found:
+        assert result["rows"].tolist() == [[0] * 3] * 2 + [[1] * 3] * 2
+        assert result["sum"].tolist() == [3]
+        assert result["mean"].tolist() == [1.5]
+    for rows in (2, 10):
+        whole = normalised(ALONE, rows)
+        one, other = (result[rows] for result in found)
+        for name in ("out", "evaluated", "x"):
+            joined = torch.cat([one[name], other[name]])
+            torch.testing.assert_close(joined, whole[name], rtol=1e-4, atol=1e-4, msg=name)
+        for name in ("weight.grad", "bias.grad"):
+            summed = one[name] + other[name]
+            torch.testing.assert_close(summed, whole[name], rtol=1e-4, atol=1e-4, msg=name)
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            for share in (one, other):
+                torch.testing.assert_close(share[name], whole[name], rtol=1e-5, atol=1e-6)
+    loss, gradient = contrasted(ALONE)
+    for result in found:
+        assert result["contrast"][0] == pytest.approx(float(loss), rel=1e-5)
+    # both processes have the loss in full, so that the mean of their gradients is that of one
+    torch.testing.assert_close(sum(result["contrast"][1] for result in found) / 2, gradient)
+
+
+def test_batch_norms_are_shared_in_place_and_plain_again_afterwards():
+    student = objective()
+    before = copied(student)
+    keys = list(student.state_dict())
+    share_batch_norm(student, TWO)
+    norms = [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {type(m) for m in norms} == {SharedBatchNorm}
+    assert not any(isinstance(m, SharedBatchNorm) for m in teacher().modules())
+    assert list(student.state_dict()) == keys
+    unshare_batch_norm(student)
+    assert {type(m) for m in norms} == {nn.BatchNorm2d}
+    assert not any("world" in vars(m) for m in norms)
+    assert equal(copied(student), before)
+
+
+def test_alone_nothing_is_shared():
+    student = objective()
+    share_batch_norm(student, ALONE)
+    assert not any(isinstance(m, SharedBatchNorm) for m in student.modules())
+    rows = torch.arange(3)
+    assert ALONE.share(rows) is ALONE.gather(rows) is ALONE.sum(rows) is rows
+    assert ALONE.mean(rows).tolist() == rows.tolist()
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert join(CPU, 15) == ALONE
+    leave(ALONE)
+    ALONE.wait()
+    assert not distributed.is_initialized()
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_an_error_of_the_user(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"batch_size 15 cannot be .* 2 processes.*multiple of 2"):
+        join(CPU, 15)
+    assert not distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "batches"),
+    [
+        (20, 1, [16, 4]),
+        (20, 2, [16, 4]),
+        (18, 2, [16, 2]),
+        (17, 1, [16]),
+        (17, 2, [16]),
+        (19, 2, [16, 2]),
+        (19, 4, [16]),
+        (4, 4, [4]),
+        (3, 2, [2]),
+    ],
+)
+def test_of_a_short_last_batch_every_process_gets_equally_many_images(rows, size, batches):
+    schedule = settings_of(section(refill=False)).schedule
+    made = trainer._batches(torch.arange(rows), 3, schedule, 1, World(0, size))
+    assert [len(batch) for batch in made] == batches
+
+
+def test_fewer_selected_images_than_processes_are_an_error_of_the_user():
+    schedule = settings_of(section(refill=False)).schedule
+    with pytest.raises(TrainingError, match=r"3 images selected in epoch 7 for 4 processes"):
+        trainer._batches(torch.arange(3), 3, schedule, 7, World(0, 4))
+    refilled = settings_of(section()).schedule
+    made = trainer._batches(torch.arange(3), 3, refilled, 7, World(0, 4))
+    assert [len(batch) for batch in made] == [16] * 3

@@ -1,0 +1,236 @@
+"""`pipeline distill` alone, on web images and a teacher that are made here."""
+
+import csv
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from pipeline.demo.domains import original_images
+from pipeline.demo.shapes import CLASS_NAMES
+from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.distilled import load_student
+from pipeline.models.network import parameter_count
+from pipeline.pixels import normalise
+from tests.distill.world import CPU, MEAN, SIDE, STD, teacher
+from tests.stages.workspace import copy_project, environment
+
+IMAGES = 320
+BATCH = 8
+TEACHER_FLOOR = 0.5
+PARAMS = f"""
+distill:
+  epochs: 3
+  batch_size: {BATCH}
+  lr: 0.05
+  keep: agreement
+  held_out: 0.1
+  teacher_floor: {TEACHER_FLOOR}
+  precision: float32
+"""
+TIMES = ("seconds", "images_per_s", "tflops", "utilisation")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with what the stages before this one leave."""
+    folder = copy_project(tmp_path_factory.mktemp("prepared") / "project", PARAMS)
+    pixels = original_images("train", IMAGES, SIDE, 2)[0]
+    with torch.no_grad():
+        logits = teacher()(normalise(torch.from_numpy(pixels), MEAN, STD))
+    embed = folder / "data/embed"
+    embed.mkdir(parents=True)
+    ids = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
+    pq.write_table(pa.table({"id": ids}), embed / "images.parquet")
+    np.save(embed / "pixels.npy", pixels)
+    np.save(embed / "logits.npy", logits.numpy())
+    resnet8 = {"name": "resnet8", "num_classes": 10}
+    config = ModelConfig(resnet8, list(CLASS_NAMES), MEAN, STD, SIDE, "a test")
+    save_model(folder / "models/teacher", teacher(), config)
+    return folder
+
+
+def copy(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target, symlinks=True)
+    return target
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(folder) | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def distil(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    process = start(folder, "-m", "stages", "distill", *options)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    return subprocess.CompletedProcess(process.args, 0, stdout, stderr)
+
+
+@pytest.fixture(scope="module")
+def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after a distillation that nothing disturbed."""
+    folder = copy(prepared, tmp_path_factory.mktemp("finished") / "project")
+    done = distil(folder)
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+def curves(folder: Path) -> list[dict[str, str]]:
+    with (folder / "reports/distill.csv").open() as file:
+        return [
+            {name: value for name, value in row.items() if name not in TIMES}
+            for row in csv.DictReader(file)
+        ]
+
+
+def summary(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "reports/distill.json").read_text())
+
+
+def states(folder: Path) -> dict[str, bytes]:
+    """Checkpoints of unfinished runs."""
+    found = (folder / ".cache").glob("distill/*/step-*.pt")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(found)}
+
+
+def test_the_summary_is_that_of_the_epoch_that_was_deployed(finished: Path) -> None:
+    found, rows = summary(finished), curves(finished)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    agreements = [float(row["agreement"]) for row in rows]
+    assert found["deployed_epoch"] == agreements.index(max(agreements)) + 1
+    deployed = rows[found["deployed_epoch"] - 1]
+    for name in ("kept", "loss", "agreement"):
+        assert found[name] == float(deployed[name]), name
+    assert (found["epochs"], found["lr"]) == (3, 0.05)
+    selection = pq.read_table(finished / "data/distill/selection.parquet")
+    assert found["images"] == IMAGES - sum(selection["held_out"].to_pylist()) < IMAGES
+
+
+def test_a_finished_run_says_one_line_and_leaves_no_state(finished: Path) -> None:
+    (line,) = (finished / "stdout").read_text().splitlines()
+    assert line.startswith("distill: resnet8, agreement with the teacher on held-out web images ")
+    assert f" {summary(finished)['agreement']:.1%} " in line
+    assert (
+        "note: trained on cpu, torch.float32; pixels resident\n"
+        in (finished / "stderr").read_text()
+    )
+    assert states(finished) == {}
+    assert list((finished / ".cache/distill").iterdir()) == []
+
+
+def test_the_student_on_disk_is_the_one_that_judged_last(finished: Path) -> None:
+    student, config = load_student(finished / "models/student", CPU)
+    assert config.architecture["fused"]
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in student.modules())
+    assert summary(finished)["parameters"] == parameter_count(student)
+    embed = finished / "data/embed"
+    with torch.no_grad():
+        logits = student(normalise(torch.from_numpy(np.load(embed / "pixels.npy")), MEAN, STD))
+    known = torch.from_numpy(np.load(embed / "logits.npy"))
+    combined = (TEACHER_FLOOR * known + (1 - TEACHER_FLOOR) * logits).softmax(dim=1)
+    selection = pq.read_table(finished / "data/distill/selection.parquet")
+    confidence, predicted = combined.max(dim=1)
+    recorded = torch.tensor(selection["confidence"].to_pylist())
+    torch.testing.assert_close(confidence, recorded, rtol=1e-4, atol=1e-4)
+    # a tie may be decided by rounding
+    same = predicted == torch.tensor(selection["predicted"].to_pylist())
+    assert same.float().mean() > 0.99
+
+
+def interrupted(folder: Path) -> None:
+    """Ctrl-C in the second epoch."""
+    process = start(folder, "-m", "stages", "distill")
+    while process.poll() is None and not (folder / "reports/distill.csv").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert stderr.splitlines()[-1] == "interrupted: the same command goes on where it stopped"
+    assert "Traceback" not in stderr
+    assert not (folder / "models/student").exists()
+
+
+def test_an_interrupted_run_goes_on_and_other_runs_take_nothing_from_it(
+    prepared: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder = copy(prepared, tmp_path / "project")
+    interrupted(folder)
+    left = states(folder)
+    assert len({Path(name).parent for name in left}) == 1
+    steps = [int(name[-12:-3]) for name in left]
+    epoch = (summary(finished)["images"]) // BATCH
+    assert steps[0] == epoch < steps[1] < 2 * epoch
+
+    # other parameters
+    done = distil(folder, "--set", "distill.objective=official", "--epochs", "1")
+    assert len(curves(folder)) == 1
+    (note,) = (line for line in done.stderr.splitlines() if "objective" in line and "sets" in line)
+    assert note.startswith("note: objective 'official' sets ")
+    told = dict(item.split(" ") for item in note.split(" sets ")[1].split(", "))
+    assert told == {
+        "schedule": "step",
+        "teacher_floor": "0.0",
+        "judge": "random",
+        "refill": "False",
+        "crop": "resized",
+        "flip": "True",
+    }
+    assert states(folder) == left
+
+    # other inputs
+    other = copy(folder, tmp_path / "other")
+    logits = np.load(other / "data/embed/logits.npy")
+    np.save(other / "data/embed/logits.npy", logits[:, ::-1])
+    distil(other)
+    assert states(other) == left
+
+    distil(folder)
+    assert states(folder) == {}
+    for name in ("models/student/model.safetensors", "data/distill/selection.parquet"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+        assert (folder / name).read_bytes() != (other / name).read_bytes(), name
+    assert curves(folder) == curves(finished)
+    assert summary(folder) == summary(finished)
+
+
+def test_two_processes_of_torchrun_write_one_student_and_say_one_line(
+    prepared: Path, tmp_path: Path
+) -> None:
+    short = ("--epochs", "1", "--set", "distill.batch_size=32")
+    alone = copy(prepared, tmp_path / "alone")
+    distil(alone, *short)
+    folder = copy(prepared, tmp_path / "two")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start(folder, *torchrun, "-m", "stages", "distill", *short)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    (line,) = stdout.splitlines()
+    assert line.startswith("distill: resnet8, agreement with the teacher on held-out web images ")
+    assert stderr.count("note: trained on cpu, torch.float32, 2 processes; pixels resident\n") == 1
+    assert states(folder) == {}
+    assert not [path for path in folder.rglob(".*") if ".tmp" in path.name or ".old" in path.name]
+    assert summary(folder) == pytest.approx(summary(alone), rel=1e-3)
+    one, two = (load_student(path / "models/student", CPU)[0] for path in (alone, folder))
+    assert parameter_count(two) == summary(folder)["parameters"]
+    images = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(two(images), one(images), rtol=1e-2, atol=1e-2)
