@@ -44,17 +44,11 @@ DEPARTURES: dict[str, dict[str, Any]] = {
     "relative feature loss": {"feature_loss": "relative"},
     "teacher floor 0.5": {"teacher_floor": 0.5},
     "teacher selects alone": {"teacher_floor": 1.0},
-    "threshold floor 0.2": {"threshold_floor": 0.2},
-    "counts of confident images": {"confident_counts": True},
-    "judges 4 fixed crops": {"judge": "crops"},
     "judges a random crop (published)": {"judge": "random"},
-    "weighted by confidence": {"selection": "weighted"},
-    "weighted by neighbours": {"neighbour_weighting": True},
     "crop resized 0.08 (published)": {"crop": "resized", "crop_scale": 0.08},
     "crop resized 0.5": {"crop": "resized", "crop_scale": 0.5},
     "statistics of clean views": {"mixed_statistics": False},
     "logit term 0.1": {"logit_weight": 0.1},
-    "contrast with the teacher": {"contrast": "teacher"},
     "contrast weight 0.1": {"contrast_weight": 0.1},
     "no disagreement weights": {"weighting": False},
     "average 0.99": {"ema": 0.99},
@@ -83,14 +77,15 @@ def main() -> None:
     options.add_argument("--test", default="demo", help="labelled images to report on")
     options.add_argument("--images", type=int, default=2000, help="of them; 0 is all")
     options.add_argument(
-        "--lr", nargs="+", default=[], metavar="ARM=RATE", help="rates that were found elsewhere"
+        "--lr", nargs="+", default=[], metavar="ARM=RATE,RATE", help="to try instead of its own"
     )
     options.add_argument("--jobs", type=int, default=1, help="runs at a time, a thread each")
     options.add_argument("--out", type=Path, default=Path("reports/ablation.jsonl"))
     given = options.parse_args()
     given.arms = list(dict.fromkeys([BASE, *given.arms]))
     known = dict(RATES) | {
-        arm: (float(rate),) for arm, _, rate in (one.rpartition("=") for one in given.lr)
+        arm: tuple(map(float, rates.split(",")))
+        for arm, _, rates in (one.rpartition("=") for one in given.lr)
     }
     common = {
         "epochs": given.epochs,

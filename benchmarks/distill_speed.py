@@ -265,7 +265,7 @@ class Bench:
         """The networks' part of one training step."""
         shown = objective.views(images, torch.Generator().manual_seed(0))
         with autocast(self.device, self.precision):
-            terms = objective(*shown, weights=None)
+            terms = objective(*shown)
         sum(terms.values(), torch.zeros((), device=self.device)).backward()
 
     def traffic(self, objective: Objective, images: Tensor) -> tuple[int, int]:
@@ -302,7 +302,7 @@ def memory(given: argparse.Namespace) -> tuple[int, int]:
     shown = objective.views(images, torch.Generator().manual_seed(0))
     saving = torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor)
     with saving, autocast(bench.device, bench.precision):
-        terms = objective.train()(*shown, weights=None)  # held, or its graph would be freed
+        terms = objective.train()(*shown)  # held, or its graph would be freed
     weights = sum(tensor.nbytes for tensor in objective.parameters())
     # weights, gradients and momentum of what is trained, weights of the teacher
     models = 3 * weights + sum(tensor.nbytes for tensor in bench.teacher.parameters())

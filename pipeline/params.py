@@ -119,32 +119,22 @@ class Distill(Section):
         description="epoch to deploy: the `last`, or that of best `agreement` with the teacher on "
         "held-out images",
     )
-    selection: Literal["dynamic", "weighted", "confident", "none"] = Field(
+    selection: Literal["dynamic", "confident", "none"] = Field(
         "dynamic",
-        description="images to train on: `dynamic` selection of KD3, all `weighted` by its "
-        "confidence, those of which the teacher is most `confident`, or all (`none`)",
+        description="images to train on: `dynamic` selection of KD3, those of which the teacher "
+        "is most `confident`, or all (`none`)",
     )
     cutoff: float = Field(0.95, gt=0, le=1, description="selection: τ, the highest threshold")
     teacher_floor: float = Field(
         0.0, ge=0, le=1, description="selection: smallest weight of the teacher (0 as published)"
     )
-    threshold_floor: float = Field(
-        0.0, ge=0, lt=1, description="selection: smallest threshold of a class"
-    )
-    confident_counts: bool = Field(
-        False, description="selection: classes are counted over confident images only"
-    )
     confident_share: float = Field(
         0.5, gt=0, le=1, description="selection `confident`: share of the images"
     )
-    judge: Literal["whole", "crops", "random"] = Field(
+    judge: Literal["whole", "random"] = Field(
         "whole",
-        description="selection judges the `whole` image, a few fixed `crops`, or one `random` crop "
-        "that changes from epoch to epoch (published)",
-    )
-    judge_crops: int = Field(4, ge=1, description="judge `crops`: how many")
-    neighbour_weighting: bool = Field(
-        False, description="an image counts by its nearest images of the teacher's same class"
+        description="selection judges the `whole` image, or a `random` crop that changes from "
+        "epoch to epoch (published)",
     )
     refill: bool = Field(
         True, description="as many steps an epoch as if all were kept; `false` as published"
@@ -164,10 +154,6 @@ class Distill(Section):
     mixing_alpha: float = Field(0.1, gt=0, description="mixing: λ ~ Beta(α, α)")
     mixed_statistics: bool = Field(
         True, description="mixing: mixed views count in batch norm's running statistics"
-    )
-    contrast: Literal["views", "teacher"] = Field(
-        "views",
-        description="mixing: the student's mixed view meets its own clean one, or the teacher's",
     )
     contrast_weight: float = Field(0.001, ge=0, description="mixing: weight of the contrast term")
     contrast_temperature: float = Field(0.3, gt=0, description="mixing: temperature of NT-Xent")

@@ -1,14 +1,13 @@
-"""Which images an epoch trains on, and how much each of them counts."""
+"""Which images an epoch trains on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pipeline.device import autocast
-from pipeline.distill.neighbourhood import on_topic_share
 from pipeline.distill.objectives import Objective
 from pipeline.distill.views import Views, draws
 from pipeline.distill.web import WebImages
@@ -16,29 +15,18 @@ from pipeline.errors import TrainingError
 from pipeline.kd3 import Selection, select, teacher_weight
 
 PUBLISHED_EPOCHS = 240
-JUDGED = 2**32  # a counter that no epoch reaches, for draws that all epochs share
+JUDGED = 2**32  # a counter that no step reaches, for the draws of what is judged
 
 
 @dataclass(frozen=True)
 class Choosing:
     """How images are chosen; see `distill` in params.yaml."""
 
-    selection: Literal["dynamic", "weighted", "confident", "none"]
+    selection: Literal["dynamic", "confident", "none"]
     cutoff: float
     teacher_floor: float
-    threshold_floor: float
-    confident_counts: bool
     confident_share: float
-    judge: Literal["whole", "crops", "random"]
-    judge_crops: int
-    neighbour_weighting: bool
-
-
-class Chosen(NamedTuple):
-    """The images of one epoch."""
-
-    rows: Tensor  # int64, on the CPU
-    weights: Tensor | None  # float32 [N] on the device, 1 on average over `rows`; None: all alike
+    judge: Literal["whole", "random"]
 
 
 class Chooser:
@@ -69,13 +57,6 @@ class Chooser:
         self.precision = precision
         self.batch_size = batch_size
         self._everything = torch.arange(len(web.ids))
-        self._teacher_logits = web.teacher_logits
-        if settings.judge == "crops":
-            self._teacher_logits = self._over_crops(objective.teacher)
-        self._on_topic: Tensor | None = None
-        if settings.neighbour_weighting:
-            labels = web.teacher_logits.argmax(dim=1)
-            self._on_topic = on_topic_share(web.features(), labels)
 
     def alpha(self, epoch: int) -> float:
         """α of the published schedule, stretched to this run's length from its first epoch on.
@@ -94,26 +75,21 @@ class Chooser:
             student_logits,
             self.alpha(epoch),
             self.settings.cutoff,
-            floor=self.settings.threshold_floor,
-            confident_counts=self.settings.confident_counts,
         )
 
-    def choose(self, epoch: int) -> Chosen:
-        """The images to train on in this epoch.
+    def choose(self, epoch: int) -> Tensor:
+        """The rows to train on in this epoch, int64 on the CPU.
 
         Raises:
             TrainingError: too few for a batch norm, which needs two.
         """
-        rows, weights = self.web.train, self._on_topic
+        rows = self.web.train
         if self.settings.selection == "dynamic":
             rows = rows[self.judge(epoch).mask.cpu()[rows]]
         elif self.settings.selection == "confident":
             confidence = self.web.teacher_logits.softmax(dim=1).amax(dim=1).cpu()[rows]
             count = max(2, round(self.settings.confident_share * len(rows)))
             rows = rows[confidence.topk(min(count, len(rows))).indices.sort().values]
-        elif self.settings.selection == "weighted":
-            confidence = self.judge(epoch).confidence
-            weights = confidence if weights is None else weights * confidence
         if len(rows) < 2:
             raise TrainingError(
                 f"distill: {len(rows) or 'no'} image{'' if len(rows) == 1 else 's'}"
@@ -121,9 +97,7 @@ class Chooser:
                 "raise distill.teacher_floor, so that the teacher has a say to the end, or lower"
                 " distill.cutoff",
             )
-        if weights is not None:
-            weights = weights / weights[rows.to(weights.device)].mean()
-        return Chosen(rows, weights)
+        return rows
 
     def agreement(self) -> float | None:
         """Share of held-out images for which student and teacher say the same; None without any."""
@@ -143,17 +117,8 @@ class Chooser:
                 self._predict(network, self._everything, self._crops(epoch))
                 for network in (self.objective.teacher, student)
             )
-        if self.settings.judge == "crops":
-            return self._teacher_logits, self._over_crops(student)
         # whole images: the teacher's logits were stored when they were embedded
-        return self._teacher_logits, self._predict(student, self._everything, self._whole)
-
-    def _over_crops(self, network: Callable[[Tensor], Tensor]) -> Tensor:
-        """Mean logits [N, C] over the same few crops of every image in every epoch."""
-        count = self.settings.judge_crops
-        views = [self._crops(JUDGED + crop) for crop in range(count)]
-        parts = [self._predict(network, self._everything, view) for view in views]
-        return torch.stack(parts).mean(dim=0)
+        return self.web.teacher_logits, self._predict(student, self._everything, self._whole)
 
     def _whole(self, pixels: Tensor, batch: int) -> Tensor:
         return self.views.whole(pixels)

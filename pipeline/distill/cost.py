@@ -35,7 +35,7 @@ def flops_per_image(objective: Objective, images: Tensor) -> float:
     generator = torch.Generator().manual_seed(0)
     counter = FlopCounterMode(display=False)
     with counter:
-        terms = probe(*probe.views(images, generator), weights=None)
+        terms = probe(*probe.views(images, generator))
         sum(terms.values(), torch.zeros((), device=images.device)).backward()
     return counter.get_total_flops() / len(images)
 

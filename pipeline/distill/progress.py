@@ -12,7 +12,7 @@ class Progress:
     Attributes:
         curves: figures of every finished epoch.
         kept: bool [epochs, N], which image was trained on in which epoch.
-        rows, weights: the images of the current epoch, see `Chosen`; None before they are chosen.
+        rows: the images of the current epoch; None before they are chosen.
         step: steps done in the current epoch.
         total: steps done in all epochs.
         terms: names of the loss terms.
@@ -23,7 +23,6 @@ class Progress:
         self.curves: list[dict[str, Any]] = []
         self.kept = torch.zeros(epochs, images, dtype=torch.bool)
         self.rows: Tensor | None = None
-        self.weights: Tensor | None = None
         self.step = 0
         self.total = 0
         self.terms: list[str] = []
@@ -48,7 +47,7 @@ class Progress:
             self.best = {name: tensor.clone() for name, tensor in keep_best.items()}
             self.best_epoch = row["epoch"]
         self.curves.append(row)
-        self.rows = self.weights = None
+        self.rows = None
         self.step = 0
 
     def state(self) -> dict[str, Any]:

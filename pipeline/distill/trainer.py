@@ -26,7 +26,6 @@ from pipeline.distill.progress import Progress
 from pipeline.distill.views import Views, draws
 from pipeline.distill.web import WebImages
 from pipeline.errors import TrainingError, UserError
-from pipeline.pixels import to_device
 
 MILESTONES = (150 / 240, 180 / 240, 210 / 240)
 WARM_UP = 0.2  # share of the steps in which a one-cycle learning rate rises
@@ -133,14 +132,14 @@ def distill(
             started = time.monotonic()
             if progress.rows is None:
                 with averaged():
-                    progress.rows, progress.weights = chooser.choose(epoch)
+                    progress.rows = chooser.choose(epoch)
                 progress.kept[epoch - 1, progress.rows] = True
             batches = _batches(progress.rows, epoch_steps, schedule, epoch, world)
             chosen = time.monotonic()
 
             objective.train()
             waiting = batches[progress.step :]
-            for rows, pixels in zip(waiting, web.pixels.batches(waiting), strict=True):
+            for pixels in web.pixels.batches(waiting):
                 done = (epoch - 1 + progress.step / len(batches)) / schedule.epochs
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(done, schedule)
@@ -148,10 +147,8 @@ def distill(
                 torch.manual_seed(draws(*place, world.rank).initial_seed())  # for dropout
                 generator = draws(*place)
                 shown = objective.views(views.cropped(pixels, generator), generator)
-                weights = progress.weights
-                weights = None if weights is None else world.share(weights[to_device(rows, device)])
                 with autocast(device, precision):
-                    terms = model(*map(world.share, shown), weights=weights)
+                    terms = model(*map(world.share, shown))
                 loss = sum(terms.values(), torch.zeros((), device=device))
                 optimizer.zero_grad()
                 loss.backward()

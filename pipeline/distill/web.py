@@ -19,7 +19,6 @@ class WebImages:
     Attributes:
         train: rows to train on, int64 on the CPU.
         held_out: rows that are never trained on, int64 on the CPU; they measure agreement.
-        folder: where the teacher's features are, if they are needed.
     """
 
     ids: list[str]
@@ -27,7 +26,6 @@ class WebImages:
     teacher_logits: Tensor
     train: Tensor
     held_out: Tensor
-    folder: Path | None = None
 
     def holding_out(self, share: float) -> "WebImages":
         """The same images with at least `share` of them held out; none of these is released."""
@@ -36,12 +34,6 @@ class WebImages:
         if not out.issubset(held.tolist()):
             raise ValueError(f"{share} holds out fewer images than now")
         return replace(self, train=train, held_out=held)
-
-    def features(self) -> Tensor:
-        """The teacher's pooled features [N, D] on the device of the logits."""
-        if self.folder is None:
-            raise ValueError("these images came without features")
-        return _tensor(self.folder / "features.npy").to(self.teacher_logits.device)
 
 
 def load_web_images(
@@ -60,7 +52,7 @@ def load_web_images(
     if not len(pixels) == len(logits) == len(ids):
         raise UserError(f"the files in {folder} differ in length", "run `dvc repro embed`")
     train, held = _split(ids, held_out)
-    return WebImages(ids, pixels, logits, train, held, folder)
+    return WebImages(ids, pixels, logits, train, held)
 
 
 def _split(ids: list[str], held_out: float) -> tuple[Tensor, Tensor]:

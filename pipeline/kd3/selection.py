@@ -21,9 +21,6 @@ def select(
     student_logits: Tensor,
     alpha: float,
     cutoff: float = 0.95,
-    *,
-    floor: float = 0.0,
-    confident_counts: bool = False,
 ) -> Selection:
     """Keeps x where max p > τ b_c / (2 − b_c), with p = softmax(α z_t + (1 − α) z_s).
 
@@ -34,9 +31,6 @@ def select(
         teacher_logits, student_logits: [N, C].
         alpha: weight of the teacher's logits, 0 to 1.
         cutoff: τ, the threshold of the most frequent class.
-        floor: least threshold of any class. The published rule has none, so it keeps every image
-            of a rare enough class.
-        confident_counts: n_c counts only images with max p > τ (FlexMatch, Zhang et al., 2021).
 
     Returns:
         Confidence and thresholds in the wider dtype of the logits and float32.
@@ -44,8 +38,7 @@ def select(
     logits = alpha * teacher_logits + (1 - alpha) * student_logits
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     confidence, labels = logits.softmax(dim=1).max(dim=1)
-    counted = labels[confidence > cutoff] if confident_counts else labels
-    counts = torch.bincount(counted, minlength=logits.shape[1])
+    counts = torch.bincount(labels, minlength=logits.shape[1])
     balance = counts.to(logits.dtype) / counts.max().clamp(min=1)
-    thresholds = (cutoff * balance / (2 - balance)).clamp(min=floor)
+    thresholds = cutoff * balance / (2 - balance)
     return Selection(confidence > thresholds[labels], labels, confidence, thresholds, counts)

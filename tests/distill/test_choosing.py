@@ -1,15 +1,12 @@
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pipeline.distill.choosing import Chooser, Choosing
 from pipeline.distill.loader import Resident
-from pipeline.distill.neighbourhood import on_topic_share
 from pipeline.distill.objectives import Objective
 from pipeline.distill.run import settings_of
 from pipeline.distill.views import Views, draws
@@ -57,10 +54,10 @@ def pixels() -> Tensor:
     return images
 
 
-def web(known: Tensor | None = None, folder: Path | None = None) -> WebImages:
+def web(known: Tensor | None = None) -> WebImages:
     ids = [f"{row:064x}" for row in range(COUNT)]
     known = logits(1) if known is None else known
-    return WebImages(ids, Resident(pixels(), CPU), known, TRAIN, HELD_OUT, folder)
+    return WebImages(ids, Resident(pixels(), CPU), known, TRAIN, HELD_OUT)
 
 
 def made(
@@ -143,37 +140,6 @@ def test_the_crop_that_is_judged_follows_the_seed():
     assert not torch.equal(*crops)
 
 
-def test_a_few_fixed_crops_are_the_same_in_every_epoch():
-    chooser = made(judge="crops", judge_crops=3, slope=0.7)
-    student, teacher = chooser.objective.student, chooser.objective.teacher
-    shown = seen(teacher)
-    assert len(shown) == 3 * COUNT
-    for epoch in (60, 61):
-        found = chooser.judge(epoch)
-        assert torch.equal(seen(student), shown)
-    assert not teacher.seen  # the teacher was asked once and for all
-    assert same(found, chooser.judge(61))
-    crops = shown.view(3, COUNT, 3, SIDE, SIDE)
-    assert not torch.equal(crops[0], crops[1])
-    assert not torch.equal(crops[1], crops[2])
-    again = made(judge="crops", judge_crops=3, slope=0.7)
-    assert torch.equal(seen(again.objective.teacher), shown)
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_crops_are_judged_by_the_mean_of_their_logits(count):
-    chooser = made(judge="crops", judge_crops=count, slope=0.7)
-    shown = seen(chooser.objective.teacher)
-    centres = shown[:, 1, SIDE // 2, SIDE // 2].view(count, COUNT)
-    assert centres.unique().numel() > 1
-    moved = 0.7 * centres.mean(dim=0)[:, None] * torch.arange(CLASSES)
-    expected = select(logits(3) + moved, logits(2) + moved, chooser.alpha(60), 0.95)
-    found = chooser.judge(60)
-    torch.testing.assert_close(found.confidence, expected.confidence)
-    assert torch.equal(found.labels, expected.labels)
-    assert torch.equal(found.mask, expected.mask)
-
-
 def test_judging_leaves_training_mode_and_leaves_no_gradient():
     chooser = made()
     chooser.objective.train()
@@ -203,10 +169,8 @@ def test_in_bfloat16_the_networks_run_under_autocast_and_judgement_is_float32(mo
     "changes",
     [
         {"cutoff": 0.6},
-        {"threshold_floor": 0.5},
-        {"confident_counts": True},
         {"teacher_floor": 0.7},
-        {"cutoff": 0.7, "threshold_floor": 0.3, "confident_counts": True, "teacher_floor": 0.4},
+        {"cutoff": 0.7, "teacher_floor": 0.4},
     ],
 )
 def test_the_settings_of_the_selection_reach_it(changes):
@@ -219,8 +183,6 @@ def test_the_settings_of_the_selection_reach_it(changes):
         logits(2),
         changes.get("teacher_floor", 0.0),
         changes.get("cutoff", 0.95),
-        floor=changes.get("threshold_floor", 0.0),
-        confident_counts=changes.get("confident_counts", False),
     )
     assert same(found, expected)
     assert same(published, select(known, logits(2), 0.0, 0.95))
@@ -261,10 +223,9 @@ def test_an_untrained_student_never_selects_alone(epochs, published_alpha):
 
 def test_dynamic_selection_keeps_the_selected_images_that_are_not_held_out():
     chooser = made()
-    rows, weights = chooser.choose(60)
+    rows = chooser.choose(60)
     mask = select(logits(1), logits(2), chooser.alpha(60), 0.95).mask
     assert rows.tolist() == [row for row in TRAIN.tolist() if mask[row]]
-    assert weights is None
     assert 2 < len(rows) < len(TRAIN)
     assert mask[HELD_OUT].any()
 
@@ -276,80 +237,30 @@ def test_a_class_that_no_image_is_predicted_as_does_no_harm():
     found = chooser.judge(60)
     assert found.counts[2] == 0
     assert found.thresholds[2] == 0
-    rows = chooser.choose(60).rows
+    rows = chooser.choose(60)
     assert rows.tolist() == [row for row in TRAIN.tolist() if found.mask[row]]
     assert len(rows) > 2
 
 
 def test_without_selection_all_images_to_train_on_are_given_and_none_is_judged():
     chooser = made(selection="none")
-    rows, weights = chooser.choose(1)
+    rows = chooser.choose(1)
     assert torch.equal(rows, TRAIN)
-    assert weights is None
     assert not chooser.objective.student.seen
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.5, 8), (0.3, 5), (1.0, 17), (0.01, 2)])
 def test_the_confident_images_are_those_of_which_the_teacher_is_most_sure(share, count):
     chooser = made(selection="confident", confident_share=share)
-    rows, weights = chooser.choose(1)
-    assert weights is None
+    rows = chooser.choose(1)
     assert len(rows) == count
     assert rows.tolist() == sorted(set(rows.tolist()))
     sure = logits(1).softmax(dim=1).amax(dim=1)
     left = [row for row in TRAIN.tolist() if row not in set(rows.tolist())]
     assert set(rows.tolist()) <= set(TRAIN.tolist())
     assert not left or sure[rows].min() >= sure[left].max()
-    assert torch.equal(rows, chooser.choose(200).rows)
+    assert torch.equal(rows, chooser.choose(200))
     assert not chooser.objective.student.seen
-
-
-def test_weighted_images_count_by_their_confidence():
-    chooser = made(selection="weighted")
-    rows, weights = chooser.choose(60)
-    assert torch.equal(rows, TRAIN)
-    confidence = select(logits(1), logits(2), chooser.alpha(60), 0.95).confidence
-    assert weights.shape == (COUNT,)
-    assert weights.dtype == torch.float32
-    assert weights[rows].mean().item() == pytest.approx(1)
-    torch.testing.assert_close(weights / weights[0], confidence / confidence[0])
-    assert weights.std() > 0.05
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """With the teacher's features of images of several classes."""
-    generator = torch.Generator().manual_seed(8)
-    labels = logits(1).argmax(dim=1)
-    features = torch.randn(COUNT, 6, generator=generator)
-    features[:, :CLASSES] += nn.functional.one_hot(labels, CLASSES)
-    np.save(tmp_path / "features.npy", features.numpy())
-    return tmp_path
-
-
-def on_topic(folder: Path) -> Tensor:
-    features = torch.from_numpy(np.load(folder / "features.npy"))
-    return on_topic_share(features, logits(1).argmax(dim=1))
-
-
-@pytest.mark.parametrize("selection", ["dynamic", "none", "confident"])
-def test_an_image_counts_by_its_neighbours(folder, selection):
-    plain = made(selection=selection)
-    chooser = made(web(folder=folder), selection=selection, neighbour_weighting=True)
-    rows, weights = chooser.choose(60)
-    assert torch.equal(rows, plain.choose(60).rows)
-    shares = on_topic(folder)
-    assert shares.unique().numel() > 2
-    torch.testing.assert_close(weights, shares / shares[rows].mean())
-    assert weights[rows].mean().item() == pytest.approx(1)
-
-
-def test_confidence_and_neighbours_weigh_together(folder):
-    chooser = made(web(folder=folder), selection="weighted", neighbour_weighting=True)
-    rows, weights = chooser.choose(60)
-    expected = on_topic(folder) * chooser.judge(60).confidence
-    torch.testing.assert_close(weights, expected / expected[rows].mean())
-    assert same(chooser.choose(60), (rows, weights))  # nothing piles up from epoch to epoch
 
 
 @pytest.mark.parametrize(("kept", "words"), [(0, "no images"), (1, "1 image")])
@@ -369,13 +280,13 @@ def test_two_images_are_enough():
     known = torch.zeros(COUNT, CLASSES)
     known[:, 0] = 2.0
     known[TRAIN[[3, 8]], 0] = 20.0
-    assert made(web(known), known).choose(7).rows.tolist() == TRAIN[[3, 8]].tolist()
+    assert made(web(known), known).choose(7).tolist() == TRAIN[[3, 8]].tolist()
 
 
 # agreement
 
 
-@pytest.mark.parametrize("judge", ["whole", "random", "crops"])
+@pytest.mark.parametrize("judge", ["whole", "random"])
 def test_agreement_is_the_share_of_held_out_images_of_equal_class(judge):
     student = logits(1)
     other = torch.cat([TRAIN, HELD_OUT[:2]])
@@ -397,6 +308,6 @@ def test_a_student_that_is_the_teacher_agrees():
 
 
 def test_the_parameters_are_those_of_the_section():
-    found = settings_of(section(judge="crops", judge_crops=7, confident_share=0.1)).choosing
+    found = settings_of(section(judge="random", cutoff=0.7, confident_share=0.1)).choosing
     assert isinstance(found, Choosing)
-    assert (found.judge, found.judge_crops, found.confident_share) == ("crops", 7, 0.1)
+    assert (found.judge, found.cutoff, found.confident_share) == ("random", 0.7, 0.1)

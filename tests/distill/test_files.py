@@ -53,19 +53,17 @@ def embedded(folder, names):
         values.astype(np.uint8)[:, None, None, None] * np.ones((4, 4, 3), np.uint8),
     )
     np.save(folder / "logits.npy", np.arange(2 * count, dtype=np.float32).reshape(count, 2))
-    np.save(folder / "features.npy", np.arange(3 * count, dtype=np.float32).reshape(count, 3))
     return folder
 
 
 @pytest.mark.parametrize("where", ["resident", "streamed"])
-def test_web_images_come_with_their_logits_and_features(tmp_path, where):
+def test_web_images_come_with_their_logits(tmp_path, where):
     found = load_web_images(embedded(tmp_path, range(50)), 0.2, CPU, where)
     assert found.ids == ids(range(50))
     (all_pixels,) = found.pixels.batches([torch.arange(50)])
     assert all_pixels[:, 0, 0, 0].tolist() == list(range(50))
     assert found.pixels.kind == where
     assert found.teacher_logits[:, 0].tolist() == list(range(0, 100, 2))
-    assert found.features()[:, 0].tolist() == list(range(0, 150, 3))
     assert all_pixels.dtype == torch.uint8
     assert found.teacher_logits.dtype == torch.float32
     assert sorted(found.train.tolist() + found.held_out.tolist()) == list(range(50))
@@ -95,7 +93,7 @@ def test_no_share_holds_out_nothing(tmp_path):
     assert len(load_web_images(embedded(tmp_path, range(50)), 0.0, CPU).held_out) == 0
 
 
-@pytest.mark.parametrize("name", ["images.parquet", "pixels.npy", "logits.npy", "features.npy"])
+@pytest.mark.parametrize("name", ["images.parquet", "pixels.npy", "logits.npy"])
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
 def test_a_missing_or_broken_file_is_named(tmp_path, name, damage):
     path = embedded(tmp_path, range(5)) / name
@@ -103,7 +101,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path, name, damage):
     if damage == "garbage":
         path.write_bytes(b"garbage")
     with pytest.raises(UserError, match=name):
-        load_web_images(tmp_path, 0.2, CPU).features()
+        load_web_images(tmp_path, 0.2, CPU)
 
 
 @pytest.mark.parametrize("name", ["logits.npy", "pixels.npy"])

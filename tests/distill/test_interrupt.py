@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.distill import checkpoint
 from tests.distill.world import CPU, PROCESSES, Run, objective, run, same, section, start, timeless
 
-OF = section(ema=0.3)
+OF = section(epochs=2, teacher_floor=0.5, mixing=False, ema=0.3)
 
 
 def distil(folder: Path, channel: Connection, stop: int) -> None:
@@ -70,7 +70,7 @@ def test_an_interrupted_process_finishes_its_step_and_saves_it(tmp_path, whole, 
 
 
 def test_a_process_interrupted_in_its_last_step_ends_as_usual(tmp_path, whole):
-    process, channel = waiting_in(9, tmp_path)
+    process, channel = waiting_in(6, tmp_path)
     interrupt(process)
     channel.send("go on")
     process.join(20)

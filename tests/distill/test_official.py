@@ -68,7 +68,7 @@ def both_steps(of: Objective, shown: tuple[Tensor, ...]) -> tuple[Modules, Losse
     for module in (of, *naive.trained()):
         module.train()
     theirs = published_step(naive, *shown)
-    terms = of(*shown, weights=None)
+    terms = of(*shown)
     assert set(terms) == {"feature", "contrast", "teacher_contrast"}
     total = sum(terms.values())
     total.backward()
@@ -116,7 +116,7 @@ def test_the_teachers_contrast_changes_no_gradient_of_the_student():
     without = objective(section(**settings)).train()
     for of in (with_term, without):
         shown = of.views(batch(torch.float32), torch.Generator().manual_seed(3))
-        sum(of(*shown, weights=None).values()).backward()
+        sum(of(*shown).values()).backward()
     named = dict(without.named_parameters())
     for name, parameter in with_term.named_parameters():
         if name.startswith("teacher_projection"):
@@ -131,7 +131,7 @@ def test_the_teachers_contrast_changes_no_gradient_of_the_student():
 
 FREE = {
     Schedule: {"epochs", "batch_size", "lr", "keep", "seed"},
-    Choosing: {"confident_share", "judge_crops"},  # of selections and judges that it has not
+    Choosing: {"confident_share"},  # of a selection that it has not
     Terms: {"kd_temperature"},  # of a term of weight 0
     Settings: {"objective", "student", "compile", "terms", "choosing", "schedule"},
 }
@@ -147,10 +147,7 @@ def contrary() -> Distill:
         "selection": "none",
         "cutoff": 0.5,
         "teacher_floor": 0.4,
-        "threshold_floor": 0.3,
-        "confident_counts": True,
         "judge": "whole",
-        "neighbour_weighting": True,
         "refill": True,
         "alignment": False,
         "weighting": False,
@@ -160,7 +157,6 @@ def contrary() -> Distill:
         "mixing": False,
         "mixing_alpha": 1.0,
         "mixed_statistics": False,
-        "contrast": "teacher",
         "contrast_weight": 1.0,
         "contrast_temperature": 1.0,
         "crop": "none",
@@ -185,9 +181,7 @@ def test_no_parameter_of_the_section_can_change_what_is_published():
     assert found.choosing.selection == "dynamic"
     assert found.choosing.judge == "random"
     assert found.choosing.cutoff == 0.95
-    assert found.choosing.teacher_floor == found.choosing.threshold_floor == 0
-    assert not found.choosing.confident_counts
-    assert not found.choosing.neighbour_weighting
+    assert found.choosing.teacher_floor == 0
     assert found.schedule == Schedule(
         epochs=240,
         batch_size=1024,
@@ -210,7 +204,6 @@ def test_no_parameter_of_the_section_can_change_what_is_published():
         mixing=True,
         mixing_alpha=0.1,
         mixed_statistics=True,
-        contrast="views",
         contrast_weight=0.001,
         contrast_temperature=0.3,
     )

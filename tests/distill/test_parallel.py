@@ -93,10 +93,10 @@ def test_two_processes_give_the_result_of_one(tmp_path, alone):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"refill": False, "selection": "none", "contrast": "teacher", "feature_loss": "relative"},
-        {"ema": 0.3, "keep": "agreement", "selection": "weighted", "judge": "crops"},
+        {"refill": False, "selection": "none", "feature_loss": "relative"},
+        {"ema": 0.3, "keep": "agreement", "judge": "random"},
     ],
-    ids=["not refilled", "averaged and weighted"],
+    ids=["not refilled", "averaged and judged by random crops"],
 )
 def test_two_processes_give_the_result_of_one_with(tmp_path, changes):
     changes = KD3 | changes
@@ -106,17 +106,18 @@ def test_two_processes_give_the_result_of_one_with(tmp_path, changes):
 
 
 def test_killed_processes_go_on_as_if_they_had_not_been(tmp_path):
-    changes = KD3 | {"epochs": 4}
+    changes = KD3 | {"epochs": 5, "mixing": False}
     processes, _ = start_together(2, distil, [tmp_path / "killed"], changes)
     while not checkpoint.saved(tmp_path / "killed"):
         assert all(process.is_alive() for process in processes)
         time.sleep(0.001)
     for process in processes:
-        process.kill()
+        process.kill()  # both before either's end is an error of the other
+    for process in processes:
         process.join()
         assert process.exitcode == -signal.SIGKILL
     resumed, _ = together(2, distil, [tmp_path / "killed"], changes)
-    assert 1 < resumed["reported"][0] <= resumed["reported"][-1] == 4
+    assert 1 < resumed["reported"][0] <= resumed["reported"][-1] == 5
     whole, _ = together(2, distil, [tmp_path / "whole"], changes)
     assert equal(resumed["weights"], whole["weights"])
     assert resumed["curves"] == whole["curves"]

@@ -54,12 +54,13 @@ def test_a_range_is_drawn_by_its_logarithm_and_whole_numbers_stay_whole():
 
 
 def test_values_are_of_the_parameters_type():
-    space = read_space(["flip=true,false", "ema=0,0.9", "judge_crops=2,4", "student=resnet8"], "kd")
+    texts = ["flip=true,false", "ema=0,0.9", "batch_size=8,16", "student=resnet8"]
+    space = read_space(texts, "kd")
     values = {name: distribution.choices for name, distribution in space.items()}
     assert values == {
         "flip": (True, False),
         "ema": (0.0, 0.9),
-        "judge_crops": (2, 4),
+        "batch_size": (8, 16),
         "student": ("resnet8",),
     }
     assert isinstance(values["ema"][0], float)

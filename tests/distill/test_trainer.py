@@ -190,7 +190,7 @@ def sure_of(count: int) -> WebImages:
     return replace(web(), teacher_logits=logits)
 
 
-SURE_ONLY = section(threshold_floor=0.9, epochs=1)
+SURE_ONLY = section(teacher_floor=1.0, epochs=1)
 
 
 def test_one_selected_image_is_an_error_of_the_user(tmp_path):
@@ -420,7 +420,7 @@ def without_cpp(monkeypatch) -> list[object]:
 def test_compiled_networks_train_alike_and_are_plain_again_without_the_cpp_back_end(
     tmp_path, without_cpp
 ):
-    of = section(selection="none", epochs=2)
+    of = section(selection="none", mixing=False, epochs=2)
     plain = run(tmp_path / "plain", of)
     assert without_cpp == []
     compiled = run(tmp_path / "compiled", of, compiled=True)
@@ -487,7 +487,7 @@ def test_the_best_epoch_is_the_first_of_equals(agreements, best):
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_the_weights_of_the_best_epoch_are_deployed(tmp_path, ema):
-    of = section(keep="agreement", epochs=6, seed=3, batch_size=8, ema=ema)
+    of = section(keep="agreement", epochs=6, seed=3, batch_size=8, ema=ema, mixing=False)
     images = web(held_out=40)
     done = run(tmp_path / "best", of, images=images)
     agreements = [row["agreement"] for row in done.trained.curves]

@@ -41,11 +41,10 @@ SIDE = 16
 IMAGES = 64
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 SECTION = Distill(epochs=3, batch_size=16, lr=0.1, flip=True)
-LONG = SECTION.model_copy(update={"epochs": 8})
 TIMES = ("seconds", "images_per_s", "tflops")
-# forked from a process that has imported everything: a start takes no seconds
+# forked from a process that has imported and made everything: a start takes no time
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.distill.world", "torch._dynamo", "pytest"])
+PROCESSES.set_forkserver_preload(["torch._dynamo", "pytest", "tests.distill.warm"])
 
 
 def section(**changes: Any) -> Distill:

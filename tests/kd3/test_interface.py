@@ -17,9 +17,6 @@ SIGNATURES = {
         ("student_logits", REQUIRED),
         ("alpha", REQUIRED),
         ("cutoff", 0.95),
-        "*",
-        ("floor", 0.0),
-        ("confident_counts", False),
     ),
     "disagreement_weights": (("student_logits", REQUIRED), ("teacher_logits", REQUIRED)),
     "weighted_feature_loss": (
@@ -64,7 +61,7 @@ def step(count: int) -> None:
 
 
 def selection(count: int) -> None:
-    kd3.select(torch.rand(count, 3), torch.rand(count, 3), 0.5, confident_counts=True)
+    kd3.select(torch.rand(count, 3), torch.rand(count, 3), 0.5)
 
 
 def operations(work, count: int) -> list[str]:

@@ -11,7 +11,7 @@ def logits(seed: int, rows: int = 60, classes: int = 5, spread: float = 3) -> to
     return spread * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
 
 
-def by_hand(teacher, student, alpha, cutoff, floor=0.0, confident_counts=False):
+def by_hand(teacher, student, alpha, cutoff):
     """The rule, image by image, in plain Python."""
     judged = []
     for of_teacher, of_student in zip(teacher.tolist(), student.tolist(), strict=True):
@@ -20,12 +20,12 @@ def by_hand(teacher, student, alpha, cutoff, floor=0.0, confident_counts=False):
         confidence = max(powers) / sum(powers)
         judged.append((powers.index(max(powers)), confidence))
     counts = [0] * teacher.shape[1]
-    for label, confidence in judged:
-        counts[label] += confidence > cutoff or not confident_counts
+    for label, _ in judged:
+        counts[label] += 1
     kept = []
     for label, confidence in judged:
         balance = counts[label] / max(counts)
-        kept.append(confidence > max(floor, cutoff * balance / (2 - balance)))
+        kept.append(confidence > cutoff * balance / (2 - balance))
     return kept, counts
 
 
@@ -40,15 +40,10 @@ def test_the_published_selection_is_reproduced(golden, which):
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("cutoff", [0.7, 0.95])
 @pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize("floor", [0.0, 0.6])
-@pytest.mark.parametrize("confident_counts", [False, True])
-def test_selection_agrees_with_a_loop_over_the_images(
-    alpha, cutoff, classes, floor, confident_counts
-):
+def test_selection_agrees_with_a_loop_over_the_images(alpha, cutoff, classes):
     teacher, student = logits(1, classes=classes), logits(2, classes=classes)
-    options = {"floor": floor, "confident_counts": confident_counts}
-    found = select(teacher, student, alpha, cutoff, **options)
-    kept, counts = by_hand(teacher, student, alpha, cutoff, **options)
+    found = select(teacher, student, alpha, cutoff)
+    kept, counts = by_hand(teacher, student, alpha, cutoff)
     assert found.mask.tolist() == kept
     assert found.counts.tolist() == counts
     assert 0 < sum(kept) < len(kept)
@@ -167,44 +162,3 @@ def test_stored_half_precision_logits_are_judged_in_float32(dtype):
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_the_floor_is_the_least_threshold_and_raises_no_other():
-    sure = torch.tensor([[1.2, 0.0]] * 9 + [[0.0, 1.2]])
-    free, floored = (select(sure, sure, 1.0, floor=floor) for floor in (0.0, 0.8))
-    assert free.mask.tolist() == [False] * 9 + [True]
-    assert not floored.mask.any()
-    torch.testing.assert_close(floored.thresholds, torch.tensor([0.95, 0.8]))
-    assert torch.equal(floored.counts, free.counts)
-
-
-def test_only_confident_images_count_towards_a_threshold_when_so_asked():
-    unsure, sure = [[0.1, 0.0]] * 8, [[0.0, 9.0]] * 2 + [[9.0, 0.0]]
-    both = torch.tensor(unsure + sure)
-    everyone = select(both, both, 1.0)
-    confident = select(both, both, 1.0, confident_counts=True)
-    assert everyone.counts.tolist() == [9, 2]
-    assert confident.counts.tolist() == [1, 2]
-    balance = 1 / 2
-    expected = torch.tensor([0.95 * balance / (2 - balance), 0.95])
-    torch.testing.assert_close(confident.thresholds, expected)
-    assert confident.mask.tolist() == [True] * 11
-    assert everyone.mask.tolist() == [False] * 8 + [True] * 3
-
-
-@pytest.mark.parametrize("floor", [0.0, 0.4, 0.6])
-def test_when_nobody_is_confident_the_floor_alone_decides(floor):
-    unsure = torch.tensor([[0.1, 0.0]] * 4 + [[0.0, 0.1]])
-    found = select(unsure, unsure, 1.0, floor=floor, confident_counts=True)
-    assert found.counts.tolist() == [0, 0]
-    torch.testing.assert_close(found.thresholds, torch.full((2,), floor))
-    assert found.mask.tolist() == [floor < 0.5] * 5
-
-
-@pytest.mark.parametrize("confident_counts", [False, True])
-def test_no_image_at_all_gives_an_empty_selection_with_options_too(confident_counts):
-    empty = torch.zeros(0, 3)
-    found = select(empty, empty, 0.5, floor=0.2, confident_counts=confident_counts)
-    assert found.mask.shape == found.labels.shape == found.confidence.shape == (0,)
-    assert found.counts.tolist() == [0, 0, 0]
-    assert found.thresholds.tolist() == pytest.approx([0.2] * 3)

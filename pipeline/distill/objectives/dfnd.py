@@ -6,12 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.distill.objectives.objective import (
-    Objective,
-    Terms,
-    softened_divergence,
-    weighted_mean,
-)
+from pipeline.distill.objectives.objective import Objective, Terms, softened_divergence
 from pipeline.models.network import Network
 
 KEPT_LABELS = 0.9  # share of the teacher's labels that the untrained matrix takes to be right
@@ -25,7 +20,7 @@ class DFND(Objective):
     and the row-stochastic Q [C, C] is learned with it.
     """
 
-    settings: ClassVar[dict[str, Any]] = {"selection": "confident", "neighbour_weighting": False}
+    settings: ClassVar[dict[str, Any]] = {"selection": "confident"}
 
     def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
         super().__init__(student, teacher, images, terms)
@@ -34,15 +29,13 @@ class DFND(Objective):
         noise.fill_diagonal_(KEPT_LABELS)
         self.noise_logits = nn.Parameter(noise.log())
 
-    def forward(self, images: Tensor, *others: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, *others: Tensor) -> dict[str, Tensor]:
         _, target = self.ask_teacher(images)
         logits = self.student(images).float()
         with torch.autocast(images.device.type, enabled=False):
             noisy = logits.softmax(dim=1) @ self.noise_logits.softmax(dim=1)
-            unlikely = functional.nll_loss(
-                noisy.clamp(min=1e-12).log(), target.argmax(dim=1), reduction="none"
-            )
+            unlikely = functional.nll_loss(noisy.clamp(min=1e-12).log(), target.argmax(dim=1))
         return {
-            "kl": softened_divergence(logits, target, self.terms.kd_temperature, weights),
-            "noisy_label": weighted_mean(unlikely, weights),
+            "kl": softened_divergence(logits, target, self.terms.kd_temperature),
+            "noisy_label": unlikely,
         }

@@ -38,8 +38,6 @@ class KD3(Objective):
                 self._teacher_side = teacher.features(images).shape[-1]
         if terms.mixing:
             self.projection = Projection(student.feature_channels)
-            if terms.contrast == "teacher":
-                self.teacher_projection = Projection(teacher.feature_channels)
 
     def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The images, and with `mixing` the same in each other's channel statistics."""
@@ -48,7 +46,7 @@ class KD3(Objective):
         mixed = mix_distribution(images, alpha=self.terms.mixing_alpha, generator=generator)
         return images, mixed
 
-    def forward(self, images: Tensor, *others: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, *others: Tensor) -> dict[str, Tensor]:
         terms = self.terms
         teacher_map, teacher_logits = self.ask_teacher(images)
         student_features = self.student.features(images)
@@ -57,29 +55,24 @@ class KD3(Objective):
             student_map, target_map = self.transfer(student_features, teacher_map)
             student_map, target_map = student_map.float(), target_map.float()
             student_logits = self.teacher.classify(pool(student_map)).float()
-            counted = torch.ones(len(images), device=images.device) if weights is None else weights
+            weights = torch.ones(len(images), device=images.device)
             if terms.weighting:
-                counted = counted * disagreement_weights(student_logits, teacher_logits)
-            feature = weighted_feature_loss(student_map, target_map, counted)
+                weights = disagreement_weights(student_logits, teacher_logits)
+            feature = weighted_feature_loss(student_map, target_map, weights)
             if terms.feature_loss == "relative":
                 feature = feature / self.world.mean(target_map.square().mean())
             losses["feature"] = terms.feature_weight * feature
         else:
             student_logits = self.student.classify(pool(student_features))
         if terms.logit_weight:
-            divergence = softened_divergence(
-                student_logits, teacher_logits, terms.kd_temperature, weights
-            )
+            divergence = softened_divergence(student_logits, teacher_logits, terms.kd_temperature)
             losses["logit"] = terms.logit_weight * divergence
         if terms.mixing:
             with self._statistics(terms.mixed_statistics):
                 mixed_features = pool(self.student.features(others[0]))
-            if terms.contrast == "views":
-                anchor = self._project(self.projection, pool(student_features))
-            else:
-                anchor = self._project(self.teacher_projection, pool(teacher_map))
-            mixed = self._project(self.projection, mixed_features)
-            losses["contrast"] = terms.contrast_weight * self._contrast(anchor, mixed)
+            views = pool(student_features), mixed_features
+            a, b = (self._project(self.projection, view) for view in views)
+            losses["contrast"] = terms.contrast_weight * self._contrast(a, b)
         return losses | self._other_terms(teacher_map, others)
 
     def predict(self, images: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ class Terms:
     mixing: bool
     mixing_alpha: float
     mixed_statistics: bool
-    contrast: Literal["views", "teacher"]
     contrast_weight: float
     contrast_temperature: float
 
@@ -61,12 +60,11 @@ class Objective(nn.Module):
         """
         return (images,)
 
-    def forward(self, images: Tensor, *others: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, *others: Tensor) -> dict[str, Tensor]:
         """The loss terms by name, each with its weight applied; they are summed.
 
         Args:
             images, others: `views`, or this process's share of them.
-            weights: of each image, [B], 1 on average; None counts all alike.
         """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
@@ -93,15 +91,10 @@ class Objective(nn.Module):
 
 
 def softened_divergence(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float, weights: Tensor | None
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float
 ) -> Tensor:
     """T² KL(teacher ‖ student) of logits [B, C] divided by T (Hinton et al., 2015)."""
     target = (teacher_logits.float() / temperature).log_softmax(dim=1)
     predicted = (student_logits.float() / temperature).log_softmax(dim=1)
-    divergence = functional.kl_div(predicted, target, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * weighted_mean(divergence, weights)
-
-
-def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean of [B] values, each counted `weights` times."""
-    return values.mean() if weights is None else (weights * values).mean()
+    divergence = functional.kl_div(predicted, target, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence

@@ -10,7 +10,6 @@ class SimKD(KD3):
 
     settings: ClassVar[dict[str, Any]] = {
         "selection": "none",
-        "neighbour_weighting": False,
         "alignment": True,
         "weighting": False,
         "feature_weight": 1.0,
