@@ -47,7 +47,6 @@ DEPARTURES: dict[str, dict[str, Any]] = {
     "judges a random crop (published)": {"judge": "random"},
     "crop resized 0.08 (published)": {"crop": "resized", "crop_scale": 0.08},
     "crop resized 0.5": {"crop": "resized", "crop_scale": 0.5},
-    "statistics of clean views": {"mixed_statistics": False},
     "logit term 0.1": {"logit_weight": 0.1},
     "contrast weight 0.1": {"contrast_weight": 0.1},
     "no disagreement weights": {"weighting": False},

@@ -152,9 +152,6 @@ class Distill(Section):
     kd_temperature: float = Field(4.0, gt=0, description="softening of logits in KL terms")
     mixing: bool = Field(True, description="contrast images with their MixDistribution views")
     mixing_alpha: float = Field(0.1, gt=0, description="mixing: λ ~ Beta(α, α)")
-    mixed_statistics: bool = Field(
-        True, description="mixing: mixed views count in batch norm's running statistics"
-    )
     contrast_weight: float = Field(0.001, ge=0, description="mixing: weight of the contrast term")
     contrast_temperature: float = Field(0.3, gt=0, description="mixing: temperature of NT-Xent")
     crop: Literal["pad", "resized", "none"] = Field(

@@ -178,8 +178,9 @@ def test_without_mixing_there_is_no_contrast_no_projection_and_no_second_view():
     (only,) = of.views(batch(), torch.Generator())
     assert torch.equal(only, batch())
     assert not hasattr(of, "projection")
-    whole = judged(mixed_statistics=False)
-    assert judged(mixing=False) == {"feature": whole["feature"]}
+    terms, all_terms = forward(of.train()), forward(new().train())
+    assert list(terms) == ["feature"]
+    assert torch.equal(terms["feature"], all_terms["feature"])
 
 
 def test_the_mixed_view_is_drawn_from_the_generator_alone():
@@ -297,30 +298,6 @@ def test_the_contrast_is_that_of_the_students_clean_and_mixed_views():
         rows = [of.projection(pool(of.student.features(view))) for view in (clean, mixed)]
         expected = 0.5 * nt_xent(*(view.double() for view in rows), 0.7)
         assert forward(of)["contrast"].item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def statistics(of: Objective) -> dict[str, Tensor]:
-    return {name: value for name, value in of.student.named_buffers() if "running" in name}
-
-
-def test_mixed_views_can_be_kept_out_of_the_running_statistics():
-    both, clean, alone = (
-        new(mixed_statistics=True).train(),
-        new(mixed_statistics=False).train(),
-        new(mixing=False).train(),
-    )
-    gradients = [trained(of, forward(of)) for of in (both, clean)]
-    forward(alone)
-    assert statistics(clean).keys() == statistics(alone).keys()
-    for name, value in statistics(clean).items():
-        assert torch.equal(value, statistics(alone)[name]), name
-        assert not torch.equal(value, statistics(both)[name]), name
-    for name, gradient in gradients[0].items():
-        assert torch.equal(gradient, gradients[1][name]), name
-    # the momentum is back: the next clean view counts again
-    before = copy.deepcopy(statistics(clean))
-    forward(clean)
-    assert not any(torch.equal(value, before[name]) for name, value in statistics(clean).items())
 
 
 def test_the_logit_term_is_the_divergence_of_the_classifiers_logits():

@@ -156,7 +156,6 @@ def contrary() -> Distill:
         "logit_weight": 1.0,
         "mixing": False,
         "mixing_alpha": 1.0,
-        "mixed_statistics": False,
         "contrast_weight": 1.0,
         "contrast_temperature": 1.0,
         "crop": "none",
@@ -203,7 +202,6 @@ def test_no_parameter_of_the_section_can_change_what_is_published():
         kd_temperature=4.0,
         mixing=True,
         mixing_alpha=0.1,
-        mixed_statistics=True,
         contrast_weight=0.001,
         contrast_temperature=0.3,
     )

@@ -1,12 +1,10 @@
 """KD3 (Tang et al., ICCV 2023): its loss, every component with its own switch."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipeline.distill.objectives.objective import Objective, Terms, softened_divergence
@@ -68,9 +66,7 @@ class KD3(Objective):
             divergence = softened_divergence(student_logits, teacher_logits, terms.kd_temperature)
             losses["logit"] = terms.logit_weight * divergence
         if terms.mixing:
-            with self._statistics(terms.mixed_statistics):
-                mixed_features = pool(self.student.features(others[0]))
-            views = pool(student_features), mixed_features
+            views = pool(student_features), pool(self.student.features(others[0]))
             a, b = (self._project(self.projection, view) for view in views)
             losses["contrast"] = terms.contrast_weight * self._contrast(a, b)
         return losses | self._other_terms(teacher_map, others)
@@ -112,17 +108,3 @@ class KD3(Objective):
             return nt_xent(
                 self.world.gather(a), self.world.gather(b), self.terms.contrast_temperature
             )
-
-    @contextmanager
-    def _statistics(self, updated: bool) -> Iterator[None]:
-        """Whether batch norm's running statistics take in what passes."""
-        norms = [m for m in self.student.modules() if isinstance(m, nn.BatchNorm2d)]
-        momenta = [norm.momentum for norm in norms]
-        if not updated:
-            for norm in norms:
-                norm.momentum = 0.0
-        try:
-            yield
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum

@@ -23,7 +23,6 @@ class Terms:
     kd_temperature: float
     mixing: bool
     mixing_alpha: float
-    mixed_statistics: bool
     contrast_weight: float
     contrast_temperature: float
 

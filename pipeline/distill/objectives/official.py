@@ -35,7 +35,6 @@ class Official(KD3):
         "logit_weight": 0.0,
         "mixing": True,
         "mixing_alpha": 0.1,
-        "mixed_statistics": True,
         "contrast_weight": 0.001,
         "contrast_temperature": 0.3,
         "crop": "resized",
