@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +12,8 @@ Advance = Callable[..., None]  # advance(n=1, note="")
 
 FIRST_LINE_AFTER = 2.0  # seconds without a terminal before a step says that it is running
 LINE_EVERY = 10.0  # seconds between lines without a terminal
+MOST_CLASSES = 20  # lines of classes at a time
+MOST_REASONS = 3
 
 
 def no_progress(n: int = 1, note: str = "") -> None:
@@ -48,6 +51,77 @@ class Console:
         else:
             yield _lines(title, total)
 
+    @contextmanager
+    def progress_by_class(
+        self, title: str, found: Mapping[str, int], wanted: int
+    ) -> Iterator["ClassProgress"]:
+        """As `progress`, with a line for each class: its candidates `found`, images `wanted`."""
+        if self.quiet:
+            yield ClassProgress(title, found, wanted, lambda *_: None)
+        elif sys.stderr.isatty():
+            with _bars(list(found), wanted) as bars:
+                yield ClassProgress(title, found, wanted, bars)
+        else:
+            yield ClassProgress(title, found, wanted)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned text: the first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])],
+        ).rstrip()
+        for row in rows
+    )
+
+
+class ClassProgress:
+    """One line a class: what was found, what is good, what failed and why."""
+
+    def __init__(self, title: str, found: Mapping[str, int], wanted: int, bars: Any = None) -> None:
+        self.title, self.wanted, self._bars = title, wanted, bars
+        self.names, self.found = list(found), list(found.values())
+        self.outcomes: list[Counter[str]] = [Counter() for _ in found]
+        self._started = time.monotonic()
+        self._next_line = self._started + FIRST_LINE_AFTER
+
+    def report(self, label: int, outcome: str) -> None:
+        """Counts one candidate of a class: `ok`, or one word for why it is no new image."""
+        self.outcomes[label][outcome] += 1
+        if self._bars is not None:
+            self._bars(label, self.outcomes[label]["ok"], self._note(label))
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_EVERY
+            for line in self.lines():
+                print(line, file=sys.stderr, flush=True)
+
+    def lines(self) -> list[str]:
+        """The classes that are under way, then all together."""
+        shown = [
+            f"  {name}: {self.outcomes[label]['ok']:,} of {self.wanted:,}, {self._note(label)}"
+            for label, name in enumerate(self.names)
+            if self.outcomes[label].total() > 0 and self.outcomes[label]["ok"] < self.wanted
+        ]
+        good = sum(counts["ok"] for counts in self.outcomes)
+        left = sum(self.wanted - counts["ok"] for counts in self.outcomes)
+        rate = good / max(time.monotonic() - self._started, 1e-9)
+        time_left = f", {_duration(left / rate)} left" if rate else ""
+        total = self.wanted * len(self.names)
+        head = f"{self.title}: {good:,} of {total:,}, {rate:.1f} images/s{time_left}"
+        return [head, *shown[:MOST_CLASSES]]
+
+    def _note(self, label: int) -> str:
+        counts = self.outcomes[label]
+        failed = [(kind, count) for kind, count in counts.most_common() if kind != "ok"]
+        reasons = ", ".join(f"{count:,} {kind}" for kind, count in failed[:MOST_REASONS])
+        rate = counts["ok"] / max(time.monotonic() - self._started, 1e-9)
+        return ", ".join(filter(None, [f"found {self.found[label]:,}", reasons, f"{rate:.1f}/s"]))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
 
 @contextmanager
 def _bar(title: str, total: int | None) -> Iterator[Advance]:
@@ -76,6 +150,41 @@ def _bar(title: str, total: int | None) -> Iterator[Advance]:
             bars.update(task, advance=n, **fields)
 
         yield advance
+
+
+@contextmanager
+def _bars(names: Sequence[str], wanted: int) -> Iterator[Callable[[int, int, str], None]]:
+    from rich.console import Console as RichConsole
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=RichConsole(stderr=True)) as bars:
+        tasks = [
+            bars.add_task(escape(name[:24]), total=wanted, note="", visible=row < MOST_CLASSES)
+            for row, name in enumerate(names)
+        ]
+
+        def update(label: int, good: int, note: str) -> None:
+            bars.update(tasks[label], completed=good, note=escape(note))
+            waiting = [one for one in bars.tasks if not one.visible and not one.finished]
+            if good >= wanted and waiting:
+                bars.update(tasks[label], visible=False)
+                bars.update(waiting[0].id, visible=True)
+
+        yield update
 
 
 def _lines(title: str, total: int | None) -> Advance:

@@ -1,12 +1,17 @@
 """Decoding images of unknown origin: by content, within limits, to plain RGB."""
 
+import contextlib
 import io
+import re
+import struct
 import warnings
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 UPRIGHT = {  # EXIF orientation -> what undoes it
@@ -19,6 +24,15 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
     8: Image.Transpose.ROTATE_90,
 }
 MAX_PIXELS = 50_000_000
+MAX_SCANS = 100  # of a JPEG; usual are 10, and 12 bytes more are one more pass over all pixels
+ORIENTATION, GPS, LATITUDE = 0x0112, 0x8825, 0x0002  # tags of Exif 2.32, 4.6.4 and 4.6.6
+COLOUR_SEGMENTS = {0xE0: b"JFIF", 0xE2: b"ICC_PROFILE", 0xEE: b"Adobe"}  # JPEG, marker: begin
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # none of entropy-coded data
+PICTURE_CHUNKS = {  # of PNG: what its pixels, colours and frames need
+    *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"),
+    *(b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"bKGD", b"pHYs"),
+}
+PICTURE_RIFF = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"}  # of WebP
 Fit = Literal["crop", "squash"]
 
 # Pillow's remarks on hostile images (size, damaged metadata) are of no use to a person; set once,
@@ -27,18 +41,21 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(Exception):
-    """Bytes that are no usable image. `outcome` is one word for counting, the text says more."""
+    """Bytes that are no usable image. `outcome` is one word for counting, the text says more.
 
-    def __init__(self, outcome: str, detail: str) -> None:
+    `width` and `height` are pixels as far as they are known, else 0.
+    """
+
+    def __init__(self, outcome: str, detail: str, width: int = 0, height: int = 0) -> None:
         super().__init__(detail)
-        self.outcome = outcome
+        self.outcome, self.width, self.height = outcome, width, height
 
 
 def open_image(data: bytes) -> Image.Image:
     """Reads the header only; the format is found from the content, never from a name.
 
     Raises:
-        ImageError: `not_an_image`, or `too_many_pixels` (over 50 million).
+        ImageError: `not_an_image`, `too_many_pixels` (over 50 million) or `too_many_scans`.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -47,7 +64,11 @@ def open_image(data: bytes) -> Image.Image:
     except Exception as error:  # any decoder may raise anything on hostile bytes
         raise ImageError("not_an_image", _reason(error)) from None
     if image.width * image.height > MAX_PIXELS:
-        raise ImageError("too_many_pixels", f"{image.width} x {image.height}")
+        detail = f"{image.width} x {image.height}"
+        raise ImageError("too_many_pixels", detail, image.width, image.height)
+    if image.format in ("JPEG", "MPO") and _has_many_scans(data):
+        detail = f"more than {MAX_SCANS} scans"
+        raise ImageError("too_many_scans", detail, image.width, image.height)
     return image
 
 
@@ -61,35 +82,46 @@ def decode(data: bytes) -> Image.Image:
     try:
         image.seek(0)
         image.load()
-        # ImageOps.exif_transpose refuses images that have a broken tag next to this one
-        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        orientation, _ = _exif(image)
         rgb = _rgb(image)
-        return rgb if turn is None else rgb.transpose(turn)
+        return rgb.transpose(UPRIGHT[orientation]) if orientation else rgb
     except Exception as error:  # any decoder may raise anything on hostile bytes
-        raise ImageError("truncated", _reason(error)) from None
+        raise ImageError("truncated", _reason(error), image.width, image.height) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """Size in pixels and format of an image that decodes."""
+    """Size in pixels and format of an image that decodes, and whether it says where it was taken.
+
+    The size is as stored: an EXIF orientation may turn it.
+    """
 
     width: int
     height: int
     format: str
+    has_gps: bool
 
 
 def inspect(data: bytes, min_side: int) -> ImageInfo:
-    """Decodes all of an image to see that it is whole.
+    """Decodes all of an image to see that it is whole: what passes here, `decode` can read.
 
     Raises:
         ImageError: as `decode`, or `too_small` when a side is under `min_side` pixels.
     """
     image = open_image(data)
-    if min(image.size) < min_side:
-        raise ImageError("too_small", f"{image.width} x {image.height}")
-    decode(data)
+    width, height = image.size
+    if min(width, height) < min_side:
+        raise ImageError("too_small", f"{width} x {height}", width, height)
+    try:
+        # a JPEG is read to its end at an eighth of its size too, with less arithmetic
+        image.draft(None, (max(1, width // 8), max(1, height // 8)))
+        image.load()
+        _, has_gps = _exif(image)
+        _rgb(image.resize((min(8, width), min(8, height)), Image.Resampling.NEAREST))
+    except Exception as error:  # any decoder may raise anything on hostile bytes
+        raise ImageError("truncated", _reason(error), width, height) from None
     # a JPEG with more pictures behind the first, as phones write, opens as "MPO"
-    return ImageInfo(image.width, image.height, str(image.format).replace("MPO", "JPEG"))
+    return ImageInfo(width, height, str(image.format).replace("MPO", "JPEG"), has_gps)
 
 
 def to_square(image: Image.Image, side: int, fit: Fit) -> np.ndarray:
@@ -112,6 +144,122 @@ def _rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image)
     return image.convert("RGB")
+
+
+def without_metadata(data: bytes) -> bytes:
+    """An image that `inspect` passed without EXIF, XMP, IPTC, comments, or bytes behind its end.
+
+    JPEG, PNG and WebP; other formats are returned as they are. Pixels, colour profile, frames and
+    the EXIF orientation stay.
+
+    Raises:
+        ImageError: as `open_image`, or `truncated` when it is too damaged to be taken apart.
+    """
+    image = open_image(data)
+    strip = {"JPEG": _strip_jpeg, "MPO": _strip_jpeg, "PNG": _strip_png, "WEBP": _strip_webp}
+    if image.format not in strip:
+        return data
+    try:
+        image.load()  # the EXIF data of a PNG may stand behind its pixels
+        orientation, _ = _exif(image)
+        bare = strip[image.format](data, orientation)
+        inspect(bare, 1)
+        return bare
+    except Exception as error:  # any decoder may raise anything on hostile bytes
+        raise ImageError("truncated", _reason(error), image.width, image.height) from None
+
+
+def _strip_jpeg(data: bytes, orientation: int) -> bytes:
+    parts, marker = [data[:2]], 0
+    for marker, start, end in _jpeg_segments(data):
+        if orientation and marker != 0xE0:  # JFIF comes first
+            exif = b"Exif\0\0" + _orientation_exif(orientation)
+            parts.append(struct.pack(">HH", 0xFFE1, len(exif) + 2) + exif)
+            orientation = 0
+        tells = 0xE0 <= marker <= 0xEF or marker == 0xFE  # APPn, COM
+        begin = COLOUR_SEGMENTS.get(marker)
+        if not tells or (begin and data.startswith(begin, start + 4, end)):
+            parts.append(data[start:end])
+    return b"".join(parts) + (b"" if marker == 0xD9 else b"\xff\xd9")
+
+
+def _strip_png(data: bytes, orientation: int) -> bytes:
+    parts, start, kind = [data[:8]], 8, b""
+    while kind != b"IEND" and start + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + length
+        if kind in PICTURE_CHUNKS:
+            parts.append(data[start:end])
+        if kind == b"IHDR" and orientation:
+            exif = b"eXIf" + _orientation_exif(orientation)
+            parts.append(struct.pack(">I", len(exif) - 4) + exif)
+            parts.append(struct.pack(">I", zlib.crc32(exif)))
+        start = end
+    return b"".join(parts)
+
+
+def _strip_webp(data: bytes, orientation: int) -> bytes:
+    parts, start = [], 12
+    riff_end = min(len(data), 8 + int(struct.unpack_from("<I", data, 4)[0]))
+    while start + 8 <= riff_end:
+        kind, length = struct.unpack_from("<4sI", data, start)
+        end = start + 8 + length + length % 2
+        if kind == b"VP8X":
+            # its flags say which chunks follow: 8 is EXIF, 4 is XMP
+            flags = (data[start + 8] & ~12) | (8 if orientation else 0)
+            parts.append(data[start : start + 8] + bytes([flags]) + data[start + 9 : end])
+        elif kind in PICTURE_RIFF:
+            parts.append(data[start:end])
+        start = end
+    if orientation:
+        exif = _orientation_exif(orientation)
+        parts.append(struct.pack("<4sI", b"EXIF", len(exif)) + exif)
+    body = b"WEBP" + b"".join(parts)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of the first picture's segments (ITU-T T.81, B.1.1), its end included.
+
+    Entropy-coded data belongs to the segment before it; what is between others is left out.
+    """
+    found = JPEG_MARKER.search(data, 2)
+    while found:
+        start, marker = found.start(), data[found.start() + 1]
+        end = start + 2
+        if marker == 0xD9:
+            yield marker, start, end
+            return
+        if marker not in (0x01, 0xD8):  # these have no length
+            end += int.from_bytes(data[end : end + 2], "big")
+        found = JPEG_MARKER.search(data, end)
+        if marker == 0xDA:
+            end = found.start() if found else len(data)
+        yield marker, start, end
+
+
+def _has_many_scans(data: bytes) -> bool:
+    if data.count(b"\xff\xda") <= MAX_SCANS:
+        return False
+    # metadata, and what follows the picture, may have these bytes by chance
+    return sum(marker == 0xDA for marker, _, _ in _jpeg_segments(data)) > MAX_SCANS
+
+
+def _exif(image: Image.Image) -> tuple[int, bool]:
+    """The orientation, or 0, and whether EXIF or XMP data has a place; broken data has neither."""
+    orientation, has_gps = 0, False
+    # damaged metadata makes Pillow raise anything, and costs no picture
+    with contextlib.suppress(Exception):
+        exif = image.getexif()
+        found = exif.get(ORIENTATION)
+        orientation = int(found) if found in UPRIGHT else 0
+        has_gps = LATITUDE in exif.get_ifd(GPS) or b"GPSLatitude" in image.info.get("xmp", b"")
+    return orientation, has_gps
+
+
+def _orientation_exif(orientation: int) -> bytes:
+    entry = struct.pack(">HHIHH", ORIENTATION, 3, 1, orientation, 0)
+    return b"MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
 
 
 def _reason(error: Exception) -> str:

@@ -27,44 +27,124 @@ class Crawl(Section):
         description="a named set (cifar10, cifar100, shapes10), a YAML file, names separated by "
         "commas, a list of names, or names with their search queries",
     )
-    engine: Literal["auto", "bing", "demo", "files"] = Field(
+    engine: Literal[
+        "auto",
+        "bing",
+        "flickr",
+        "commons",
+        "openverse",
+        "google",
+        "baidu",
+        "site",
+        "urls",
+        "files",
+        "demo",
+    ] = Field(
         "auto",
         description="where images come from; `auto` is the demo for sets that only the demo has, "
-        "else bing; `files` reads `source`",
+        "else bing; `site`, `urls` and `files` read `source`",
     )
     source: str = Field(
-        "", description="engine `files`: a folder, a .tar or .parquet file, or a folder of them"
+        "",
+        description="engine `files`: a folder, a .tar or .parquet file, or a folder of them; "
+        "`urls`: a .txt, .csv, .jsonl or .parquet file; `site`: the address of a page",
+    )
+    licence: Literal["any", "creative-commons", "commercial", "modify", "public-domain"] = Field(
+        "any",
+        description="only results that the engine calls so; `commercial`: also for commercial "
+        "use, `modify`: also to be changed",
     )
     per_class: int = Field(400, ge=1, description="distinct images wanted for each class")
     sample: int = Field(
         0, ge=0, description="engine `files`: images to take, drawn by `seed`; 0 takes all"
     )
+    depth: int = Field(2, ge=0, le=8, description="engine `site`: links to follow in a row")
     min_side: int = Field(16, ge=1, description="smaller images are refused (pixels)")
     max_bytes: int = Field(20 * 2**20, ge=1024, description="larger answers are refused (bytes)")
+    placeholder_urls: int = Field(
+        5,
+        ge=0,
+        description="an image found at so many addresses is no picture of its subject, "
+        "but says “no longer available”, and is put aside; 0 keeps them",
+    )
     connections_per_host: int = Field(2, ge=1, le=16, description="downloads at once from one host")
     host_gap: float = Field(
-        0.0, ge=0, description="pause between two requests to one host (seconds); be polite"
+        0.5,
+        ge=0,
+        description="pause between two requests to one host (seconds); the demo's hosts need none",
     )
     timeout: float = Field(30.0, gt=0, description="longest time for one image (seconds)")
+    robots: bool = Field(True, description="obey robots.txt")
+    opt_outs: bool = Field(
+        True, description="obey the headers X-Robots-Tag (noai and the like) and TDM-Reservation"
+    )
     contact: str = Field("", description="your address or page, sent in the user agent")
     seed: Seed = Field(0, description="seed of the demo's web and of `sample`")
 
 
 class Dedup(Section):
-    hash: Literal["phash", "dhash", "ahash", "whash"] = Field(
+    hash: Literal["phash", "dhash", "ahash", "whash", "crop_resistant"] = Field(
         "phash", description="perceptual hash, as defined by imagehash (64 bits)"
     )
-    radius: int = Field(4, ge=0, le=16, description="Hamming distance of near-duplicates (bits)")
+    exact_hash: bool = Field(
+        False, description="the library's own hashes, from images decoded in full size: slower"
+    )
+    radius: Annotated[int, Field(ge=0, le=16)] | Literal["auto"] = Field(
+        "auto",
+        description="Hamming distance up to which two pictures are compared (bits); `auto` "
+        "shrinks from 12 as the images grow in number",
+    )
+    similarity: float = Field(
+        0.85,
+        ge=0,
+        le=1,
+        description="pictures that are so alike are one (correlation of their gradients); 0 "
+        "believes the hashes alone",
+    )
+    leaks: bool = Field(
+        False, description="find the images of `evaluate.test_set` in the crawl and drop them"
+    )
+    leak_similarity: float = Field(
+        0.8, ge=0, le=1, description="`leaks`: an image so like a test image is that image"
+    )
+    workers: int = Field(0, ge=0, description="processes that hash; 0 is one for each core")
 
 
 class Teacher(Section):
-    source: Literal["train", "file"] = Field(
-        "train", description="`file` reads `path`; `train` trains on the labelled `data`"
+    source: Literal["train", "file", "torch.hub", "hub", "timm", "torchvision"] = Field(
+        "train",
+        description="`train` trains on the labelled `data`; `file` reads `path`; `torch.hub` and "
+        "`hub` (Hugging Face) read from `repository`; `timm` and `torchvision` have pretrained "
+        "`weights` of their `architecture`",
     )
     path: str = Field("", description="source `file`: weights (.safetensors or .pt)")
-    architecture: str = Field("resnet20", description="network of the teacher")
+    repository: str = Field(
+        "",
+        description="sources `torch.hub` and `hub`: owner/name:commit; `torch.hub` also: a folder",
+    )
+    weights: str = Field(
+        "",
+        description="`torch.hub`: the function that makes the network; `hub`: a file in the "
+        "repository (empty: model.safetensors or pytorch_model.bin); `timm`, `torchvision`: their "
+        "name, as a1_in1k or IMAGENET1K_V1",
+    )
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{8,64})?$")] = Field(
+        "",
+        description="SHA-256 of the file, or 8 digits of it or more; empty: not checked, only "
+        "told (`torch.hub`: of the state dict as safetensors)",
+    )
+    trust: bool = Field(
+        False, description="source `torch.hub`: run the code of `repository` on this machine"
+    )
+    architecture: str = Field(
+        "resnet20",
+        description="network of the teacher, as resnet56, chenyaofo/vgg16_bn, torchvision/resnet18 "
+        "or timm/resnet18",
+    )
     class_names: list[str] = Field(
-        [], description="source `file`: names of its outputs, in order; empty: class 0, class 1, …"
+        [],
+        description="names of the outputs, in order; empty: those that `weights` or `data` have, "
+        "else class 0, class 1, …",
     )
     data: str = Field(
         "demo", description="source `train`: `demo`, a .parquet file or a folder of class folders"
@@ -78,7 +158,14 @@ class Teacher(Section):
     epochs: int = Field(8, ge=1, description="source `train`: passes over the data")
     batch_size: int = Field(128, ge=2, description="source `train`: images a step")
     lr: float = Field(0.2, gt=0, description="source `train`: peak learning rate")
+    weight_decay: float = Field(5e-4, ge=0, description="source `train`: weight decay of SGD")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="source `train`: share of a label spread over all classes"
+    )
     flip: bool = Field(False, description="source `train`: mirrored images mean the same class")
+    cutout: int = Field(
+        0, ge=0, le=512, description="source `train`: side of the square blanked in each image"
+    )
     seed: Seed = Field(0, description="seed of training and of the demo's drawings")
     device: Device = Field("auto", description="where to train")
     precision: Precision = Field(
@@ -87,11 +174,27 @@ class Teacher(Section):
 
 
 class Embed(Section):
-    batch_size: int = Field(256, ge=1, description="images a teacher pass")
+    batch_size: int = Field(
+        256, ge=1, description="images a teacher pass; a CPU takes them in smaller parts"
+    )
     fit: Literal["crop", "squash"] = Field(
         "crop", description="`crop` the centre square of an image, or `squash` it to a square"
     )
     device: Device = Field("auto", description="where the teacher runs")
+    precision: Precision = Field(
+        "auto", description="of products; `auto` is bfloat16 where the hardware has it"
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        description="threads at work on a CPU, or processes that decode for a GPU; 0 is one for "
+        "each core",
+    )
+    index: Literal["auto", "flat", "ivf", "hnsw", "ivfpq"] = Field(
+        "auto",
+        description="of FAISS: `flat` is exact, `ivf` and `hnsw` are fast with many images, "
+        "`ivfpq` is small and often wrong; `auto`: by the number of images and features",
+    )
 
 
 class Distill(Section):
@@ -237,7 +340,10 @@ def conflicts(params: Params) -> list[tuple[str, str]]:
         )
     if isinstance(crawl.classes, (list, dict)):
         most = len(crawl.classes) * crawl.per_class
-        if crawl.engine != "files" and most * (1 - distill.held_out) < distill.batch_size:
+        if (
+            crawl.engine not in ("files", "urls", "site")
+            and most * (1 - distill.held_out) < distill.batch_size
+        ):
             found.append(
                 ("distill.batch_size", f"larger than the {most} images that crawl can bring")
             )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pipeline.errors import UserError
 
 SHARD_ROWS = 2000
 SHARD_BYTES = 256 * 2**20
+ROW_GROUP = 100  # rows that are read at once
 IMAGE_COLUMNS = {
     "id": pa.string(),
     "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
@@ -44,10 +46,9 @@ def replacing(target: Path) -> Iterator[Path]:
     A reader never sees half an output; after a failure the old one is untouched.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    _clear(target)
     temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
     aside = target.with_name(f".{target.name}.old{os.getpid()}")
-    remove(temporary)
-    remove(aside)
     try:
         yield temporary
         if os.path.lexists(target) and (temporary.is_dir() or target.is_dir()):
@@ -60,6 +61,24 @@ def replacing(target: Path) -> Iterator[Path]:
     finally:
         remove(temporary)
         remove(aside)
+
+
+def _clear(target: Path) -> None:
+    """Removes what processes left beside `target` that were killed, or this one's before."""
+    for path in target.parent.glob(f".{target.name}.*"):
+        owner = re.fullmatch(r"\.(?:tmp|old)(\d+)", path.name.removeprefix(f".{target.name}"))
+        if owner and (int(owner[1]) == os.getpid() or not _alive(int(owner[1]))):
+            remove(path)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def remove(path: Path) -> None:
@@ -101,7 +120,11 @@ def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Seque
         table = pa.Table.from_pylist(rows, schema=schema)
         # encoded images do not compress any further
         pq.write_table(
-            table, shard_path(folder, shard), compression="none", row_group_size=100, version="2.6"
+            table,
+            shard_path(folder, shard),
+            compression="none",
+            row_group_size=ROW_GROUP,
+            version="2.6",
         )
         shard, rows, size = shard + 1, [], 0
 
@@ -164,7 +187,7 @@ def read_shard(path: Path) -> Iterator[StoredImage]:
             found = file.schema_arrow.field(index).type if index >= 0 else None
             if found != wanted:
                 raise UserError(f"{path}: column '{name}': expected {wanted}, found {found}")
-        for batch in file.iter_batches(batch_size=100, columns=list(IMAGE_COLUMNS)):
+        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=list(IMAGE_COLUMNS)):
             for row in batch.to_pylist():
                 data = row.pop("image")["bytes"]
                 yield StoredImage(data=data, **row)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from pipeline.errors import PipelineError
-from stages import crawl, dedup, distill, embed, evaluate, report, teacher, tools, tune
+from stages import crawl, dedup, distill, doctor, embed, evaluate, report, teacher, tools, tune
 
 
 def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,6 +48,7 @@ for command in (
     tools.neighbours,
     tools.preset,
     tools.serve_demo,
+    doctor.doctor,
 ):
     app.command()(with_exit_codes(command))
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 CRAWL = Path("data/crawl")
 MANIFEST = CRAWL / "manifest.parquet"
 DEDUP = Path("data/dedup/images.parquet")
+LEAKS = DEDUP.parent / "leaks.parquet"
 EMBED = Path("data/embed")
 TEACHER = Path("models/teacher")
 STUDENT = Path("models/student")

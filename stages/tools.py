@@ -51,16 +51,44 @@ def preset(
 def neighbours(
     image: Annotated[str, typer.Argument(help="An image file, or the id of an embedded image.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many.")] = 12,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a contact sheet, one HTML file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show the crawled images nearest to an image, in the teacher's eyes."""
     from pipeline.console import Console
     from pipeline.paramfile import read_params
-    from stages.nearest import nearest
+    from pipeline.store import write_text
+    from stages.nearest import nearest, sheet
 
-    rows = nearest(image, k, read_params(paths.PARAMS).embed.fit)
-    lines = [f"{row['cosine']:.3f}  {row['id'][:16]}  {row['url']}" for row in rows]
-    Console(as_json=as_json).result("\n".join(lines), {"neighbours": rows})
+    found = nearest(image, k, read_params(paths.PARAMS).embed.fit)
+    console = Console(as_json=as_json)
+    if html:
+        try:
+            write_text(html, sheet(found))
+        except OSError as error:
+            raise UserError(f"{html} cannot be written: {error.strerror or error}") from None
+        console.note(f"contact sheet: {html}")
+    lines = [
+        "  ".join(
+            [
+                f"{row['cosine']:.3f}",
+                row["id"][:16],
+                f"{row['class']}, seen as {row['predicted']}",
+                row["licence"] or "licence not stated",
+                row["url"],
+            ]
+        )
+        for row in found.rows
+    ]
+    values = {"image": found.image, "predicted": found.predicted, "neighbours": found.rows}
+    console.result("\n".join(map(_printable, lines)), values)
+
+
+def _printable(text: str) -> str:
+    """Text from the web as a terminal may show it."""
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 def serve_demo(

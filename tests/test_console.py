@@ -88,11 +88,51 @@ def test_an_error_in_a_step_comes_through():
         raise ValueError("bug")
 
 
+def test_progress_by_class_says_what_failed_and_how_long_it_takes(capsys, clock):
+    with Console().progress_by_class("crawl", {"cat": 30, "dog": 20, "emu": 9}, 10) as progress:
+        for _ in range(4):
+            clock.now += 1
+            progress.report(0, "ok")
+        clock.now += 8
+        for outcome in ("timeout", "timeout", "http_error", "ok"):
+            progress.report(1, outcome)
+    assert capsys.readouterr().err.splitlines() == [
+        "crawl: 2 of 30, 1.0 images/s, 28 s left",
+        "  cat: 2 of 10, found 30, 1.0/s",
+        "crawl: 4 of 30, 0.3 images/s, 78 s left",
+        "  cat: 4 of 10, found 30, 0.3/s",
+        "  dog: 0 of 10, found 20, 1 timeout, 0.0/s",
+    ]
+
+
+def test_a_class_that_is_complete_or_has_not_begun_takes_no_line(capsys, clock):
+    with Console().progress_by_class("crawl", {"cat": 3, "dog": 3, "emu": 3}, 1) as progress:
+        progress.report(0, "ok")
+        clock.now += 5
+        progress.report(1, "timeout")
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "crawl",
+        "  dog",
+    ]
+
+
+def test_without_classes_all_images_are_one_line(capsys, clock):
+    with Console().progress_by_class("crawl", {"images": 9}, 9) as progress:
+        clock.now += 5
+        progress.report(-1, "ok")
+    assert "images: 1 of 9" in capsys.readouterr().err
+
+
 PROGRAM = """
 from pipeline.console import Console
 with Console().progress("crawl [red]x[/nope]", 3) as advance:
     advance(2, "[bold]hostile[/] note")
     advance(1)
+names = {f"[i]{n}[/x]": 7 for n in range(25)}
+with Console().progress_by_class("crawl", names, 2) as progress:
+    for label in range(25):
+        for outcome in ("ok", "[b]odd[/]", "ok"):
+            progress.report(label, outcome)
 Console().result("done", {})
 """
 
@@ -122,3 +162,6 @@ def test_on_a_terminal_there_is_a_bar_and_text_is_no_markup():
     assert b"crawl [red]x[/nope]" in shown
     assert b"[bold]hostile[/] note" in shown
     assert b"3/3" in shown
+    assert b"[i]24[/x]" in shown
+    assert b"found 7, 1 [b]odd[/]" in shown
+    assert b"2/2" in shown

@@ -1,12 +1,26 @@
 import io
+import os
 import random
+import resource
+import struct
+import subprocess
+import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.images import FORMATS, ImageError, decode, inspect, open_image, to_square
+from pipeline.images import (
+    FORMATS,
+    ImageError,
+    decode,
+    inspect,
+    open_image,
+    to_square,
+    without_metadata,
+)
 from tests.crawl.hosts import png_claiming
 
 
@@ -60,10 +74,55 @@ def test_other_kinds_of_file_are_refused(kind):
     assert outcome(REFUSED[kind]) == "not_an_image"
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_truncated_image_is_refused(kind):
-    data = encoded(noise(90, 90), kind)
-    assert outcome(data[: len(data) * 2 // 3]) in ("truncated", "not_an_image")
+def in_every_mode(width, height):
+    """Image data of every format, in the modes that it has, by name."""
+    image, grey = noise(width, height), noise(width, height).convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    modes = {
+        "PNG": ["1", "L", "LA", "P", "RGB", "RGBA"],
+        "JPEG": ["L", "RGB", "CMYK", "YCbCr"],
+        "WEBP": ["RGB", "RGBA"],
+        "GIF": ["L", "P", "RGBA"],
+        "BMP": ["1", "L", "P", "RGB", "RGBA"],
+    }
+    found = {
+        f"{kind} {mode}": encoded(image.convert(mode), kind)
+        for kind in FORMATS
+        for mode in modes[kind]
+    }
+    found["PNG 16 bits"] = encoded(deep, "PNG")
+    found["PNG with a transparent colour"] = encoded(image, "PNG", transparency=(1, 2, 3))
+    found["progressive JPEG"] = encoded(image, "JPEG", progressive=True)
+    found["progressive CMYK"] = encoded(image.convert("CMYK"), "JPEG", progressive=True)
+    found["lossless WEBP"] = encoded(image.convert("RGBA"), "WEBP", lossless=True)
+    frames = {"save_all": True, "append_images": [noise(width, height, 1)]}
+    found |= {f"animated {kind}": encoded(image, kind, **frames) for kind in ("GIF", "PNG", "WEBP")}
+    return found
+
+
+IN_EVERY_MODE = in_every_mode(120, 90)
+
+
+@pytest.mark.parametrize("name", IN_EVERY_MODE)
+def test_every_mode_passes_whole_and_not_truncated(name):
+    data = IN_EVERY_MODE[name]
+    info = inspect(data, 1)
+    assert (info.width, info.height, info.has_gps) == (120, 90, False)
+    assert decode(data).size == (120, 90)
+    # of an animation the first frame has to be there: that is all that is used
+    end = len(data) // 3 if name.startswith("animated") and "WEBP" not in name else len(data)
+    for share in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999):
+        # what ends a PNG, a GIF or a padded BMP row holds no pixel
+        cut = min(int(end * share), end - 30)
+        assert outcome(data[:cut]) in ("truncated", "not_an_image")
+
+
+def test_a_photograph_cut_at_its_end_is_refused():
+    image = noise(60, 50).resize((600, 500), Image.Resampling.BICUBIC)
+    for kind in FORMATS:
+        data = encoded(image, kind)
+        for share in (0.5, 0.75, 0.9, 0.99, 0.995, 0.999):
+            assert outcome(data[: int(len(data) * share)]) in ("truncated", "not_an_image")
 
 
 def test_a_truncated_jpeg_with_a_whole_header_is_called_truncated():
@@ -79,6 +138,29 @@ def test_the_smallest_side_counts():
     assert outcome(encoded(noise(1, 1), "GIF"), 2) == "too_small"
 
 
+def test_an_error_knows_the_size_once_the_header_is_read():
+    whole = encoded(noise(40, 30), "JPEG")
+    for data, least, size in [
+        (whole, 31, (40, 30)),
+        (whole[: len(whole) // 2], 1, (40, 30)),
+        (png_claiming(7072, 7072), 1, (7072, 7072)),
+        (b"nothing", 1, (0, 0)),
+    ]:
+        with pytest.raises(ImageError) as caught:
+            inspect(data, least)
+        assert (caught.value.width, caught.value.height) == size
+
+
+def place(latitude=True):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    gps = {0: b"\x02\x03\0\0"}
+    if latitude:
+        gps |= {1: "N", 2: (52.0, 31.0, 12.0), 3: "E", 4: (13.0, 24.0, 18.0)}
+    exif.get_ifd(0x8825).update(gps)
+    return exif.tobytes()
+
+
 def bmp_claiming(width, height):
     data = bytearray(encoded(noise(), "BMP"))
     data[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
@@ -91,16 +173,31 @@ def gif_claiming(width, height):
     return bytes(data)
 
 
+def webp_claiming(width, height):
+    data = bytearray(encoded(noise(), "WEBP", exif=place()))
+    data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
+def jpeg_claiming(width, height):
+    data = bytearray(encoded(noise(), "JPEG", progressive=True))
+    frame = data.index(b"\xff\xc2")
+    data[frame + 5 : frame + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     "data",
     [
+        webp_claiming(16_383, 16_383),
+        jpeg_claiming(65_500, 65_500),
         png_claiming(30_000, 30_000),
         png_claiming(7072, 7072),
         png_claiming(2**31 - 1, 2**31 - 1),
         bmp_claiming(30_000, 30_000),
         gif_claiming(65_535, 65_535),
     ],
-    ids=["png", "png just over", "png huge", "bmp", "gif"],
+    ids=["webp", "jpeg", "png", "png just over", "png huge", "bmp", "gif"],
 )
 def test_a_bomb_is_refused_by_its_header(data):
     start = time.perf_counter()
@@ -236,23 +333,206 @@ def test_a_jpeg_with_more_pictures_behind_it_is_a_jpeg():
     assert decode(data).size == (40, 30)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_garbage_gives_an_image_error_or_an_image(kind):
-    data = encoded(noise(), kind)
-    rng = random.Random(kind)
-    good = 0
-    for _ in range(2000):
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
+    data = encoded(Image.new("L", (2048, 2048), 128), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    hostile = data[:-2] + scan * 20_000 + data[-2:]
+    assert len(hostile) < 400_000
+    start = time.perf_counter()
+    assert outcome(hostile) == "too_many_scans"
+    with pytest.raises(ImageError):
+        decode(hostile)
+    assert time.perf_counter() - start < 0.5
+    assert inspect(data[:-2] + scan * 50 + data[-2:], 1).width == 2048
+
+
+def test_bytes_that_look_like_scans_are_no_scans():
+    data = encoded(noise(), "JPEG", comment=b"\xff\xda" * 500)
+    assert inspect(data + b"\xff\xda" * 500, 1).format == "JPEG"
+
+
+def test_a_frame_larger_than_its_gif_is_refused_by_its_header():
+    data = bytearray(encoded(noise(), "GIF"))
+    frame = data.index(b",", 13 + 3 * 256)
+    data[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    assert outcome(bytes(data)) == "too_many_pixels"
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a exif:GPSLatitude="52,31N"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_place_is_found_in_exif_and_xmp(kind):
+    assert inspect(encoded(noise(), kind, exif=place()), 1).has_gps
+    assert not inspect(encoded(noise(), kind, exif=place(latitude=False)), 1).has_gps
+    assert not inspect(encoded(noise(), kind), 1).has_gps
+    if kind == "PNG":
+        text = b"XML:com.adobe.xmp\0\0\0\0\0" + XMP
+        data = encoded(noise(), "PNG")
+        data = data[:33] + png_chunk(b"iTXt", text) + data[33:]
+    else:
+        data = encoded(noise(), kind, xmp=XMP)
+    assert inspect(data, 1).has_gps
+
+
+def png_chunk(kind, data):
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def test_broken_exif_costs_neither_the_picture_nor_its_size():
+    data = encoded(noise(), "JPEG", exif=place())
+    start, length = data.index(b"Exif") + 6, len(place()) - 6
+    rng = random.Random(1)
+    for _ in range(1000):
         broken = bytearray(data)
-        for _ in range(rng.randint(1, 8)):
-            broken[rng.randrange(len(broken))] = rng.randrange(256)
-        if rng.random() < 0.3:
-            broken = broken[: rng.randrange(len(broken))]
+        for _ in range(rng.randint(1, 6)):
+            broken[start + rng.randrange(length)] = rng.randrange(256)
+        assert inspect(bytes(broken), 1).width == 40
+
+
+def with_everything(kind, image, orientation=6):
+    """A picture with every kind of metadata, each of which says SECRET."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = orientation, "SECRET"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0)})
+    options = {"exif": exif.tobytes(), "icc_profile": b"a colour profile"}
+    if kind == "PNG":
+        data = encoded(image, kind, **options)
+        extra = png_chunk(b"tEXt", b"Comment\0SECRET") + png_chunk(b"tIME", b"SECRET!")
+        extra += png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"SECRET"))
+        extra += png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0SECRET" + XMP)
+        extra += png_chunk(b"prVt", b"SECRET")
+        return data[:33] + extra + data[33:] + b"SECRET"
+    if kind == "WEBP":
+        data = encoded(image, kind, xmp=b"SECRET" + XMP, **options)
+        body = data[8:] + b"XTRA" + struct.pack("<I", 6) + b"SECRET"
+        return b"RIFF" + struct.pack("<I", len(body)) + body + b"SECRET"
+    data = encoded(image, kind, xmp=b"SECRET" + XMP, comment=b"SECRET", **options)
+    iptc = b"Photoshop 3.0\0SECRET"
+    segment = struct.pack(">HH", 0xFFED, len(iptc) + 2) + iptc
+    return data[:2] + segment + data[2:] + b"SECRET" + encoded(noise(), "JPEG")
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 9])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_nothing_but_the_picture_is_left(kind, orientation):
+    data = with_everything(kind, noise(), orientation)
+    assert inspect(data, 1).has_gps and b"SECRET" in data
+    bare = without_metadata(data)
+    assert b"SECRET" not in bare and b"GPS" not in bare and len(bare) < len(data)
+    assert not inspect(bare, 1).has_gps
+    assert np.array_equal(np.asarray(decode(bare)), np.asarray(decode(data)))
+    assert decode(bare).size == ((30, 40) if orientation == 6 else (40, 30))
+    assert open_image(bare).info["icc_profile"] == b"a colour profile"
+    assert without_metadata(bare) == bare
+
+
+@pytest.mark.parametrize("name", IN_EVERY_MODE)
+def test_pixels_stay_to_the_bit(name):
+    data = IN_EVERY_MODE[name]
+    bare = without_metadata(data)
+    before, after = open_image(data), open_image(bare)
+    assert (before.mode, getattr(before, "n_frames", 1)) == (
+        after.mode,
+        getattr(after, "n_frames", 1),
+    )
+    for frame in range(getattr(before, "n_frames", 1)):
+        before.seek(frame)
+        after.seek(frame)
+        assert before.tobytes() == after.tobytes()
+    assert np.array_equal(np.asarray(decode(bare)), np.asarray(decode(data)))
+
+
+def test_a_jpeg_with_more_pictures_behind_it_keeps_the_first():
+    data = encoded(noise(), "MPO", save_all=True, append_images=[noise(seed=1)], exif=place())
+    bare = without_metadata(data)
+    assert open_image(bare).format == "JPEG" and not inspect(bare, 1).has_gps
+    assert np.array_equal(np.asarray(decode(bare)), np.asarray(decode(data)))
+
+
+def mutated(data, rng):
+    """`data` with bits flipped, parts cut out, doubled or exchanged, or numbers made extreme."""
+    data = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 8))):
+        place = (
+            rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(min(60, len(data)))
+        )
+        match rng.randrange(7):
+            case 0:
+                data[place] ^= 1 << rng.randrange(8)
+            case 1:
+                data[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
+            case 2:  # a length or a dimension
+                number = rng.choice((0, 1, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1, 2000))
+                data[place : place + 4] = struct.pack(rng.choice("<>") + "I", number)
+            case 3:
+                data[place : place + 2] = struct.pack(
+                    rng.choice("<>") + "H", rng.choice((0, 2000, 65535))
+                )
+            case 4 if len(data) > 20:
+                del data[place : place + rng.randrange(1, 20)]
+            case 5:
+                data[place:place] = data[place : place + rng.randrange(1, 40)]
+            case 6 if rng.random() < 0.3 and len(data) > 20:
+                del data[max(10, place) :]
+    return bytes(data)
+
+
+def fuzz(count, seed):
+    """Meant for a process of its own: prints what came of `count` mutated images."""
+    seeds = [with_everything(kind, noise(24, 18)) for kind in ("JPEG", "PNG", "WEBP")]
+    seeds += in_every_mode(24, 18).values()
+    rng, passed, taken_apart, slowest = random.Random(seed), 0, 0, 0.0
+    start = memory()
+    for number in range(count):
+        data = mutated(seeds[number % len(seeds)], rng)
+        began = time.process_time()
         try:
-            assert decode(bytes(broken)).mode == "RGB"
-            good += 1
+            info = inspect(data, 1)
         except ImageError as error:
-            assert error.outcome in ("not_an_image", "truncated", "too_many_pixels")
-    assert good < 2000
+            assert error.outcome in OUTCOMES and str(error)
+            continue
+        finally:
+            slowest = max(slowest, time.process_time() - began)
+        passed += 1
+        if info.width * info.height > 1_000_000:
+            continue
+        shown = decode(data)  # what passes can be read
+        assert {*shown.size} == {info.width, info.height}
+        if number % 4 or info.width * info.height > 10_000:
+            continue
+        try:
+            bare = without_metadata(data)
+        except ImageError:
+            continue
+        taken_apart += 1
+        assert not inspect(bare, 1).has_gps or info.format not in ("JPEG", "PNG", "WEBP")
+        assert np.array_equal(np.asarray(decode(bare)), np.asarray(shown))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(passed, taken_apart, f"{slowest:.3f}", f"{memory() - start:.0f}", f"{peak:.0f}")
+
+
+def memory():
+    """What this process holds now (MiB)."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's accounts")
+def test_ten_thousand_damaged_images_do_no_harm():
+    code = "from tests.test_images import fuzz; fuzz(10_000, 0)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    passed, taken_apart, slowest, growth, peak = map(float, run.stdout.split())
+    assert 1000 < passed < 9000 and taken_apart > 500
+    # seconds, and MiB, of which a WebP of 50 megapixels takes most
+    assert slowest < 3 and growth < 100 and peak < 1000
+
+
+OUTCOMES = {"not_an_image", "truncated", "too_many_pixels", "too_many_scans", "too_small"}
 
 
 @pytest.mark.parametrize("size", [(100, 40), (40, 100), (7, 7), (1, 300)])

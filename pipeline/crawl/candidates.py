@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One search result. All text comes from the web and is hostile."""
 
@@ -19,10 +19,14 @@ class Candidate:
     url: str
     page_url: str = ""
     title: str = ""
+    thumbnail: str = ""  # its URL
     licence: str = ""
+    licence_url: str = ""
+    creator: str = ""
+    licence_filter: str = ""  # what the engine was asked for; "" is everything
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """What one URL gave. `outcome` is `ok`, or one word for why there is no image."""
 
@@ -32,11 +36,16 @@ class Fetched:
     status: int | None = None
     final_url: str = ""
     id: str | None = None  # SHA-256 of the bytes, in hex
-    width: int = 0
+    width: int = 0  # pixels; also of an image that is too small
     height: int = 0
     format: str = ""
+    size: int = 0  # bytes; of an answer that is too large: how large at least
+    has_gps: bool = False  # the EXIF data says where it was taken
 
 
+STORED = "stored"
+DUPLICATE = "duplicate"
+PLACEHOLDER = "placeholder"
 NOT_NEEDED = "not_needed"  # the class had its images before this candidate's turn
 MANIFEST_COLUMNS = {
     "label": pa.int64(),
@@ -47,39 +56,54 @@ MANIFEST_COLUMNS = {
     "url": pa.string(),
     "page_url": pa.string(),
     "title": pa.string(),
+    "thumbnail": pa.string(),
     "licence": pa.string(),
+    "licence_url": pa.string(),
+    "creator": pa.string(),
+    "licence_filter": pa.string(),
     "final_url": pa.string(),
     "status": pa.int32(),
     "outcome": pa.string(),
     "detail": pa.string(),
     "id": pa.string(),
+    "format": pa.string(),
+    "size": pa.int64(),
+    "has_gps": pa.bool_(),
 }
 
 
-def manifest(candidates: Sequence[Candidate], fetched: Mapping[Candidate, Fetched]) -> pa.Table:
+def placeholders(found: Mapping[Candidate, Fetched], urls: int) -> frozenset[str]:
+    """Ids of images that `urls` or more addresses gave: sites answer so for what is gone."""
+    addresses: dict[str, set[str]] = {}
+    for image in found.values():
+        if image.id is not None:
+            addresses.setdefault(image.id, set()).add(image.url)
+    return frozenset(id for id, of_image in addresses.items() if urls and len(of_image) >= urls)
+
+
+def manifest(
+    candidates: Sequence[Candidate],
+    found: Mapping[Candidate, Fetched],
+    refused: frozenset[str] = frozenset(),
+) -> pa.Table:
     """One row a candidate, in order, so that every candidate is accounted for.
 
     Outcomes are `stored` (the first candidate with these bytes), `duplicate` (the same bytes
-    again), `not_needed`, or why there is no image.
+    again), `placeholder` (its id is in `refused`), `not_needed`, or why there is no image.
     """
     stored: set[str] = set()
     rows = []
     for candidate in candidates:
-        found = fetched.get(candidate, Fetched(candidate.url, NOT_NEEDED))
-        outcome = found.outcome
-        if found.id is not None:
-            outcome = "duplicate" if found.id in stored else "stored"
-            stored.add(found.id)
-        row = asdict(candidate)
-        row["class"] = row.pop("class_name")
-        row |= {
-            "final_url": found.final_url,
-            "status": found.status,
-            "outcome": outcome,
-            "detail": found.detail,
-            "id": found.id,
-        }
-        rows.append({name: _storable(value) for name, value in row.items()})
+        image = found.get(candidate, Fetched(candidate.url, NOT_NEEDED))
+        outcome = image.outcome
+        if image.id in refused:
+            outcome = PLACEHOLDER
+        elif image.id is not None:
+            outcome = DUPLICATE if image.id in stored else STORED
+            stored.add(image.id)
+        row = asdict(candidate) | asdict(image)
+        row |= {"class": candidate.class_name, "outcome": outcome}
+        rows.append({name: _storable(row[name]) for name in MANIFEST_COLUMNS})
     return pa.Table.from_pylist(rows, schema=pa.schema(MANIFEST_COLUMNS.items()))
 
 

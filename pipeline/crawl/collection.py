@@ -39,6 +39,8 @@ def collect(
                 width=info.width,
                 height=info.height,
                 format=info.format,
+                size=len(data),
+                has_gps=info.has_gps,
             )
         advance(1)
     return list(found), found

@@ -5,350 +5,316 @@ That depends on the answers alone and not on their timing, so the same web gives
 """
 
 import asyncio
-import contextlib
 import os
-import random
-import time
-import urllib.robotparser
-from collections.abc import AsyncIterator, Iterable
+import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
-from urllib.parse import urljoin
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from ssl import SSLContext
+from typing import Any
 
 import aiohttp
 from yarl import URL
 
-from pipeline.console import Advance
 from pipeline.crawl.candidates import Candidate, Fetched
-from pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url, opted_out
-from pipeline.crawl.journal import Journal
-from pipeline.images import ImageError, ImageInfo, inspect
+from pipeline.crawl.exchange import SLOW_DOWN, Client, Failure, Limits
+from pipeline.crawl.guard import Forbidden, HostTable, check_url
+from pipeline.crawl.journal import Incoming, Journal
+from pipeline.crawl.needed import Needed, Report
+from pipeline.crawl.outage import Outage
+from pipeline.crawl.robots import Rules, rules_of
+from pipeline.crawl.scheduler import DOWN_AFTER, Host, Job, Scheduler
+from pipeline.images import ImageError, inspect, open_image
 
-CONNECTIONS = 64
-CLASS_AT_ONCE = 64  # candidates of one class under way, waiting for their hosts included
-DECODERS = min(8, os.cpu_count() or 1)  # threads; a picture takes up to 1 GB while it is decoded
+__all__ = ["Limits", "Report", "fetch"]
+
+WORKERS = 64  # requests at once
+DECODERS = min(8, os.cpu_count() or 1)  # threads
+LARGE = 8_000_000  # pixels; of such images one is decoded at a time, in up to 250 MB
 MAX_REDIRECTS = 5
-TRIES = 3
-CONNECT_TIMEOUT = 5.0  # seconds
-RETRY_AFTER_MOST = 10.0  # seconds; a host that asks for more is left alone in this crawl
-PAUSE = 0.1  # seconds before the next try at least
-ROBOTS_BYTES = 512 * 1024
-REDIRECTS = {301, 302, 303, 307, 308}
-BUSY = {408, 429, 500, 502, 503, 504}
-TRY_AGAIN = {"timeout", "connection", "busy", "too_large", "too_small", "robots_unreachable"}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much one image and one host may be asked for."""
-
-    per_class: int
-    min_side: int  # pixels
-    max_bytes: int
-    connections_per_host: int
-    host_gap: float  # seconds
-    timeout: float  # seconds
-
-
-class Failure(Exception):
-    """One URL gave no image: the outcome, and what happened."""
-
-    def __init__(self, outcome: str, detail: str = "", status: int | None = None) -> None:
-        super().__init__(detail)
-        self.outcome, self.detail, self.status = outcome, detail, status
-
-
-@dataclass
-class Host:
-    """One host's share of attention."""
-
-    slots: asyncio.Semaphore
-    robots: asyncio.Lock = field(default_factory=asyncio.Lock)
-    rules: urllib.robotparser.RobotFileParser | None = None
-    failure: tuple[str, str, int | None] | None = None  # of robots.txt, as Failure takes it
-    next_start: float = 0.0
+LONGEST_WAIT = 30.0  # seconds; a host that asks for more is left alone in this crawl
+BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
 
 
 def fetch(
-    candidates: Iterable[Candidate],
+    candidates: Sequence[Candidate],
     limits: Limits,
     journal: Journal,
     user_agent: str,
-    advance: Advance,
+    report: Report,
     hosts: HostTable | None = None,
+    *,
+    refused: frozenset[str] = frozenset(),
+    retry: frozenset[str] = frozenset(),
+    tls: SSLContext | None = None,
 ) -> dict[Candidate, Fetched]:
     """What each needed candidate gave; the images are in the journal's folder.
 
-    `advance` is called for each distinct image. `hosts` maps names to addresses that are
-    otherwise forbidden; it is for the demo and for tests, and no parameter reaches it.
+    Args:
+        report: called with the class and `ok` for a new image of the class, `duplicate`,
+            `placeholder`, or why there is none, once for each needed candidate.
+        hosts: names, and the addresses, otherwise forbidden, that they lead to; for the demo and
+            for tests, and no parameter reaches it.
+        refused: ids of images that do not count for a class, such as placeholders.
+        retry: failures on record that are to be tried again: outcomes, statuses such as `404`,
+            or classes of them such as `5xx`.
+
+    Raises:
+        WorldError: the network seems to be down, or the disk will not have an image.
     """
-    # threads of their own: names that do not resolve hold the common ones for long
-    with ThreadPoolExecutor(DECODERS, "decode") as decoders:
-        return asyncio.run(
-            _fetch_all(candidates, limits, journal, user_agent, advance, hosts or {}, decoders)
-        )
+    decoders = ThreadPoolExecutor(DECODERS, "decode")
 
+    async def run() -> dict[Candidate, Fetched]:
+        fetcher = Fetcher(candidates, limits, journal, report, refused, retry, decoders)
+        client = Client(limits, user_agent, hosts or {}, tls, fetcher.heard)
+        async with client.session:
+            return await fetcher.run(client)
 
-async def _fetch_all(
-    candidates: Iterable[Candidate],
-    limits: Limits,
-    journal: Journal,
-    user_agent: str,
-    advance: Advance,
-    hosts: HostTable,
-    decoders: ThreadPoolExecutor,
-) -> dict[Candidate, Fetched]:
-    connector = aiohttp.TCPConnector(limit=0, resolver=GuardedResolver(hosts), ttl_dns_cache=300)
-    session = aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": user_agent, "Accept": "image/*", "Accept-Encoding": "identity"},
-        auto_decompress=False,
-        trust_env=False,  # a proxy would resolve names behind the guard's back
-        timeout=aiohttp.ClientTimeout(total=limits.timeout, sock_connect=CONNECT_TIMEOUT),
-    )
-    async with session:
-        fetcher = Fetcher(session, limits, journal, user_agent, decoders)
-        by_class: dict[int, list[Candidate]] = {}
-        for candidate in candidates:
-            by_class.setdefault(candidate.label, []).append(candidate)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for of_class in by_class.values():
-                    group.create_task(_fetch_class(fetcher, of_class, limits.per_class, advance))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-    return fetcher.found
-
-
-async def _fetch_class(
-    fetcher: "Fetcher", candidates: list[Candidate], wanted: int, advance: Advance
-) -> None:
-    distinct: set[str] = set()
-    running: set[asyncio.Task[Fetched]] = set()
-    done: set[asyncio.Task[Fetched]] = set()
-    waiting = iter(candidates)
-    more = True
     try:
-        while more or running:
-            while more and len(running) < min(wanted - len(distinct), CLASS_AT_ONCE):
-                candidate = next(waiting, None)
-                more = candidate is not None
-                if candidate is not None:
-                    running.add(asyncio.create_task(fetcher.get(candidate)))
-            if not running:
-                break
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for record in (task.result() for task in done):
-                if record.id is not None and record.id not in distinct:
-                    distinct.add(record.id)
-                    advance(1)
+        return asyncio.run(run())
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, *done, return_exceptions=True)  # the first one was raised
+        decoders.shutdown(cancel_futures=True)
+
+
+@dataclass(slots=True, eq=False)
+class Origin:
+    """A scheme, host and port: what its robots.txt says, once that has been read."""
+
+    rules: Rules | None = None
+    failure: Fetched | None = None
+    waiting: list[Job] = field(default_factory=list)  # until then
 
 
 class Fetcher:
-    """Fetches single URLs: politely, within limits, each one once."""
+    """One crawl. A job goes from the scheduler to a worker, and back or to its end."""
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        candidates: Sequence[Candidate],
         limits: Limits,
         journal: Journal,
-        user_agent: str,
+        report: Report,
+        refused: frozenset[str],
+        retry: frozenset[str],
         decoders: ThreadPoolExecutor,
     ) -> None:
-        self.session, self.limits, self.journal = session, limits, journal
-        self.user_agent, self.decoders = user_agent, decoders
-        self.found: dict[Candidate, Fetched] = {}
-        self._connections = asyncio.Semaphore(CONNECTIONS)
-        self._hosts: dict[str, Host] = {}
-        self._under_way: dict[str, asyncio.Task[Fetched]] = {}
+        self.candidates, self.limits, self.journal = candidates, limits, journal
+        self.decoders = decoders
+        self.scheduler = Scheduler(limits.connections_per_host, limits.host_gap, self._admit)
+        self.needed = Needed(limits, journal, report, refused, retry, self._begin)
+        self.outage = Outage(journal, candidates)
+        self._origins: dict[str, Origin] = {}
+        self._large = asyncio.Lock()
+        self._checking = False
 
-    async def get(self, candidate: Candidate) -> Fetched:
-        """What the candidate's URL gave, from the journal where it is known."""
-        url = candidate.url
-        if url not in self._under_way:
-            self._under_way[url] = asyncio.create_task(self._get(url))
-        record = self.found[candidate] = await self._under_way[url]
-        return record
-
-    async def _get(self, url: str) -> Fetched:
-        record = self._known(url)
-        if record is None:
+    async def run(self, client: Client) -> dict[Candidate, Fetched]:
+        """Fetches what is needed. Of errors in several workers the first one is raised."""
+        self.client = client
+        self.needed.start(self.candidates)
+        if not self.needed.complete:
             try:
-                record = await self._fetch(url)
-            except Failure as failure:
-                record = Fetched(url, failure.outcome, failure.detail[:200], failure.status)
-            self.journal.add(record)
-        return record
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(WORKERS):
+                        group.create_task(self._work())
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            if self.outage.suspected:
+                await self._check_network()
+        self.outage.finish()
+        return self.needed.found
 
-    def _known(self, url: str) -> Fetched | None:
-        record = self.journal.records.get(url)
-        if record is None or record.outcome in TRY_AGAIN:
-            return None
-        if record.id is not None:
-            if not self.journal.path(record.id).exists():
-                return None
-            if min(record.width, record.height) < self.limits.min_side:
-                return replace(record, outcome="too_small", id=None)
-        return record
+    def heard(self, job: Job, answer: aiohttp.ClientResponse) -> None:
+        """A host answered."""
+        job.host.silent = 0
+        if answer.status == 429 or answer.status >= 500:
+            job.host.good = 0
+        else:
+            job.host.speed_up()
+        self.outage.heard(answer.url)
 
-    async def _fetch(self, url: str) -> Fetched:
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                data, info, status, final_url = await self._follow(url)
-                break
-            except Failure:
-                raise
-            except TimeoutError:
-                # a host that was silent once is rarely worth a third wait
-                if tries == 2:
-                    raise Failure("timeout", f"{self.limits.timeout} s") from None
-                pause = 0.0
-            except Busy as busy:
-                if tries == TRIES or busy.seconds > RETRY_AFTER_MOST:
-                    raise Failure("busy", "", busy.status) from None
-                pause = busy.seconds
-            except Exception as error:  # a hostile answer may break the client anywhere
-                if tries == TRIES:
-                    raise Failure("connection", f"{type(error).__name__}: {error}") from None
-                pause = random.uniform(0.1, 0.5) * tries
-            await asyncio.sleep(pause)
+    async def _work(self) -> None:
+        while (job := await self.scheduler.next()) is not None:
+            with self.journal.incoming() as incoming:
+                try:
+                    self._go_on(job, await self._ask(job, incoming))
+                except Failure as failure:
+                    self._fail(job, failure)
+            if self.outage.suspected and not self._checking:
+                await self._check_network()
+
+    async def _ask(self, job: Job, incoming: Incoming) -> str | Rules | Fetched:
+        try:
+            found = await self.client.exchange(job, incoming)
+        finally:
+            self.scheduler.done(job.host)
+        # the host may be asked the next while this is decoded
+        return await self._examined(found, incoming) if isinstance(found, Fetched) else found
+
+    async def _examined(self, found: Fetched, incoming: Incoming) -> Fetched:
         loop = asyncio.get_running_loop()
-        name = await loop.run_in_executor(self.decoders, self.journal.keep, data)
-        return Fetched(url, "ok", "", status, final_url, name, info.width, info.height, info.format)
-
-    async def _follow(self, url: str) -> tuple[bytes, ImageInfo, int, str]:
-        address = url
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                target = check_url(address)
-                async with self._turn(target):
-                    async with self._open(target) as answer:
-                        if location := _redirect(answer):
-                            address = urljoin(address, location)
-                            continue
-                        data, status = await self._body(answer), answer.status
-                    # still in turn: no more bodies are held in memory than there are connections
-                    return data, await self._inspect(data, status), status, address
-            except Forbidden as error:
-                raise Failure("forbidden_address", str(error)) from None
-            except (ValueError, aiohttp.InvalidURL) as error:
-                raise Failure("malformed_address", str(error)) from None
-        raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
-
-    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
-        if answer.status in BUSY:
-            raise Busy(answer.status, _retry_after(answer))
-        if answer.status != 200:
-            raise Failure("http_error", answer.reason or "", answer.status)
-        if opt_out := opted_out(answer.headers):
-            raise Failure("opted_out", opt_out, answer.status)
-        most = self.limits.max_bytes
-        announced = answer.content_length or 0
-        data = b"" if announced > most else await _read(answer, most)
-        if max(announced, len(data)) > most:
-            raise Failure("too_large", f"more than {most} bytes", answer.status)
-        return data
-
-    async def _inspect(self, data: bytes, status: int) -> ImageInfo:
+        check = partial(loop.run_in_executor, self.decoders, _check, incoming, self.limits.min_side)
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self.decoders, inspect, data, self.limits.min_side)
+            checked = await check(LARGE)
+            if checked is None:
+                async with self._large:
+                    checked = await check(None)
         except ImageError as error:
-            raise Failure(error.outcome, str(error), status) from None
+            sides = {"width": error.width, "height": error.height}
+            raise Failure(
+                error.outcome, str(error), status=found.status, size=found.size, **sides
+            ) from None
+        return replace(found, **checked)
 
-    def _open(self, url: URL) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self.session.get(url, allow_redirects=False)
+    # what becomes of a job
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, url: URL) -> AsyncIterator[None]:
-        """Waits for this host's turn, and for its robots.txt to say yes."""
-        origin = str(url.origin())
-        if origin not in self._hosts:
-            self._hosts[origin] = Host(asyncio.Semaphore(self.limits.connections_per_host))
-        host = self._hosts[origin]
-        async with host.slots:
-            async with host.robots:
-                if host.rules is None and host.failure is None:
-                    await self._read_robots(origin, host)
-                    host.next_start = time.monotonic() + self.limits.host_gap
-            if host.failure is not None:
-                raise Failure(*host.failure)
-            if host.rules is None or not host.rules.can_fetch(self.user_agent, str(url)):
-                raise Failure("robots", f"{origin}/robots.txt disallows it")
-            start = max(time.monotonic(), host.next_start)
-            host.next_start = start + self.limits.host_gap
-            await asyncio.sleep(start - time.monotonic())
-            async with self._connections:
-                yield
-
-    async def _read_robots(self, origin: str, host: Host) -> None:
-        """Reads the host's rules (RFC 9309): no file allows all, a host that is ill nothing.
-
-        A host that does not answer here is asked no further in this crawl.
-        """
-        address = f"{origin}/robots.txt"
-        rules = urllib.robotparser.RobotFileParser()
+    def _begin(self, url: str) -> Fetched | None:
+        """Queues a URL, or says why it is not asked for."""
         try:
-            for _ in range(MAX_REDIRECTS + 1):
-                target = check_url(address)
-                async with self._connections, self._open(target) as answer:
-                    if location := _redirect(answer):
-                        address = urljoin(address, location)
-                        continue
-                    if answer.status >= 500:
-                        host.failure = ("robots_unreachable", address, answer.status)
-                        return
-                    text = await _read(answer, ROBOTS_BYTES) if answer.status == 200 else b""
-                    lines = text[:ROBOTS_BYTES].decode("utf-8-sig", "replace").splitlines()
-                    # for robotparser a blank line ends a group, for RFC 9309 it means nothing
-                    rules.parse([line for line in lines if line.strip()])
-                    host.rules = rules
-                    return
-            host.failure = ("robots_unreachable", f"{address}: too many redirects", None)
+            host = self._host_of(url)
+            refusal = self._refusal(host)
+        except Failure as failure:
+            refusal = failure
+        if refusal is None:
+            self.scheduler.add(Job(url, url, host))
+            return None
+        record = _record(url, refusal)
+        self.outage.note(record)
+        return record
+
+    def _go_on(self, job: Job, found: str | Rules | Fetched) -> None:
+        if isinstance(found, Fetched):
+            self._settle(found)
+        elif isinstance(found, Rules):
+            self._release(job.robots, found)
+        elif job.redirects == MAX_REDIRECTS:
+            raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
+        else:
+            job.host, job.address = self._host_of(found), found
+            job.redirects += 1
+            self._put(job)
+
+    def _fail(self, job: Job, failure: Failure) -> None:
+        """Puts the job back for another try, or ends it; the host's pace may change for all."""
+        host, slowed = job.host, failure.more.get("status") in SLOW_DOWN
+        job.failures += 1
+        if failure.outcome in ("connection", "timeout"):
+            host.silent += 1
+        if slowed:
+            now = asyncio.get_running_loop().time()
+            host.slow_down(now, job.started, failure.retry_after)
+        refused = self._refusal(host) is not None
+        if job.failures < failure.tries and not refused:
+            self.scheduler.add(job, first=True, after=_pause(job))
+        else:
+            self._end(job, _record(job.url, failure))
+        if refused:
+            for waiting in self.scheduler.drain(host):
+                self._put(waiting)
+
+    def _put(self, job: Job) -> None:
+        """Queues a job that is under way before new ones, if its host may be asked."""
+        refusal = self._refusal(job.host)
+        if refusal is None:
+            self.scheduler.add(job, first=True)
+        else:
+            self._end(job, _record(job.url, refusal))
+
+    def _end(self, job: Job, record: Fetched) -> None:
+        if job.robots is None:
+            self._settle(record)
+        # RFC 9309, section 2.3.1: no file allows all, a host that is ill nothing
+        elif record.outcome in ("http_error", "busy") and (record.status or 500) < 500:
+            self._release(job.robots, rules_of(b""))
+        elif record.outcome == "forbidden_address":
+            self._release(job.robots, record)
+        else:
+            detail = f"{job.address}: {record.outcome} {record.detail}"[:200].rstrip()
+            unreachable = replace(record, outcome="robots_unreachable", detail=detail)
+            self._release(job.robots, unreachable)
+
+    def _settle(self, record: Fetched) -> None:
+        self.outage.note(record)
+        self.needed.settle(record)
+        if self.needed.complete:
+            self.scheduler.close()
+
+    # hosts and their rules
+
+    def _host_of(self, address: str) -> Host:
+        try:
+            return self.scheduler.host(check_url(address).raw_host or "")
         except Forbidden as error:
-            host.failure = ("forbidden_address", str(error), None)
-        except TimeoutError:
-            host.failure = ("timeout", f"{address}: no answer", None)
-        except Exception as error:  # a hostile answer may break the client anywhere
-            host.failure = ("connection", f"{type(error).__name__}: {error}", None)
+            raise Failure("forbidden_address", str(error)) from None
+        except ValueError as error:
+            raise Failure("malformed_address", str(error)) from None
+
+    def _refusal(self, host: Host) -> Failure | None:
+        """Why a host is not asked any more."""
+        if host.down:
+            return Failure("host_down", f"{DOWN_AFTER} requests in a row without an answer")
+        if host.paused_until - asyncio.get_running_loop().time() > LONGEST_WAIT:
+            return Failure("busy", f"Retry-After: more than {LONGEST_WAIT:g} s")
+        return None
+
+    def _admit(self, job: Job) -> Job | None:
+        """What may start in this job's turn: itself, a robots.txt before it, or nothing."""
+        if job.robots is not None or not self.limits.robots:
+            return job
+        address = URL(job.address)
+        name = str(address.origin())
+        if name not in self._origins:
+            origin = self._origins[name] = Origin(waiting=[job])
+            return Job(name, f"{name}/robots.txt", job.host, robots=origin)
+        origin = self._origins[name]
+        if origin.failure is not None:
+            self._settle(replace(origin.failure, url=job.url))
+        elif origin.rules is None:
+            origin.waiting.append(job)
+        elif origin.rules.allow(str(address)):
+            return job
+        else:
+            self._settle(Fetched(job.url, "robots", f"{name}/robots.txt disallows it"))
+        return None
+
+    def _release(self, origin: Origin, found: Rules | Fetched) -> None:
+        """The robots.txt has been read, or cannot be: whoever waited for it goes on."""
+        waiting, origin.waiting = origin.waiting, []
+        if isinstance(found, Rules):
+            origin.rules = found
+            waiting[0].host.be_slower(found.delay)
+        else:
+            origin.failure = found
+        for job in reversed(waiting):
+            self._put(job)
+
+    async def _check_network(self) -> None:
+        """Raises WorldError unless a host that answered before does so now."""
+        self._checking = True
+        for origin in self.outage.answered_before():
+            if await self.client.answers(f"{origin}/robots.txt"):
+                self.outage.heard(URL(origin))
+                break
+        self._checking = False
+        if self.outage.suspected:
+            raise self.outage.error()
 
 
-class Busy(Exception):
-    """The server asks to come back later."""
-
-    def __init__(self, status: int, seconds: float) -> None:
-        super().__init__(status)
-        self.status, self.seconds = status, seconds
+def _record(url: str, failure: Failure) -> Fetched:
+    return Fetched(url, failure.outcome, str(failure)[:200], **failure.more)
 
 
-async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body, of which little more than `most` bytes are read."""
-    parts, size = [], 0
-    async for part in answer.content.iter_chunked(64 * 1024):
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            break
-    return b"".join(parts)
+def _pause(job: Job) -> float:
+    """Seconds until the next try, another number for every URL and try."""
+    key = f"{job.failures} {job.url}".encode("utf-8", "replace")
+    return BACK_OFF * job.failures * (0.5 + zlib.crc32(key) / 2**32)
 
 
-def _redirect(answer: aiohttp.ClientResponse) -> str | None:
-    return answer.headers.get("Location") if answer.status in REDIRECTS else None
-
-
-def _retry_after(answer: aiohttp.ClientResponse) -> float:
-    """Seconds that the server asks to wait (RFC 9110), or a short pause if it names none."""
-    text = answer.headers.get("Retry-After", "")
-    with contextlib.suppress(ValueError, OverflowError):
-        if text.strip().isdecimal():
-            return max(float(text), PAUSE)
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), PAUSE)
-    return PAUSE
+def _check(incoming: Incoming, min_side: int, most: int | None) -> dict[str, Any] | None:
+    """Keeps an image that is good, unless it has more than `most` pixels."""
+    data = incoming.read()
+    if most is not None:
+        image = open_image(data)
+        if image.width * image.height > most:
+            return None
+    return asdict(inspect(data, min_side)) | {"id": incoming.keep()}

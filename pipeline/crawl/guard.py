@@ -7,33 +7,52 @@ connected to, so a name cannot change its meaning between the two.
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-# is_global says yes to some of these: they reach private machines through a translation, or are
-# a cloud's own
+# the only block that IANA has given out for global use; mapped, NAT64 (RFC 6052), unique-local,
+# link-local and site-local addresses all lie outside
+GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
+# is_global of some Python versions says yes to these: they reach private machines through a
+# translation, lead nowhere, or are a cloud's own (IANA special-purpose registries, RFC 6890)
 NEVER = [
     ipaddress.ip_network(network)
     for network in (
         "0.0.0.0/8",
-        "100.64.0.0/10",
-        "192.0.0.0/24",
-        "168.63.129.16/32",
+        "100.64.0.0/10",  # carrier NAT, RFC 6598; 100.100.100.200 is a metadata service
+        "168.63.129.16/32",  # Azure's hosts
+        "192.0.0.0/24",  # 192.0.0.192 is a metadata service
+        "192.0.2.0/24",
         "192.88.99.0/24",
-        "224.0.0.0/4",
-        "64:ff9b::/96",
-        "64:ff9b:1::/48",
-        "2001::/32",
-        "2002::/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/3",
+        "2001::/23",  # Teredo, benchmarking, ORCHID
+        "2001:db8::/32",
+        "2002::/16",  # 6to4
         "3fff::/20",
-        "fec0::/10",
-        "ff00::/8",
     )
 ]
+ISATAP = {0x00005EFE, 0x02005EFE}  # RFC 5214: an IPv4 address follows
+# RFC 6761, 6762 (with the names of its appendix G), 7686, 8375, and ICANN's `internal`
+PRIVATE_NAMES = re.compile(
+    r"(.*\.)?(localhost|localdomain|local|internal|intranet|private|corp|home|lan|home\.arpa|onion)"
+)
+HOST_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]{0,62}")
+# other services that may be tricked by a web request: WHATWG Fetch, "Port blocking"; under 1024
+# the web has two ports of its own
+PORTS_BELOW_1024 = {80, 443}
+OTHER_SERVICES = {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566}
+OTHER_SERVICES |= {6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
+
 OPT_OUTS = {"noai", "noimageai", "noindex", "noimageindex", "noml", "none"}
+# words of X-Robots-Tag that have a colon and are no user agent
+WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 
 HostTable = Mapping[str, tuple[str, int]]  # name -> (ip, port), for the demo and tests only
 
@@ -46,36 +65,47 @@ def check_url(url: str) -> URL:
     """`url` as aiohttp reads it, so that what is checked is what is asked.
 
     Raises:
-        Forbidden: it is malformed, not http(s), has credentials, or is a forbidden IP address.
+        Forbidden: it is malformed, not http(s), has credentials, leads to a port that is not the
+            web's, or its host is forbidden.
     """
-    if any(character.isspace() or ord(character) < 32 for character in url):
+    if re.search(r"[\s\x00-\x20\x7f-\x9f]", url):
         raise Forbidden("malformed address: it has spaces or control characters")
     try:
         address = URL(url)
-        host = address.raw_host or ""
-    except ValueError as error:
-        raise Forbidden(f"malformed address: {error}") from None
+        host, port = address.raw_host or "", address.port or 0
+    except Exception as error:  # yarl raises IndexError too, on some
+        raise Forbidden(f"malformed address: {error}"[:200]) from None
     if address.scheme not in ("http", "https"):
         raise Forbidden(f"scheme '{address.scheme[:20]}' is not http or https")
     if not host or address.user is not None or address.password is not None:
         raise Forbidden("no host, or credentials in the address")
-    if address.port == 0:
-        raise Forbidden("malformed address: port 0")
-    try:
-        check_address(host.partition("%")[0])
-    except ValueError:
-        if not re.fullmatch(r"[a-z0-9._-]*[a-z0-9-]\.?", host):
-            raise Forbidden(f"'{host[:60]}' is no host name") from None
-        if host.rstrip(".").rpartition(".")[2][0].isdigit():
-            raise Forbidden(f"'{host[:60]}' is an oddly spelt IP address") from None
+    if (port < 1024 and port not in PORTS_BELOW_1024) or port in OTHER_SERVICES:
+        raise Forbidden(f"port {port} is not one of the web")
+    check_host(host)
     return address
+
+
+def check_host(host: str) -> None:
+    """Raises Forbidden when a host is no public name, nor a public IP address as usually spelt."""
+    try:
+        check_address(host)
+    except ValueError:
+        name = host.lower().removesuffix(".")
+        # a last label that begins with a letter is no IP address, however oddly spelt; a name
+        # without a dot is looked up in the local network
+        if not HOST_NAME.fullmatch(name):
+            raise Forbidden(f"'{host[:60]}' is no host name or an oddly spelt address") from None
+        if PRIVATE_NAMES.fullmatch(name):
+            raise Forbidden(f"'{host[:60]}' is a name of local networks") from None
 
 
 def check_address(address: str) -> None:
     """Raises Forbidden unless the IP address is a public one; ValueError if it is none."""
     ip = ipaddress.ip_address(address)
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    public = ip.is_global and not ip.is_multicast and not ip.is_reserved
+    public = ip.is_global
+    if isinstance(ip, ipaddress.IPv6Address):
+        public &= ip in GLOBAL_IPV6 and ip.scope_id is None
+        public &= (int(ip) >> 32) & 0xFFFFFFFF not in ISATAP
     if not public or any(ip in network for network in NEVER if network.version == ip.version):
         raise Forbidden(f"{address} is not a public address")
 
@@ -85,7 +115,7 @@ class GuardedResolver(AbstractResolver):
 
     def __init__(self, hosts: HostTable) -> None:
         self.hosts = hosts
-        self.system = ThreadedResolver()
+        self.system: AbstractResolver = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -95,26 +125,56 @@ class GuardedResolver(AbstractResolver):
             return [_result(host, address, port)]
         found = await self.system.resolve(host, port, family)
         for result in found:
-            check_address(result["host"].split("%")[0])
+            check_address(result["host"])
         return found
 
     async def close(self) -> None:
         await self.system.close()
 
 
-def opted_out(headers: Mapping[str, str]) -> str:
+def opted_out(headers: Mapping[str, str], user_agent: str) -> str:
     """The response header in which the owner opts out of such use, or an empty string.
 
-    Reads X-Robots-Tag (noai, noimageai, noindex, noimageindex, noml) and TDM-Reservation.
+    Reads X-Robots-Tag (noai, noimageai, noindex, noimageindex, noml, none), for all or for the
+    product name of `user_agent`, and TDM-Reservation. A mapping with `getall` may repeat headers.
     """
-    getall = getattr(headers, "getall", lambda name, default: [headers.get(name, "")])
-    for value in getall("X-Robots-Tag", []):
-        words = {word.strip().lower() for word in value.replace(":", ",").split(",")}
-        if words & OPT_OUTS:
+    for value in _all(headers, "X-Robots-Tag"):
+        if robots_words([value], user_agent) & OPT_OUTS:
             return f"X-Robots-Tag: {value}"[:200]
-    if headers.get("TDM-Reservation", "").strip() == "1":
+    if any(value.strip() == "1" for value in _all(headers, "TDM-Reservation")):
         return "TDM-Reservation: 1"
     return ""
+
+
+def robots_words(values: Iterable[str], user_agent: str) -> set[str]:
+    """The words of X-Robots-Tag headers that bind `user_agent`, in small letters.
+
+    `name: word, word` binds that robot alone, up to the next name or the header's end.
+    """
+    us = {"*", product_name(user_agent)}
+    words: set[str] = set()
+    for value in values:
+        bound = True
+        for part in value.lower().split(","):
+            name, colon, rest = (text.strip() for text in part.partition(":"))
+            if colon and name not in WITH_VALUE and not re.search(r"\s", name):
+                bound = name.partition("/")[0] in us
+                name = rest
+            if bound:
+                words.add(name)
+    return words
+
+
+def product_name(user_agent: str) -> str:
+    """The name that robots.txt and X-Robots-Tag call a robot by (RFC 9309), in small letters."""
+    return re.split(r"[/\s]", user_agent.strip(), maxsplit=1)[0].lower()
+
+
+def _all(headers: Any, name: str) -> list[str]:
+    if hasattr(headers, "getall"):
+        return list(headers.getall(name, []))
+    value = headers.get(name)
+    return [] if value is None else [value]
 
 
 def _result(host: str, address: str, port: int) -> ResolveResult:
@@ -122,7 +182,7 @@ def _result(host: str, address: str, port: int) -> ResolveResult:
         hostname=host,
         host=address,
         port=port,
-        family=socket.AF_INET,
+        family=socket.AF_INET6 if ":" in address else socket.AF_INET,
         proto=socket.IPPROTO_TCP,
         flags=socket.AI_NUMERICHOST,
     )

@@ -1,19 +1,29 @@
 """What was fetched, kept by URL: a crawl that was interrupted, or repeated, asks only for the rest.
 
 An image is a file named by its SHA-256; a record is one line. The file comes first, so a record
-always has its image, whatever moment the process dies.
+always has its image, whatever moment the process dies. Once a crawl has written its shards, they
+hold the images in place of the files.
 """
 
 import errno
 import hashlib
+import itertools
 import json
 import os
-import threading
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from pipeline.crawl.candidates import Fetched
+from pipeline.crawl.sealed import Sealed
+from pipeline.errors import WorldError
+
+SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
+IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
+FIELDS = [field.name for field in fields(Fetched)]
 
 
 class Journal:
@@ -23,21 +33,18 @@ class Journal:
         self.folder = folder
         self.records: dict[str, Fetched] = {}
         self._path = folder / "journal.jsonl"
+        self._numbers = itertools.count()
+        self._unsynced = 0
+        self._sealed = Sealed(folder / "sealed")
 
     def __enter__(self) -> "Journal":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for temporary in self.folder.glob("objects/*/*.tmp"):
-            temporary.unlink()
-        lines = self._path.read_bytes().split(b"\n") if self._path.exists() else [b""]
-        for line in lines[:-1]:
-            try:
-                record = Fetched(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # not a record, or of another version: the URL is asked for again
-            self.records[record.url] = record
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        # what follows the last line end was cut off when the process died
-        os.ftruncate(self._file, sum(len(line) + 1 for line in lines[:-1]))
+        with writing(self.folder):
+            (self.folder / "objects").mkdir(parents=True, exist_ok=True)
+            for temporary in self.folder.glob("objects/*.tmp"):
+                temporary.unlink()
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            # what follows the last line end was cut off when the process died
+            os.ftruncate(self._file, self._read())
         return self
 
     def __exit__(
@@ -46,30 +53,164 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._file)
+        try:
+            with writing(self._path):
+                os.fsync(self._file)
+        finally:
+            os.close(self._file)
+
+    def incoming(self) -> "Incoming":
+        """An image that is still to come, for a `with` block."""
+        return Incoming(self, self.folder / "objects" / f"{os.getpid()}.{next(self._numbers)}.tmp")
 
     def keep(self, data: bytes) -> str:
-        """Stores an image's bytes and returns their SHA-256 in hex."""
-        name = hashlib.sha256(data).hexdigest()
-        path = self.path(name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{threading.get_ident()}.tmp")
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        return name
+        """Stores an image's bytes and returns their SHA-256 in hex.
+
+        Raises:
+            WorldError: the disk is full, or will not have it.
+        """
+        with self.incoming() as incoming:
+            incoming.write(data)
+            return incoming.keep()
 
     def add(self, record: Fetched) -> None:
         """Appends a record.
 
         Raises:
-            OSError: it could not be written in full; the journal must be opened anew.
+            WorldError: it could not be written in full; the journal must be opened anew.
         """
-        line = json.dumps(asdict(record), ensure_ascii=True).encode() + b"\n"
-        if os.write(self._file, line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        values = {name: getattr(record, name) for name in FIELDS}
+        line = json.dumps(values, ensure_ascii=True).encode() + b"\n"
+        with writing(self._path):
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._unsynced += 1
+            if self._unsynced == SYNC_EVERY:
+                os.fsync(self._file)
+                self._unsynced = 0
         self.records[record.url] = record
 
     def path(self, name: str) -> Path:
-        """Where the image with this SHA-256 is."""
+        """Where the image with this SHA-256 is until it is sealed."""
         return self.folder / "objects" / name[:2] / name
+
+    def read(self, name: str) -> bytes:
+        """The bytes of the image with this SHA-256."""
+        path = self.path(name)
+        return path.read_bytes() if path.exists() else self._sealed.read(name)
+
+    def holds(self, record: Fetched) -> bool:
+        """Whether the image of a record is there, with all of its bytes as far as is known."""
+        try:
+            size = self.path(record.id or "").stat().st_size
+        except OSError:
+            return record.id in self._sealed
+        return size == (record.size or size)
+
+    def seal(self, shards: Path) -> None:
+        """Leaves the images of a crawl to the shards that it wrote, so that none is there twice.
+
+        Where the file system has no second links to a file, the files stay.
+        """
+        old, self._sealed = self._sealed, Sealed(shards)
+        for name in old:
+            if name not in self._sealed:
+                self.keep(old.read(name))
+        if old.link(shards):
+            for name in self._sealed:
+                self.path(name).unlink(missing_ok=True)
+        self._sealed = old
+
+    def _read(self) -> int:
+        """Reads all records, and returns the bytes up to the last line end."""
+        end = 0
+        with self._path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                end += len(line)
+                try:
+                    record = Fetched(**json.loads(line))
+                except (ValueError, TypeError, RecursionError):
+                    continue  # not a record, or of another version: the URL is asked for again
+                self.records[record.url] = record
+        return end
+
+
+class Incoming:
+    """An image on its way to the journal, hashed as it grows.
+
+    It is in memory while it is small, then in a temporary file. To be used by one thread at a time.
+    """
+
+    def __init__(self, journal: Journal, path: Path) -> None:
+        self.path = path  # of the temporary file
+        self.size = 0  # bytes
+        self._journal = journal
+        self._hash = hashlib.sha256()
+        self._memory = bytearray()
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "Incoming":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
+
+    def write(self, part: bytes) -> None:
+        """Appends bytes; raises WorldError when the disk is full, or will not have them."""
+        self.size += len(part)
+        self._hash.update(part)
+        self._memory += part
+        if self.size > IN_MEMORY:
+            with writing(self.path):
+                if self._file is None:
+                    self._file = self.path.open("wb", buffering=0)
+                if self._file.write(self._memory) < len(self._memory):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._memory.clear()
+
+    def read(self) -> bytes:
+        """All bytes so far."""
+        return bytes(self._memory) if self._file is None else self.path.read_bytes()
+
+    def keep(self) -> str:
+        """Makes it an image of the journal and returns its SHA-256; raises WorldError likewise."""
+        name = self._hash.hexdigest()
+        path = self._journal.path(name)
+        with writing(path):
+            if not self._journal.holds(Fetched("", "ok", id=name, size=self.size)):
+                if self._file is None:
+                    self._write_all()
+                try:
+                    os.replace(self.path, path)
+                except FileNotFoundError:  # the first image of this folder
+                    path.parent.mkdir(exist_ok=True)
+                    os.replace(self.path, path)
+        return name
+
+    def _write_all(self) -> None:
+        try:
+            self.path.write_bytes(self._memory)
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes an error of the disk one of the world, since the crawl can go on once it is mended."""
+    try:
+        yield
+    except OSError as error:
+        raise WorldError(
+            f"cannot write {path}: {error.strerror or error}",
+            "what was fetched so far is kept; once there is room, the same command goes on",
+        ) from None

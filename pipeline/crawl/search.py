@@ -1,205 +1,182 @@
-"""Search results by class name, with icrawler's feeders and parsers.
+"""Search results by class name, on icrawler's feeder and parser threads.
 
-icrawler 0.6.10 drops results silently when a queue is full, keeps only `.jpg` addresses, and does
-not encode the query. So its threads run here with plain queues, and its Bing classes are refined.
+icrawler 0.6.10 drops results silently when a queue is full, goes on when a page cannot be had, and
+lets a parser's thread die. So plain queues connect its threads here, and every page is asked for
+and read in one place that knows what happened to it.
 """
 
-import json
 import queue
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote_plus, urlsplit
 
 import requests
-from bs4 import BeautifulSoup
-from icrawler.builtin.bing import BingFeeder, BingParser
+from icrawler import Parser
+from icrawler.feeder import UrlListFeeder
 from icrawler.utils import Signal
 
 from pipeline.classes import ClassSet
 from pipeline.console import Advance
 from pipeline.crawl.candidates import Candidate
+from pipeline.crawl.engines.engine import Engine, Result, Unreadable
+from pipeline.crawl.pagelog import PageLog
+from pipeline.crawl.pages import EnginePages, PageError, advice, hidden
 from pipeline.errors import WorldError
-
-BING = "https://www.bing.com/images/async"
-PAGE_RESULTS = 20
-PAGE_TIMEOUT = 15  # seconds
-MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a text, which is cut
-
-
-@dataclass(frozen=True)
-class SearchEngine:
-    """Where to ask: `name` goes into the manifest, `page_gap` is seconds between two pages."""
-
-    name: str
-    address: str
-    page_gap: float
-
-
-class PageFeeder(BingFeeder):
-    """Feeds the addresses of the result pages of one query, properly encoded."""
-
-    def feed(self, address: str, query: str, wanted: int) -> None:
-        for first in range(0, wanted, PAGE_RESULTS):
-            self.output(f"{address}?q={quote_plus(query)}&first={first}")
-
-
-class ResultParser(BingParser):
-    """Reads the whole record of every result, and stops at the first page without any."""
-
-    page_gap = 0.0
-    last_page = b""
-    failure = ""
-
-    def parse(self, response: requests.Response) -> Iterator[dict[str, str]]:
-        self.last_page = response.content
-        records = []
-        if response.status_code != 200:
-            self.failure = f"it answered {response.status_code}"
-        else:
-            records = list(result_records(response.content))
-        if records:
-            time.sleep(self.page_gap)
-        else:
-            self.signal.set(reach_max_num=True)
-        yield from records
-
-
-def result_records(page: bytes) -> Iterator[dict[str, str]]:
-    """The results of one page: `url`, `page_url`, `title`, `licence`. Malformed ones are left out.
-
-    The page comes from outside: any bytes are survived.
-    """
-    soup = BeautifulSoup(page.decode("utf-8", "ignore"), "lxml")
-    for link in soup.find_all("a", class_="iusc"):
-        try:
-            record = json.loads(str(link.get("m", "")))
-        except (ValueError, RecursionError):
-            continue
-        url = record.get("murl") if isinstance(record, dict) else None
-        if isinstance(url, str) and 0 < len(url.strip()) <= MOST_CHARACTERS:
-            yield {
-                "url": url.strip(),
-                "page_url": _text(record.get("purl")),
-                "title": _text(record.get("t")),
-                "licence": _text(record.get("lic")),
-            }
 
 
 def search(
-    engine: SearchEngine,
+    engine: Engine,
     classes: ClassSet,
-    wanted: int,
-    user_agent: str,
-    page_folder: Path,
+    wanted: Sequence[int],
+    licence: str,
+    session: requests.Session,
+    log: PageLog,
+    folder: Path,
     advance: Advance,
 ) -> list[Candidate]:
     """Candidates of every class, in the order of classes, ranks and queries.
 
+    A page that is in `log` is not asked for. A query that gave results ends where its next page
+    cannot be had; that is noted through `advance`, and the page is asked for again next time.
+
     Args:
-        wanted: results to ask for, for each class.
-        page_folder: where the page is kept that gave no results.
+        wanted: results to ask for, for each class; its queries share them.
+        licence: a licence filter of `params.yaml`, "any" for none.
+        folder: where a page is kept that could not be read.
 
     Raises:
-        WorldError: the engine cannot be reached, or a class has no result at all.
+        UserError: the engine cannot filter by this licence.
+        WorldError: the engine cannot be reached, a page is none of results, or a class has none.
     """
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy or credentials by accident
-        session.headers["User-Agent"] = user_agent
-        candidates = []
-        for label, one in enumerate(classes.classes):
-            share = -(-wanted // len(one.queries))
-            results: list[tuple[int, int, str, dict[str, str]]] = []
-            for index, query in enumerate(one.queries):
-                found = _results(engine, query, share, session, page_folder)
-                results += [(rank, index, query, record) for rank, record in enumerate(found)]
-                advance(0, f"{one.name}: {len(results)} results")
-            if not results:
-                raise WorldError(
-                    f"{urlsplit(engine.address).netloc} gave no results for '{one.queries[0]}'",
-                    "check the query; if the engine asks for a captcha or has changed,"
-                    f" {_last_page(page_folder)} shows it",
-                )
-            seen: set[str] = set()
-            for rank, _, query, record in sorted(results, key=lambda result: result[:2]):
-                if record["url"] not in seen:
-                    seen.add(record["url"])
-                    candidates.append(
-                        Candidate(label, one.name, engine.name, query, rank, **record)
+    asked = EnginePages(engine, session, folder)
+    licence_filter = "" if licence == "any" else licence
+    candidates = []
+    for label, (one, count) in enumerate(zip(classes.classes, wanted, strict=True)):
+        share = -(-count // len(one.queries))
+        ranked: list[tuple[int, int, str, Result]] = []
+        empty = []
+        for index, query in enumerate(one.queries if share else ()):
+            parser = _read(asked, log, query, share, licence)
+            ranked += [(rank, index, query, result) for rank, result in enumerate(parser.found)]
+            empty += parser.empty
+            ended = f"; '{query}' ends early: {parser.ended}" if parser.ended else ""
+            advance(0, f"{one.name}: {len(ranked)} results{ended}")
+        if share and not ranked:
+            raise asked.alarm(
+                f"no results for class '{one.name}' (searched for: {', '.join(one.queries)})"
+            )
+        for address in empty:  # with none in the class, they would have been asked for again
+            log.add((engine.name, address), [])
+        seen: set[str] = set()
+        for rank, _, query, result in sorted(ranked, key=lambda entry: entry[:2]):
+            if result.url not in seen:
+                seen.add(result.url)
+                candidates.append(
+                    Candidate(
+                        label,
+                        one.name,
+                        engine.name,
+                        query,
+                        rank,
+                        **asdict(result),
+                        licence_filter=licence_filter,
                     )
-            advance(1)
+                )
+        advance(1)
     return candidates
 
 
-def _results(
-    engine: SearchEngine, query: str, wanted: int, session: requests.Session, page_folder: Path
-) -> list[dict[str, str]]:
-    signal = Signal()
-    signal.set(feeder_exited=False, parser_exited=False, reach_max_num=False)
-    feeder = PageFeeder(1, signal, session)
-    parser = ResultParser(1, signal, session)
-    parser.page_gap = engine.page_gap
-    for logger in (feeder.logger, parser.logger):
-        logger.disabled = True  # it would print every page
-    feeder.out_queue = parser.in_queue = queue.Queue()
-    parser.out_queue = queue.Queue()
-    _run(feeder, address=engine.address, query=query, wanted=wanted)
-    signal.set(feeder_exited=True)
-    probe = _Probe(session, parser, signal)
-    parser.session = probe
-    _run(parser, queue_timeout=0.01, req_timeout=PAGE_TIMEOUT, max_retry=1)
-    host = urlsplit(engine.address).netloc
-    if parser.failure:
-        raise WorldError(
-            f"search for '{query}' failed: {host}: {parser.failure}",
-            "check the network, or use images that you have with crawl.engine 'files'",
-        )
-    results = []
-    while not parser.out_queue.empty():
-        results.append(parser.out_queue.get_nowait())
-    if not results:
-        page_folder.mkdir(parents=True, exist_ok=True)
-        _last_page(page_folder).write_bytes(parser.last_page)
-    return results[:wanted]
+class _PageParser(Parser):
+    """icrawler's parser thread over the pages of one query; it is its own session.
 
+    Attributes:
+        found: results, each address once, in order.
+        empty: addresses of pages without results before any with some.
+        ended: why no more pages were asked for, if there may be more.
+        error: what ended the thread.
+    """
 
-def _last_page(page_folder: Path) -> Path:
-    return page_folder / "no-results.html"
+    def __init__(self, asked: EnginePages, log: PageLog, query: str, wanted: int) -> None:
+        signal = Signal()
+        signal.set(feeder_exited=False, parser_exited=False, reach_max_num=False)
+        super().__init__(1, signal, session=self)
+        self.logger.disabled = True  # it would print every address
+        self.in_queue = queue.Queue()  # icrawler's own drop what does not fit
+        self.asked, self.log, self.query, self.wanted = asked, log, query, wanted
+        self.found: list[Result] = []
+        self.urls: set[str] = set()
+        self.empty: list[str] = []
+        self.ended = ""
+        self.error: BaseException | None = None
 
-
-class _Probe:
-    """A session that remembers why a page could not be fetched, which icrawler only logs."""
-
-    def __init__(self, session: requests.Session, parser: ResultParser, signal: Signal) -> None:
-        self.session, self.parser, self.signal = session, parser, signal
-
-    def get(self, url: str, **options: Any) -> requests.Response:
+    def get(self, address: str, **_: object) -> list[Result]:
+        """The results of a page; the thread asks its session for this."""
         try:
-            return self.session.get(url, **options)
-        except requests.RequestException as error:
-            self.parser.failure = _network_reason(error)
+            return self._results(address)
+        except BaseException as error:  # the thread would go on, or die without a word
+            self.error = error
             self.signal.set(reach_max_num=True)
             raise
 
+    def parse(self, results: list[Result]) -> Iterator[dict[str, str]]:
+        """Takes what is new; the thread hands it what `get` gave."""
+        before = len(self.found)
+        for result in results:
+            if result.url not in self.urls and len(self.found) < self.wanted:
+                self.urls.add(result.url)
+                self.found.append(result)
+        # past the last page an engine gives none, or the same one again
+        if len(self.found) in (before, self.wanted):
+            self.signal.set(reach_max_num=True)
+        yield from ()
 
-def _run(pool: Any, **options: Any) -> None:
-    pool.start(**options)
-    for worker in pool.workers:
-        worker.join()
+    def _results(self, address: str) -> list[Result]:
+        asked, key = self.asked, (self.asked.engine.name, address)
+        if key in self.log.pages:
+            return self.log.pages[key]
+        try:
+            page = asked.page(address)
+            if page.status == 404 and not self.found:
+                raise PageError("it answered 404")
+        except PageError as error:
+            if self.found:
+                self.ended = str(error)
+                return []
+            raise WorldError(
+                f"search for '{self.query}' failed: {asked.engine.host}: {error}",
+                f"check the network; {advice(asked.engine)}",
+            ) from None
+        if self.found and not page.body.strip():
+            self.ended = "its next page is empty"
+            return []
+        try:
+            results = asked.engine.results(page.body) if page.status == 200 else []
+        except Unreadable as error:
+            reason = hidden(asked.engine, str(error))
+            raise asked.alarm(f"no page of results for '{self.query}': {reason}") from None
+        if results or self.found:
+            self.log.add(key, results)
+        else:
+            self.empty.append(address)
+        return results
 
 
-def _network_reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout):
-        return f"no answer in {PAGE_TIMEOUT} s"
-    text = str(error)
-    if "NameResolution" in text or "getaddrinfo" in text or "Name or service" in text:
-        return "its name cannot be resolved"
-    if "refused" in text:
-        return "connection refused"
-    return text.splitlines()[0][:160]
-
-
-def _text(value: object) -> str:
-    return value.strip()[:MOST_CHARACTERS] if isinstance(value, str) else ""
+def _read(asked: EnginePages, log: PageLog, query: str, wanted: int, licence: str) -> _PageParser:
+    addresses = list(asked.engine.pages(query, wanted, licence))
+    parser = _PageParser(asked, log, query, wanted)
+    feeder = UrlListFeeder(1, parser.signal, None)
+    feeder.logger.disabled = True
+    feeder.out_queue = parser.in_queue
+    feeder.start(url_list=addresses)
+    parser.start(queue_timeout=0.01, max_retry=1)
+    try:
+        for worker in feeder.workers:
+            worker.join()
+        parser.signal.set(feeder_exited=True)
+        for worker in parser.workers:
+            worker.join()
+    finally:
+        parser.signal.set(reach_max_num=True)  # an interrupt leaves no thread that goes on
+    if parser.error is not None:
+        raise parser.error
+    return parser

@@ -28,7 +28,7 @@ class Result:
 
 def async_page(results: Sequence[Result]) -> str:
     """Results in the form of Bing's async image page, for a crawler to parse."""
-    return "".join(_async_result(result) for result in results)
+    return f'<div class="dgControl">{"".join(_async_result(result) for result in results)}</div>'
 
 
 def search_page(query: str, results: Sequence[Result]) -> str:

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 
 PAGE_SIZE = 20  # results on a page
 SLOW_SECONDS = 1.0  # delay of a "slow" image
-RETRY_AFTER = "1"  # seconds, of a "busy" image's first answer
+RETRY_AFTER = "0"  # seconds, of a "busy" image's first answer
 THUMBNAIL_SIDE = 64  # pixels
 ADDRESS = "127.0.0.1"
 
@@ -36,9 +36,11 @@ class DemoWeb:
 
     Attributes:
         search_url: the engine's address for crawlers; takes ?q=QUERY&first=OFFSET.
+        search_name: the engine's host name.
         addresses: (IP address, port) of the engine and then of each host.
-        names: name of each image host -> its address. The engine's results use these names, so
-            that the same seed gives the same URLs whatever the ports; None of them resolves.
+        names: name of the engine and of each image host -> its address. The engine's results use
+            these names, so that the same seed gives the same URLs whatever the ports; none of
+            them resolves.
         requests: how often each path was asked for, all servers together.
 
     Args:
@@ -52,6 +54,7 @@ class DemoWeb:
     """
 
     search_url: str
+    search_name: str
     addresses: tuple[tuple[str, int], ...]
     names: dict[str, tuple[str, int]]
 
@@ -62,6 +65,8 @@ class DemoWeb:
             raise ValueError(f"per_query {per_query} must be >= 0 and hosts {hosts} >= 1")
         self.per_query, self.seed, self.hosts, self.port = per_query, seed, hosts, port
         self.named = named
+        # whoever keeps the pages of a web must not take them for those of a longer one
+        self.search_name = self._name(f"search{per_query}")
         self.requests: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._turned_away: set[str] = set()  # paths of busy images that were asked for once
@@ -77,9 +82,8 @@ class DemoWeb:
             self._stop()
             raise
         self.addresses = tuple(server.server_address for server in self._servers)
-        self.names = {
-            self._name(number): self.addresses[1 + number] for number in range(self.hosts)
-        }
+        hosts = [self._name(f"host{number}") for number in range(self.hosts)]
+        self.names = dict(zip([self.search_name, *hosts], self.addresses, strict=True))
         self.search_url = f"{self._origin(0)}/images/async"
         return self
 
@@ -114,16 +118,18 @@ class DemoWeb:
     def _origin(self, number: int) -> str:
         return "http://{}:{}".format(*self._servers[number].server_address)
 
-    def _name(self, number: int) -> str:
-        """A host's name: another seed, or another way of drawing, is another web."""
-        return f"host{number}.seed{self.seed}.{_version()}.demo.test"
+    def _name(self, server: str) -> str:
+        """A server's name: another seed, or another way of drawing, is another web."""
+        return f"{server}.seed{self.seed}.{_version()}.demo.test"
 
     def _plan(self, label: int) -> tuple[world.WebImage, ...]:
         return world.plan(label, self.per_query, self.seed)
 
     def _result(self, image: world.WebImage) -> pages.Result:
         number = image.host % self.hosts
-        origin = f"http://{self._name(number)}" if self.named else self._origin(1 + number)
+        origin = self._origin(1 + number)
+        if self.named:
+            origin = f"http://{self._name(f'host{number}')}"
         body, _ = world.render(image)
         return pages.Result(
             murl=origin + image.path,

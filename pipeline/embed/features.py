@@ -1,30 +1,45 @@
 """One pass of the teacher over the kept images: pixels, features and logits."""
 
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pipeline.console import Advance
-from pipeline.errors import UserError
-from pipeline.images import Fit, ImageError, decode, to_square
+from pipeline.device import autocast
+from pipeline.embed.pieces import KeptImage, Piece, cut, read, there
+from pipeline.embed.rows import Rows
+from pipeline.errors import UserError, WorldError
+from pipeline.images import Fit
 from pipeline.models.checkpoint import ModelConfig
+from pipeline.models.fuse import fuse
 from pipeline.models.network import Network, pool
-from pipeline.pixels import normalise
-from pipeline.store import read_shard, shard_paths, write_table
+from pipeline.pixels import normalise, to_device
+from pipeline.store import remove, write_table
+
+ARRAYS = ("pixels.npy", "features.npy", "logits.npy")
+NAMED = 10  # problems that an error tells one by one
+SLICE = 2**16  # pixels of images that a CPU passes at once: their maps stay in its cache
+
+Read = Callable[[Piece], tuple[np.ndarray, list[str]]]
 
 
 @dataclass(frozen=True)
-class KeptImage:
-    """A kept image in the crawl's shards."""
+class Passed:
+    """A piece after the teacher's pass: pixels, features and logits, or what is wrong with it."""
 
-    id: str
-    shard: int
-    row: int
-    label: int
+    arrays: dict[str, np.ndarray]
+    problems: list[str]
 
 
 def kept_images(verdicts: pa.Table) -> list[KeptImage]:
@@ -40,9 +55,8 @@ def kept_images(verdicts: pa.Table) -> list[KeptImage]:
     return sorted(kept, key=lambda image: (image.shard, image.row))
 
 
-@torch.inference_mode()
 def embed(
-    kept: list[KeptImage],
+    kept: Sequence[KeptImage],
     crawl: Path,
     network: Network,
     config: ModelConfig,
@@ -51,71 +65,193 @@ def embed(
     batch_size: int,
     fit: Fit,
     device: torch.device,
+    precision: torch.dtype,
+    workers: int,
     advance: Advance,
 ) -> None:
     """Writes `pixels.npy` (uint8 [N, S, S, 3]), `features.npy` (float16 [N, D]), `logits.npy`
     (float32 [N, C]) and `images.parquet` (row → id, label) into `folder`.
 
+    Killed at any moment and called again with the same arguments it goes on behind the last whole
+    shard, and what it writes is the same to the byte. Memory does not grow with N.
+
+    Args:
+        kept: in the order of `kept_images`.
+        network: on `device`, in evaluation mode; stays as it is.
+        precision: of convolutions; pooling and classifier are in float32.
+        workers: threads that decode and pass images on a CPU, processes that decode for any other
+            device; at least 1.
+
     Raises:
-        UserError: an image can no longer be read (shard, row and id are named).
+        UserError: images can no longer be read; names each of the first ten. Nothing stays.
+        WorldError: the disk is full or fails, or a process died.
     """
-    total, side = len(kept), config.input_size
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = _array(folder / "pixels.npy", np.uint8, (total, side, side, 3))
-    features = _array(folder / "features.npy", np.float16, (total, network.feature_channels))
-    logits = _array(folder / "logits.npy", np.float32, (total, len(config.class_names)))
-    start = 0
-    for batch in _batches(_squares(kept, crawl, side, fit), batch_size):
-        end = start + len(batch)
-        pixels[start:end] = batch
-        images = normalise(torch.from_numpy(batch).to(device), config.mean, config.std)
-        pooled = pool(network.features(images))
-        features[start:end] = pooled.half().cpu().numpy()
-        logits[start:end] = network.classify(pooled).float().cpu().numpy()
-        advance(len(batch))
-        start = end
-    for array in (pixels, features, logits):
-        array.flush()
-    rows = {
-        "row": pa.array(range(total), pa.int64()),
+    found, problems = there(kept, crawl)
+    layout = {
+        "pixels": (np.uint8, (config.input_size, config.input_size, 3)),
+        "features": (np.float16, (network.feature_channels,)),
+        "logits": (np.float32, (len(config.class_names),)),
+    }
+    teacher = TeacherPass(network, config, device, precision)
+    load = partial(read, side=config.input_size, fit=fit)
+    passed = _passed_by_threads if device.type == "cpu" else _passed_by_device
+    with Rows(folder, len(kept), layout) as rows:
+        advance(rows.saved)
+        pieces = [piece for piece in cut(found, crawl, batch_size) if piece.start >= rows.saved]
+        with closing(passed(pieces, load, teacher, workers, problems)) as results:
+            for piece, result in zip(pieces, results, strict=True):
+                problems += result.problems
+                if not problems:
+                    rows.append(result.arrays)
+                    if piece.last:
+                        rows.save()
+                advance(len(piece.rows))
+    if problems:
+        remove(folder)
+        raise _unreadable(problems)
+    columns = {
+        "row": pa.array(range(len(kept)), pa.int64()),
         "id": [image.id for image in kept],
         "label": pa.array([image.label for image in kept], pa.int64()),
     }
-    write_table(folder / "images.parquet", pa.table(rows))
+    write_table(folder / "images.parquet", pa.table(columns))
 
 
-def _squares(kept: list[KeptImage], crawl: Path, side: int, fit: Fit) -> Iterator[np.ndarray]:
-    by_shard: dict[int, dict[int, KeptImage]] = {}
-    for image in kept:
-        by_shard.setdefault(image.shard, {})[image.row] = image
-    paths = shard_paths(crawl)
-    for shard, wanted in sorted(by_shard.items()):
-        if shard >= len(paths):
-            raise UserError(f"{crawl} has no shard {shard}", "run `dvc repro dedup`")
-        for row, stored in enumerate(read_shard(paths[shard])):
-            if row not in wanted:
-                continue
-            place = f"{paths[shard]}: row {row}"
-            if stored.id != wanted.pop(row).id:
-                raise UserError(f"{place} is not the image that dedup saw", "run `dvc repro dedup`")
-            try:
-                yield to_square(decode(stored.data), side, fit)
-            except ImageError as error:
-                raise UserError(f"{place} ({stored.id}) cannot be decoded: {error}") from None
-        if wanted:
-            raise UserError(f"{paths[shard]} has no row {min(wanted)}", "run `dvc repro dedup`")
+class TeacherPass:
+    """The teacher as it is fastest: batch norms folded, channels last."""
+
+    def __init__(
+        self,
+        network: Network,
+        config: ModelConfig,
+        device: torch.device,
+        precision: torch.dtype,
+    ) -> None:
+        # channels last also on a CPU: without a backward pass it is the faster layout there too
+        self.network = fuse(network).to(memory_format=torch.channels_last)
+        self.config, self.device, self.precision = config, device, precision
+
+    @torch.inference_mode()
+    def __call__(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features float16 [B, D] and logits float32 [B, C] of uint8 [B, S, S, 3], on the device.
+
+        A GPU may still be at work on them.
+        """
+        images = to_device(torch.from_numpy(pixels), self.device)
+        shown = normalise(images, self.config.mean, self.config.std)
+        with autocast(self.device, self.precision):
+            feature_map = self.network.features(shown.contiguous(memory_format=torch.channels_last))
+        pooled = pool(feature_map.float())
+        return pooled.half(), self.network.classify(pooled)
 
 
-def _batches(squares: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
-    batch = []
-    for square in squares:
-        batch.append(square)
-        if len(batch) == batch_size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
-        yield np.stack(batch)
+def _passed_by_threads(
+    pieces: Sequence[Piece], load: Read, teacher: TeacherPass, workers: int, problems: list[str]
+) -> Generator[Passed, None, None]:
+    """Each thread decodes and passes pieces of its own, with no other thread inside an operation.
+
+    Pillow and torch work outside of the interpreter's lock. Threads that share every operation
+    wait for the slowest of them dozens of times a batch, and compete with those that decode.
+    """
+    before = torch.get_num_threads()
+    ended = threading.Event()
+    step = max(1, SLICE // teacher.config.input_size**2)
+
+    def work(piece: Piece) -> Passed:
+        pixels, wrong = load(piece)
+        parts: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(pixels), step):
+            if problems or wrong or ended.is_set():
+                return Passed({}, wrong)
+            parts.append(teacher(pixels[start : start + step]))
+        features, logits = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+        return Passed({"pixels": pixels, "features": features, "logits": logits}, [])
+
+    threads = ThreadPoolExecutor(workers, "embed", torch.set_num_threads, (1,))
+    try:
+        yield from _ahead((threads.submit(work, piece).result for piece in pieces), 2 * workers)
+    finally:
+        ended.set()
+        threads.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
 
 
-def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    return np.lib.format.open_memmap(path, "w+", dtype, shape)
+def _passed_by_device(
+    pieces: Sequence[Piece], load: Read, teacher: TeacherPass, workers: int, problems: list[str]
+) -> Generator[Passed, None, None]:
+    """Processes decode ahead, and the results of a piece are awaited when the next one is begun.
+
+    Threads would not keep up with a GPU: much of Pillow's work on a small image holds the lock.
+    """
+    cuda = teacher.device.type == "cuda"
+
+    def begun(pixels: np.ndarray, wrong: list[str]) -> Callable[[], Passed]:
+        if problems or wrong:
+            return lambda: Passed({}, wrong)
+        # copies that a CUDA device makes in its own time land in pinned memory
+        features, logits = (part.to("cpu", non_blocking=cuda) for part in teacher(pixels))
+        copied = torch.cuda.Event() if cuda else None
+        if copied:
+            copied.record()
+
+        def finish() -> Passed:
+            if copied:
+                copied.synchronize()
+            arrays = {"pixels": pixels, "features": features.numpy(), "logits": logits.numpy()}
+            return Passed(arrays, [])
+
+        return finish
+
+    loader = DataLoader(
+        _Decoding(pieces, load),
+        batch_size=None,
+        num_workers=min(workers, len(pieces)),
+        collate_fn=_as_it_is,
+        multiprocessing_context="spawn" if pieces else None,  # a fork may hold a lock
+    )
+    yield from _ahead((begun(*decoded) for decoded in _whole(loader)), 1)
+
+
+def _whole(loader: DataLoader) -> Iterator[tuple[np.ndarray, list[str]]]:
+    try:
+        yield from loader
+    except RuntimeError:
+        raise WorldError("a process that decodes images died", "is there memory enough?") from None
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """The pieces for torch's loader, whose processes end when this one does, however it does."""
+
+    pieces: Sequence[Piece]
+    load: Read
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, at: int) -> tuple[np.ndarray, list[str]]:
+        return self.load(self.pieces[at])
+
+
+def _as_it_is(decoded: tuple[np.ndarray, list[str]]) -> tuple[np.ndarray, list[str]]:
+    # an array goes through a pipe; as a tensor it would need shared memory, scarce in containers
+    return decoded
+
+
+def _ahead(begun: Iterable[Callable[[], Passed]], most: int) -> Iterator[Passed]:
+    """The results of work in its order, while at most so many others are under way."""
+    waiting: deque[Callable[[], Passed]] = deque()
+    for finish in begun:
+        waiting.append(finish)
+        if len(waiting) > most:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
+
+
+def _unreadable(problems: list[str]) -> UserError:
+    lines = problems[:NAMED]
+    if len(problems) > NAMED:
+        lines.append(f"and {len(problems) - NAMED:,} more")
+    lines.append("restore data/crawl with `dvc checkout`, or run `dvc repro dedup`")
+    return UserError("\n".join(lines))

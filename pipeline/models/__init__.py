@@ -44,6 +44,8 @@ ALIASES = {
     "wrn402": "wrn40_2",
 }
 TORCHVISION = "torchvision/"
+TIMM = "timm/"
+PUBLISHERS = ("chenyaofo/", "huyvnphan/", "edadaltocg/", "torchdistill/")
 UNKNOWN_OPTION = re.compile(r"(?:unexpected|multiple values for) keyword argument '(\w+)'")
 
 
@@ -51,7 +53,8 @@ def build(name: str, num_classes: int, **options: Any) -> Network:
     """A network with random weights.
 
     Args:
-        name: one of `ARCHITECTURES`, or `torchvision/` and a classifier of torchvision.
+        name: one of `ARCHITECTURES` or of `published.PUBLISHED`, or `torchvision/` or `timm/` and
+            a classifier of that library.
         options: of the architecture's constructor.
 
     Raises:
@@ -77,7 +80,15 @@ def _maker(name: str) -> Callable[..., Network]:
         from pipeline.models.torchvision_network import torchvision_network
 
         return partial(torchvision_network, name.removeprefix(TORCHVISION))
+    if f"{name}".startswith(TIMM):
+        from pipeline.models.timm_network import timm_network
+
+        return partial(timm_network, name.removeprefix(TIMM))
+    if f"{name}".startswith(PUBLISHERS):
+        from pipeline.models.published import published_network
+
+        return partial(published_network, name)
     near = difflib.get_close_matches(name, [*ARCHITECTURES, *ALIASES], n=1)
     meant = f"did you mean '{near[0]}'? " if near else ""
-    known = f"known: {', '.join(sorted(ARCHITECTURES))}, {TORCHVISION}NAME"
+    known = f"known: {', '.join(sorted(ARCHITECTURES))}, {TORCHVISION}NAME, {TIMM}NAME"
     raise UserError(f"no architecture named '{name}'", meant + known)

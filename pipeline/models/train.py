@@ -1,4 +1,4 @@
-"""Training a demo teacher on labelled images."""
+"""Training a teacher on labelled images: the demo's on a CPU, or a strong one on a GPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,17 @@ from pipeline.console import Advance
 from pipeline.device import autocast, memory_format
 from pipeline.errors import UserError
 from pipeline.models.network import Network
-from pipeline.pixels import normalise, pad_crop
+from pipeline.pixels import normalise, pad_crop, to_device
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: SGD with Nesterov momentum, one-cycle learning rate, shifted crops."""
+    """How to train: SGD with Nesterov momentum, one-cycle learning rate, shifted crops.
+
+    Attributes:
+        lr: the peak of the cycle.
+        cutout: side of the square that is blanked in each image, in pixels; 0 for none.
+    """
 
     epochs: int
     batch_size: int
@@ -24,6 +29,9 @@ class Recipe:
     flip: bool
     seed: int
     precision: torch.dtype
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    cutout: int = 0
 
 
 def train(
@@ -51,7 +59,11 @@ def train(
     targets = torch.from_numpy(labels).to(device)
     network.to(device, memory_format=memory_format(device)).train()
     optimizer = torch.optim.SGD(
-        network.parameters(), recipe.lr, momentum=0.9, weight_decay=5e-4, nesterov=True
+        network.parameters(),
+        recipe.lr,
+        momentum=0.9,
+        weight_decay=recipe.weight_decay,
+        nesterov=True,
     )
     steps = len(pixels) // recipe.batch_size
     cycle = torch.optim.lr_scheduler.OneCycleLR(
@@ -68,9 +80,14 @@ def train(
         for step in range(steps):
             rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
             crops = pad_crop(images[rows], generator, images.shape[1] // 8, recipe.flip)
+            inputs = normalise(crops, mean, std)
+            if recipe.cutout:
+                inputs = cut_out(inputs, generator, recipe.cutout)
             with autocast(device, recipe.precision):
-                logits = network(normalise(crops, mean, std))
-            loss = functional.cross_entropy(logits.float(), targets[rows])
+                logits = network(inputs)
+            loss = functional.cross_entropy(
+                logits.float(), targets[rows], label_smoothing=recipe.label_smoothing
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -80,6 +97,21 @@ def train(
         advance(0, f"epoch {epoch + 1} of {recipe.epochs}, accuracy {_share(right, recipe, steps)}")
     network.eval()
     return float(right) / (steps * recipe.batch_size)
+
+
+def cut_out(images: torch.Tensor, generator: torch.Generator, side: int) -> torch.Tensor:
+    """Blanks a square around a random point of each image (DeVries and Taylor, 2017).
+
+    Args:
+        images: normalised, [B, 3, S, S]: zero is the mean colour.
+        side: of the square in pixels; what lies outside of the image is lost.
+    """
+    count, size = len(images), images.shape[-1]
+    centres = torch.randint(size, (2, count, 1), generator=generator)
+    offset = torch.arange(size) - centres + side // 2
+    rows, columns = (offset >= 0) & (offset < side)
+    hole = to_device(rows[:, :, None] & columns[:, None, :], images.device)
+    return images.masked_fill(hole[:, None], 0.0)
 
 
 def _share(right: torch.Tensor, recipe: Recipe, steps: int) -> str:

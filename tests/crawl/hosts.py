@@ -1,24 +1,40 @@
 """Real image hosts on loopback that misbehave as told, and count what they are asked."""
 
+import datetime
 import io
+import ssl
 import struct
 import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
+from pipeline.crawl.candidates import Candidate, Fetched
+from pipeline.crawl.fetch import Limits, fetch
+from pipeline.crawl.guard import HostTable
+from pipeline.crawl.journal import Journal
 from pipeline.demo.transport import Answer, Server
 
 Route = Callable[["Request"], None]
+AGENT = "kd3-pipeline/1 (+https://example.com)"
+LIMITS = Limits(
+    per_class=1000,
+    min_side=16,
+    max_bytes=200_000,
+    connections_per_host=8,
+    host_gap=0.0,
+    timeout=0.7,
+)
 
 
 @cache
@@ -88,13 +104,20 @@ class Request(BaseHTTPRequestHandler):
 class Host(Server):
     """A server whose `routes` answer by path; `otherwise` answers the rest (404)."""
 
-    def __init__(self, routes: dict[str, Route] | None = None) -> None:
+    def __init__(
+        self, routes: dict[str, Route] | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), lambda target: Answer(b""))
+        if tls is not None:
+            self.socket = tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.RequestHandlerClass = Request
         self.routes = routes or {}
         self.otherwise: Route = lambda request: request.reply(b"", 404)
         self.lock = threading.Lock()
         self.requests: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()  # bytes, as far as a route counts them
         self.targets: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.starts: list[float] = []
@@ -136,3 +159,124 @@ def reply(body: bytes = b"", status: int = 200, **headers: str) -> Route:
 def redirect(location: str, status: int = 302) -> Route:
     """A route that leads elsewhere."""
     return reply(b"", status, Location=location)
+
+
+def once(status: int, index: int = 0, **headers: str) -> Route:
+    """A route that is busy the first time."""
+
+    def route(request: Request) -> None:
+        if request.asked() == 1:
+            reply(b"busy", status, **headers)(request)
+        else:
+            request.reply(picture(index))
+
+    return route
+
+
+def raw(data: bytes) -> Route:
+    """A route that sends these bytes and hangs up."""
+
+    def route(request: Request) -> None:
+        request.wfile.write(data)
+        request.wfile.flush()
+        request.close_connection = True
+
+    return route
+
+
+def silent(seconds: float) -> Route:
+    """A route that says nothing for so long, and hangs up."""
+
+    def route(request: Request) -> None:
+        time.sleep(seconds)
+        request.close_connection = True
+
+    return route
+
+
+def chunks(chunk: bytes, pause: float = 0.0, most: int = 2000) -> Route:
+    """A route whose body comes in many chunks, of no known length."""
+
+    def route(request: Request) -> None:
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        for _ in range(most):
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            request.wfile.flush()
+            request.server.sent[request.path] += len(chunk)
+            time.sleep(pause)
+        request.wfile.write(b"0\r\n\r\n")
+
+    return route
+
+
+def certificates(folder: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a server with these names needs, and a client that trusts its authority alone."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority of the tests")])
+    today = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = certificate.public_bytes(serialization.Encoding.PEM)
+    (folder / "both.pem").write_bytes(private + public)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "both.pem")
+    return server, ssl.create_default_context(cadata=public.decode())
+
+
+def candidates_of(urls: Sequence[str], label: int = 0) -> list[Candidate]:
+    """Candidates of one class, in this order."""
+    return [
+        Candidate(label, f"class {label}", "test", "query", rank, url)
+        for rank, url in enumerate(urls)
+    ]
+
+
+def crawl(
+    folder: Path,
+    candidates: Sequence[Candidate],
+    hosts: HostTable,
+    *,
+    reports: list[tuple[int, str]] | None = None,
+    refused: frozenset[str] = frozenset(),
+    retry: frozenset[str] = frozenset(),
+    tls: ssl.SSLContext | None = None,
+    **changes: Any,
+) -> dict[Candidate, Fetched]:
+    """Fetches with `LIMITS` and these changes; `folder` is the journal's."""
+    limits = Limits(**(vars(LIMITS) | changes))
+    said = [] if reports is None else reports
+    with Journal(folder) as journal:
+        return fetch(
+            candidates,
+            limits,
+            journal,
+            AGENT,
+            lambda label, outcome: said.append((label, outcome)),
+            hosts,
+            refused=refused,
+            retry=retry,
+            tls=tls,
+        )
+
+
+def outcomes(found: dict[Candidate, Fetched]) -> dict[str, str]:
+    """What each address gave."""
+    return {candidate.url: record.outcome for candidate, record in found.items()}

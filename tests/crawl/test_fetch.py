@@ -1,82 +1,59 @@
 import asyncio
-import gc
 import gzip
+import io
 import json
-import logging
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.crawl import fetch as module
-from pipeline.crawl.candidates import Candidate, manifest
+from pipeline.crawl.candidates import manifest
+from pipeline.crawl.exchange import Lookups
 from pipeline.crawl.fetch import Limits, fetch
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.pack import pack
-from tests.crawl.hosts import Host, image, picture, png_claiming, redirect, reply, serving
-
-ROOT = Path(__file__).parents[2]
-AGENT = "kd3-pipeline/1 (+https://example.com)"
-LIMITS = Limits(
-    per_class=1000,
-    min_side=16,
-    max_bytes=200_000,
-    connections_per_host=8,
-    host_gap=0.0,
-    timeout=0.7,
+from pipeline.errors import WorldError
+from tests.crawl.hosts import (
+    AGENT,
+    LIMITS,
+    Host,
+    candidates_of,
+    certificates,
+    chunks,
+    crawl,
+    image,
+    once,
+    outcomes,
+    picture,
+    png_claiming,
+    raw,
+    redirect,
+    reply,
+    serving,
+    silent,
 )
 
-
-def candidates_of(urls, label=0):
-    return [
-        Candidate(label, f"class {label}", "test", "query", rank, url)
-        for rank, url in enumerate(urls)
-    ]
+ROOT = Path(__file__).parents[2]
+JPEG = picture(1000)
 
 
-def run(folder, candidates, hosts, **changes):
-    """(manifest rows by URL, in order), and how often `advance` was called."""
-    limits = Limits(**(vars(LIMITS) | changes))
-    seen = []
-    with Journal(folder) as journal:
-        found = fetch(candidates, limits, journal, AGENT, lambda n: seen.append(n), hosts)
-    return manifest(candidates, found), sum(seen)
-
-
-def outcomes(table):
-    return dict(zip(table["url"].to_pylist(), table["outcome"].to_pylist(), strict=True))
+@pytest.fixture
+def hasty(monkeypatch):
+    """Shorter pauses, so that nobody waits for them."""
+    monkeypatch.setattr(module, "BACK_OFF", 0.05)
 
 
 # one crawl of every kind of fault: path -> (route, outcome, times asked)
-
-JPEG = picture(1000)
-SENT = Counter()
-
-
-def once(status, **headers):
-    def route(request):
-        if request.asked() == 1:
-            return reply(b"busy", status, **headers)(request)
-        return request.reply(picture(int(request.path.strip("/o.jpg") or 0) + 100))
-
-    return route
-
-
-def chunks(request, chunk, pause=0.0, most=2000):
-    request.send_response(200)
-    request.send_header("Transfer-Encoding", "chunked")
-    request.end_headers()
-    for _ in range(most):
-        request.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-        request.wfile.flush()
-        SENT[request.path] += len(chunk)
-        time.sleep(pause)
 
 
 def big_by_length(request):
@@ -85,50 +62,61 @@ def big_by_length(request):
     request.end_headers()
     for _ in range(400):
         request.wfile.write(bytes(1 << 20))
-        SENT[request.path] += 1 << 20
+        request.server.sent[request.path] += 1 << 20
 
 
-def raw(data):
-    def route(request):
-        request.wfile.write(data)
-        request.wfile.flush()
-        request.close_connection = True
-
-    return route
+def ends_early(headers):
+    return raw(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n%s" % (headers, JPEG[:300]))
 
 
-def silent(request):
-    time.sleep(1.5)
-    request.close_connection = True
+def encoded(mode, kind, **options):
+    """A picture of this mode."""
+    out = io.BytesIO()
+    pixels = np.random.default_rng(7).integers(0, 256, (40, 40, 4), dtype=np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(pixels, "RGBA").convert(mode)
+    picture.save(out, kind, **options)
+    return out.getvalue()
 
 
+FRAMES = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")]
 FAULTS = {
     "/ok.jpg": (image(1), "stored", 1),
     "/ok.png": (image(2, "PNG"), "stored", 1),
     "/ok.webp": (image(3, "WEBP"), "stored", 1),
     "/ok.gif": (image(4, "GIF"), "stored", 1),
     "/ok.bmp": (image(5, "BMP"), "stored", 1),
+    "/cmyk.jpg": (reply(encoded("CMYK", "JPEG")), "stored", 1),
+    "/grey16.png": (reply(encoded("I;16", "PNG")), "stored", 1),
+    "/animated.gif": (
+        reply(encoded("RGB", "GIF", save_all=True, append_images=FRAMES)),
+        "stored",
+        1,
+    ),
     "/named.html": (image(6), "stored", 1),
+    "/said-to-be.html": (reply(picture(13), Content_Type="text/html"), "stored", 1),
     "/same-bytes.jpg": (image(1), "duplicate", 1),
     "/missing.jpg": (reply(b"no", 404), "http_error", 1),
     "/gone.jpg": (reply(b"no", 410), "http_error", 1),
     "/forbidden.jpg": (reply(b"no", 403), "http_error", 1),
     "/empty-204.jpg": (reply(b"", 204), "http_error", 1),
     "/empty.jpg": (reply(b""), "not_an_image", 1),
+    "/408.jpg": (reply(b"late", 408), "busy", 3),
     "/500.jpg": (reply(b"oops", 500), "busy", 3),
+    "/501.jpg": (reply(b"oops", 501), "busy", 3),
     "/429.jpg": (reply(b"slow down", 429, Retry_After="0"), "busy", 3),
-    "/o1.jpg": (once(503, Retry_After="0.2"), "stored", 2),
-    "/o2.jpg": (once(503, Retry_After="nan"), "stored", 2),
-    "/o3.jpg": (once(503, Retry_After="-1e999"), "stored", 2),
-    "/o4.jpg": (once(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), "stored", 2),
+    "/o1.jpg": (once(503, 101, Retry_After="0.2"), "stored", 2),
+    "/o2.jpg": (once(503, 102, Retry_After="nan"), "stored", 2),
+    "/o3.jpg": (once(503, 103, Retry_After="-1e999"), "stored", 2),
+    "/o4.jpg": (once(429, 104, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), "stored", 2),
     "/o5.jpg": (reply(b"", 429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT"), "busy", 1),
     "/o6.jpg": (reply(b"", 503, Retry_After="3600"), "busy", 1),
+    "/o7.jpg": (reply(b"", 503, Retry_After="9" * 400), "busy", 1),
     "/truncated.jpg": (reply(JPEG[: len(JPEG) // 2]), "truncated", 1),
-    "/short.jpg": (
-        raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(JPEG), JPEG[:300])),
-        "connection",
-        3,
-    ),
+    "/short.jpg": (ends_early(b"Content-Length: %d" % len(JPEG)), "truncated", 3),
+    "/half-chunk.jpg": (ends_early(b"Transfer-Encoding: chunked\r\n\r\n500"), "truncated", 3),
     "/html.jpg": (reply(b"<!doctype html><title>sign in</title>"), "not_an_image", 1),
     "/drawing.svg": (
         reply(b'<svg xmlns="http://www.w3.org/2000/svg"/>', Content_Type="image/svg+xml"),
@@ -137,11 +125,17 @@ FAULTS = {
     ),
     "/pixel.gif": (reply(picture(7, "GIF", 1)), "too_small", 1),
     "/bomb.png": (reply(png_claiming(30_000, 30_000)), "too_many_pixels", 1),
-    "/gzip.jpg": (reply(gzip.compress(JPEG), Content_Encoding="gzip"), "not_an_image", 1),
+    "/gzip.jpg": (reply(gzip.compress(JPEG), Content_Encoding="gzip"), "encoded", 1),
+    "/gzip-bomb.jpg": (
+        reply(zlib.compress(bytes(50_000_000)), Content_Encoding="deflate"),
+        "encoded",
+        1,
+    ),
+    "/identity.jpg": (reply(picture(14), Content_Encoding="identity"), "stored", 1),
     "/big.jpg": (big_by_length, "too_large", 1),
-    "/endless.jpg": (lambda request: chunks(request, bytes(50_000)), "too_large", 1),
-    "/drip.jpg": (lambda request: chunks(request, b"x", 0.05, 40), "timeout", 2),
-    "/silent.jpg": (silent, "timeout", 2),
+    "/endless.jpg": (chunks(bytes(50_000)), "too_large", 1),
+    "/slow.jpg": (chunks(b"x", 0.05, 40), "timeout", 2),
+    "/silent.jpg": (silent(1.0), "timeout", 2),
     "/reset.jpg": (raw(b""), "connection", 3),
     "/garbage.jpg": (raw(b"\x00\xff" * 400), "connection", 3),
     "/endless-header.jpg": (raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000), "connection", 3),
@@ -151,16 +145,22 @@ FAULTS = {
         1,
     ),
     "/led.jpg": (redirect("/target.jpg"), "stored", 1),
-    "/target.jpg": (image(8), "duplicate", 2),
+    "/target.jpg": (image(8), "duplicate", 1),
     "/far.jpg": (redirect("http://1.test/far.jpg", 301), "stored", 1),
     "/five.jpg": (redirect("/4.jpg"), "stored", 1),
-    "/six.jpg": (redirect("/five.jpg"), "too_many_redirects", 1),  # one hop too many
+    "/ten.jpg": (redirect("/9.jpg"), "too_many_redirects", 1),
     "/loop.jpg": (redirect("/loop.jpg", 307), "too_many_redirects", 6),
     "/nowhere.jpg": (reply(b"", 302), "http_error", 1),
     "/inside.jpg": (redirect("http://127.0.0.1:{port}/x.jpg"), "forbidden_address", 1),
     "/file.jpg": (redirect("file:///etc/passwd"), "forbidden_address", 1),
+    "/ftp.jpg": (redirect("ftp://0.test/x.jpg"), "forbidden_address", 1),
     "/noai.jpg": (reply(picture(9), X_Robots_Tag="noai"), "opted_out", 1),
-    "/bot-noai.jpg": (reply(picture(9), X_Robots_Tag="kd3: noimageai"), "opted_out", 1),
+    "/bot-noai.jpg": (
+        reply(picture(9), X_Robots_Tag="kd3-pipeline: noimageai"),
+        "opted_out",
+        1,
+    ),
+    "/other-noai.jpg": (reply(picture(9), X_Robots_Tag="other: noimageai"), "stored", 1),
     "/tdm.jpg": (reply(picture(9), TDM_Reservation="1"), "opted_out", 1),
     "/cookie.jpg": (
         lambda request: request.reply(
@@ -170,38 +170,45 @@ FAULTS = {
         1,
     ),
 }
-HELPERS = {"/4.jpg": "/3.jpg", "/3.jpg": "/2.jpg", "/2.jpg": "/1.jpg", "/1.jpg": "/0.jpg"}
+GOOD = ("stored", "duplicate")
 
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
+    """Every fault has a name of its own, since some of them slow a host down."""
     folder = tmp_path_factory.mktemp("faulty")
     host, other, secret = Host(), Host({"/far.jpg": image(11)}), Host()
     secret.otherwise = image(0)
     with serving(host, other, secret) as hosts, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "RETRY_AFTER_MOST", 0.3)
+        patch.setattr(module, "LONGEST_WAIT", 0.3)
+        patch.setattr(module, "BACK_OFF", 0.05)
         port = hosts.pop("2.test")[1]
         routes = {path: route for path, (route, _, _) in FAULTS.items()}
         routes["/inside.jpg"] = redirect(f"http://127.0.0.1:{port}/x.jpg")
-        routes |= {path: redirect(target) for path, target in HELPERS.items()}
+        routes |= {f"/{n}.jpg": redirect(f"/{n - 1}.jpg") for n in range(1, 10)}
         routes["/0.jpg"] = image(12)
         host.routes = routes
-        urls = [f"http://0.test{path}" for path in FAULTS]
+        urls = [f"http://f{n}.test{path}" for n, path in enumerate(FAULTS)]
+        hosts |= {f"f{n}.test": hosts["0.test"] for n in range(len(FAULTS))}
+        candidates, reports = candidates_of(urls), []
         start = time.monotonic()
-        table, advanced = run(folder, candidates_of(urls), hosts, connections_per_host=64)
+        found = crawl(folder, candidates, hosts, reports=reports)
         took = time.monotonic() - start
-        first = Counter(host.requests)
-        headers = list(host.headers)
-        again, _ = run(folder, candidates_of(urls), hosts, connections_per_host=64)
-        second = Counter(host.requests)
-        second.subtract(first)
+        first, headers = Counter(host.requests), list(host.headers)
+        again = crawl(folder, candidates, hosts)
+        second = Counter(host.requests) - first
+        retried = crawl(folder, candidates, hosts, retry=frozenset(["timeout", "5xx", "404"]))
+        third = Counter(host.requests) - first
     return {
-        "table": table,
-        "advanced": advanced,
+        "table": manifest(candidates, found),
+        "reports": reports,
         "requests": first,
         "headers": headers,
-        "again": again,
+        "again": manifest(candidates, again),
         "second": second,
+        "retried": manifest(candidates, retried),
+        "third": third,
+        "sent": host.sent,
         "secret": secret,
         "folder": folder,
         "took": took,
@@ -210,43 +217,47 @@ def faulty(tmp_path_factory):
 
 @pytest.mark.parametrize("path", FAULTS)
 def test_each_fault_has_its_outcome(faulty, path):
-    assert outcomes(faulty["table"])[f"http://0.test{path}"] == FAULTS[path][1]
+    row = faulty["table"].to_pylist()[list(FAULTS).index(path)]
+    assert row["outcome"] == FAULTS[path][1], row["detail"]
 
 
 def test_each_fault_is_asked_for_as_often_as_it_deserves(faulty):
     asked = {path: faulty["requests"][path] for path in FAULTS}
-    # six.jpg leads to five.jpg; aiohttp asks twice where a connection just ends
-    asked |= {"/five.jpg": asked["/five.jpg"] - 1, "/reset.jpg": -(-asked["/reset.jpg"] // 2)}
+    # one more leads to the target; aiohttp asks twice where a connection just ends
+    asked |= {"/target.jpg": asked["/target.jpg"] - 1, "/reset.jpg": asked["/reset.jpg"] / 2}
     assert asked == {path: times for path, (_, _, times) in FAULTS.items()}
-    assert faulty["requests"]["/robots.txt"] == 1
+    assert faulty["requests"]["/robots.txt"] == len(FAULTS)
 
 
 def test_every_candidate_is_in_the_manifest_once_and_in_order(faulty):
-    assert faulty["table"]["url"].to_pylist() == [f"http://0.test{path}" for path in FAULTS]
+    urls = faulty["table"]["url"].to_pylist()
+    assert [urlsplit(url).path for url in urls] == list(FAULTS)
     assert faulty["table"]["rank"].to_pylist() == list(range(len(FAULTS)))
 
 
-def test_progress_counts_distinct_images(faulty):
-    assert faulty["advanced"] == faulty["table"]["outcome"].to_pylist().count("stored")
+def test_every_candidate_is_reported_once(faulty):
+    words = Counter(faulty["table"]["outcome"].to_pylist())
+    words["ok"] = words.pop("stored")
+    assert Counter(outcome for _, outcome in faulty["reports"]) == words
 
 
 def test_a_manifest_row_says_where_the_image_came_from(faulty):
-    rows = {row["url"]: row for row in faulty["table"].to_pylist()}
-    far = rows["http://0.test/far.jpg"]
+    rows = {urlsplit(row["url"]).path: row for row in faulty["table"].to_pylist()}
+    far = rows["/far.jpg"]
     assert (far["final_url"], far["status"]) == ("http://1.test/far.jpg", 200)
-    assert rows["http://0.test/missing.jpg"]["status"] == 404
-    assert rows["http://0.test/500.jpg"]["status"] == 500
-    assert rows["http://0.test/noai.jpg"]["detail"] == "X-Robots-Tag: noai"
+    assert far["size"] == len(picture(11))
+    assert rows["/missing.jpg"]["status"] == 404
+    assert rows["/500.jpg"]["status"] == 500
+    assert rows["/noai.jpg"]["detail"] == "X-Robots-Tag: noai"
+    assert rows["/big.jpg"]["size"] == 400_000_000
+    assert LIMITS.max_bytes < rows["/endless.jpg"]["size"] < 2 * LIMITS.max_bytes
     assert [name for name, row in rows.items() if bool(row["id"]) != (row["outcome"] in GOOD)] == []
-
-
-GOOD = ("stored", "duplicate")
 
 
 def test_large_answers_are_cut_off_early(faulty):
     # what was sent sits in socket buffers at most
-    assert SENT["/big.jpg"] < 30 << 20
-    assert SENT["/endless.jpg"] < 30 << 20
+    assert faulty["sent"]["/big.jpg"] < 30 << 20
+    assert faulty["sent"]["/endless.jpg"] < 30 << 20
 
 
 def test_a_redirect_to_loopback_reaches_nothing(faulty):
@@ -263,115 +274,205 @@ def test_requests_say_who_asks_and_want_plain_bytes(faulty):
 
 
 def test_every_stored_object_is_what_its_name_says(faulty):
+    names = set(faulty["table"]["id"].to_pylist()) - {None}
     with Journal(faulty["folder"]) as journal:
-        for name in set(faulty["table"]["id"].to_pylist()) - {None}:
+        for name in names:
             assert journal.keep(journal.path(name).read_bytes()) == name
-    assert list(faulty["folder"].rglob("*.tmp")) == []
+    kept = [path.name for path in faulty["folder"].rglob("objects/**/*") if path.is_file()]
+    assert sorted(kept) == sorted(names)  # no more, and nothing half
 
 
-def test_a_second_run_asks_only_for_what_may_have_changed(faulty):
-    again = {"timeout", "connection", "busy", "too_large", "too_small"}
-    asked = {path for path, times in faulty["second"].items() if times} - {"/robots.txt"}
-    assert asked == {path for path, (_, outcome, _) in FAULTS.items() if outcome in again}
+def test_a_second_run_asks_for_nothing_and_gives_the_same(faulty):
+    assert faulty["second"] == {}
     assert faulty["again"] == faulty["table"]
+
+
+def test_failures_that_are_named_are_tried_again_and_no_others(faulty):
+    rows = faulty["table"].to_pylist()
+    named = {
+        urlsplit(row["url"]).path
+        for row in rows
+        if row["id"] is None
+        and (row["outcome"] == "timeout" or row["status"] == 404 or (row["status"] or 0) >= 500)
+    }
+    assert {"/missing.jpg", "/500.jpg", "/silent.jpg", "/o6.jpg"} <= named
+    assert set(faulty["third"]) == named | {"/robots.txt"}
+    assert faulty["retried"] == faulty["table"]
 
 
 def test_faults_do_not_hold_up_the_rest(faulty):
     assert faulty["took"] < 8
 
 
-# robots.txt
+# the specification of 91 addresses
 
 
-ROBOTS = {
-    "missing": (reply(b"", 404), "stored"),
-    "empty": (reply(b""), "stored"),
-    "refused": (reply(b"", 403), "stored"),
-    "allows": (reply(b"User-agent: *\nDisallow: /private/\n"), "stored"),
-    "other": (reply(b"User-agent: somebody\nDisallow: /\n"), "stored"),
-    "disallows": (reply(b"User-agent: *\nDisallow: /\n"), "robots"),
-    "by_name": (reply(b"User-agent: KD3-Pipeline\nDisallow: /i\n"), "robots"),
-    "byte_order_mark": (reply(b"\xef\xbb\xbfUser-agent: *\r\nDisallow: /\r\n"), "robots"),
-    "blank_lines": (reply(b"User-agent: *\n\n  \nDisallow: /\n"), "robots"),
-    "longer_than_read": (reply(b"User-agent: *\nDisallow: /\n" + b"#\n" * 400_000), "robots"),
-    "endless": (lambda request: chunks(request, b"User-agent: *\nDisallow: /\n" * 900), "robots"),
-    "garbage": (reply(bytes(range(256)) * 20), "stored"),
-    "ill": (reply(b"oops", 500), "robots_unreachable"),
-    "silent": (silent, "timeout"),
-    "broken": (raw(b""), "connection"),
-    "moved": (redirect("/elsewhere.txt"), "robots"),
-    "loop": (redirect("/robots.txt"), "robots_unreachable"),
-    "to_file": (redirect("file:///etc/passwd"), "forbidden_address"),
-}
+def test_91_addresses_give_55_rows_and_53_images(tmp_path, hasty):
+    host, secret = Host(), Host()
+    secret.otherwise = image(0)
 
-
-@pytest.fixture(scope="module")
-def robots(tmp_path_factory):
-    servers = {name: Host({"/robots.txt": route}) for name, (route, _) in ROBOTS.items()}
-    for number, server in enumerate(servers.values()):
-        server.routes |= {"/i/1.jpg": image(3 * number), "/i/2.jpg": image(3 * number + 1)}
-    servers["moved"].routes["/elsewhere.txt"] = reply(b"User-agent: *\nDisallow: /i/\n")
-    with serving(*servers.values()) as hosts:
-        named = {name: f"{number}.test" for number, name in enumerate(servers)}
-        urls = [f"http://{host}/i/{n}.jpg" for host in named.values() for n in (1, 2)]
-        table, _ = run(tmp_path_factory.mktemp("robots"), candidates_of(urls), hosts)
-    found = outcomes(table)
-    return {
-        name: ([found[f"http://{named[name]}/i/{n}.jpg"] for n in (1, 2)], servers[name])
-        for name in named
+    kinds = {  # three of each: route, outcome, requests
+        "duplicate": (lambda n: image(500), "ok", 1),
+        "503-once": (lambda n: once(503, 200 + n), "ok", 2),
+        "cookie": (
+            lambda n: lambda r: r.reply(picture(300 + n), 200, {"Set-Cookie": "a=b"}),
+            "ok",
+            1,
+        ),
+        "redirect": (lambda n: redirect(f"/to/{n}"), "ok", 1),
+        "slow": (lambda n: image(100 + n, seconds=0.5), "ok", 1),
+        "404": (lambda n: reply(b"", 404), "http_error", 1),
+        "500": (lambda n: reply(b"", 500), "busy", 3),
+        "429": (lambda n: reply(b"", 429), "busy", 3),
+        "truncated": (lambda n: reply(JPEG[: len(JPEG) // 2]), "truncated", 1),
+        # a body that ends early is tried again as a connection that was reset
+        "short": (lambda n: ends_early(b"Content-Length: 9999"), "truncated", 3),
+        "html": (lambda n: reply(b"<html>"), "not_an_image", 1),
+        "svg": (lambda n: reply(b"<svg/>"), "not_an_image", 1),
+        "bomb": (lambda n: reply(png_claiming(10_000, 10_000)), "too_many_pixels", 1),
+        "pixel": (lambda n: reply(picture(7, "GIF", 1)), "too_small", 1),
+        "loop": (lambda n: redirect(f"/loop/{n}"), "too_many_redirects", 6),
+        "private": (lambda n: redirect("http://127.0.0.1:{port}/x.jpg"), "forbidden_address", 1),
+        "noai": (lambda n: reply(picture(9), X_Robots_Tag="noai"), "opted_out", 1),
     }
+    paths = [f"/good/{n}" for n in range(40)]
+    routes = {path: image(n) for n, path in enumerate(paths)}
+    routes |= {f"/to/{n}": image(400 + n) for n in range(3)}
+    with serving(host, secret) as hosts:
+        port = hosts.pop("1.test")[1]
+        for kind, (route, _, _) in kinds.items():
+            for n in range(3):
+                paths.append(f"/{kind}/{n}")
+                routes[paths[-1]] = route(n)
+        for n in range(3):
+            routes[f"/private/{n}"] = redirect(f"http://127.0.0.1:{port}/x.jpg")
+        host.routes = routes
+        # as many hosts as there are kinds; those that are slowed down are not in others' way
+        urls = [f"http://h{path.split('/')[1]}{path[-1]}.test{path}" for path in paths]
+        hosts |= {urlsplit(url).hostname: hosts["0.test"] for url in urls}
+        found = crawl(tmp_path, candidates_of(urls), hosts, timeout=2.0)
+    assert len(found) == 91
+    got = {urlsplit(url).path: outcome for url, outcome in outcomes(found).items()}
+    assert got == {f"/good/{n}": "ok" for n in range(40)} | {
+        f"/{kind}/{n}": outcome for kind, (_, outcome, _) in kinds.items() for n in range(3)
+    }
+    assert Counter(got.values())["ok"] == 55
+    assert len({record.id for record in found.values()} - {None}) == 53
+    assert len([path for path in tmp_path.rglob("objects/*/*") if path.is_file()]) == 53
+    assert {path: host.requests[path] for path in paths[40:]} == {
+        f"/{kind}/{n}": asked for kind, (_, _, asked) in kinds.items() for n in range(3)
+    }
+    assert {host.requests[path] for path in paths[:40]} == {1}
+    assert secret.requests == {}
+    assert [names for names in host.headers if "Cookie" in names] == []
 
 
-@pytest.mark.parametrize("name", ROBOTS)
-def test_robots_txt_is_obeyed(robots, name):
-    found, server = robots[name]
-    outcome = ROBOTS[name][1]
-    assert found == [outcome, outcome]
-    assert server.images_asked() == (2 if outcome == "stored" else 0) + (name == "moved")
-    asked = {"loop": 6, "broken": 2}  # aiohttp asks twice where a connection just ends
-    assert server.requests["/robots.txt"] <= asked.get(name, 1)
+# more faults
 
 
-# manners
-
-
-def test_a_host_never_has_more_connections_than_allowed(tmp_path):
-    # written in several ways, it is one host all the same
-    host = Host({f"/{n}.jpg": image(n, seconds=0.03) for n in range(24)})
+def test_a_body_that_drips_is_given_up_without_a_second_try(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.crawl.exchange.PATIENCE", 0.3)
+    host = Host(
+        {
+            "/drip.jpg": chunks(b"x" * 100, 0.05, 40),
+            "/slow.jpg": chunks(JPEG[:1] * 1500, 0.05, 20),  # fast enough, though no image
+        }
+    )
     with serving(host) as hosts:
-        names = ["http://0.test", "http://0.TEST", "http://0.test:80", "HTTP://0.test"]
-        urls = [f"{names[n % 4]}/{n}.jpg" for n in range(24)]
-        table, _ = run(tmp_path, candidates_of(urls), hosts, connections_per_host=3)
-    assert set(outcomes(table).values()) == {"stored"}
-    assert host.most_at_once == 3
+        urls = ["http://0.test/drip.jpg", "http://0.test/slow.jpg"]
+        found = crawl(tmp_path, candidates_of(urls), hosts, timeout=5.0)
+    assert list(outcomes(found).values()) == ["too_slow", "not_an_image"]
+    assert host.requests["/drip.jpg"] == 1
 
 
-def test_requests_to_one_host_keep_their_distance(tmp_path):
-    host = Host({f"/{n}.jpg": image(n) for n in range(5)})
+def test_https_is_asked_of_those_only_who_prove_their_name(tmp_path):
+    (tmp_path / "other").mkdir()
+    server, client = certificates(tmp_path, "0.test")
+    unknown, _ = certificates(tmp_path / "other", "2.test")
+    routes = {f"/{n}.jpg": image(n) for n in range(3)}
+    secure, misnamed, strange = (Host(dict(routes), tls) for tls in (server, server, unknown))
+    with serving(secure, misnamed, strange) as hosts:
+        urls = [f"https://{n}.test/{n}.jpg" for n in range(3)]
+        candidates = candidates_of(urls)
+        found = crawl(tmp_path / "journal", candidates, hosts, tls=client, robots=False)
+    got = [found[candidate] for candidate in candidates]
+    assert [record.outcome for record in got] == ["ok", "connection", "connection"]
+    assert "Certificate" in got[1].detail and "Certificate" in got[2].detail
+    assert secure.requests == {"/0.jpg": 1}
+    assert misnamed.requests == strange.requests == {}
+
+
+PROGRAM = """
+import json, re, sys
+from pathlib import Path
+from pipeline.crawl.candidates import Candidate
+from pipeline.crawl.fetch import Limits, fetch
+from pipeline.crawl.journal import Journal
+
+told = json.load(sys.stdin)
+with Journal(Path(told["folder"])) as journal:
+    candidates = [Candidate(*values) for values in told["candidates"]]
+    limits = Limits(**told["limits"])
+    found = fetch(candidates, limits, journal, "x", lambda *_: None, told["hosts"])
+good = sum(record.outcome == "ok" for record in found.values())
+print(good, re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def started(folder, candidates, hosts, **limits):
+    """A process that fetches these."""
+    told = {
+        "folder": str(folder),
+        "hosts": hosts,
+        "limits": vars(LIMITS) | limits,
+        "candidates": [
+            [getattr(candidate, name) for name in candidate.__slots__] for candidate in candidates
+        ],
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    process.stdin.write(json.dumps(told))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def test_a_name_whose_lookup_hangs_delays_neither_others_nor_the_end():
+    over = threading.Event()
+
+    async def look_up():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(Lookups())
+        for _ in range(100):
+            loop.run_in_executor(None, over.wait, 10)
+        return await loop.run_in_executor(None, int, "7")
+
+    start = time.monotonic()
+    assert asyncio.run(look_up()) == 7
+    assert time.monotonic() - start < 5
+    over.set()
+
+
+def test_huge_bodies_and_pictures_do_not_fill_the_memory(tmp_path):
+    routes = {f"/{n}.jpg": image(n) for n in range(100)}
+    routes |= {f"/big-{n}.jpg": chunks(bytes(1 << 20), most=300) for n in range(4)}
+    routes["/bomb.png"] = reply(png_claiming(20_000, 20_000))
+    host = Host(routes)
     with serving(host) as hosts:
-        urls = [f"http://0.test/{n}.jpg" for n in range(5)]
-        run(tmp_path, candidates_of(urls), hosts, host_gap=0.2)
-    gaps = [later - earlier for earlier, later in zip(host.starts, host.starts[1:], strict=False)]
-    assert len(gaps) == 5  # robots.txt is a request, too
-    assert min(gaps) > 0.15
-
-
-def test_waiting_for_a_host_does_not_count_against_the_time_of_an_image(tmp_path):
-    host = Host({f"/{n}.jpg": image(n, seconds=0.15) for n in range(10)})
-    with serving(host) as hosts:
-        urls = [f"http://0.test/{n}.jpg" for n in range(10)]
-        table, _ = run(tmp_path, candidates_of(urls), hosts, connections_per_host=1, timeout=0.6)
-    assert set(outcomes(table).values()) == {"stored"}
-    assert set(host.requests.values()) == {1}
-
-
-def test_a_slow_host_does_not_hold_up_another(tmp_path):
-    slow = Host({f"/{n}.jpg": image(n, seconds=0.4) for n in range(6)})
-    quick = Host({f"/{n}.jpg": image(n + 50) for n in range(6)})
-    with serving(slow, quick) as hosts:
-        urls = [f"http://{host}.test/{n}.jpg" for n in range(6) for host in (0, 1)]
-        run(tmp_path, candidates_of(urls), hosts, connections_per_host=2)
-    assert quick.starts[-1] < slow.starts[-1]
+        urls = [f"http://0.test{path}" for path in reversed(routes)]
+        process = started(
+            tmp_path, candidates_of(urls), hosts, max_bytes=20 << 20, timeout=20, min_side=1
+        )
+        said, errors = process.communicate(timeout=60)
+    good, memory = map(int, said.split())
+    assert (good, errors) == (100, "")
+    assert memory < 300_000  # KiB
 
 
 # which candidates are needed
@@ -395,7 +496,7 @@ def two_classes():
     return routes, candidates
 
 
-def delayed(routes, seed):
+def delayed(routes, seed, most=0.03):
     rng = random.Random(seed)
 
     def slow(route, seconds):
@@ -405,7 +506,7 @@ def delayed(routes, seed):
 
         return late
 
-    return {path: slow(route, rng.uniform(0, 0.03)) for path, route in routes.items()}
+    return {path: slow(route, rng.uniform(0, most)) for path, route in routes.items()}
 
 
 def test_the_result_does_not_depend_on_latencies(tmp_path):
@@ -413,7 +514,8 @@ def test_the_result_does_not_depend_on_latencies(tmp_path):
     tables = []
     for seed in range(3):
         with serving(*(Host(delayed(routes, seed)) for _ in range(3))) as hosts:
-            tables.append(run(tmp_path / str(seed), candidates, hosts, per_class=20)[0])
+            found = crawl(tmp_path / str(seed), candidates, hosts, per_class=20)
+            tables.append(manifest(candidates, found))
     assert tables[0] == tables[1] == tables[2]
     rows = tables[0].to_pylist()
     for label in (0, 1):
@@ -429,20 +531,40 @@ def test_the_result_does_not_depend_on_latencies(tmp_path):
 def test_nothing_is_asked_for_beyond_what_is_needed(tmp_path):
     host = Host({f"/{n}.jpg": image(n) for n in range(100)})
     with serving(host) as hosts:
-        urls = [f"http://0.test/{n}.jpg" for n in range(100)]
-        table, _ = run(tmp_path, candidates_of(urls), hosts, per_class=7)
-    assert Counter(outcomes(table).values()) == {"stored": 7, "not_needed": 93}
-    assert host.images_asked() == 7
+        candidates = candidates_of([f"http://0.test/{n}.jpg" for n in range(100)])
+        assert len(crawl(tmp_path, candidates, hosts, per_class=7)) == 7
+        assert host.images_asked() == 7
+        # more are wanted: only those are asked for that are missing
+        assert len(crawl(tmp_path, candidates, hosts, per_class=11)) == 11
+    assert host.images_asked() == 11
+    assert set(host.requests.values()) <= {1, 2}  # robots.txt once a run
+
+
+def test_images_that_are_refused_do_not_count(tmp_path):
+    host = Host({f"/{n}.jpg": image(n % 3) for n in range(6)})
+    with serving(host) as hosts:
+        candidates = candidates_of([f"http://0.test/{n}.jpg" for n in range(6)])
+        first = crawl(tmp_path, candidates, hosts, per_class=1)
+        refused = frozenset(record.id for record in first.values())
+        reports = []
+        found = crawl(tmp_path, candidates, hosts, per_class=2, refused=refused, reports=reports)
+    assert [outcome for _, outcome in reports] == ["placeholder", "ok", "ok"]
+    assert len(found) == 3
 
 
 def test_one_address_in_two_classes_is_asked_for_once(tmp_path):
-    host = Host({"/x.jpg": image(1)})
+    host = Host({"/x.jpg": image(1), "/y.jpg": reply(b"", 404)})
     with serving(host) as hosts:
-        both = [one for n in (0, 1) for one in candidates_of(["http://0.test/x.jpg"], n)]
-        table, advanced = run(tmp_path, both, hosts)
-    assert table["outcome"].to_pylist() == ["stored", "duplicate"]
-    assert host.requests["/x.jpg"] == 1
-    assert advanced == 2  # it counts for both
+        urls = ["http://0.test/x.jpg", "http://0.test/y.jpg", "http://0.test/x.jpg"]
+        both = [*candidates_of(urls, 0), *candidates_of(urls, 1)]
+        reports = []
+        found = crawl(tmp_path, both, hosts, reports=reports)
+    outcomes = [record.outcome for record in found.values()]
+    assert sorted(outcomes) == ["http_error"] * 2 + ["ok"] * 4
+    assert (host.requests["/x.jpg"], host.requests["/y.jpg"]) == (1, 1)
+    assert sorted(reports) == [  # it counts for both
+        (label, outcome) for label in (0, 1) for outcome in ("duplicate", "http_error", "ok")
+    ]
 
 
 def test_an_address_that_only_another_class_needed_is_not_needed(tmp_path):
@@ -452,162 +574,229 @@ def test_an_address_that_only_another_class_needed_is_not_needed(tmp_path):
             *candidates_of(["http://0.test/a.jpg", "http://0.test/b.jpg"], 0),
             *candidates_of(["http://0.test/b.jpg"], 1),
         ]
-        limits = Limits(**(vars(LIMITS) | {"per_class": 1}))
-        with Journal(tmp_path / "journal") as journal:
-            found = fetch(both, limits, journal, AGENT, lambda n: None, hosts)
-            summary = pack(tmp_path / "out", both, found, journal, ["class 0", "class 1"])
-    table = manifest(both, found)
-    assert table["outcome"].to_pylist() == ["stored", "not_needed", "stored"]
-    assert summary["stored"] == 2
-    assert [row["stored"] for row in summary["classes"]] == [1, 1]
+        found = crawl(tmp_path, both, hosts, per_class=1)
+    assert manifest(both, found)["outcome"].to_pylist() == ["stored", "not_needed", "stored"]
+
+
+def test_an_address_that_comes_again_is_tried_again_once(tmp_path):
+    host = Host({"/x.jpg": reply(b"", 404)})
+    with serving(host) as hosts:
+        candidates = candidates_of(["http://0.test/x.jpg"] * 3)
+        for run, retry in enumerate([frozenset(), frozenset(["404"])], 1):
+            found = crawl(tmp_path, candidates, hosts, per_class=1, retry=retry)
+            assert len(found) == 3
+            assert host.requests["/x.jpg"] == run
 
 
 def test_no_candidates_give_nothing(tmp_path):
-    table, advanced = run(tmp_path, [], {})
-    assert (table.num_rows, advanced) == (0, 0)
+    assert crawl(tmp_path, [], {}) == {}
 
 
 # going on
 
 
-def test_a_second_run_asks_for_nothing(tmp_path):
-    host = Host({f"/{n}.jpg": image(n) for n in range(10)})
-    with serving(host) as hosts:
-        urls = [f"http://0.test/{n}.jpg" for n in range(12)]
-        first, _ = run(tmp_path, candidates_of(urls), hosts)
-        asked = sum(host.requests.values())
-        second, advanced = run(tmp_path, candidates_of(urls), hosts)
-    assert (sum(host.requests.values()), advanced) == (asked, 10)
-    assert second == first
-
-
-def test_a_known_image_that_is_gone_is_fetched_again(tmp_path):
+def test_a_known_image_that_is_gone_or_cut_is_fetched_again(tmp_path):
     host = Host({"/x.jpg": image(1)})
+    candidates = candidates_of(["http://0.test/x.jpg"])
+    with serving(host) as hosts, Journal(tmp_path) as journal:
+        (record,) = crawl(tmp_path, candidates, hosts).values()
+        journal.path(record.id).unlink()
+        assert crawl(tmp_path, candidates, hosts)[candidates[0]] == record
+        journal.path(record.id).write_bytes(b"")  # as a power cut leaves it
+        assert crawl(tmp_path, candidates, hosts)[candidates[0]] == record
+        assert journal.path(record.id).read_bytes() == picture(1)
+    assert host.requests["/x.jpg"] == 3
+
+
+def test_other_limits_change_what_is_known_by_what_is_known(tmp_path):
+    host = Host({"/x.jpg": image(1)})
+    size = len(picture(1))
+    steps = [  # limits, outcome, requests so far
+        ({"max_bytes": size - 1}, "too_large", 1),
+        ({"max_bytes": size - 2}, "too_large", 1),
+        ({"min_side": 33}, "too_small", 2),
+        ({"min_side": 34}, "too_small", 2),
+        ({"min_side": 32}, "ok", 3),
+        ({"min_side": 33}, "too_small", 3),
+        ({"max_bytes": size - 1}, "too_large", 3),
+        ({}, "ok", 3),
+    ]
     with serving(host) as hosts:
-        table, _ = run(tmp_path, candidates_of(["http://0.test/x.jpg"]), hosts)
-        with Journal(tmp_path) as journal:
-            journal.path(table["id"][0].as_py()).unlink()
-        again, _ = run(tmp_path, candidates_of(["http://0.test/x.jpg"]), hosts)
-        with Journal(tmp_path) as journal:
-            assert journal.path(again["id"][0].as_py()).read_bytes() == picture(1)
+        for limits, outcome, asked in steps:
+            found = crawl(tmp_path, candidates_of(["http://0.test/x.jpg"]), hosts, **limits)
+            assert list(outcomes(found).values()) == [outcome]
+            assert host.requests["/x.jpg"] == asked
+
+
+def test_opt_outs_are_obeyed_unless_told_not_to(tmp_path):
+    host = Host({"/x.jpg": reply(picture(1), X_Robots_Tag="noai")})
+    candidates = candidates_of(["http://0.test/x.jpg"])
+    with serving(host) as hosts:
+        for opt_outs, outcome in [(True, "opted_out"), (True, "opted_out"), (False, "ok")]:
+            found = crawl(tmp_path, candidates, hosts, opt_outs=opt_outs)
+            assert list(outcomes(found).values()) == [outcome]
     assert host.requests["/x.jpg"] == 2
 
 
-def test_a_known_image_below_a_new_smallest_side_is_refused(tmp_path):
-    host = Host({"/x.jpg": image(1)})
-    with serving(host) as hosts:
-        run(tmp_path, candidates_of(["http://0.test/x.jpg"]), hosts)
-        table, _ = run(tmp_path, candidates_of(["http://0.test/x.jpg"]), hosts, min_side=33)
-        assert table["outcome"].to_pylist() == ["too_small"]
-        table, _ = run(tmp_path, candidates_of(["http://0.test/x.jpg"]), hosts)
-    assert table["outcome"].to_pylist() == ["stored"]
-    assert host.requests["/x.jpg"] == 1
-
-
-PROGRAM = """
-import json, sys
-from pathlib import Path
-from pipeline.crawl.candidates import Candidate
-from pipeline.crawl.fetch import Limits, fetch
-from pipeline.crawl.journal import Journal
-
-told = json.load(sys.stdin)
-with Journal(Path(told["folder"])) as journal:
-    candidates = [Candidate(*values) for values in told["candidates"]]
-    fetch(candidates, Limits(**told["limits"]), journal, "x", lambda n: None, told["hosts"])
-"""
+def in_time(process):
+    """Ends a process that hangs rather than the tests."""
+    try:
+        return process.communicate(timeout=10)
+    finally:
+        process.kill()
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     routes, candidates = two_classes()
     with serving(*(Host(routes) for _ in range(3))) as hosts:
-        return run(tmp_path_factory.mktemp("whole"), candidates, hosts, per_class=20)[0]
+        found = crawl(tmp_path_factory.mktemp("whole"), candidates, hosts, per_class=20)
+    return manifest(candidates, found)
 
 
-@pytest.mark.parametrize(("sign", "after"), [("SIGKILL", 15), ("SIGKILL", 31), ("SIGINT", 20)])
-def test_a_crawl_that_was_ended_goes_on_to_the_same_result(tmp_path, uninterrupted, sign, after):
+def test_a_crawl_that_is_killed_again_and_again_gives_the_same(tmp_path, uninterrupted):
     routes, candidates = two_classes()
-    slow = delayed(routes, after)
-    servers = [Host(slow) for _ in range(3)]
+    needed = sum(outcome != "not_needed" for outcome in uninterrupted["outcome"].to_pylist())
+    servers = [Host(delayed(routes, 9, 0.1)) for _ in range(3)]
+    rng = random.Random(1)
+    known = {}  # address -> how often it had been asked for when it had a record
+
+    def asked():
+        return sum(server.images_asked() for server in servers)
+
+    def times(url):
+        return servers[int(urlsplit(url).netloc[0])].requests[urlsplit(url).path]
+
     with serving(*servers) as hosts:
-        told = {
-            "folder": str(tmp_path),
-            "hosts": hosts,
-            "limits": vars(LIMITS) | {"per_class": 20, "connections_per_host": 2},
-            "candidates": [list(vars(candidate).values()) for candidate in candidates],
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            text=True,
-        )
-        process.stdin.write(json.dumps(told))
-        process.stdin.close()
+        for _ in range(8):
+            process = started(tmp_path, candidates, hosts, per_class=20, connections_per_host=2)
+            before, wanted, deadline = asked(), rng.randint(2, 12), time.monotonic() + 20
+            while asked() < before + wanted:
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.03))
+            process.kill()
+            process.communicate()
+            with Journal(tmp_path) as journal:
+                known = {url: times(url) for url in journal.records} | known
+        found = crawl(tmp_path, candidates, hosts, per_class=20, connections_per_host=2)
+        assert manifest(candidates, found) == uninterrupted
+        before = asked()
+        crawl(tmp_path, candidates, hosts, per_class=20)
+        assert asked() == before
+    # nothing was asked for twice but what was under way at one of the 8 moments
+    assert len(known) > 4
+    assert {url: times(url) for url in known} == known
+    assert asked() <= needed + 8 * 3 * 4  # 2 at each host, and a few that are decoded
+    assert list(tmp_path.rglob("*.tmp")) == []
+
+
+def test_an_interrupt_ends_a_crawl_at_once_and_leaves_it_whole(tmp_path, uninterrupted):
+    routes, candidates = two_classes()
+    servers = [Host(delayed(routes, 2)) for _ in range(3)]
+    servers[2].routes = {path: silent(30) for path in routes}
+    with serving(*servers) as hosts:
+        process = started(tmp_path, candidates, hosts, per_class=20, timeout=60)
         deadline = time.monotonic() + 20
-        while sum(server.images_asked() for server in servers) < after:
+        records = tmp_path / "journal.jsonl"
+        while not records.exists() or records.read_bytes().count(b"\n") < 10:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
-        process.send_signal(getattr(signal, sign))
-        assert process.wait(10) != 0
-        said = process.stderr.read()
-        process.stderr.close()
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = in_time(process)
+        assert time.monotonic() - start < 2
+        assert process.returncode != 0
+        assert said.strip().endswith("KeyboardInterrupt")
+        assert "never retrieved" not in said
+        assert list(tmp_path.rglob("*.tmp")) == []
         with Journal(tmp_path) as journal:
-            known = {urlsplit(url) for url in journal.records}
-        table, _ = run(tmp_path, candidates, hosts, per_class=20, connections_per_host=2)
-    assert table == uninterrupted
-    assert "never retrieved" not in said
-    # what had a record was not asked for again
-    assert known
+            known = [urlsplit(url) for url in journal.records]
+        servers[2].routes = routes
+        found = crawl(tmp_path, candidates, hosts, per_class=20)
+    assert manifest(candidates, found) == uninterrupted
+    assert len(known) >= 10
     assert {servers[int(url.netloc[0])].requests[url.path] for url in known} == {1}
 
 
-def test_an_error_of_the_disk_ends_the_crawl(tmp_path, caplog):
+def test_a_full_disk_ends_the_crawl_and_says_so(tmp_path, caplog):
     host = Host({f"/{n}.jpg": image(n, seconds=0.02) for n in range(40)})
-    (tmp_path / "objects").write_text("in the way of a folder")
+    urls = [f"http://0.test/{n}.jpg" for n in range(40)]
+    (tmp_path / "objects").mkdir()
+    for first in range(256):  # in the way of a folder
+        (tmp_path / "objects" / f"{first:02x}").write_text("")
     start = time.monotonic()
-    with serving(host) as hosts, caplog.at_level(logging.ERROR):
-        urls = [f"http://0.test/{n}.jpg" for n in range(40)]
-        with pytest.raises((NotADirectoryError, FileExistsError)):
-            run(tmp_path, candidates_of(urls), hosts)
-        gc.collect()
-    assert time.monotonic() - start < 3
+    with serving(host) as hosts:
+        with pytest.raises(WorldError) as caught:
+            crawl(tmp_path, candidates_of(urls), hosts)
+        assert str(tmp_path / "objects") in str(caught.value)
+        assert "the same command goes on" in caught.value.hint
+        assert time.monotonic() - start < 3
+        assert host.images_asked() < 40
+        for first in range(256):
+            (tmp_path / "objects" / f"{first:02x}").unlink()
+        assert set(outcomes(crawl(tmp_path, candidates_of(urls), hosts)).values()) == {"ok"}
     assert caplog.records == []  # no second error complains that nobody listens
-    assert host.images_asked() < 40
+    assert list(tmp_path.rglob("*.tmp")) == []
 
 
 def test_a_bug_while_counting_ends_the_crawl(tmp_path):
     host = Host({f"/{n}.jpg": image(n) for n in range(10)})
 
-    def advance(n):
+    def report(label, outcome):
         raise RuntimeError("bug")
 
     with serving(host) as hosts, Journal(tmp_path) as journal, pytest.raises(RuntimeError):
         urls = [f"http://0.test/{n}.jpg" for n in range(10)]
-        fetch(candidates_of(urls), LIMITS, journal, AGENT, advance, hosts)
+        fetch(candidates_of(urls), LIMITS, journal, AGENT, report, hosts)
 
 
-def test_bodies_that_wait_for_a_decoder_are_as_few_as_connections(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CONNECTIONS", 4)
+def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.crawl.journal.IN_MEMORY", 0)
+    monkeypatch.setattr(module, "WORKERS", 4)
     monkeypatch.setattr(module, "DECODERS", 1)
-    waiting, most = 0, 0
-    really = module.Fetcher._inspect
+    waiting = []
+    really = module.inspect
 
-    async def counted(self, data, status):
-        nonlocal waiting, most
-        waiting += 1
-        most = max(most, waiting)
-        await asyncio.sleep(0.02)
-        try:
-            return await really(self, data, status)
-        finally:
-            waiting -= 1
+    def counted(data, min_side):
+        waiting.append(len(list(tmp_path.glob("objects/*.tmp"))))
+        time.sleep(0.01)
+        return really(data, min_side)
 
-    monkeypatch.setattr(module.Fetcher, "_inspect", counted)
+    monkeypatch.setattr(module, "inspect", counted)
     hosts_of = [Host({f"/{n}.jpg": image(n) for n in range(10)}) for _ in range(3)]
     with serving(*hosts_of) as hosts:
         urls = [f"http://{host}.test/{n}.jpg" for n in range(10) for host in range(3)]
-        run(tmp_path, candidates_of(urls), hosts)
-    assert 1 < most <= 4
+        crawl(tmp_path, candidates_of(urls), hosts)
+    assert 1 < max(waiting) <= 4
+
+
+def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DECODERS", 4)
+    monkeypatch.setattr(module, "LARGE", 1500)
+    running, most = Counter(), Counter()
+    really = module.inspect
+
+    def counted(data, min_side):
+        kind = "large" if len(data) > 10_000 else "small"
+        running[kind] += 1
+        most[kind] = max(most[kind], running[kind])
+        time.sleep(0.03)
+        running[kind] -= 1
+        return really(data, min_side)
+
+    monkeypatch.setattr(module, "inspect", counted)
+    routes = {f"/{n}.png": image(n, "PNG") for n in range(12)}  # 32 x 32
+    routes |= {f"/{n}.bmp": reply(picture(n, "BMP", 64)) for n in range(8)}
+    host = Host(routes)
+    with serving(host) as hosts:
+        found = crawl(tmp_path, candidates_of([f"http://0.test{p}" for p in host.routes]), hosts)
+    assert set(outcomes(found).values()) == {"ok"}
+    assert most["large"] == 1
+    assert most["small"] > 1
+
+
+def test_limits_are_named_as_the_parameters_are():
+    from pipeline.params import Crawl
+
+    assert set(Limits.__dataclass_fields__) <= set(Crawl.model_fields)

@@ -1,14 +1,19 @@
 import asyncio
+import random
 import socket
 
+import aiohttp
 import pytest
 from aiohttp import ThreadedResolver
+from multidict import CIMultiDict
 
+from pipeline.crawl import guard
 from pipeline.crawl.candidates import Candidate
 from pipeline.crawl.fetch import Limits, fetch
 from pipeline.crawl.guard import Forbidden, GuardedResolver, check_address, check_url, opted_out
 from pipeline.crawl.journal import Journal
-from tests.crawl.hosts import Host, image, redirect, serving
+from tests.crawl.hosts import Host, image, redirect, reply, serving
+from tests.crawl.listener import Listener
 
 LIMITS = Limits(1000, 1, 1 << 20, 8, 0.0, 5.0)
 
@@ -67,6 +72,17 @@ HOSTILE = [
     "http://[fc00::1]/x.jpg",
     "http://[fec0::1]/x.jpg",
     "http://[ff02::1]/x.jpg",
+    "http://[::ffff:93.184.215.14]/x.jpg",
+    "http://[::ffff:0:127.0.0.1]:{port}/x.jpg",
+    "http://[2606:2800:220:1:0:5efe:127.0.0.1]:{port}/x.jpg",
+    "http://[2606:2800:220:1:200:5efe:7f00:1]:{port}/x.jpg",
+    "http://[2606:2800:220:1:248:1893:25c8:1946%25eth0]/x.jpg",
+    "http://[2001:2::1]/x.jpg",
+    "http://[2001:db8::1]/x.jpg",
+    "http://[3fff::1]/x.jpg",
+    "http://[5f00::1]/x.jpg",
+    "http://[100::1]/x.jpg",
+    "http://[v1.127.0.0.1]:{port}/x.jpg",
     # private networks and metadata services
     "http://10.0.0.1/x.jpg",
     "http://172.16.0.1/x.jpg",
@@ -81,6 +97,35 @@ HOSTILE = [
     "http://240.0.0.1/x.jpg",
     "http://198.18.0.1/x.jpg",
     "http://192.88.99.1/x.jpg",
+    "http://192.0.0.9/x.jpg",
+    "http://192.0.2.1/x.jpg",
+    "http://198.51.100.1/x.jpg",
+    "http://203.0.113.1/x.jpg",
+    "http://100.64.0.1/x.jpg",
+    "http://169.254.170.2/v2/credentials",
+    "http://[fd20:ce::254]/computeMetadata/v1/",
+    # names of local networks, and none at all
+    "http://metadata.google.internal/computeMetadata/v1/",
+    "http://METADATA.GOOGLE.INTERNAL./computeMetadata/v1/",
+    "http://x.localhost:{port}/x.jpg",
+    "http://localhost.:{port}/x.jpg",
+    "http://localhost.localdomain:{port}/x.jpg",
+    "http://printer.local/x.jpg",
+    "http://nas.lan/x.jpg",
+    "http://router.home/x.jpg",
+    "http://x.home.arpa/x.jpg",
+    "http://wiki.corp/x.jpg",
+    "http://wiki.intranet/x.jpg",
+    "http://x.onion/x.jpg",
+    "http://metadata/computeMetadata/v1/",
+    "http://router/x.jpg",
+    "http://a..test/x.jpg",
+    "http://.test/x.jpg",
+    "http://0.test../x.jpg",
+    "http://" + "a" * 64 + ".test/x.jpg",
+    "http://" + "a." * 130 + "test/x.jpg",
+    "http://a.test.0x7f000001/x.jpg",
+    "http://a*b.test/x.jpg",
     # names that resolve to loopback
     "http://localhost:{port}/x.jpg",
     "http://LOCALHOST:{port}/x.jpg",
@@ -97,6 +142,15 @@ HOSTILE = [
     "http://127.0.0.1:{port}#@0.test/x.jpg",
     "http://127.0.0.1:{port}?@0.test/x.jpg",
     # ports, spaces, nothing at all
+    "http://0.test:22/x.jpg",
+    "http://0.test:25/x.jpg",
+    "https://0.test:6379@127.0.0.1:{port}/x.jpg",
+    "http://0.test:1023/x.jpg",
+    "http://0.test:2049/x.jpg",
+    "http://0.test:6000/x.jpg",
+    "http://0.test:6667/x.jpg",
+    "http://0.test:10080/x.jpg",
+    "http://0.test:８０\x00/x.jpg",
     "http://0.test:0/x.jpg",
     "http://0.test:65536/x.jpg",
     "http://0.test:-1/x.jpg",
@@ -111,6 +165,9 @@ HOSTILE = [
     "http:///x.jpg",
     "http://./x.jpg",
     "http://[/x.jpg",
+    "http://@[::1]:{port}/x.jpg",
+    "http://user@/[x",
+    "http://x:@[",
     "http://0.test\x00.127.0.0.1/x.jpg",
 ]
 
@@ -122,24 +179,35 @@ def outcomes(folder, urls, hosts):
     return {candidate.url: found[candidate].outcome for candidate in candidates}
 
 
+def secrets():
+    """Servers on every address of this machine that the hostile ones may mean, on one port."""
+    first = Listener({}, "127.0.0.1")
+    found = [first, Listener({}, "127.255.255.254", first.server_port)]
+    if socket.has_ipv6:
+        found.append(Listener({}, "::1", first.server_port))
+    for host in found:
+        host.otherwise = image(0)
+    return found
+
+
 def test_no_hostile_address_is_asked_for(tmp_path):
-    secret = Host()
-    secret.otherwise = image(0)
-    with serving(Host(), secret) as hosts:
-        port = hosts.pop("1.test")[1]
-        urls = [url.replace("{port}", str(port)) for url in HOSTILE]
+    door, inside = Host(), secrets()
+    with serving(door, *inside) as hosts:
+        hosts = {"0.test": hosts["0.test"]}
+        urls = [url.replace("{port}", str(inside[0].server_port)) for url in HOSTILE]
         got = outcomes(tmp_path, urls, hosts)
     assert {url: what for url, what in got.items() if what != "forbidden_address"} == {}
-    assert secret.requests == {}
+    assert len(HOSTILE) > 130
+    assert [host.connections for host in inside] == [0] * len(inside)
+    assert door.requests == {}
 
 
 def test_no_redirect_leads_to_a_hostile_address(tmp_path):
     # relative addresses and fragments mean something else there, line ends no header can carry
     relative = ("//127", "x.jpg", "http:///", "data:")
-    secret, door = Host(), Host()
-    secret.otherwise = image(0)
-    with serving(door, secret) as hosts:
-        port = hosts.pop("1.test")[1]
+    door, inside = Host(), secrets()
+    with serving(door, *inside) as hosts:
+        hosts, port = {"0.test": hosts["0.test"]}, inside[0].server_port
         targets = [
             url.replace("{port}", str(port))
             for url in HOSTILE
@@ -154,19 +222,19 @@ def test_no_redirect_leads_to_a_hostile_address(tmp_path):
     refused = {"forbidden_address", "malformed_address"}
     named = dict(zip(targets, got.values(), strict=True))
     assert {url: what for url, what in named.items() if what not in refused} == {}
-    assert len(targets) > 60
+    assert len(targets) > 120
     assert door.images_asked() == len(targets)
-    assert secret.requests == {}
+    assert [host.connections for host in inside] == [0] * len(inside)
 
 
 def test_robots_txt_leads_to_no_hostile_address(tmp_path):
-    secret, door = Host(), Host({"/x.jpg": image(1)})
+    secret, door = Listener(), Host({"/x.jpg": image(1)})
     with serving(door, secret) as hosts:
         port = hosts.pop("1.test")[1]
         door.routes["/robots.txt"] = redirect(f"http://127.0.0.1:{port}/robots.txt")
         got = outcomes(tmp_path, ["http://0.test/x.jpg"], hosts)
     assert list(got.values()) == ["forbidden_address"]
-    assert secret.requests == {}
+    assert secret.connections == 0
     assert door.images_asked() == 0
 
 
@@ -196,6 +264,13 @@ def test_the_host_table_is_the_only_way_in(tmp_path):
         "http://[2606:2800:220:1:248:1893:25c8:1946]/a.jpg",
         "http://3.example.com/a.jpg",
         "http://0x7f.example.com/a.jpg",
+        "http://localhost.example.com/a.jpg",
+        "http://notlocal.example/a.jpg",
+        "http://foo-.example.com:8080/a.jpg",
+        "http://example.com:1024/👩‍👩‍👧.jpg",
+        "http://example.com:65535/a.jpg",
+        "https://example.com/a.jpg?u=http://127.0.0.1/",
+        "https://example.co.jp/日本.jpg",
     ],
 )
 def test_public_addresses_pass(url):
@@ -254,22 +329,137 @@ def test_a_name_with_one_private_address_is_refused(private):
         resolve("93.184.215.14", private)
 
 
+def test_any_text_is_an_address_or_forbidden():
+    rng = random.Random(0)
+    parts = [
+        *"/:@?#[]%.\\\0\t é１。‥﹒ⅷ\ud800\u202e\u00ad",
+        "http",
+        "https",
+        "//",
+        "127.0.0.1",
+        "::1",
+    ]
+    parts += [
+        "0x7f",
+        "xn--",
+        "test",
+        "%00",
+        "%2e",
+        "%31",
+        "localhost",
+        "65536",
+        "a" * 70,
+        "user:x@",
+    ]
+    passed = 0
+    for _ in range(20_000):
+        text = list("http://www.example.com:8080/a.jpg?b")
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(len(text))
+            text[place : place + rng.randint(0, 9)] = [rng.choice(parts)]
+        url = "".join(text)
+        try:
+            address = check_url(url)
+        except Forbidden as error:
+            assert str(error)
+        else:
+            passed += 1
+            assert address.scheme in ("http", "https")
+            assert address.raw_host.isascii() and not address.raw_host.endswith(".localhost")
+    assert passed > 50
+
+
+class Flips(ThreadedResolver):
+    """DNS that gives one answer after the other."""
+
+    def __init__(self, *answers):
+        self.left, self.asked = list(answers), 0
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        self.asked += 1
+        return await Answers(*self.left.pop(0)).resolve(host, port, family)
+
+
+def test_the_address_that_was_checked_is_connected_to(monkeypatch):
+    # for this test 127.0.0.2 is public: the only way to have a server at a public address
+    real = guard.check_address
+    monkeypatch.setattr(guard, "check_address", lambda one: one == "127.0.0.2" or real(one))
+    public = Listener({"/": reply(b"", Connection="close")}, "127.0.0.2")
+    secret = Listener({}, "127.0.0.1", public.server_port)
+
+    async def ask():
+        resolver = GuardedResolver({})
+        resolver.system = Flips(["127.0.0.2"], ["127.0.0.1"], ["127.0.0.2", "127.0.0.1"])
+        connector = aiohttp.TCPConnector(resolver=resolver, ttl_dns_cache=300)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            url = f"http://rebinding.example:{public.server_port}/"
+            for _ in range(3):  # a new connection each, by the same answer
+                async with session.get(url) as answer:
+                    assert answer.status == 200
+            assert resolver.system.asked == 1
+            for _ in range(2):
+                connector.clear_dns_cache()
+                with pytest.raises(Forbidden):
+                    await session.get(url)
+        await resolver.close()
+
+    with serving(public, secret):
+        asyncio.run(ask())
+    assert (public.connections, secret.connections) == (3, 0)
+
+
+US = "kd3-pipeline/1.0 (+https://example.com)"
+
+
+def repeated(*headers):
+    return CIMultiDict(headers)
+
+
 @pytest.mark.parametrize(
     "headers",
     [
         {"X-Robots-Tag": "noai"},
         {"X-Robots-Tag": "NoImageAI, nofollow"},
-        {"X-Robots-Tag": "kd3: noindex"},
+        {"X-Robots-Tag": "all,NOML"},
+        {"X-Robots-Tag": " noimageindex "},
         {"X-Robots-Tag": "none"},
+        {"X-Robots-Tag": "kd3-pipeline: noindex"},
+        {"X-Robots-Tag": "KD3-Pipeline: nofollow, noai"},
+        {"X-Robots-Tag": "kd3-pipeline/1.0: noai"},
+        {"X-Robots-Tag": "*: noai"},
+        {"X-Robots-Tag": "otherbot: noindex, kd3-pipeline: noai"},
+        {"X-Robots-Tag": "noai, otherbot: nofollow"},
+        {"X-Robots-Tag": "max-snippet: 20, noindex"},
+        {"X-Robots-Tag": "unavailable_after: Fri, 25 Jun 2010 15:00:00 PST, noindex"},
+        repeated(("X-Robots-Tag", "otherbot: noai"), ("x-robots-tag", "noai")),
+        repeated(("X-Robots-Tag", "nofollow"), ("X-Robots-Tag", "noimageindex")),
         {"TDM-Reservation": "1"},
+        {"TDM-Reservation": " 1 "},
+        repeated(("tdm-reservation", "0"), ("TDM-Reservation", "1")),
     ],
+    ids=str,
 )
 def test_owners_opt_out_by_header(headers):
-    assert next(iter(headers)) in opted_out(headers)
+    assert opted_out(headers, US).split(":")[0] in ("X-Robots-Tag", "TDM-Reservation")
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"X-Robots-Tag": "all, nofollow"}, {"TDM-Reservation": "0"}]
+    "headers",
+    [
+        {},
+        {"X-Robots-Tag": "all, nofollow, noarchive"},
+        {"X-Robots-Tag": "otherbot: noai"},
+        {"X-Robots-Tag": "otherbot: nofollow, noai"},
+        {"X-Robots-Tag": "kd3: noai"},
+        {"X-Robots-Tag": "kd3-pipeline: nofollow, otherbot: noai"},
+        {"X-Robots-Tag": "noaim"},
+        {"X-Robots-Tag": ""},
+        {"X-Robots-Tag": ":,:"},
+        repeated(("X-Robots-Tag", "otherbot: noai"), ("X-Robots-Tag", "all")),
+        {"TDM-Reservation": "0"},
+        {"TDM-Policy": "https://example.com/policy.json"},
+    ],
+    ids=str,
 )
 def test_other_headers_are_no_opt_out(headers):
-    assert opted_out(headers) == ""
+    assert opted_out(headers, US) == ""

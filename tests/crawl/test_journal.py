@@ -1,13 +1,16 @@
-import errno
 import hashlib
 import json
+import os
 import resource
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pipeline.crawl import journal as module
 from pipeline.crawl.candidates import Fetched
-from pipeline.crawl.journal import Journal
+from pipeline.crawl.journal import IN_MEMORY, SYNC_EVERY, Journal
+from pipeline.errors import WorldError
 
 
 def record(number, **more):
@@ -85,26 +88,66 @@ def test_many_threads_may_keep_the_same_image(tmp_path):
     assert list(tmp_path.rglob("*.tmp")) == []
 
 
+def test_a_large_image_is_a_temporary_file_until_it_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "IN_MEMORY", 2)
+    with Journal(tmp_path) as journal:
+        with journal.incoming() as one, journal.incoming() as other:
+            one.write(b"pic")
+            other.write(b"other")
+            assert len({path.name for path in tmp_path.rglob("*.tmp")}) == 2
+            one.write(b"ture")
+            assert one.path.read_bytes() == one.read() == b"picture"
+            name = one.keep()
+        assert (name, one.size) == (hashlib.sha256(b"picture").hexdigest(), 7)
+        assert journal.path(name).read_bytes() == b"picture"
+        assert list(tmp_path.rglob("*.tmp")) == []  # what was not kept is gone
+        with journal.incoming():
+            pass
+        assert [path for path in tmp_path.rglob("objects/*/*") if path.is_file()] == [
+            journal.path(name)
+        ]
+
+
+def test_an_image_is_there_if_its_bytes_are(tmp_path):
+    with Journal(tmp_path) as journal:
+        name = journal.keep(b"picture")
+        whole = Fetched("x", "ok", id=name, size=7)
+        assert journal.holds(whole)
+        assert journal.holds(Fetched("x", "ok", id=name))  # its size is not on record
+        assert not journal.holds(Fetched("x", "ok", id="0" * 64))
+        journal.path(name).write_bytes(b"pic")  # as a power cut leaves it
+        assert not journal.holds(whole)
+        assert journal.keep(b"picture") == name
+        assert journal.holds(whole)
+
+
 def test_half_images_of_a_killed_process_are_removed(tmp_path):
-    (tmp_path / "objects" / "ab").mkdir(parents=True)
-    half = tmp_path / "objects" / "ab" / "abc.123.tmp"
-    half.write_bytes(b"half")
+    with Journal(tmp_path) as journal:
+        half = journal.incoming()
+        half.write(bytes(IN_MEMORY + 1))
+        half._file.close()
+    assert half.path.exists()
     with Journal(tmp_path):
-        assert not half.exists()
+        assert not half.path.exists()
 
 
-def test_a_disk_that_fills_up_is_an_error_and_not_a_half_record(tmp_path):
+@pytest.fixture
+def room():
+    """Limits the size of files that this process writes, as a disk that is full does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_is_an_error_and_not_a_half_record(tmp_path, room):
     with Journal(tmp_path) as journal:
         journal.add(record(1))
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         size = (tmp_path / "journal.jsonl").stat().st_size
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))  # the kernel's short write
-            with pytest.raises(OSError) as caught:
-                journal.add(record(2))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert caught.value.errno == errno.ENOSPC
+        room(size + 20)  # the kernel's short write
+        with pytest.raises(WorldError, match=r"journal\.jsonl: No space left") as caught:
+            journal.add(record(2))
+        assert "the same command goes on" in caught.value.hint
+        room(resource.RLIM_INFINITY)
         assert list(journal.records) == [record(1).url]
     with Journal(tmp_path) as journal:
         assert list(journal.records) == [record(1).url]
@@ -113,3 +156,64 @@ def test_a_disk_that_fills_up_is_an_error_and_not_a_half_record(tmp_path):
         record(1).url,
         record(3).url,
     ]
+
+
+@pytest.mark.parametrize("in_memory", [0, 1000])
+def test_a_disk_that_fills_up_leaves_no_half_image(tmp_path, room, monkeypatch, in_memory):
+    monkeypatch.setattr(module, "IN_MEMORY", in_memory)
+    with Journal(tmp_path) as journal:
+        for size in (100, 10):  # a short write, then none at all
+            room(size)
+            with (
+                pytest.raises(WorldError, match=r"cannot write .*objects") as caught,
+                journal.incoming() as incoming,
+            ):
+                incoming.write(b"x" * 50)
+                incoming.write(b"x" * 100)
+                incoming.keep()
+            assert "the same command goes on" in caught.value.hint
+        room(resource.RLIM_INFINITY)
+        assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file()] == []
+        assert journal.path(journal.keep(b"x" * 150)).stat().st_size == 150
+
+
+def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(WorldError, match=r"cannot write .*file/journal"),
+        Journal(tmp_path / "file" / "journal"),
+    ):
+        pass
+
+
+def test_records_reach_the_disk_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(len(journal.records)))
+    with Journal(tmp_path) as journal:
+        for number in range(2 * SYNC_EVERY + 3):
+            journal.add(record(number))
+    assert synced == [SYNC_EVERY - 1, 2 * SYNC_EVERY - 1, 2 * SYNC_EVERY + 3]
+
+
+def test_many_records_are_read_in_no_time(tmp_path):
+    line = json.dumps(
+        {
+            "url": "http://0.test/%06d.jpg",
+            "outcome": "ok",
+            "detail": "",
+            "status": 200,
+            "final_url": "http://0.test/%06d.jpg",
+            "id": "ab" * 32,
+            "width": 640,
+            "height": 480,
+            "format": "JPEG",
+            "size": 12345,
+            "has_gps": False,
+        }
+    )
+    text = "".join(f"{line % (number, number)}\n" for number in range(30_000))
+    (tmp_path / "journal.jsonl").write_text(text)
+    start = time.process_time()
+    with Journal(tmp_path) as journal:
+        assert len(journal.records) == 30_000
+    assert time.process_time() - start < 3  # 0.3 s when nothing else runs

@@ -2,19 +2,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.crawl.candidates import MANIFEST_COLUMNS, Candidate, Fetched, manifest
+from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.pack import pack
+from pipeline.crawl.pack import pack, summary_table
 from pipeline.errors import WorldError
 from pipeline.store import read_shard, shard_paths
 from tests.crawl.hosts import picture
 
 
 def candidate(label, rank, url):
-    return Candidate(label, f"class {label}", "test", "query", rank, url, "page", "title", "CC0")
+    return Candidate(
+        label, f"class {label}", "test", "query", rank, url, "page", "title", licence="CC0"
+    )
 
 
 def kept(journal, index):
-    return {"id": journal.keep(picture(index)), "width": 32, "height": 32, "format": "JPEG"}
+    data = picture(index)
+    size = {"width": 32, "height": 32, "size": len(data)}
+    return {"id": journal.keep(data), "format": "JPEG", "has_gps": index == 2, **size}
 
 
 @pytest.fixture
@@ -35,12 +40,13 @@ def crawl(tmp_path):
             same: Fetched("b", "ok", "", 200, "b", **kept(journal, 1)),
             missing: Fetched("d", "http_error", "Not Found", 404),
         }
-        yield [first, again, other, same, missing, late], found, journal
+        candidates = [first, again, other, same, missing, late]
+        yield Gathered(candidates, found, frozenset()), journal
 
 
 def test_every_candidate_has_a_row_and_an_outcome(crawl):
-    candidates, found, _ = crawl
-    table = manifest(candidates, found)
+    gathered, _ = crawl
+    table = manifest(gathered.candidates, gathered.found)
     assert table["outcome"].to_pylist() == [
         "stored",
         "duplicate",
@@ -65,11 +71,23 @@ def test_an_image_is_stored_once_with_its_first_label(tmp_path, crawl):
     (path,) = shard_paths(tmp_path / "out")
     images = list(read_shard(path))
     assert [(image.label, image.data) for image in images] == [(0, picture(1)), (0, picture(2))]
-    assert summary == {
-        "candidates": 6,
-        "stored": 2,
-        "outcomes": {"duplicate": 2, "http_error": 1, "not_needed": 1, "stored": 2},
-        "classes": [{"name": "class 0", "stored": 2}, {"name": "class 1", "stored": 0}],
+    sizes = [len(picture(1)), len(picture(2))]
+    assert (summary["candidates"], summary["stored"]) == (6, 2)
+    assert summary["outcomes"] == {"duplicate": 2, "http_error": 1, "not_needed": 1, "stored": 2}
+    assert summary["bytes"]["total"] == sum(sizes)
+    assert min(sizes) <= summary["bytes"]["p50"] <= max(sizes)
+    assert summary["formats"] == {"JPEG": 2}
+    assert summary["licences"] == {"CC0": 2}
+    assert summary["hosts"] == {"none": 2}
+    assert summary["with_location"] == 1
+    assert [(one["name"], one["stored"]) for one in summary["classes"]] == [
+        ("class 0", 2),
+        ("class 1", 0),
+    ]
+    assert summary["classes"][1]["outcomes"] == {
+        "duplicate": 1,
+        "http_error": 1,
+        "not_needed": 1,
     }
     table = pq.read_table(tmp_path / "out" / "manifest.parquet")
     stored = [row["id"] for row in table.to_pylist() if row["outcome"] == "stored"]
@@ -86,10 +104,36 @@ def test_packing_twice_gives_the_same_bytes(tmp_path, crawl):
 def test_nothing_stored_is_the_fault_of_the_world(tmp_path):
     candidates = [candidate(0, rank, f"http://0.test/{rank}") for rank in range(3)]
     found = {one: Fetched(one.url, "http_error", "", 404) for one in candidates[:2]}
+    gathered = Gathered(candidates, found, frozenset())
     with Journal(tmp_path / "journal") as journal, pytest.raises(WorldError) as caught:
-        pack(tmp_path / "out", candidates, found, journal, ["class 0"])
-    assert str(caught.value) == ("none of 3 candidates gave an image (2 http_error, 1 not_needed)")
+        pack(tmp_path / "out", gathered, journal, ["class 0"])
+    text = str(caught.value)
+    assert text.startswith("none of 3 candidates gave an image (2 http_error, 1 not_needed)")
+    assert "--retry-failed http_error" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_the_summary_names_few_hosts_and_counts_the_rest(tmp_path):
+    with Journal(tmp_path / "journal") as journal:
+        candidates = [candidate(0, rank, f"http://{rank % 25}.test/{rank}") for rank in range(50)]
+        found = {
+            one: Fetched(one.url, "ok", "", 200, one.url, **kept(journal, one.rank))
+            for one in candidates
+        }
+        summary = pack(tmp_path / "out", Gathered(candidates, found, frozenset()), journal, [])
+    assert len(summary["hosts"]) == 21
+    assert summary["hosts"]["0.test"] == 2
+    assert summary["hosts"]["others"] == 10
+
+
+def test_counts_by_class_are_a_table_for_a_person(tmp_path, crawl):
+    text = summary_table(pack(tmp_path / "out", *crawl, ["class 0", "class 1"]))
+    assert text.splitlines() == [
+        "class    stored  duplicate  http_error  not_needed",
+        "class 0       2          1           0           0",
+        "class 1       0          1           1           1",
+        "all           2          2           1           1",
+    ]
 
 
 def test_text_that_is_no_unicode_does_not_end_the_crawl():

@@ -1,185 +1,126 @@
-import html
+"""Searching by class name: what is asked, in which order, what stops it, and going on after it."""
+
 import json
 import random
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
-from urllib.parse import parse_qs, urlsplit
+from collections import Counter
+from email.utils import formatdate
 
 import pytest
 
-from pipeline.classes import ClassSet, load_classes
+from pipeline.classes import load_classes
+from pipeline.crawl import pages as pages_module
 from pipeline.crawl.candidates import Candidate
-from pipeline.crawl.search import SearchEngine, result_records, search
+from pipeline.crawl.engines.bing import Bing
+from pipeline.crawl.pagelog import PageLog
+from pipeline.crawl.search import search
+from pipeline.crawl.session import guarded_session
 from pipeline.demo.server import DemoWeb
-from pipeline.errors import WorldError
+from pipeline.errors import UserError, WorldError
 from tests.crawl.hosts import Host, serving
+from tests.crawl.searching import PATH, answering, asked, bing, find, images, page, paged
+from tests.imports import ROOT
+
+NO_RESULTS = page()
 
 
-def page(*records, quote=html.escape):
-    """A result page; records that are no text are written as JSON."""
-    texts = (one if isinstance(one, str) else json.dumps(one) for one in records)
-    return "".join(
-        f'<div class="imgpt"><a class="iusc" m="{quote(text)}" href="#">x</a></div>'
-        for text in texts
-    ).encode()
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.01)
 
 
-def engine_of(host, gap=0.0):
-    return SearchEngine("test", f"http://127.0.0.1:{host.server_port}/images/async", gap)
-
-
-def ask(engine, classes, wanted=40, folder=None, steps=None):
-    def advance(n=1, note=""):
-        if steps is not None:
-            steps.append((n, note))
-
-    wanted_classes = classes if isinstance(classes, ClassSet) else load_classes(classes)
-    return search(engine, wanted_classes, wanted, "kd3-test/1", folder, advance)
-
-
-def answering(answer):
-    """A search engine that gives `answer(query, first)`: a page, or a status."""
-    host = Host()
-
-    def route(request):
-        fields = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
-        found = answer(fields["q"][0], int(fields["first"][0]))
-        if isinstance(found, int):
-            request.reply(b"oops", found)
-        else:
-            request.reply(found, 200, {"Content-Type": "text/html; charset=utf-8"})
-
-    host.routes["/images/async"] = route
-    return host
-
-
-def paged(total, prefix="http://0.test/"):
-    def answer(query, first):
-        last = min(first + 20, total)
-        return page(*({"murl": f"{prefix}{query}/{n}.jpg"} for n in range(first, last)))
-
-    return answer
-
-
-def test_the_demo_is_read_to_its_end():
+def test_the_demo_is_read_to_its_end(tmp_path):
     with DemoWeb(50) as web:
-        engine = SearchEngine("demo", web.search_url, 0.0)
-        found = ask(engine, "shapes10", 1000)
+        engine = Bing("demo", f"http://{web.search_name}{PATH}", 0.0)
+        found = find(web.names, engine, "shapes10", 1000, tmp_path)
         planned = [result for result in web.results("circle", 0, 1000)]
-        assert web.requests["/images/async"] == 10 * 4  # three pages and an empty one, each
+        assert web.requests[PATH] == 10 * 4  # three pages and an empty one, each
+        assert find(web.names, engine, "shapes10", 1000, tmp_path) == found
+        assert web.requests[PATH] == 10 * 4
     assert len(found) == 10 * 50
     first = [one for one in found if one.label == 0]
     assert [one.rank for one in first] == list(range(50))
     names = [one.name for one in load_classes("shapes10").classes]
     of_circle = [one for one in found if one.class_name == "circle"]
     assert {one.label for one in of_circle} == {names.index("circle")}
-    assert [(one.url, one.page_url, one.title, one.licence) for one in of_circle] == [
-        (result.murl, result.purl, result.t.strip(), result.lic) for result in planned
+    assert [
+        (one.url, one.page_url, one.title, one.thumbnail, one.licence) for one in of_circle
+    ] == [
+        (result.murl, result.purl, result.t.strip(), result.turl, result.lic) for result in planned
     ]
     assert {one.engine for one in found} == {"demo"}
 
 
-def test_no_more_is_asked_for_than_wanted():
-    with serving(host := answering(paged(1000))):
-        found = ask(engine_of(host), ["cat"], 45)
+def test_no_more_is_asked_for_than_wanted(tmp_path):
+    with serving(host := answering(paged(1000))) as hosts:
+        found = find(hosts, bing(), ["cat"], 45, tmp_path)
     assert [one.url for one in found] == [f"http://0.test/cat/{n}.jpg" for n in range(45)]
-    assert [parse_qs(urlsplit(target).query)["first"] for target in host.targets] == [
-        ["0"],
-        ["20"],
-        ["40"],
-    ]
+    assert asked(host) == [("cat", 0), ("cat", 20), ("cat", 40)]
 
 
-def test_paging_ends_where_the_engine_has_no_more():
-    with serving(host := answering(paged(50))):
-        assert len(ask(engine_of(host), ["cat"], 400)) == 50
-    assert host.requests["/images/async"] == 4
+def test_each_class_gets_as_many_as_are_wanted_of_it(tmp_path):
+    with serving(host := answering(paged(1000))) as hosts:
+        found = find(hosts, bing(), {"a": ["a"], "b": ["b"], "c": ["c", "d"]}, [3, 0, 42], tmp_path)
+    assert Counter(one.class_name for one in found) == {"a": 3, "c": 42}
+    assert asked(host) == [("a", 0), ("c", 0), ("c", 20), ("d", 0), ("d", 20)]
+
+
+def test_paging_ends_where_the_engine_has_no_more(tmp_path):
+    with serving(host := answering(paged(50))) as hosts:
+        assert len(find(hosts, bing(), ["cat"], 400, tmp_path)) == 50
+    assert host.requests[PATH] == 4
+
+
+def test_paging_ends_where_the_engine_repeats_itself(tmp_path):
+    def answer(query, first):
+        return images(query, range(min(first, 20), min(first, 20) + 20))
+
+    with serving(host := answering(answer)) as hosts:
+        found = find(hosts, bing(), ["cat"], 400, tmp_path)
+    assert [one.rank for one in found] == list(range(40))
+    assert host.requests[PATH] == 3
+
+
+def test_a_page_that_is_not_there_is_the_end(tmp_path):
+    with serving(host := answering(lambda q, n: 404 if n else images(q, range(20)))) as hosts:
+        for _ in range(2):
+            assert len(find(hosts, bing(), ["cat"], 400, tmp_path)) == 20
+    assert host.requests[PATH] == 2
 
 
 @pytest.mark.parametrize(
-    "query", ["AT&T logo", "C#", "日本", "a+b = 100%", "x?y/z", "\"'<b>", "🦊", "a;b", "%26"]
+    "query",
+    ["AT&T logo", "C#", "日本", "../x", "a+b = 100%", "x?y/z", "\"'<b>", "🦊", "a;b", "%26"],
 )
-def test_the_engine_gets_the_query_as_it_was_written(query):
-    asked = []
-
-    def answer(text, first):
-        asked.append(text)
-        return page({"murl": "http://0.test/1.jpg"}) if not first else b""
-
-    with serving(host := answering(answer)):
-        (found,) = ask(engine_of(host), [query])
-    assert asked == [query, query]
+def test_the_engine_gets_the_query_as_it_was_written(query, tmp_path):
+    with serving(host := answering(lambda q, n: NO_RESULTS if n else images("x", [1]))) as hosts:
+        (found,) = find(hosts, bing(), [query], 40, tmp_path)
+    assert asked(host) == [(query, 0), (query, 20)]
     assert (found.query, found.class_name) == (query, query)
-
-
-def test_malformed_results_are_left_out_and_the_rest_is_kept():
-    pages = page(
-        {"murl": "http://0.test/1.png", "t": " a \"b\" & 'c' <d> ", "purl": "p", "lic": "CC0"},
-        "{malformed",
-        '{"murl": "http://0.test/cut.jpg"',
-        "",
-        "null",
-        "[]",
-        "3",
-        "[" * 5000,
-        {"purl": "no murl"},
-        {"murl": ""},
-        {"murl": None},
-        {"murl": 3},
-        {"murl": ["http://0.test/x.jpg"]},
-        {"murl": "http://0.test/" + "x" * 3000},
-        {"murl": "http://0.test/2.webp?a=1&amp=2", "t": 5, "purl": None},
-        {"murl": " http://0.test/no-suffix "},
-    )
-    extra = b'<a class="iusc">no m</a><a class="other" m=\'{"murl": "x"}\'>x</a><p>'
-    assert list(result_records(pages + extra)) == [
-        {
-            "url": "http://0.test/1.png",
-            "page_url": "p",
-            "title": "a \"b\" & 'c' <d>",
-            "licence": "CC0",
-        },
-        {"url": "http://0.test/2.webp?a=1&amp=2", "page_url": "", "title": "", "licence": ""},
-        {"url": "http://0.test/no-suffix", "page_url": "", "title": "", "licence": ""},
-    ]
-
-
-def test_long_texts_are_cut():
-    (record,) = result_records(page({"murl": "http://0.test/1.jpg", "t": "x" * 9000}))
-    assert len(record["title"]) == 2000
-
-
-def test_any_page_is_survived():
-    good = page(
-        *({"murl": f"http://0.test/{n}.jpg", "t": "é <b> \u202e", "purl": "x"} for n in range(5))
-    )
-    rng = random.Random(0)
-    read = 0
-    for _ in range(500):
-        broken = bytearray(good)
-        for _ in range(rng.randint(1, 30)):
-            broken[rng.randrange(len(broken))] = rng.randrange(256)
-        if rng.random() < 0.3:
-            broken = broken[: rng.randrange(len(broken))]
-        for record in result_records(bytes(broken)):
-            assert record["url"] and all(isinstance(value, str) for value in record.values())
-            read += 1
-    assert 0 < read < 2500
-    assert list(result_records(b"")) == list(result_records(bytes(100))) == []
 
 
 def test_queries_of_a_class_take_turns_and_bring_no_address_twice(tmp_path):
     def answer(query, first):
-        if first:
-            return b""
-        urls = {"a": ["1", "2", "3", "4"], "b": ["2", "5", "1", "6"], "c": ["7"]}[query]
-        return page(*({"murl": f"http://0.test/{url}.jpg"} for url in urls))
+        numbers = {"a": [1, 2, 3, 4], "b": [2, 5, 1, 6], "c": [7]}[query]
+        return NO_RESULTS if first else images("x", numbers)
 
     steps = []
-    with serving(host := answering(answer)):
-        found = ask(engine_of(host), {"x": ["a", "b"], "y": ["c"], "z": ["a"]}, 8, None, steps)
-    rows = [(one.label, one.query, one.rank, one.url[14:15]) for one in found]
+    with serving(answering(answer)) as hosts:
+        classes = {"x": ["a", "b"], "y": ["c"], "z": ["a"]}
+        found = find(
+            hosts,
+            bing(),
+            classes,
+            8,
+            tmp_path,
+            advance=lambda n=1, note="": steps.append((n, note)),
+        )
+    rows = [(one.label, one.query, one.rank, one.url[16:17]) for one in found]
     assert rows == [
         (0, "a", 0, "1"),
         (0, "b", 0, "2"),
@@ -198,9 +139,33 @@ def test_queries_of_a_class_take_turns_and_bring_no_address_twice(tmp_path):
 
 
 def test_a_query_without_results_is_made_up_for_by_another(tmp_path):
-    with serving(host := answering(lambda query, first: paged(5)(query, first) * (query == "b"))):
-        found = ask(engine_of(host), {"x": ["a", "b"]}, 10, tmp_path)
-    assert [(one.query, one.rank) for one in found] == [("b", rank) for rank in range(5)]
+    def answer(query, first):
+        return paged(5)(query, first) if query == "b" else NO_RESULTS
+
+    with serving(host := answering(answer)) as hosts:
+        for _ in range(2):
+            found = find(hosts, bing(), {"x": ["a", "b"]}, 20, tmp_path)
+            assert [(one.query, one.rank) for one in found] == [("b", rank) for rank in range(5)]
+    assert asked(host) == [("a", 0), ("b", 0)], "the second search asked for nothing"
+
+
+def test_a_class_without_results_is_an_error_and_is_asked_for_again(tmp_path):
+    full = []
+    with (
+        serving(
+            host := answering(lambda q, n: images(q, [1]) if q != "b" or full else NO_RESULTS)
+        ) as hosts,
+    ):
+        with pytest.raises(WorldError) as caught:
+            find(hosts, bing(), {"a": ["a"], "beta": ["b"]}, 20, tmp_path)
+        text = str(caught.value)
+        assert text.startswith("test: no results for class 'beta' (searched for: b); its page is")
+        assert (tmp_path / "unreadable.html").read_bytes() == NO_RESULTS
+        assert str(tmp_path / "unreadable.html") in text
+        assert "pipeline doctor --engine test" in text
+        full.append(True)
+        assert len(find(hosts, bing(), {"a": ["a"], "beta": ["b"]}, 20, tmp_path)) == 2
+    assert asked(host) == [("a", 0), ("b", 0), ("b", 0)]
 
 
 @pytest.mark.parametrize(
@@ -208,33 +173,132 @@ def test_a_query_without_results_is_made_up_for_by_another(tmp_path):
     [
         b"",
         b"<html><h1>Please prove that you are human</h1>captcha</html>",
+        b'{"error": {"code": 403}}',
         b"\xff\xfe\x00garbage",
+        page("{malformed", "[]"),
     ],
 )
-def test_no_results_name_the_page_that_shows_why(tmp_path, body):
+def test_a_page_that_is_none_of_results_is_an_error_that_keeps_it(tmp_path, body):
     folder = tmp_path / "not" / "yet"
-    with serving(host := answering(lambda query, first: body)), pytest.raises(WorldError) as caught:
-        ask(engine_of(host), ["zebra"], folder=folder)
+    with (
+        serving(host := answering(lambda query, first: body)) as hosts,
+        pytest.raises(WorldError) as caught,
+    ):
+        find(hosts, bing(), ["zebra"], 40, folder)
     assert caught.value.exit_code == 3
-    kept = folder / "no-results.html"
+    kept = folder / "unreadable.html"
     assert kept.read_bytes() == body
-    assert str(kept) in str(caught.value)
-    assert f"127.0.0.1:{host.server_port} gave no results for 'zebra'" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    text = str(caught.value)
+    assert text.startswith("test: no page of results for 'zebra': ")
+    assert "pipeline doctor --engine test" in text
+    assert "another engine" in text
+    assert "\n" not in text
+    assert str(kept) in text
+    assert host.requests[PATH] == 1
 
 
-@pytest.mark.parametrize("status", [500, 404, 429, 403, 204])
-def test_an_error_of_the_engine_is_named(tmp_path, status):
-    with serving(host := answering(lambda q, first: status)), pytest.raises(WorldError) as caught:
-        ask(engine_of(host), ["cat"], folder=tmp_path)
-    assert f"127.0.0.1:{host.server_port}: it answered {status}" in str(caught.value)
-    assert host.requests["/images/async"] == 1
+def test_a_captcha_in_the_middle_is_an_error_and_the_search_goes_on_there(tmp_path):
+    human = []
+
+    def answer(query, first):
+        return images(query, range(first, first + 20)) if human or first < 40 else b"captcha"
+
+    with serving(host := answering(answer)) as hosts:
+        with pytest.raises(WorldError, match="no page of results for 'cat'"):
+            find(hosts, bing(), ["cat"], 80, tmp_path)
+        human.append(True)
+        assert len(find(hosts, bing(), ["cat"], 80, tmp_path)) == 80
+    assert asked(host) == [("cat", n) for n in (0, 20, 40, 40, 60)]
 
 
-def failure_at(address, folder):
+def test_an_empty_body_after_results_ends_the_query_and_is_told(tmp_path):
+    notes = []
+    with serving(host := answering(lambda q, n: b" " if n else images(q, range(20)))) as hosts:
+        found = find(
+            hosts,
+            bing(),
+            ["cat"],
+            80,
+            tmp_path,
+            advance=lambda n=1, note="": notes.append(note),
+        )
+    assert len(found) == 20
+    assert "cat: 20 results; 'cat' ends early: its next page is empty" in notes
+    assert host.requests[PATH] == 2
+
+
+@pytest.mark.parametrize(("status", "times"), [(500, 3), (503, 3), (429, 3), (403, 1), (404, 1)])
+def test_an_error_of_the_engine_is_named_and_tried_again_if_it_may_pass(tmp_path, status, times):
+    with (
+        serving(host := answering(lambda q, first: status)) as hosts,
+        pytest.raises(WorldError) as caught,
+    ):
+        find(hosts, bing(), ["cat"], 40, tmp_path)
+    text = str(caught.value)
+    assert text.startswith(f"search for 'cat' failed: 0.test: it answered {status}")
+    assert host.requests[PATH] == times
+
+
+def test_trouble_that_passes_costs_nothing(tmp_path):
+    tries = Counter()
+
+    def answer(query, first):
+        tries[first] += 1
+        return 503 if tries[first] < 3 else paged(40)(query, first)
+
+    with serving(host := answering(answer)) as hosts:
+        assert len(find(hosts, bing(), ["cat"], 40, tmp_path)) == 40
+    assert host.requests[PATH] == 6
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_the_engine_says_how_long_to_wait(tmp_path, as_date):
+    asks = []
+
+    def answer(query, first):
+        asks.append(time.time())
+        if len(asks) > 1:
+            return images(query, range(20))
+        # a date has whole seconds
+        return 503, {"Retry-After": formatdate(time.time() + 2, usegmt=True) if as_date else "1"}
+
+    with serving(answering(answer)) as hosts:
+        assert len(find(hosts, bing(), ["cat"], 20, tmp_path)) == 20
+    assert 0.9 < asks[1] - asks[0] < 3
+
+
+def test_an_engine_that_wants_a_long_pause_is_not_waited_for(tmp_path):
+    with (
+        serving(host := answering(lambda q, n: (429, {"Retry-After": "3600"}))) as hosts,
+        pytest.raises(WorldError, match="it answered 429 and wants a pause of 3,600 s"),
+    ):
+        find(hosts, bing(), ["cat"], 20, tmp_path)
+    assert host.requests[PATH] == 1
+
+
+def test_trouble_after_results_ends_the_query_for_now(tmp_path):
+    well, notes = [], []
+
+    def answer(query, first):
+        return 503 if query == "a" and first == 20 and not well else paged(1000)(query, first)
+
+    def advance(n=1, note=""):
+        notes.append(note)
+
+    with serving(host := answering(answer)) as hosts:
+        first = find(hosts, bing(), ["a", "b"], 40, tmp_path, advance=advance)
+        assert Counter(one.class_name for one in first) == {"a": 20, "b": 40}
+        assert "a: 20 results; 'a' ends early: it answered 503" in notes
+        well.append(True)
+        second = find(hosts, bing(), ["a", "b"], 40, tmp_path)
+    assert Counter(one.class_name for one in second) == {"a": 40, "b": 40}
+    assert asked(host) == [("a", 0), *[("a", 20)] * 3, ("b", 0), ("b", 20), ("a", 20)]
+
+
+def failure(hosts, folder, engine=None):
     start = time.monotonic()
     with pytest.raises(WorldError) as caught:
-        ask(SearchEngine("test", address, 0.0), ["cat"], folder=folder)
+        find(hosts, engine or bing(), ["cat"], 40, folder)
     assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -243,9 +307,8 @@ def failure_at(address, folder):
 def test_a_refused_connection_is_one_line_soon(tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-        text = failure_at(f"http://127.0.0.1:{port}/images/async", tmp_path)
-    assert f"search for 'cat' failed: 127.0.0.1:{port}: connection refused" in text
+        text = failure({"0.test": closed.getsockname()}, tmp_path)
+    assert "search for 'cat' failed: 0.test: connection refused" in text
     assert "check the network" in text
 
 
@@ -254,43 +317,166 @@ def test_a_broken_answer_is_one_line(tmp_path):
         request.wfile.write(b"\x00\n\xff\n")
         request.close_connection = True
 
-    with serving(host := Host({"/images/async": route})):
-        failure_at(engine_of(host).address, tmp_path)
+    with serving(Host({PATH: route})) as hosts:
+        failure(hosts, tmp_path)
+
+
+def test_a_connection_that_breaks_is_tried_again(tmp_path):
+    def route(request):
+        if request.asked() < 3:
+            request.send_response(200)
+            request.send_header("Content-Length", "1000")
+            request.end_headers()
+            request.wfile.write(b"half")
+            request.close_connection = True
+        else:
+            request.reply(images("cat", range(20)))
+
+    with serving(Host({PATH: route})) as hosts:
+        assert len(find(hosts, bing(), ["cat"], 20, tmp_path)) == 20
 
 
 def test_a_silent_engine_is_waited_for_only_so_long(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.crawl.search.PAGE_TIMEOUT", 0.3)
-    with serving(host := answering(lambda query, first: time.sleep(1) or b"")):
-        assert "no answer in 0.3 s" in failure_at(engine_of(host).address, tmp_path)
+    monkeypatch.setattr(pages_module, "PAGE_TIMEOUT", 0.2)
+    with serving(host := answering(lambda query, first: time.sleep(0.6) or b"")) as hosts:
+        assert "no answer in 0.2 s" in failure(hosts, tmp_path)
+    assert host.requests[PATH] == 3
 
 
-def test_pages_keep_their_distance():
-    with serving(host := answering(paged(45))):
-        ask(engine_of(host, 0.15), ["cat"], 400)
-    gaps = [later - earlier for earlier, later in zip(host.starts, host.starts[1:], strict=False)]
-    assert len(gaps) == 3 and min(gaps) >= 0.15
+def test_an_endless_page_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages_module, "PAGE_BYTES", 100_000)
+    with serving(answering(lambda query, first: b"x" * 2_000_000)) as hosts:
+        assert "more than 100,000 bytes" in failure(hosts, tmp_path)
 
 
-def test_the_engine_learns_who_asks_and_no_thread_stays():
-    before = threading.active_count()
+def test_a_page_that_drips_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages_module, "PAGE_TIME", 0.3)
+    monkeypatch.setattr(pages_module, "TRIES", 1)
+
+    def route(request):
+        request.send_response(200)
+        request.send_header("Content-Length", "1000")
+        request.end_headers()
+        for _ in range(1000):
+            request.wfile.write(b"x")
+            request.wfile.flush()
+            time.sleep(0.02)
+
+    with serving(Host({PATH: route})) as hosts:
+        assert "its page took more than 0.3 s" in failure(hosts, tmp_path)
+
+
+def test_an_engine_at_a_private_address_is_refused(tmp_path):
     with serving(host := answering(paged(5))):
-        ask(engine_of(host), ["cat"])
+        engine = Bing("test", f"http://127.0.0.1:{host.server_port}{PATH}", 0.0)
+        assert "not a public address" in failure({}, tmp_path, engine)
+    assert host.requests[PATH] == 0
+
+
+def test_pages_keep_their_distance_over_queries_and_classes(tmp_path):
+    with serving(host := answering(paged(25))) as hosts:
+        for _ in range(2):
+            start = time.monotonic()
+            find(hosts, bing(0.1), {"a": ["a", "b"], "c": ["c"]}, 40, tmp_path)
+            took = time.monotonic() - start
+    gaps = [later - earlier for earlier, later in zip(host.starts, host.starts[1:], strict=False)]
+    assert len(gaps) == 3
+    assert min(gaps) >= 0.1
+    assert took < 0.1, "pages from the log wait for nothing"
+
+
+def test_the_engine_learns_who_asks_and_no_thread_stays(tmp_path):
+    before = threading.active_count()
+    with serving(host := answering(paged(5))) as hosts:
+        find(hosts, bing(), ["cat"], 40, tmp_path)
     assert {headers["User-Agent"] for headers in host.headers} == {"kd3-test/1"}
     assert threading.active_count() <= before
 
 
-def test_environment_proxies_are_not_used(monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "")
-    with serving(host := answering(paged(3))):
-        assert len(ask(engine_of(host), ["cat"])) == 3
-
-
-def test_candidates_are_in_the_order_of_the_classes():
-    with serving(host := answering(paged(2))):
-        found = ask(engine_of(host), ["b", "a"])
+def test_candidates_are_in_the_order_of_the_classes(tmp_path):
+    with serving(answering(paged(2))) as hosts:
+        found = find(hosts, bing(), ["b", "a"], 40, tmp_path, "commercial")
     assert found == [
-        Candidate(label, name, "test", name, rank, f"http://0.test/{name}/{rank}.jpg")
+        Candidate(
+            label,
+            name,
+            "test",
+            name,
+            rank,
+            f"http://0.test/{name}/{rank}.jpg",
+            licence_filter="commercial",
+        )
         for label, name in enumerate("ba")
         for rank in range(2)
     ]
+
+
+def test_more_of_a_class_asks_only_for_the_pages_that_are_new(tmp_path):
+    with serving(host := answering(paged(1000))) as hosts:
+        first = find(hosts, bing(), ["a", "b"], 40, tmp_path)
+        second = find(hosts, bing(), ["a", "b"], [80, 40], tmp_path)
+    assert [one for one in second if one in set(first)] == first
+    assert asked(host) == [("a", 0), ("a", 20), ("b", 0), ("b", 20), ("a", 40), ("a", 60)]
+
+
+def test_a_filter_that_the_engine_has_not_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="test cannot filter by 'nonsense'"):
+        find({}, bing(), ["cat"], 40, tmp_path, "nonsense")
+
+
+def test_a_log_that_cannot_be_written_is_an_error_and_no_dead_thread(tmp_path):
+    with serving(answering(paged(5))) as hosts, guarded_session("kd3-test/1", hosts) as session:
+        log = PageLog(tmp_path)
+        with log:
+            pass
+        with pytest.raises(ValueError, match="closed file"):
+            search(
+                bing(),
+                load_classes(["cat"]),
+                [5],
+                "any",
+                session,
+                log,
+                tmp_path,
+                lambda n=1, note="": None,
+            )
+
+
+KILLED = """
+import json, sys
+from tests.crawl.searching import bing, find
+hosts = {name: tuple(where) for name, where in json.loads(sys.argv[1]).items()}
+find(hosts, bing(), [f"class {n}" for n in range(6)], 100, sys.argv[2])
+"""
+
+
+def test_a_search_that_is_killed_goes_on_and_asks_nothing_twice(tmp_path):
+    def answer(query, first):
+        time.sleep(0.01)
+        return paged(90)(query, first)
+
+    classes = [f"class {n}" for n in range(6)]
+    with serving(undisturbed := answering(answer)) as hosts:
+        expected = find(hosts, bing(), classes, 100, tmp_path / "undisturbed")
+    assert len(expected) == 6 * 90
+    pages = Counter(asked(undisturbed))
+    assert len(pages) == 6 * 5
+    rng = random.Random(0)
+    folder = tmp_path / "killed"
+    with serving(host := answering(answer)) as hosts:
+        command = [sys.executable, "-c", KILLED, json.dumps(hosts), str(folder)]
+        moments = sorted(rng.sample(range(1, 25), 5))
+        for moment in moments:
+            process = subprocess.Popen(command, cwd=ROOT)
+            while process.poll() is None and host.requests[PATH] < moment:
+                time.sleep(0.001)
+            time.sleep(rng.random() * 0.02)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        assert find(hosts, bing(), classes, 100, folder) == expected
+        before = host.requests[PATH]
+        assert find(hosts, bing(), classes, 100, folder) == expected
+        assert host.requests[PATH] == before, "a finished search asks for nothing"
+    counts = Counter(asked(host))
+    assert set(counts) == set(pages)
+    assert sum(counts.values()) - len(pages) <= len(moments)

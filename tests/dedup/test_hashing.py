@@ -1,20 +1,26 @@
-import hashlib
-import io
-
 import imagehash
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pipeline.dedup.hashing import HASHES, HashedImage, hash_image, hash_shard
-from pipeline.images import ImageError, decode
-from pipeline.store import StoredImage, shard_path, write_shards
+from pipeline.dedup.hashing import (
+    KINDS,
+    SHAPES,
+    centre_of,
+    cut_hashes,
+    hashes,
+    library_hash,
+)
+from pipeline.dedup.picture import lanczos, squashed
+from pipeline.images import decode
+from tests.dedup.real import real_images
 
-KINDS = {
+THEIRS = {
     "phash": imagehash.phash,
     "dhash": imagehash.dhash,
     "ahash": imagehash.average_hash,
     "whash": imagehash.whash,
+    "crop_resistant": imagehash.crop_resistant_hash,
 }
 
 
@@ -24,61 +30,97 @@ def picture(index, width=70, height=50):
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encoded(image, kind="PNG"):
-    out = io.BytesIO()
-    image.save(out, kind)
-    return out.getvalue()
+def pictures():
+    return [picture(index, 20 + 7 * index, 200 - 6 * index) for index in range(24)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def batch(images, kind):
+    return hashes(np.stack([lanczos(image.convert("L"), kind) for image in images]), kind)
+
+
+def theirs(images, kind):
+    return [int(str(THEIRS[kind](image)), 16) for image in images]
+
+
+def bits_apart(a, b):
+    return np.bitwise_count(np.asarray(a, np.uint64) ^ np.asarray(b, np.uint64))
+
+
+@pytest.mark.parametrize("kind", ["phash", "dhash", "ahash", "whash"])
 def test_hashes_are_those_of_imagehash(kind):
-    assert set(HASHES) == set(KINDS)
-    images = [picture(index, 20 + 7 * index, 90 - 6 * index) for index in range(12)]
-    images += [Image.new("RGB", (9, 9), "white"), Image.new("RGB", (300, 8), "black")]
-    found = [hash_image(image, kind) for image in images]
-    assert found == [int(str(KINDS[kind](image)), 16) for image in images]
-    assert len(set(found)) > 10
+    images = [*pictures(), Image.new("RGB", (9, 9), "white"), Image.new("RGB", (300, 8), "black")]
+    found = [library_hash(image, kind) for image in images]
+    assert found == theirs(images, kind)
+    assert len(set(found)) > 20
     assert all(0 <= value < 2**64 for value in found)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_distances_are_those_of_imagehash(kind):
-    first, second = picture(1), picture(2)
-    theirs = KINDS[kind](first) - KINDS[kind](second)
-    assert (hash_image(first, kind) ^ hash_image(second, kind)).bit_count() == theirs
-
-
-def test_a_picture_too_small_for_wavelets_is_named():
-    with pytest.raises(ImageError, match="300 x 7: whash needs 8 pixels"):
-        hash_image(picture(1, 300, 7), "whash")
-    assert hash_image(picture(1, 1, 1), "phash") >= 0
-
-
-def stored(data, label=0, width=70, height=50):
-    return StoredImage(hashlib.sha256(data).hexdigest(), data, label, width, height, "PNG")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_shard_is_hashed_in_order_and_broken_images_are_named(tmp_path, kind):
-    good = [encoded(picture(index)) for index in range(3)]
-    broken = [good[0][: len(good[0]) // 2], b"<html>"]
-    tiny = encoded(picture(9, 4, 4))
-    data = [good[0], broken[0], good[1], broken[1], good[2], tiny]
-    write_shards(tmp_path, [stored(one, row) for row, one in enumerate(data)], [])
-    found = hash_shard(shard_path(tmp_path, 0), 7, kind)
-    assert [(one.id, one.shard, one.row, one.label) for one in found] == [
-        (hashlib.sha256(one).hexdigest(), 7, row, row) for row, one in enumerate(data)
-    ]
-    assert [bool(one.error) for one in found] == [
-        False, True, False, True, False, kind == "whash"
-    ]  # fmt: skip
-    assert found[2] == HashedImage(
-        hashlib.sha256(good[1]).hexdigest(),
-        7,
-        2,
-        2,
-        70,
-        50,
-        len(good[1]),
-        hash_image(decode(good[1]), kind),
+def test_the_crop_resistant_hash_is_that_of_the_largest_segment():
+    drawn = Image.new("L", (300, 300), 40)
+    drawn.paste(picture(1, 190, 150).convert("L").point(lambda level: 140 + level // 3), (15, 20))
+    drawn.paste(230, (230, 200, 280, 280))
+    segments = str(imagehash.crop_resistant_hash(drawn)).split(",")
+    assert len(segments) > 1
+    sizes = []
+    imagehash.crop_resistant_hash(
+        drawn, hash_func=lambda part: sizes.append(part.size) or imagehash.dhash(part)
     )
+    assert f"{library_hash(drawn, 'crop_resistant'):016x}" in segments
+    largest = max(range(len(sizes)), key=lambda k: sizes[k][0] * sizes[k][1])
+    assert f"{library_hash(drawn, 'crop_resistant'):016x}" == segments[largest]
+
+
+def test_all_kinds_are_the_librarys_and_three_are_for_many_pictures_at_once():
+    assert set(KINDS) == set(THEIRS)
+    assert set(SHAPES) == {"phash", "dhash", "ahash"}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_many_pictures_at_once_have_the_bits_of_imagehash(kind):
+    images = pictures()
+    found = batch(images, kind)
+    assert found[:, 0].tolist() == theirs(images, kind)
+    assert found[:, 1].tolist() == theirs(map(ImageOps.mirror, images), kind)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(
+    "name", ["pacs-dog-horse/train.parquet", "tiny-imagenet-32/train-00000-of-00002.parquet"]
+)
+def test_many_real_images_at_once_have_the_bits_of_imagehash(name, kind):
+    images = [decode(data) for data in real_images(name, 150)]
+    found = batch(images, kind)
+    assert found[:, 0].tolist() == theirs(images, kind)
+    assert found[:, 1].tolist() == theirs(map(ImageOps.mirror, images), kind)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_hash_does_not_depend_on_what_is_hashed_beside_it(kind):
+    pixels = np.stack([lanczos(image.convert("L"), kind) for image in pictures()])
+    alone = [hashes(one[None], kind)[0].tolist() for one in pixels]
+    assert hashes(pixels, kind).tolist() == alone
+    assert hashes(pixels[:0], kind).shape == (0, 2)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_hash_of_a_cut_is_near_that_of_the_picture_cut_out(kind):
+    images = [picture(index, 640, 640) for index in range(40)]
+    grey = np.stack([np.asarray(squashed(i.convert("L"), 64, (0, 0, 640, 640))) for i in images])
+    boxes = np.random.default_rng(0).uniform(0, 0.25, (40, 4))
+    boxes[:, 2:] = 1 - boxes[:, 2:]
+    cut = [
+        image.crop(tuple(np.round(box * 640).astype(int).tolist()))
+        for image, box in zip(images, boxes, strict=True)
+    ]
+    apart = bits_apart(cut_hashes(grey, boxes, kind), batch(cut, kind)[:, 0])
+    assert apart.mean() < 2
+    assert apart.max() <= 6
+    whole = cut_hashes(grey, np.tile([0.0, 0, 1, 1], (40, 1)), kind)
+    assert bits_apart(whole, batch(images, kind)[:, 0]).mean() < 1
+    assert bits_apart(whole, batch(cut, kind)[:, 0]).mean() > 5
+
+
+def test_the_centre_is_nine_tenths_of_each_side():
+    boxes = np.array([[0, 0, 1, 1], [0.2, 0.1, 0.6, 0.9]])
+    wanted = [[0.05, 0.05, 0.95, 0.95], [0.22, 0.14, 0.58, 0.86]]
+    assert np.allclose(centre_of(boxes), wanted)

@@ -1,148 +1,264 @@
-import random
+import io
+from pathlib import Path
 
+import imagehash
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipeline.dedup import near
-from pipeline.dedup.near import group_near, pairs_within
+from pipeline.dedup.near import PAIRED, Plan, candidate_pairs, pairs_within, plan, radius_for
+from pipeline.errors import UserError
+
+SHARED = Path(__file__).parents[3] / "shared/data"
+TREND = 2.0  # how much of the hashes of `skewed` is common to all, beside noise of 1
 
 
-def planted(count, seed, spread=12):
-    """Random hashes with near-duplicates of up to `spread` bits, and some exact ones."""
-    rng = random.Random(seed)
-    hashes = [rng.getrandbits(64) for _ in range(count // 3)]
-    while len(hashes) < count:
-        value = rng.choice(hashes)
-        for bit in rng.sample(range(64), rng.randrange(spread)):
+def planted(total, seed, spread=17):
+    """Random hashes, a third of them copies with less than `spread` bits changed."""
+    draws = np.random.default_rng(seed)
+    hashes = draws.integers(0, 2**64, total, dtype=np.uint64)
+    for k in range(total // 3):
+        value = int(hashes[draws.integers(total // 3, total)])
+        for bit in draws.choice(64, draws.integers(spread), replace=False).tolist():
             value ^= 1 << bit
-        hashes.append(value)
-    rng.shuffle(hashes)
-    return np.array(hashes, np.uint64)
+        hashes[k] = value
+    return draws.permutation(hashes)
 
 
-def by_hand(hashes, radius):
-    values = [int(value) for value in hashes]
-    return [
-        (i, j, (values[i] ^ values[j]).bit_count())
-        for i in range(len(values))
-        for j in range(i + 1, len(values))
-        if (values[i] ^ values[j]).bit_count() <= radius
-    ]
+def skewed(total, seed):
+    """Hashes with 32 bits set that have much in common, as pictures of one subject do."""
+    draws = np.random.default_rng(seed)
+    field = TREND * draws.normal(size=64) + draws.normal(size=(total, 64))
+    bits = field > np.median(field, axis=1, keepdims=True)
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
-@pytest.mark.parametrize("block", [1, 7, 64, 2048])
+def brute(hashes, radius):
+    distance = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    i, j = np.nonzero(np.triu(distance <= radius, 1))
+    return i, j, distance[i, j]
+
+
+def assert_same(found, expected):
+    assert [column.dtype for column in found] == [np.int64, np.int64, np.uint8]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("draw", [planted, skewed])
 @pytest.mark.parametrize("radius", range(17))
-def test_pairs_are_those_of_a_double_loop(monkeypatch, radius, block):
-    monkeypatch.setattr(near, "BLOCK", block)
-    hashes = planted(130, radius)
-    found = list(zip(*(column.tolist() for column in pairs_within(hashes, radius)), strict=True))
-    assert found == by_hand(hashes, radius)
-    assert found
+def test_pairs_are_those_of_brute_force(radius, draw):
+    for total in (2, 40, 700):
+        hashes = draw(total, radius)
+        expected = brute(hashes, radius)
+        assert_same(pairs_within(hashes, radius), expected)
+    assert draw is skewed or len(expected[0])
 
 
-def test_hashes_may_use_all_bits():
-    hashes = np.array([0, 2**64 - 1, 2**63, 2**63 + 1], np.uint64)
-    i, j, distance = pairs_within(hashes, 64)
-    assert list(zip(i.tolist(), j.tolist(), distance.tolist(), strict=True)) == by_hand(hashes, 64)
+@pytest.mark.parametrize("radius", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("shared", range(5))
+def test_every_plan_finds_the_same(monkeypatch, radius, shared):
+    hashes = np.concatenate([planted(300, shared), skewed(200, shared)])
+    expected = brute(hashes, radius)
+    for split, chunk in ((0, 2**15), (1, 64), (min(64 // (radius + shared), 9), 100)):
+        blocks, split = (radius + shared, split) if shared else (1, 0)
+        chosen = Plan(len(hashes), radius, blocks, shared, split, 0.0)
+        monkeypatch.setattr(near, "plan", lambda total, radius, chosen=chosen: chosen)
+        monkeypatch.setattr(near, "CHUNK", chunk)
+        assert_same(pairs_within(hashes, radius), expected)
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_none_and_one_have_no_pairs(count):
-    assert [len(column) for column in pairs_within(np.zeros(count, np.uint64), 16)] == [0, 0, 0]
+def switches(radius, most):
+    """The numbers of hashes, up to `most`, from which on the plan is another."""
+
+    def kind(total):
+        return plan(total, radius).shared, plan(total, radius).split
+
+    found, total = [], 2
+    while total < most:
+        after = min(total * 2, most)
+        while kind(after) != kind(total):
+            low, high = total, after
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if kind(middle) == kind(total) else (low, middle)
+            found.append(high)
+            total = high
+        total = after
+    return found
 
 
-def group(hashes, radius, areas=None, sizes=None, ids=None):
-    count = len(hashes)
-    return group_near(
-        np.array(hashes, np.uint64),
-        radius,
-        areas=[100] * count if areas is None else areas,
-        sizes=[10] * count if sizes is None else sizes,
-        ids=[f"{index:04}" for index in range(count)] if ids is None else ids,
+@pytest.mark.parametrize("radius", [2, 5, 8, 10, 12])  # at 16 it never does
+def test_nothing_is_lost_where_the_plan_changes(radius):
+    totals = switches(radius, 6000)
+    assert totals
+    for total in totals:
+        before, after = plan(total - 1, radius), plan(total, radius)
+        assert (before.shared, before.split) != (after.shared, after.split)
+        for count in (total - 1, total):
+            hashes = planted(count, total)
+            assert_same(pairs_within(hashes, radius), brute(hashes, radius))
+
+
+def test_nothing_is_lost_where_hashes_are_split_first():
+    for total in (2**16 - 1, 2**16):
+        assert (plan(total, 4).split > 0) == (total == 2**16)
+        hashes = planted(total, 1, 5)
+        i, j, distance = pairs_within(hashes, 4)
+        sample = np.arange(0, total, total // 40)
+        apart = np.bitwise_count(hashes[sample][:, None] ^ hashes[None])
+        expected = {
+            (min(a, b), max(a, b), int(apart[k, b]))
+            for k, a in enumerate(sample.tolist())
+            for b in np.flatnonzero(apart[k] <= 4).tolist()
+            if a != b
+        }
+        some = np.isin(i, sample) | np.isin(j, sample)
+        found = zip(i[some].tolist(), j[some].tolist(), distance[some].tolist(), strict=True)
+        assert set(found) == expected
+        assert len(expected) > 10
+        # a third are copies, but some of one original
+        assert len(i) >= total // 3
+        assert np.array_equal(distance, np.bitwise_count(hashes[i] ^ hashes[j]))
+        assert (np.diff(i * total + j) > 0).all() and (i < j).all()
+
+
+def test_a_plan_says_what_it_does_and_has_more_blocks_for_more_hashes():
+    assert plan(100, 8).shared == 0
+    assert str(plan(100, 8)) == "100 hashes, every pair compared"
+    assert [plan(10**power, 8).shared for power in (2, 4, 6, 8)] == sorted(
+        plan(10**power, 8).shared for power in (2, 4, 6, 8)
     )
+    one = plan(100_000, 8)
+    assert one.blocks == 8 + one.shared
+    assert str(one) == f"100,000 hashes, {one.tables} tables on {one.shared} of {one.blocks} blocks"
 
 
-def test_nothing_gives_no_groups():
-    found = group([], 4)
-    assert len(found.group) == len(found.representative) == len(found.distance) == 0
+@pytest.mark.parametrize("radius", [0, 1, 8, 33, 63, 64])
+def test_hashes_may_use_all_bits_and_differ_in_all(radius):
+    hashes = np.array([0, 2**64 - 1, 2**63, 2**63 + 1, 2**33 - 1, 0], np.uint64)
+    assert_same(pairs_within(hashes, radius), brute(hashes, radius))
 
 
-def test_one_image_stands_for_itself():
-    found = group([5], 4)
-    assert (found.group.tolist(), found.representative.tolist()) == ([0], [0])
+@pytest.mark.parametrize("total", [0, 1])
+def test_none_and_one_have_no_pairs(total):
+    nothing = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8)]
+    for radius in (0, 16):
+        assert_same(pairs_within(np.zeros(total, np.uint64), radius), nothing)
+        keys, eligible = np.zeros((total, 4), np.uint64), np.ones(total, bool)
+        assert_same(candidate_pairs(keys, radius, eligible), nothing)
 
 
-def test_identical_images_are_one_group():
-    found = group([9] * 300, 0, areas=[1] * 200 + [2] + [1] * 99)
-    assert set(found.group.tolist()) == {0}
-    assert set(found.representative.tolist()) == {200}
-    assert found.distance.tolist() == [0] * 300
+@pytest.mark.parametrize("radius", [0, 4])
+def test_all_identical_are_all_pairs(radius):
+    hashes = np.full(1500, 77, np.uint64)  # more pairs than are combined at once
+    assert_same(pairs_within(hashes, radius), brute(hashes, radius))
 
 
-def test_images_that_are_far_apart_are_groups_of_their_own():
-    values = [0, 0b11111, 0b11111 << 10, 0b11111 << 20]
-    found = group(values, 4)
-    assert found.representative.tolist() == found.group.tolist() == [0, 1, 2, 3]
+@pytest.mark.parametrize("radius", [0, 6])
+def test_copies_of_near_hashes_are_paired_each_with_each(radius):
+    hashes = np.tile(np.array([5, 7, 2**60, 2**60 + 1, 2**33], np.uint64), 40)
+    assert_same(pairs_within(hashes, radius), brute(hashes, radius))
 
 
-def test_a_chain_does_not_pull_its_ends_together():
-    a, b, c = 0, 0b1111, 0b11111111  # 4 bits each step, 8 from end to end
-    found = group([a, b, c], 4, areas=[3, 2, 1])
-    assert found.representative.tolist() == [0, 0, 2]
-    found = group([a, b, c], 4, areas=[1, 3, 1])
-    assert found.representative.tolist() == [1, 1, 1]
-    assert found.distance.tolist() == [4, 0, 4]
+def test_all_far_apart_have_no_pairs():
+    hashes = np.array([0xFF << shift for shift in range(0, 64, 8)], np.uint64)
+    assert len(pairs_within(hashes, 15)[0]) == 0
+    assert len(pairs_within(hashes, 16)[0]) == 28
 
 
-def test_the_representative_has_most_pixels_then_bytes_then_the_first_id():
-    same = [7, 7, 7]
-    assert group(same, 0, areas=[1, 3, 2]).representative.tolist() == [1, 1, 1]
-    assert group(same, 0, sizes=[1, 2, 3]).representative.tolist() == [2, 2, 2]
-    assert group(same, 0, ids=["b", "c", "a"]).representative.tolist() == [2, 2, 2]
-    found = group(same, 0, areas=[2, 1, 2], sizes=[1, 9, 2]).representative.tolist()
-    assert found == [2, 2, 2]
+@pytest.mark.parametrize("radius", [0, 8])
+def test_too_many_pairs_are_refused_before_memory_is_short(monkeypatch, radius):
+    monkeypatch.setattr(near, "MOST_PAIRS", 4950)
+    hashes = np.full(100, 3, np.uint64)
+    assert len(pairs_within(hashes, radius)[0]) == 4950
+    with pytest.raises(UserError, match=f"more than 4,950 pairs of images within {radius} bits"):
+        pairs_within(np.full(101, 3, np.uint64), radius)
+    with pytest.raises(UserError, match="more than 4,950 pairs"):
+        pairs_within(np.arange(128, dtype=np.uint64), 7)
 
 
-def test_groups_are_numbered_by_their_first_image():
-    found = group([1 << 40, 3, 1 << 40, 1 << 60 | 255, 3], 0, areas=[1, 5, 2, 9, 7])
-    assert found.group.tolist() == [0, 1, 0, 2, 1]
+def test_the_order_of_the_hashes_does_not_matter():
+    hashes = planted(400, 3)
+    i, j, distance = pairs_within(hashes, 8)
+    expected = {(frozenset(p), d) for *p, d in zip(i.tolist(), j.tolist(), distance, strict=True)}
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(400)
+        i, j, distance = pairs_within(hashes[order], 8)
+        i, j = order[i].tolist(), order[j].tolist()
+        assert {(frozenset(p), d) for *p, d in zip(i, j, distance, strict=True)} == expected
 
 
-@pytest.mark.parametrize("radius", [0, 3, 6, 16])
-@pytest.mark.parametrize("seed", range(4))
-def test_groups_are_stars_and_do_not_depend_on_the_order(monkeypatch, seed, radius):
-    monkeypatch.setattr(near, "BLOCK", 50)
-    hashes = planted(400, seed, 8)
-    rng = random.Random(seed)
-    areas = [rng.randrange(5) for _ in hashes]
-    sizes = [rng.randrange(5) for _ in hashes]
-    ids = [f"{rng.getrandbits(64):016x}" for _ in hashes]
-    seen = []
-    for _ in range(3):
-        order = list(range(len(hashes)))
-        rng.shuffle(order)
-        shuffled = [int(hashes[k]) for k in order]
-        found = group(
-            shuffled, radius, *([values[k] for k in order] for values in (areas, sizes, ids))
-        )
-        representative = found.representative.tolist()
-        for place, best in enumerate(representative):
-            distance = (shuffled[place] ^ shuffled[best]).bit_count()
-            assert distance == found.distance[place] <= radius
-            assert representative[best] == best
-            assert found.group[place] == found.group[best]
-        assert len(set(found.group.tolist())) == len(set(representative))
-        best_of = dict.fromkeys(representative)
-        for one in best_of:  # two representatives are never near-duplicates
-            for other in best_of:
-                assert one == other or (shuffled[one] ^ shuffled[other]).bit_count() > radius
-        seen.append({ids[order[k]]: ids[order[best]] for k, best in enumerate(representative)})
-    assert seen[0] == seen[1] == seen[2]
+def test_progress_counts_every_table_once():
+    done, notes = [], []
+
+    def advance(n=1, note=""):
+        done.append(n)
+        notes.append(note)
+
+    hashes = planted(70_000, 1, 2)
+    pairs_within(hashes, 4, advance)
+    chosen = plan(len(np.unique(hashes)), 4)
+    assert sum(done) == chosen.tables
+    assert set(notes) == {str(chosen)}
 
 
-def test_many_copies_of_one_picture_take_little_memory():
-    # a blank picture in 20,000 sizes: 200 million pairs
-    count = 20_000
-    found = group([0] * count + [0b11], 2)
-    assert set(found.representative.tolist()) == {0}
-    assert found.distance[-1] == 2
+def keyed(total, seed):
+    """Four keys an image: often equal among themselves, near those of others in all combinations"""
+    draws = np.random.default_rng(seed)
+    keys = draws.choice(planted(total, seed), (total, 4))
+    keys[: total // 2, 1] = keys[: total // 2, 0]
+    return draws.permutation(keys)
+
+
+def brute_keys(keys, radius, eligible, paired):
+    distance = np.full((len(keys), len(keys)), 255, np.uint8)
+    for one, other in paired:
+        apart = np.bitwise_count(keys[:, None, one] ^ keys[None, :, other])
+        distance = np.minimum(distance, np.minimum(apart, apart.T))
+    near_enough = (distance <= radius) & eligible[:, None] & eligible[None]
+    i, j = np.nonzero(np.triu(near_enough, 1))
+    return i, j, distance[i, j]
+
+
+@pytest.mark.parametrize("radius", [0, 2, 8, 12, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_candidates_are_those_of_every_combination_of_keys(monkeypatch, radius, seed):
+    keys = keyed(200, seed)
+    eligible = np.random.default_rng(seed).random(200) < 0.8
+    for paired in (PAIRED, ((0, 0),), ((1, 1), (3, 2)), ((0, 3),)):
+        expected = brute_keys(keys, radius, eligible, paired)
+        assert len(expected[0])
+        assert_same(candidate_pairs(keys, radius, eligible, paired), expected)
+    monkeypatch.setattr(near, "COMBINED", 37)
+    monkeypatch.setattr(near, "MOST_PAIRS", len(expected[0]))  # repeats do not count
+    assert_same(candidate_pairs(keys, radius, eligible, paired), expected)
+
+
+def test_images_that_are_not_eligible_cost_nothing_and_are_in_no_pair():
+    keys = np.zeros((20_000, 4), np.uint64)  # 200 million pairs of blank images
+    keys[7:10] = 2**40
+    eligible = np.zeros(20_000, bool)
+    eligible[[7, 9, 11]] = True
+    i, j, distance = candidate_pairs(keys, 1, eligible)
+    assert (i.tolist(), j.tolist(), distance.tolist()) == ([7, 7, 9], [9, 11, 11], [0, 1, 1])
+
+
+def test_the_radius_shrinks_as_images_grow_in_number():
+    totals = [0, 1, 1000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 10**9]
+    assert [radius_for(total) for total in totals] == [12, 12, 12, 12, 12, 10, 8, 6, 4]
+
+
+def test_pairs_of_real_pictures_are_those_of_brute_force():
+    path = SHARED / "pacs-dog-horse/train.parquet"
+    if not path.is_file():
+        pytest.skip(f"needs {path}")
+    pictures = pq.read_table(path, columns=["image"])["image"].slice(0, 300).to_pylist()
+    bits = [imagehash.phash(Image.open(io.BytesIO(one["bytes"]))).hash.ravel() for one in pictures]
+    hashes = np.packbits(np.array(bits), axis=1).view(np.uint64)[:, 0]
+    for radius in (8, 12, 20):
+        expected = brute(hashes, radius)
+        assert_same(pairs_within(hashes, radius), expected)
+    assert len(expected[0])

@@ -2,6 +2,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.console import no_progress
 from pipeline.demo.domains import original_images
+from pipeline.embed.features import embed, kept_images
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
@@ -48,6 +51,26 @@ class Crawled:
         )
 
 
+def run(crawled: Crawled, folder: Path, **changes: Any) -> dict[str, np.ndarray]:
+    """Embeds what was crawled, in float32 on the CPU unless told otherwise."""
+    options = {
+        "batch_size": 5,
+        "fit": "crop",
+        "device": torch.device("cpu"),
+        "precision": torch.float32,
+        "workers": 2,
+        "advance": no_progress,
+    }
+    kept = changes.pop("kept", None) or kept_images(crawled.verdicts())
+    embed(kept, crawled.folder, crawled.network, crawled.config, folder, **options | changes)
+    return {name: np.load(folder / f"{name}.npy") for name in ("pixels", "features", "logits")}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def stored(data: bytes, label: int) -> StoredImage:
     return StoredImage(hashlib.sha256(data).hexdigest(), data, label, SIDE, SIDE, "PNG")
 
@@ -68,9 +91,11 @@ def crawled(tmp_path, monkeypatch) -> Crawled:
         "id": [image.id for image in images] + [images[1].id],
         "outcome": ["stored"] * 24 + ["duplicate"],
         "class": [names[image.label] for image in images] + ["other"],
+        "title": [f"picture {row}" for row in range(24)] + [""],
         "url": [f"https://a.example/{row}.png" for row in range(24)] + ["https://b.example/"],
         "page_url": [f"https://a.example/{row}" for row in range(24)] + [""],
         "licence": ["CC BY"] * 25,
+        "licence_url": ["https://licence.example/by"] * 25,
     }
     write_table(folder / "manifest.parquet", pa.table(manifest))
     torch.manual_seed(2)

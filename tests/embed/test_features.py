@@ -1,3 +1,4 @@
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -5,29 +6,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.console import no_progress
-from pipeline.embed.features import KeptImage, embed, kept_images
+from pipeline.embed import features
+from pipeline.embed.features import kept_images
+from pipeline.embed.pieces import KeptImage
 from pipeline.embed.summary import summarise
-from pipeline.errors import UserError
+from pipeline.errors import UserError, WorldError
 from pipeline.models.network import pool
-from pipeline.store import read_table, write_shards
+from pipeline.store import read_table, write_shards, write_table
 
-CPU = torch.device("cpu")
-
-
-def run(crawled, folder, batch_size=5, kept=None, advance=no_progress):
-    embed(
-        kept_images(crawled.verdicts()) if kept is None else kept,
-        crawled.folder,
-        crawled.network,
-        crawled.config,
-        folder,
-        batch_size=batch_size,
-        fit="crop",
-        device=CPU,
-        advance=advance,
-    )
-    return {name: np.load(folder / f"{name}.npy") for name in ("pixels", "features", "logits")}
+from .conftest import contents, run
 
 
 def test_only_kept_images_come_and_in_the_order_of_the_shards(crawled):
@@ -70,38 +57,122 @@ def test_the_batch_size_changes_nothing_but_rounding(crawled, tmp_path):
     steps: list[int] = []
     one = run(crawled, tmp_path / "one", batch_size=1, advance=steps.append)
     all_at_once = run(crawled, tmp_path / "all", batch_size=64)
-    assert steps == [1] * 16
+    assert steps == [0] + [1] * 16
     assert np.array_equal(one["pixels"], all_at_once["pixels"])
     np.testing.assert_allclose(one["logits"], all_at_once["logits"], rtol=1e-4, atol=1e-5)
 
 
-def test_an_image_that_is_not_the_one_dedup_saw_is_named(crawled, tmp_path):
-    kept = kept_images(crawled.verdicts())
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_threads_changes_no_bit(crawled, tmp_path, workers):
+    run(crawled, tmp_path / "two")
+    run(crawled, tmp_path / "other", workers=workers)
+    assert contents(tmp_path / "two") == contents(tmp_path / "other")
+    assert torch.get_num_threads() == 1  # as before
+
+
+def test_processes_that_decode_for_a_device_bring_the_same(crawled, tmp_path, monkeypatch):
+    expected = run(crawled, tmp_path / "threads")
+    monkeypatch.setattr(features, "_passed_by_threads", features._passed_by_device)
+    found = run(crawled, tmp_path / "processes", workers=1)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=2e-3, atol=1e-3)
+    assert np.array_equal(found["pixels"], expected["pixels"])
+
+
+def test_in_bfloat16_logits_stay_float32_and_near(crawled, tmp_path):
+    exact = run(crawled, tmp_path / "exact")
+    rough = run(crawled, tmp_path / "rough", precision=torch.bfloat16)
+    assert rough["logits"].dtype == np.float32
+    off = np.abs(rough["logits"] - exact["logits"]).max()
+    assert 0 < off < 0.05 * np.abs(exact["logits"]).max()
+    bits = rough["logits"].view(np.uint32) & 0xFFFF
+    assert bits.any()  # the classifier was not rounded to bfloat16
+
+
+def test_images_larger_than_a_slice_are_passed_one_by_one(crawled, tmp_path, monkeypatch):
+    whole = run(crawled, tmp_path / "whole")
+    monkeypatch.setattr(features, "SLICE", 1)
+    single = run(crawled, tmp_path / "single")
+    np.testing.assert_allclose(single["logits"], whole["logits"], rtol=1e-4, atol=1e-5)
+
+
+def error_of(crawled, folder, **changes) -> list[str]:
+    """The lines of the error; nothing is left in the folder."""
+    with pytest.raises(UserError) as caught:
+        run(crawled, folder, **changes)
+    assert not folder.exists()
+    *lines, hint = str(caught.value).splitlines()
+    assert hint == "restore data/crawl with `dvc checkout`, or run `dvc repro dedup`"
+    return lines
+
+
+def test_all_images_that_cannot_be_read_are_named_at_once(crawled, tmp_path):
+    broken = replace(crawled.images[4], data=crawled.images[4].data[:60])
+    images = [*crawled.images[:4], broken, *crawled.images[5:]]
+    write_shards(crawled.folder, images, crawled.config.class_names)
+    kept = [*kept_images(crawled.verdicts()), KeptImage("0" * 64, 2, 7, 0)]
     kept[8] = replace(kept[8], id="0" * 64)
     assert (kept[8].shard, kept[8].row) == (1, 3)
-    with pytest.raises(UserError, match=r"images-00001\.parquet: row 3 is not the image.*dedup"):
-        run(crawled, tmp_path / "embed", kept=kept)
+    gone, damaged, other = error_of(crawled, tmp_path / "embed", kept=kept)
+    assert gone.endswith("images-00002.parquet has no row 7")
+    assert f"images-00000.parquet: row 4 ({broken.id}) cannot be decoded: " in damaged
+    assert other.endswith("images-00001.parquet: row 3 is not the image that dedup saw")
+
+
+def test_of_many_bad_images_ten_are_named_and_the_rest_counted(crawled, tmp_path):
+    kept = [replace(image, id="0" * 64) for image in kept_images(crawled.verdicts())]
+    lines = error_of(crawled, tmp_path / "embed", kept=kept)
+    assert [line.partition("row ")[2].split()[0] for line in lines[:10]] == [
+        str(row % 10) for row in crawled.kept[:10]
+    ]
+    assert lines[10:] == ["and 6 more"]
 
 
 def test_a_shard_that_is_gone_is_named(crawled, tmp_path):
     (crawled.folder / "images-00002.parquet").unlink()
-    with pytest.raises(UserError, match=r"crawl has no shard 2: run `dvc repro dedup`"):
-        run(crawled, tmp_path / "embed")
+    (line,) = error_of(crawled, tmp_path / "embed")
+    assert "images-00002.parquet not found" in line
 
 
-def test_a_row_beyond_the_end_of_its_shard_is_named(crawled, tmp_path):
-    kept = [*kept_images(crawled.verdicts()), KeptImage("0" * 64, 2, 7, 0)]
-    with pytest.raises(UserError, match=r"images-00002\.parquet has no row 7"):
-        run(crawled, tmp_path / "embed", kept=kept)
+def test_a_shard_without_images_is_named(crawled, tmp_path):
+    write_table(crawled.folder / "images-00001.parquet", pa.table({"id": ["a"] * 10}))
+    (line,) = error_of(crawled, tmp_path / "embed")
+    assert "images-00001.parquet: column 'image': expected struct<" in line
 
 
-def test_an_image_that_cannot_be_decoded_is_named(crawled, tmp_path):
-    broken = replace(crawled.images[4], data=crawled.images[4].data[:60])
-    images = [*crawled.images[:4], broken, *crawled.images[5:]]
-    write_shards(crawled.folder, images, crawled.config.class_names)
-    pattern = rf"images-00000\.parquet: row 4 \({broken.id}\) cannot be decoded"
-    with pytest.raises(UserError, match=pattern):
-        run(crawled, tmp_path / "embed")
+def test_a_shard_with_damaged_pages_is_named(crawled, tmp_path):
+    path = crawled.folder / "images-00001.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:400] = bytes(396)
+    path.write_bytes(data)
+    lines = error_of(crawled, tmp_path / "embed", batch_size=64)
+    assert len(lines) == 1 and "images-00001.parquet: rows 0 to 9 cannot be read: " in lines[0]
+
+
+def test_a_teacher_is_asked_no_more_once_an_image_is_bad(crawled, tmp_path, monkeypatch):
+    kept = kept_images(crawled.verdicts())
+    kept[0] = replace(kept[0], id="0" * 64)
+    passed = []
+    monkeypatch.setattr(features.TeacherPass, "__call__", lambda self, pixels: passed.append(1))
+    monkeypatch.setattr(features, "there", lambda kept, crawl: (kept, ["before"]))
+    assert len(error_of(crawled, tmp_path / "embed", kept=kept)) == 2
+    assert not passed
+
+
+def test_a_disk_that_takes_no_more_is_an_error_of_the_world(crawled, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # 768 bytes a picture: the first shard's six are saved, the second's are too many
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
+    try:
+        with pytest.raises(WorldError, match="embed cannot be written: File too large: make room"):
+            run(crawled, tmp_path / "embed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    steps: list[int] = []
+    run(crawled, tmp_path / "embed", advance=steps.append)
+    assert steps[0] == 6
+    run(crawled, tmp_path / "other")
+    assert contents(tmp_path / "embed") == contents(tmp_path / "other")
 
 
 def test_a_summary_counts_what_the_teacher_says():

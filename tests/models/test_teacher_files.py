@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 import re
 from collections import OrderedDict
@@ -8,9 +9,10 @@ from safetensors.torch import save_file
 
 from pipeline.errors import UserError
 from pipeline.models import build
-from pipeline.models.teacher import class_count, load_teacher, read_state
+from pipeline.models.teacher import class_count, load_teacher, read_state, read_weights
 
-IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+SIDE = 16
+IMAGES = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
 def trained(name: str = "resnet8", classes: int = 5):
@@ -23,7 +25,7 @@ def trained(name: str = "resnet8", classes: int = 5):
 def loads(path, network, name: str = "resnet8") -> None:
     """`path` gives a new network the outputs of this one."""
     fresh = build(name, network.num_classes).eval()
-    load_teacher(fresh, path)
+    load_teacher(fresh, read_weights(path), SIDE)
     with torch.no_grad():
         assert torch.equal(fresh(IMAGES), network(IMAGES))
 
@@ -37,14 +39,22 @@ def save(path, value) -> None:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
 @pytest.mark.parametrize(
-    "prefix", ["", "module.", "_orig_mod.", "backbone.", "_orig_mod.module.", "module.backbone."]
+    "prefix",
+    ["", "module.", "_orig_mod.", "backbone.", "_orig_mod.module.", "backbone.module._orig_mod."],
 )
 def test_prefixes_are_undone_in_every_format(tmp_path, suffix, prefix):
     network = trained()
     path = tmp_path / f"teacher{suffix}"
     save(path, {prefix + name: value for name, value in network.state_dict().items()})
     loads(path, network)
-    assert class_count(path) == 5
+    assert class_count(read_weights(path)) == 5
+
+
+def test_the_counter_of_averaged_weights_is_left_out(tmp_path):
+    network = trained()
+    averaged = torch.optim.swa_utils.AveragedModel(network, use_buffers=True)
+    torch.save({"ema": averaged.state_dict()}, tmp_path / "teacher.pt")
+    loads(tmp_path / "teacher.pt", network)
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "net", "model_state_dict", "ema"])
@@ -82,7 +92,7 @@ def test_the_other_usual_names_of_layers_are_understood(tmp_path, name, renaming
     path = tmp_path / "teacher.safetensors"
     save_file(state, path)
     loads(path, network, name)
-    assert class_count(path) == 5
+    assert class_count(read_weights(path)) == 5
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet18", "vgg8", "torchvision/mobilenet_v2"])
@@ -91,7 +101,7 @@ def test_the_classes_are_counted_at_the_linear_layer_wherever_it_stands(tmp_path
     state = build(name, 13).state_dict()
     path = tmp_path / f"teacher{suffix}"
     save(path, dict(reversed(state.items())))
-    assert class_count(path) == 13
+    assert class_count(read_weights(path)) == 13
 
 
 def matrices(**rows: int) -> dict[str, torch.Tensor]:
@@ -111,16 +121,16 @@ def matrices(**rows: int) -> dict[str, torch.Tensor]:
 def test_the_classes_are_counted_at_the_linear_layer_of_the_highest_number(tmp_path, state, suffix):
     path = tmp_path / f"teacher{suffix}"
     save(path, state)
-    assert class_count(path) == 13
+    assert class_count(read_weights(path)) == 13
 
 
 def test_the_last_linear_layer_is_told_by_the_order_of_a_file_that_has_one(tmp_path):
     state = matrices(neck=8, aux1_fc2=7, head=13)
     torch.save(state, tmp_path / "teacher.pt")
     save_file(state, tmp_path / "teacher.safetensors")
-    assert class_count(tmp_path / "teacher.pt") == 13
+    assert class_count(read_weights(tmp_path / "teacher.pt")) == 13
     with pytest.raises(UserError, match=r"has 3 linear layers.*set teacher\.class_names"):
-        class_count(tmp_path / "teacher.safetensors")
+        class_count(read_weights(tmp_path / "teacher.safetensors"))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
@@ -128,7 +138,7 @@ def test_classes_cannot_be_counted_without_a_linear_layer(tmp_path, suffix):
     path = tmp_path / f"teacher{suffix}"
     save(path, {"a": torch.zeros(3), "b": torch.zeros(3, 3, 1, 1)})
     with pytest.raises(UserError, match=r"has 0 linear layers.*set teacher\.class_names"):
-        class_count(path)
+        class_count(read_weights(path))
 
 
 def test_files_without_step_counters_are_read(tmp_path):
@@ -146,7 +156,7 @@ def test_the_old_names_of_torchvisions_densenet_are_understood(tmp_path):
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save(old, tmp_path / "teacher.pt")
     fresh = build("torchvision/densenet121", 3)
-    load_teacher(fresh, tmp_path / "teacher.pt")
+    load_teacher(fresh, read_weights(tmp_path / "teacher.pt"), 64)
     assert all(torch.equal(value, state[key]) for key, value in fresh.state_dict().items())
 
 
@@ -154,7 +164,43 @@ def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "teacher.pt"
     torch.save(build("resnet14", 5).state_dict(), path)
     with pytest.raises(UserError, match=r"teacher\.pt does not fit.*unexpected layer1\.1"):
-        load_teacher(build("resnet8", 5), path)
+        load_teacher(build("resnet8", 5), read_weights(path), SIDE)
+
+
+def test_all_that_does_not_fit_is_in_one_error(tmp_path):
+    path = tmp_path / "teacher.pt"
+    state = build("resnet14", 7).state_dict()
+    state["conv1.weight"] = torch.zeros(16, 1, 3, 3)
+    del state["bn1.bias"]
+    torch.save(state, path)
+    with pytest.raises(UserError) as caught:
+        load_teacher(build("resnet8", 5), read_weights(path), SIDE)
+    text = str(caught.value)
+    assert "5 class names for 7 outputs" in text
+    assert "missing bn1.bias;" in text
+    assert "conv1.weight [16, 1, 3, 3] for [16, 3, 3, 3]" in text
+    unexpected = text.partition("unexpected ")[2].partition(";")[0]
+    assert unexpected.count("layer") == 10
+    assert unexpected.endswith(f" and {3 * 12 - 10} more")
+    assert "\n" not in text
+
+
+def test_a_size_that_the_network_cannot_take_is_named(tmp_path):
+    path = tmp_path / "teacher.pt"
+    torch.save(build("vgg8", 5).state_dict(), path)
+    with pytest.raises(UserError, match=r"images of 4 pixels \(teacher\.input_size\): "):
+        load_teacher(build("vgg8", 5), read_weights(path), 4)
+
+
+def test_another_file_than_the_one_meant_is_refused(tmp_path):
+    path = tmp_path / "teacher.pt"
+    torch.save(trained().state_dict(), path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_weights(path).sha256 == found
+    read_weights(path, found[:8].upper())
+    read_weights(path, found)
+    with pytest.raises(UserError, match=rf"teacher\.sha256: {path} has {found}, not 0123456789"):
+        read_weights(path, "0123456789")
 
 
 class Planted:

@@ -1,0 +1,57 @@
+"""The whole of a crawl: search and fetch, until every class has its images or has no more."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.crawl.candidates import Candidate, Fetched, placeholders
+
+SURPLUS = 2  # results to ask for first, for each image wanted
+
+Search = Callable[[Sequence[int]], list[Candidate]]  # results wanted of each class -> all so far
+Fetch = Callable[[Sequence[Candidate], frozenset[str]], dict[Candidate, Fetched]]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All candidates in order, what those that were needed gave, and ids of placeholder images."""
+
+    candidates: Sequence[Candidate]
+    found: Mapping[Candidate, Fetched]
+    refused: frozenset[str]
+
+
+def gather(
+    search: Search, fetch: Fetch, classes: int, per_class: int, placeholder_urls: int
+) -> Gathered:
+    """Asks for twice as many results as wanted, and for more where too few were good.
+
+    A round asks only for what is new, since `search` and `fetch` keep what they have learnt. What
+    comes out depends on the web's answers alone and not on their timing.
+    """
+    wanted = [SURPLUS * per_class] * classes
+    refused: frozenset[str] = frozenset()
+    before: Counter[int] = Counter()
+    while True:
+        candidates = search(wanted)
+        found = fetch(candidates, refused)
+        more = placeholders(found, placeholder_urls) - refused
+        if more:
+            refused |= more
+            continue
+        results = Counter(candidate.label for candidate in candidates)
+        good = Counter(label for label, id in _images(found) if id not in refused)
+        short = [
+            label
+            for label in range(classes)
+            if good[label] < per_class and results[label] > before[label]
+        ]
+        if not short:
+            return Gathered(candidates, found, refused)
+        before = results
+        for label in short:
+            wanted[label] *= 2
+
+
+def _images(found: Mapping[Candidate, Fetched]) -> set[tuple[int, str]]:
+    return {(one.label, image.id) for one, image in found.items() if image.id is not None}

@@ -1,0 +1,94 @@
+"""Whether it is the hosts that do not answer, or the network that is down."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from itertools import islice
+
+from yarl import URL
+
+from pipeline.crawl.candidates import Candidate, Fetched
+from pipeline.crawl.guard import Forbidden, check_url
+from pipeline.crawl.journal import Journal
+from pipeline.errors import WorldError
+
+NO_ANSWER = {"connection", "timeout", "too_slow", "host_down"}
+FAILURES = 30  # in a row without any answer
+HOSTS = 10  # from so many hosts; of a crawl with fewer, from all,
+FAILURES_OF_FEW = 3  # and then so many will do
+ASKED = 3  # hosts that answered before
+
+
+class Outage:
+    """Writes records to the journal, but holds back what may be the network's fault.
+
+    That is every failure without an answer. It is written once any host has answered since.
+    """
+
+    def __init__(self, journal: Journal, candidates: Sequence[Candidate]) -> None:
+        self.journal, self.candidates = journal, candidates
+        self._answered: dict[str, None] = {}  # origins, the latest last
+        self._held: list[Fetched] = []  # since the last answer
+        self._silent: set[str] = set()  # hosts of these
+
+    def note(self, record: Fetched) -> None:
+        """Takes the record of a URL that was asked for, or need not be."""
+        unread = record.outcome == "robots_unreachable" and record.status is None
+        if record.outcome in NO_ANSWER or unread:
+            self._held.append(record)
+            self._silent.add(URL(record.url).raw_host or "")
+        else:
+            self.journal.add(record)
+
+    def heard(self, address: URL) -> None:
+        """A host answered, so the network is up."""
+        origin = str(address.origin())
+        self._answered.pop(origin, None)
+        self._answered[origin] = None
+        self._write()
+
+    def finish(self) -> None:
+        """The crawl is over: what is held back is the hosts' fault if any host answered."""
+        if self._answered:
+            self._write()
+
+    @property
+    def suspected(self) -> bool:
+        """One dead host never looks like this, unless it is the only one of the crawl."""
+        if len(self._held) < FAILURES_OF_FEW:
+            return False
+        needed = FAILURES if self._hosts == HOSTS else FAILURES_OF_FEW
+        return len(self._held) >= needed and len(self._silent) >= self._hosts
+
+    def answered_before(self) -> list[str]:
+        """Origins to ask whether the network is up, since the last hosts may all be dead ones."""
+        records = reversed(self.journal.records.values())
+        urls = (record.url for record in records if record.status is not None)
+        earlier = (str(URL(url).origin()) for url in islice(urls, 100))
+        return list(islice(dict.fromkeys([*reversed(self._answered), *earlier]), ASKED))
+
+    def error(self) -> WorldError:
+        """What to raise when none of those answers."""
+        last = self._held[-1]
+        return WorldError(
+            f"the network seems to be down: {len(self._held)} addresses of {len(self._silent)}"
+            f" hosts in a row gave no answer, the last one: {last.outcome} {last.detail}".rstrip(),
+            "the images so far are kept, and the same command goes on",
+        )
+
+    def _write(self) -> None:
+        for record in self._held:
+            self.journal.add(record)
+        self._held.clear()
+        self._silent.clear()
+
+    @cached_property
+    def _hosts(self) -> int:
+        """Hosts of the crawl, those that are done with included; 10 if there are more."""
+        names: set[str] = set()
+        for candidate in self.candidates:
+            with suppress(Forbidden, ValueError):
+                names.add(check_url(candidate.url).raw_host or "")
+            if len(names) == HOSTS:
+                break
+        return len(names)

@@ -1,0 +1,196 @@
+"""Who is asked next: hosts take turns, each within its own pace."""
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_BACK_OFF = 60.0  # seconds between requests to a host that asked for fewer
+STEP_BACK_AFTER = 10  # good answers in a row
+DOWN_AFTER = 5  # requests without an answer in a row
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """One host name: its jobs and its pace. Times are seconds of the event loop's clock."""
+
+    name: str
+    most: int  # requests at once, at the best of times
+    least_gap: float  # seconds between two requests, at the best of times
+    limit: int  # requests at once, now
+    gap: float
+    jobs: deque["Job"] = field(default_factory=deque)
+    running: int = 0
+    next_start: float = 0.0
+    paused_until: float = 0.0  # by Retry-After
+    slowed: float = -1.0  # when the pace was last taken back
+    good: int = 0  # good answers in a row
+    silent: int = 0  # requests without an answer in a row
+    listed: bool = False  # has an entry in the scheduler's heap
+
+    @property
+    def down(self) -> bool:
+        """The host did not answer too often in a row."""
+        return self.silent >= DOWN_AFTER
+
+    def slow_down(self, now: float, asked: float, retry_after: float) -> None:
+        """Takes the pace back after an answer 429 or 503 to what was asked for at `asked`."""
+        # several answers to requests that were under way together are one sign
+        if asked >= self.slowed:
+            self.limit = max(1, self.limit // 2)
+            self.gap = max(min(2 * self.gap, MOST_BACK_OFF), self.least_gap)
+            self.slowed = now
+        self.good = 0
+        self.paused_until = max(self.paused_until, now + retry_after)
+        self.next_start = max(self.next_start, now + self.gap, self.paused_until)
+
+    def speed_up(self) -> None:
+        """Counts a good answer; enough of them in a row undo one step of `slow_down`."""
+        self.good += 1
+        if self.good >= STEP_BACK_AFTER:
+            self.good = 0
+            self.limit = min(2 * self.limit, self.most)
+            self.gap = max(self.gap / 2, self.least_gap)
+
+    def be_slower(self, least_gap: float) -> None:
+        """Never asks faster than this again, as its robots.txt wants."""
+        self.least_gap = max(self.least_gap, least_gap)
+        self.next_start += max(0.0, self.least_gap - self.gap)
+        self.gap = max(self.gap, self.least_gap)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A URL that is to be asked for, and how far that has come."""
+
+    url: str  # the candidate's
+    address: str  # where redirects have led
+    host: Host  # of the address
+    redirects: int = 0
+    failures: int = 0  # that may be tried again
+    started: float = 0.0
+    robots: Any = None  # of a robots.txt: the origin whose it is
+
+
+class Scheduler:
+    """Gives workers their next job. Waiting jobs hold no worker and no connection.
+
+    `admit` names the job to start in place of the one whose turn it is: itself, another that has
+    to go first, or None when it has been dealt with.
+    """
+
+    def __init__(self, most: int, gap: float, admit: Callable[[Job], Job | None]) -> None:
+        self.hosts: dict[str, Host] = {}
+        self._most, self._gap, self._admit = most, gap, admit
+        self._loop = asyncio.get_running_loop()
+        # (when, order, host, job): the host may start a job then, or the job is due at it
+        self._heap: list[tuple[float, int, Host, Job | None]] = []
+        self._order = itertools.count()
+        self._idle: deque[asyncio.Future[Job | None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def host(self, name: str) -> Host:
+        """The host of this name; `https` and `http`, and all of its ports, are one."""
+        name = name.removesuffix(".")
+        if name not in self.hosts:
+            self.hosts[name] = Host(name, self._most, self._gap, self._most, self._gap)
+        return self.hosts[name]
+
+    def add(self, job: Job, *, first: bool = False, after: float = 0.0) -> None:
+        """Queues a job at its host: as the last, as the `first`, or so in `after` seconds."""
+        if after:
+            when = self._loop.time() + after
+            heapq.heappush(self._heap, (when, next(self._order), job.host, job))
+            self._wake(when)
+        else:
+            (job.host.jobs.appendleft if first else job.host.jobs.append)(job)
+            self._list(job.host)
+
+    def drain(self, host: Host) -> list[Job]:
+        """Takes away all that waits for a host."""
+        late = [entry for entry in self._heap if entry[2] is host and entry[3] is not None]
+        if late:
+            self._heap = [entry for entry in self._heap if entry[2] is not host or not entry[3]]
+            heapq.heapify(self._heap)
+        jobs = [*host.jobs, *(entry[3] for entry in sorted(late))]
+        host.jobs.clear()
+        return jobs
+
+    async def next(self) -> Job | None:
+        """The next job, as soon as its host is ready; None when there will be none."""
+        job = self._take()
+        if job is not None or self._closed:
+            return job
+        self._idle.append(self._loop.create_future())
+        if self._heap:
+            self._wake(self._heap[0][0])
+        return await self._idle[-1]
+
+    def done(self, host: Host) -> None:
+        """A request to this host has ended."""
+        host.running -= 1
+        self._list(host)
+
+    def close(self) -> None:
+        """No more jobs will come: sends the workers home."""
+        self._closed = True
+        for worker in self._idle:
+            if not worker.done():
+                worker.set_result(None)
+        self._idle.clear()
+
+    def _list(self, host: Host) -> None:
+        if host.jobs and host.running < host.limit and not host.listed:
+            host.listed = True
+            when = max(host.next_start, self._loop.time())
+            heapq.heappush(self._heap, (when, next(self._order), host, None))
+            self._wake(when)
+
+    def _wake(self, when: float) -> None:
+        if self._idle and (self._timer is None or when < self._timer.when()):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(when, self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._timer = None
+        while self._idle:
+            if self._idle[0].done():  # its worker was cancelled
+                self._idle.popleft()
+                continue
+            job = self._take()
+            if job is None:
+                break
+            self._idle.popleft().set_result(job)
+        if self._heap and self._idle:
+            self._wake(self._heap[0][0])
+
+    def _take(self) -> Job | None:
+        """Starts a job of the host that has been ready for longest."""
+        while self._heap and self._heap[0][0] <= self._loop.time():
+            _, _, host, late = heapq.heappop(self._heap)
+            if late is not None:
+                host.jobs.appendleft(late)
+                self._list(host)
+                continue
+            host.listed = False
+            if host.next_start > self._loop.time():
+                self._list(host)
+                continue
+            while host.jobs and host.running < host.limit:
+                job = self._admit(host.jobs.popleft())
+                if job is not None:
+                    return self._start(job)
+        return None
+
+    def _start(self, job: Job) -> Job:
+        now = self._loop.time()
+        job.started = now
+        job.host.running += 1
+        job.host.next_start = max(job.host.next_start, now + job.host.gap)
+        self._list(job.host)
+        return job

@@ -1,0 +1,294 @@
+"""Images found on the pages of one site, by following its links."""
+
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import requests
+from lxml import etree, html
+from multidict import CIMultiDict
+from yarl import URL
+
+from pipeline.console import Advance
+from pipeline.crawl.candidates import Candidate
+from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
+from pipeline.crawl.robots import MAX_BYTES as ROBOTS_BYTES
+from pipeline.crawl.robots import Rules, rules_of
+from pipeline.crawl.session import MAX_REDIRECTS, read
+from pipeline.errors import UserError, WorldError
+
+MOST_PAGES = 500  # asked for, whatever comes back
+PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
+MOST_IMAGES = 100_000
+PAGE_BYTES = 5 * 2**20
+TIMEOUT = (5.0, 10.0)  # seconds to connect, and between two parts of an answer
+LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not asked again
+MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
+BUSY = {429, 503}
+HTML = {"text/html", "application/xhtml+xml"}
+IMAGE_PATH = re.compile(r"\.(jpe?g|png|webp|gif|bmp)$", re.IGNORECASE)
+IMAGE_TYPE = re.compile(r"image/(jpeg|png|webp|gif|bmp)|", re.IGNORECASE)
+# an address, and its width or density unless a comma ends it (HTML, "Parsing a srcset attribute");
+# nothing here goes back, so that hostile text takes no longer than other
+SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|\s*+(?:([\d.]++)[wx])?+[^,]*+)")
+
+Found = tuple[str, str]  # the address of an image, its title
+
+
+class Unread(Exception):
+    """A page gave nothing, and why."""
+
+
+def site_candidates(
+    start: str,
+    depth: int,
+    gap: float,
+    session: requests.Session,
+    user_agent: str,
+    advance: Advance,
+) -> list[Candidate]:
+    """Images of the pages that are at most `depth` links from `start`, nearest pages first.
+
+    Reads the pages of one host (that of `start`, or where it redirects to), 500 at most, `gap`
+    seconds apart or as far as its Crawl-delay asks; the images may be elsewhere. Obeys
+    robots.txt, robots meta tags, X-Robots-Tag, TDM-Reservation and rel=nofollow.
+
+    Raises:
+        UserError: `start` is no public web address.
+        WorldError: `start` cannot be read, or no page has an image.
+    """
+    try:
+        start = _page_address(start)
+    except Forbidden as error:
+        raise UserError(f"crawl.source: {error}", "give the address of a page") from None
+    reader = _Reader(session, user_agent, gap)
+    found: dict[str, Candidate] = {}
+    seen, waiting = {start}, deque([(start, 0)])
+    while waiting and len(found) < MOST_IMAGES:
+        address, links = waiting.popleft()
+        try:
+            address, images, nexts = reader.page(address)
+        except (Unread, Forbidden, requests.RequestException) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0][:160]
+            if not reader.host:
+                raise WorldError(f"{start} cannot be read: {reason}") from None
+            advance(1, f"{address[:80]}: {reason}")
+            continue
+        seen.add(address)
+        for url, title in images:
+            if url not in found:
+                found[url] = Candidate(-1, "", "site", "", len(found), url, address, title)
+        for link in nexts if links < depth else []:
+            # no more are asked for, and so no more are kept
+            if link not in seen and len(seen) < MOST_PAGES:
+                seen.add(link)
+                waiting.append((link, links + 1))
+        advance(1, f"{len(found)} images")
+    if not found:
+        raise WorldError(
+            f"no image found on {reader.host}, from {start}",
+            "raise crawl.depth; pages that opt out of such use, by robots.txt, header or meta tag,"
+            " are left out",
+        )
+    return list(found.values())
+
+
+class _Reader:
+    """Reads pages of one host, politely. `host` is empty until the first has been read."""
+
+    def __init__(self, session: requests.Session, user_agent: str, gap: float) -> None:
+        self.session, self.user_agent, self.gap = session, user_agent, gap
+        self.host = ""
+        self._rules: dict[str, Rules | None] = {}
+        self._next_start = 0.0
+
+    def page(self, address: str) -> tuple[str, list[Found], list[str]]:
+        """Its address after redirects, its images and its links.
+
+        Raises:
+            Unread: it may not be read, or is no page of this host.
+            Forbidden: a redirect leads to a forbidden address.
+            requests.RequestException: it cannot be read.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            url = check_url(address)
+            if self.host and url.raw_host != self.host:
+                raise Unread(f"leads to {url.raw_host}")
+            rules = self._rules_of(url.origin())
+            if rules is None:
+                raise Unread("its robots.txt cannot be read")
+            if not rules.allow(address):
+                raise Unread("robots.txt disallows it")
+            response = self._ask(address)
+            if response.next is not None:
+                address = _page_address(response.next.url or "")
+                continue
+            images, links = self._content(response, address)
+            self.host = url.raw_host or ""
+            return address, images, [link for link in links if URL(link).raw_host == self.host]
+        raise Unread(f"more than {MAX_REDIRECTS} redirects")
+
+    def _content(self, response: requests.Response, address: str) -> tuple[list[Found], list[str]]:
+        with response:
+            if response.status_code != 200:
+                raise Unread(f"it answered {response.status_code}")
+            kind, _, parameters = response.headers.get("Content-Type", "").lower().partition(";")
+            if kind.strip() not in HTML:
+                raise Unread(f"it is no HTML page but '{kind[:40]}'")
+            body = read(response, PAGE_BYTES)
+        headers = CIMultiDict(response.raw.headers.items())
+        words = robots_words(headers.getall("X-Robots-Tag", []), self.user_agent)
+        if headers.get("TDM-Reservation", "").strip() == "1":
+            words.add("noai")
+        tree = _parsed(body, response.encoding if "charset" in parameters else None)
+        if tree is None:
+            return [], []
+        words |= _meta_words(tree, product_name(self.user_agent))
+        images = [] if words & OPT_OUTS else list(islice(_images(tree, address), PAGE_IMAGES))
+        links = [] if words & {"nofollow", "none"} else list(_links(tree, address))
+        return images, links
+
+    def _rules_of(self, origin: URL) -> Rules | None:
+        """None when robots.txt is unreachable, which disallows all (RFC 9309, 2.3.1.4)."""
+        key = str(origin)
+        if key not in self._rules:
+            self._rules[key] = None
+            try:
+                with self._ask(f"{key}/robots.txt", redirects=True) as response:
+                    if response.status_code < 500 and response.status_code not in BUSY:
+                        ok = response.status_code == 200
+                        text = read(response, ROBOTS_BYTES, cut=True) if ok else b""
+                        self._rules[key] = rules_of(text)
+            except requests.RequestException:
+                return None
+        rules = self._rules[key]
+        self.gap = max(self.gap, rules.delay if rules else 0.0)
+        return rules
+
+    def _ask(self, address: str, redirects: bool = False) -> requests.Response:
+        """One request in its turn, or two where the server asks to come back soon."""
+        for again in (True, False):
+            time.sleep(max(0.0, self._next_start - time.monotonic()))
+            self._next_start = time.monotonic() + self.gap
+            response = self.session.get(
+                address, timeout=TIMEOUT, stream=True, allow_redirects=redirects
+            )
+            if not again or response.status_code not in BUSY:
+                break
+            text = response.headers.get("Retry-After", "").strip()
+            wait = float(text) if text.isascii() and text.isdigit() else 1.0
+            if wait > LONGEST_WAIT:
+                break
+            response.close()
+            self._next_start = max(self._next_start, time.monotonic() + wait)
+        return response
+
+
+# icrawler's GreedyParser knows only absolute addresses with a suffix, takes `in` for "same host",
+# and no rule of its owner; and 300,000 tags in 5 MiB are too much for bs4. So this is lxml itself.
+def _parsed(body: bytes, charset: str | None) -> html.HtmlElement | None:
+    try:
+        body.decode()
+        charset = "utf-8"
+    except UnicodeDecodeError:
+        pass  # the header's, or what a meta tag names
+    try:
+        parser = html.HTMLParser(encoding=charset)
+    except LookupError:
+        parser = html.HTMLParser()
+    try:
+        return html.document_fromstring(body, parser=parser)
+    except (etree.LxmlError, ValueError):
+        return None  # empty, or nothing but damage
+
+
+def _meta_words(tree: html.HtmlElement, robot: str) -> set[str]:
+    words: set[str] = set()
+    for meta in tree.iter("meta"):
+        name, content = meta.get("name", "").strip().lower(), meta.get("content", "").lower()
+        if name in ("robots", robot):
+            words |= {word.strip() for word in content.split(",")}
+        if name == "tdm-reservation" and content.strip() == "1":
+            words.add("noai")
+    return words
+
+
+def _images(tree: html.HtmlElement, address: str) -> Iterator[Found]:
+    base = _base(tree, address)
+    page_title = tree.findtext(".//title") or ""
+    for one in tree.iter("a", "img", "link", "meta"):
+        title, relations = page_title, one.get("rel", "").lower().split()
+        if one.tag == "img":
+            link, title = _source(one), one.get("alt") or one.get("title") or ""
+        elif one.tag == "meta":
+            link = one.get("content", "") if one.get("property", "") == "og:image" else ""
+        elif one.tag == "link":
+            link = one.get("href", "") if "image_src" in relations else ""
+        else:
+            link = one.get("href", "")
+            if "nofollow" in relations or not IMAGE_PATH.search(link.partition("?")[0]):
+                continue
+            inner = one.find(".//img")
+            title = inner.get("alt", "") if inner is not None else one.get("title", "")
+        url = _joined(base, link) if link.strip() else ""
+        if url.lower().startswith(("http://", "https://")) and len(url) <= MOST_CHARACTERS:
+            yield url, " ".join(title.split())[:MOST_CHARACTERS]
+
+
+def _source(image: html.HtmlElement) -> str:
+    """The largest picture that an img stands for, its picture element's sources included."""
+    places = [image]
+    # lxml does not know that a source has no content: the img is somewhere within
+    for picture in image.iterancestors("picture"):
+        kinds = [(one, one.get("type", "").strip()) for one in picture.iter("source")]
+        places += [one for one, kind in kinds if IMAGE_TYPE.fullmatch(kind)]
+    best, largest = "", 0.0
+    for place in places:
+        # pages that load images late keep the addresses under these names
+        for text in (place.get("srcset", ""), place.get("data-srcset", "")):
+            for url, size in SRCSET.findall(text):
+                value = float(size) if size.replace(".", "", 1).isdecimal() else 1.0
+                if value > largest and not url.startswith("data:"):
+                    best, largest = url.rstrip(","), value
+    late, now = image.get("data-src", ""), image.get("src", "")
+    return best or late or now
+
+
+def _links(tree: html.HtmlElement, address: str) -> Iterator[str]:
+    base = _base(tree, address)
+    followed = (
+        one.get("href", "").strip()
+        for one in tree.iter("a", "area")
+        if "nofollow" not in one.get("rel", "").lower().split()
+    )
+    for link in islice(dict.fromkeys(followed), PAGE_LINKS):
+        try:
+            url = _page_address(_joined(base, link))
+        except Forbidden:
+            continue
+        if not IMAGE_PATH.search(urlsplit(url).path):
+            yield url
+
+
+def _base(tree: html.HtmlElement, address: str) -> str:
+    one = tree.find(".//base[@href]")
+    return address if one is None else _joined(address, one.get("href", "")) or address
+
+
+def _page_address(address: str) -> str:
+    """The one spelling of a page's address. Raises Forbidden as `check_url`."""
+    if len(address) > MOST_CHARACTERS:
+        raise Forbidden("malformed address: it is too long")
+    return str(check_url(address).with_fragment(None))
+
+
+def _joined(base: str, link: str) -> str:
+    """Where a link leads, without its fragment, as browsers read it; empty when malformed."""
+    link = re.sub(r"[\t\r\n]", "", link.strip()).replace(" ", "%20")
+    try:
+        return urldefrag(urljoin(base, link)).url
+    except ValueError:
+        return ""

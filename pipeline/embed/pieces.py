@@ -1,0 +1,128 @@
+"""Kept images in pieces of one batch each, read from the crawl's shards and decoded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.images import Fit, ImageError, decode, to_square
+from pipeline.store import IMAGE_COLUMNS, open_parquet, shard_path
+
+READ = ("id", "image")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptImage:
+    """A kept image in the crawl's shards."""
+
+    id: str
+    shard: int
+    row: int
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Images of one shard that the teacher sees together.
+
+    Attributes:
+        path: the shard.
+        rows, ids: the images, in the order of their rows.
+        start: place of the first one among all kept images.
+        last: whether the shard has no more.
+    """
+
+    path: Path
+    rows: tuple[int, ...]
+    ids: tuple[str, ...]
+    start: int
+    last: bool
+
+
+def cut(kept: Sequence[KeptImage], crawl: Path, batch_size: int) -> Iterator[Piece]:
+    """Pieces of at most `batch_size` images, never of two shards.
+
+    So which images share a piece does not depend on where an interrupted run went on, and neither
+    does the last bit of a logit. `kept` is in the order of shards and rows.
+    """
+    start = 0
+    for shard, group in groupby(kept, key=lambda image: image.shard):
+        images = list(group)
+        for first in range(0, len(images), batch_size):
+            some = images[first : first + batch_size]
+            rows, ids = (tuple(getattr(image, name) for image in some) for name in ("row", "id"))
+            last = first + len(some) == len(images)
+            yield Piece(shard_path(crawl, shard), rows, ids, start, last)
+            start += len(some)
+
+
+def there(kept: Sequence[KeptImage], crawl: Path) -> tuple[list[KeptImage], list[str]]:
+    """The images whose rows the shards have, and what is wrong with the others.
+
+    Only what the shards tell of themselves is read, so this comes before hours of work.
+    """
+    found, problems = [], []
+    for shard, group in groupby(kept, key=lambda image: image.shard):
+        path = shard_path(crawl, shard)
+        try:
+            with open_parquet(path) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        types = {name: schema.field(name).type for name in READ if name in schema.names}
+        wrong = [name for name in READ if types.get(name) != IMAGE_COLUMNS[name]]
+        if wrong:
+            told = f"expected {IMAGE_COLUMNS[wrong[0]]}, found {types.get(wrong[0])}"
+            problems.append(f"{path}: column '{wrong[0]}': {told}")
+            continue
+        for image in group:
+            if image.row < rows:
+                found.append(image)
+            else:
+                problems.append(f"{path} has no row {image.row}")
+    return found, problems
+
+
+def read(piece: Piece, side: int, fit: Fit) -> tuple[np.ndarray, list[str]]:
+    """The pixels of a piece, uint8 [B, side, side, 3], and what is wrong with images of it.
+
+    The pixels of a wrong image are arbitrary.
+    """
+    pixels = np.empty((len(piece.rows), side, side, 3), np.uint8)
+    problems = []
+    try:
+        with open_parquet(piece.path) as file:
+            for place, (identity, data) in enumerate(_stored(file, piece.rows)):
+                where = f"{piece.path}: row {piece.rows[place]}"
+                if identity != piece.ids[place]:
+                    problems.append(f"{where} is not the image that dedup saw")
+                    continue
+                try:
+                    pixels[place] = to_square(decode(data), side, fit)
+                except ImageError as error:
+                    problems.append(f"{where} ({identity}) cannot be decoded: {error}")
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        rows = f"{piece.rows[0]} to {piece.rows[-1]}"
+        problems.append(f"{piece.path}: rows {rows} cannot be read: {reason}")
+    return pixels, problems
+
+
+def _stored(file: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tuple[str, bytes]]:
+    """(id, bytes) of rows in ascending order; only the row groups that hold them are read."""
+    start = 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        inside = [row - start for row in rows if start <= row < end]
+        if inside:
+            # pieces are read side by side as it is
+            table = file.read_row_group(group, columns=list(READ), use_threads=False)
+            for row in table.take(inside).to_pylist():
+                yield row["id"], (row["image"] or {}).get("bytes") or b""
+        start = end

@@ -1,0 +1,106 @@
+"""Arrays on disk that grow row by row, and go on after a kill where they were last saved."""
+
+import io
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from pipeline.errors import WorldError
+from pipeline.store import write_text
+
+
+class Rows:
+    """`NAME.npy` of known length in a folder, written in order and never held in memory.
+
+    Plain writes and no memory map: a full disk is then an error and not a dead process, and the
+    pages that were written do not count as this process's memory.
+
+    Attributes:
+        saved: rows that earlier calls have saved; `append` goes on behind them.
+    """
+
+    def __init__(
+        self, folder: Path, total: int, layout: Mapping[str, tuple[type, tuple[int, ...]]]
+    ) -> None:
+        """`layout` gives the dtype and the shape of one row of each array; `total` their rows."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._dtypes = folder, {name: kind for name, (kind, _) in layout.items()}
+        self._mark = folder / "saved"
+        self._written = 0
+        headers = {name: _header(kind, (total, *shape)) for name, (kind, shape) in layout.items()}
+        row_bytes = {
+            name: np.dtype(kind).itemsize * int(np.prod(shape))
+            for name, (kind, shape) in layout.items()
+        }
+        mark = self._mark.read_text("utf-8").strip() if self._mark.is_file() else ""
+        self.saved = int(mark) if mark.isdecimal() else 0
+        sizes = {name: len(headers[name]) + self.saved * row_bytes[name] for name in layout}
+        paths = {name: folder / f"{name}.npy" for name in layout}
+        if any(
+            not path.is_file() or path.stat().st_size < sizes[name] for name, path in paths.items()
+        ):
+            self.saved = 0
+        with ExitStack() as stack:
+            self._files = {
+                name: stack.enter_context(path.open("r+b" if self.saved else "wb"))
+                for name, path in paths.items()
+            }
+            for name, file in self._files.items():
+                file.write(headers[name])
+                file.truncate(len(headers[name]) + self.saved * row_bytes[name])
+                file.seek(0, os.SEEK_END)
+            self._open = stack.pop_all()
+
+    def __enter__(self) -> "Rows":
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # closing writes what is not saved, which nobody needs: a full disk was told of before
+        with suppress(OSError):
+            self._open.close()
+
+    def append(self, parts: Mapping[str, np.ndarray]) -> None:
+        """Adds rows to every array.
+
+        Raises:
+            WorldError: the disk is full or fails.
+        """
+        try:
+            for name, file in self._files.items():
+                file.write(np.ascontiguousarray(parts[name], self._dtypes[name]))
+        except OSError as error:
+            raise self._failed(error) from None
+        self._written += len(parts[next(iter(self._files))])
+
+    def save(self) -> None:
+        """From here on an interrupted run goes on behind the rows that there are now.
+
+        Raises:
+            WorldError: the disk is full or fails.
+        """
+        try:
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())  # the mark must not be on disk before what it speaks of
+            write_text(self._mark, f"{self.saved + self._written}\n")
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> WorldError:
+        return WorldError(
+            f"{self.folder} cannot be written: {error.strerror or error}",
+            "make room; the same command goes on where it stopped",
+        )
+
+
+def _header(kind: type, shape: tuple[int, ...]) -> bytes:
+    out = io.BytesIO()
+    values = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(out, values)
+    return out.getvalue()

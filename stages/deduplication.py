@@ -1,0 +1,201 @@
+"""What `pipeline dedup` does: look at every image once, compare, judge."""
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pipeline.console import Console, text_table
+from pipeline.dedup.leakage import Leaks, leaks
+from pipeline.dedup.near import radius_for
+from pipeline.dedup.prints import Prints, print_shards
+from pipeline.dedup.verdicts import Pairs, Sources, judge, summarise, verified_pairs
+from pipeline.errors import UserError, WorldError
+from pipeline.labelled import load_labelled
+from pipeline.params import Params
+from pipeline.store import read_table, replacing, row_count, shard_paths, write_json, write_table
+from stages import paths
+
+TEST_SIDE = 64  # pixels at which test images are compared
+MOST_RADIUS = 16
+LEAK_COLUMNS = {
+    "id": pa.string(),
+    "test_image": pa.int64(),
+    "similarity": pa.float32(),
+    "picture": pa.binary(),  # the test image, PNG
+}
+Result = tuple[str, dict[str, Any]]  # for a person, and as one JSON object
+
+
+class Deduplication:
+    """One run over data/crawl."""
+
+    def __init__(self, params: Params, console: Console) -> None:
+        self.section, self.params, self.console = params.dedup, params, console
+        manifest = read_table(paths.MANIFEST)
+        self.sources = Sources.of(manifest)
+        named = zip(manifest["label"].to_pylist(), manifest["class"].to_pylist(), strict=True)
+        self.class_names = {label: name for label, name in named if label >= 0}
+
+    def verdicts(self) -> Result:
+        """Judges every image, and writes data/dedup."""
+        test = self._test_pixels() if self.section.leaks else None
+        prints = self._prints()
+        radius = self.section.radius
+        if radius == "auto":
+            radius = radius_for(len(prints.hashes))
+        pairs = self._pairs(prints, radius)
+        leaked = self._leaks(prints, test) if test is not None else None
+        table = judge(prints, pairs, self.section.similarity, self.sources, leaked)
+        summary = summarise(table, self.sources, self.class_names, radius)
+        with replacing(paths.DEDUP.parent) as folder:
+            folder.mkdir()
+            write_table(folder / paths.DEDUP.name, table)
+            if leaked is not None and test is not None:
+                write_table(folder / paths.LEAKS.name, _leak_table(table, leaked, test))
+        write_json(paths.summary("dedup"), summary)
+        dropped = ", ".join(
+            f"{summary[name]:,} {name.replace('_', ' ')}"
+            for name in ("near_duplicates", "leaked", "low_information", "unreadable")
+            if summary[name]
+        )
+        return (
+            f"{_by_class(summary)}\n"
+            f"dedup: {summary['kept']:,} of {summary['images']:,} images kept"
+            f"{dropped and f' ({dropped})'}, radius {radius} → {paths.DEDUP}",
+            summary,
+        )
+
+    def by_radius(self) -> Result:
+        """What each radius would drop; writes nothing."""
+        prints = self._prints()
+        pairs = self._pairs(prints, MOST_RADIUS)
+        rows = []
+        for radius in range(MOST_RADIUS + 1):
+            near = pairs.distance <= radius
+            within = Pairs(*(part[near] for part in vars(pairs).values()))
+            table = judge(prints, within, self.section.similarity, self.sources)
+            summary = summarise(table, self.sources, self.class_names, radius)
+            alike = int((within.similarity >= self.section.similarity).sum())
+            rows.append(
+                {
+                    "radius": radius,
+                    "pairs": len(within.i),
+                    "alike": alike,
+                    "near_duplicates": summary["near_duplicates"],
+                    "kept": summary["kept"],
+                }
+            )
+        used = (
+            self.section.radius if self.section.radius != "auto" else radius_for(len(prints.hashes))
+        )
+        lines = [
+            f"{'*' if row['radius'] == used else ' '} {row['radius']:>6}  {row['pairs']:>10,}"
+            f"  {row['alike']:>10,}  {row['near_duplicates']:>15,}  {row['kept']:>10,}"
+            for row in rows
+        ]
+        head = (
+            f"  {'radius':>6}  {'pairs':>10}  {'alike':>10}  {'near-duplicates':>15}  {'kept':>10}"
+        )
+        return "\n".join([head, *lines]), {"radii": rows}
+
+    def _prints(self) -> Prints:
+        shards = shard_paths(paths.CRAWL)
+        workers = self.section.workers or os.cpu_count() or 1
+        with self.console.progress("dedup: hashing", sum(map(row_count, shards))) as advance:
+            return print_shards(
+                shards,
+                self.section.hash,
+                self.section.exact_hash,
+                paths.CACHE / "dedup",
+                workers,
+                advance,
+            )
+
+    def _pairs(self, prints: Prints, radius: int) -> Pairs:
+        with self.console.progress("dedup: comparing pairs") as advance:
+            return verified_pairs(prints, radius, advance)
+
+    def _test_pixels(self) -> np.ndarray:
+        source = self.params.evaluate.test_set
+        try:
+            with self.console.progress("dedup: reading test images") as advance:
+                # the labels are not looked at
+                return load_labelled(source, "test", TEST_SIDE, 0, 0, advance).pixels
+        except UserError as error:
+            raise WorldError(
+                str(error), "mend evaluate.test_set, or set dedup.leaks to false"
+            ) from None
+
+    def _leaks(self, prints: Prints, test: np.ndarray) -> Leaks:
+        with self.console.progress("dedup: looking for test images", len(prints.hashes)) as advance:
+            return leaks(prints, test, self.section.leak_similarity, advance)
+
+
+def explanation(image: str) -> Result:
+    """Why an image of data/crawl was kept or dropped; `image` is its id or the beginning of it.
+
+    Raises:
+        UserError: no image has such an id, or several have.
+    """
+    rows = read_table(paths.DEDUP).to_pylist()
+    found = [row for row in rows if row["id"].startswith(image)]
+    if len(found) != 1:
+        known = f"{len(found)} images have ids that begin so" if found else "no such image"
+        raise UserError(f"{image}: {known}", f"ids are in {paths.DEDUP}")
+    (row,) = found
+    urls: dict[str, list[str]] = {}
+    manifest = read_table(paths.MANIFEST, ["id", "url"])
+    for id, url in zip(*(manifest[name].to_pylist() for name in ("id", "url")), strict=True):
+        urls.setdefault(id, []).append(url)
+    group = [one for one in rows if row["group"] >= 0 and one["group"] == row["group"]]
+    lines = [
+        f"{row['id']}: {'kept' if row['kept'] else 'dropped as ' + row['reason']}"
+        f" ({row['width']} × {row['height']})"
+    ]
+    lines += [f"  from {url}" for url in urls.get(row["id"], [])]
+    if row["duplicate_of"]:
+        lines.append(
+            f"  looks like {row['duplicate_of']}: {row['distance']} of 64 bits apart,"
+            f" similarity {row['similarity']:.3f}"
+        )
+    if row["test_image"] is not None:
+        lines.append(f"  shows test image {row['test_image']}")
+    for one in group:
+        if one["id"] != row["id"] and len(group) > 1:
+            what = "kept" if one["kept"] else f"{one['distance']} bits, {one['similarity']:.3f}"
+            lines.append(f"  in its group: {one['id']} ({one['width']} × {one['height']}): {what}")
+    return "\n".join(lines), row | {"urls": urls.get(row["id"], []), "members": len(group)}
+
+
+def _leak_table(table: pa.Table, leaked: Leaks, test: np.ndarray) -> pa.Table:
+    ids = table["id"].to_pylist()
+    rows = [
+        {
+            "id": ids[image],
+            "test_image": int(of),
+            "similarity": float(alike),
+            "picture": _png(test[of]),
+        }
+        for image, of, alike in zip(
+            leaked.image.tolist(), leaked.test.tolist(), leaked.similarity.tolist(), strict=True
+        )
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema(LEAK_COLUMNS.items()))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def _by_class(summary: dict[str, Any]) -> str:
+    kinds = [kind for kind in summary["classes"][0] if kind != "name"] if summary["classes"] else []
+    lines = [["class", *(kind.replace("_", " ") for kind in kinds)]]
+    for one in [*summary["classes"], summary | {"name": "all"}]:
+        lines.append([one["name"] or "none", *(f"{one[kind]:,}" for kind in kinds)])
+    return text_table(lines)

@@ -1,0 +1,85 @@
+"""A search as tests ask for it: real pages from servers on loopback."""
+
+import html
+import json
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from pipeline.classes import ClassSet, load_classes
+from pipeline.crawl.engines.bing import Bing
+from pipeline.crawl.pagelog import PageLog
+from pipeline.crawl.search import search
+from pipeline.crawl.session import guarded_session
+from tests.crawl.hosts import Host
+
+PATH = "/images/async"
+TABLE = '<div class="dgControl">{}</div>'
+
+
+def page(*records):
+    """A result page in Bing's form; records that are no text are written as JSON."""
+    texts = (one if isinstance(one, str) else json.dumps(one) for one in records)
+    links = (
+        f'<div class="imgpt"><a class="iusc" m="{html.escape(text)}" href="#">x</a></div>'
+        for text in texts
+    )
+    return TABLE.format("".join(links)).encode()
+
+
+def images(query, numbers):
+    """A result page with these images of a query."""
+    return page(*({"murl": f"http://0.test/{query}/{number}.jpg"} for number in numbers))
+
+
+def paged(total):
+    """An engine's `answer` that has so many results for every query."""
+    return lambda query, first: images(query, range(first, min(first + 20, total)))
+
+
+def answering(answer):
+    """A search engine that gives `answer(query, first)`: a page, or a status and headers."""
+    host = Host()
+
+    def route(request):
+        found = answer(*fields(request.path))
+        if isinstance(found, bytes):
+            request.reply(found, 200, {"Content-Type": "text/html; charset=utf-8"})
+        else:
+            status, headers = found if isinstance(found, tuple) else (found, {})
+            request.reply(b"oops", status, headers)
+
+    host.routes[PATH] = route
+    return host
+
+
+def fields(target):
+    """Query and offset of a request."""
+    found = parse_qs(urlsplit(target).query, keep_blank_values=True)
+    return found["q"][0], int(found["first"][0])
+
+
+def asked(host):
+    """(query, offset) of every request, in order."""
+    return [fields(target) for target in host.targets]
+
+
+def bing(gap=0.0, name="test"):
+    """An engine in Bing's form, at the first host of `serving`."""
+    return Bing(name, f"http://0.test{PATH}", gap)
+
+
+def find(hosts, engine, classes, wanted=40, folder=None, licence="any", advance=None):
+    """Candidates; the log is in `folder`, and new without one."""
+    class_set = classes if isinstance(classes, ClassSet) else load_classes(classes)
+    counts = [wanted] * len(class_set.classes) if isinstance(wanted, int) else wanted
+    with guarded_session("kd3-test/1", hosts) as session, PageLog(Path(folder)) as log:
+        return search(
+            engine,
+            class_set,
+            counts,
+            licence,
+            session,
+            log,
+            Path(folder),
+            advance or (lambda n=1, note="": None),
+        )

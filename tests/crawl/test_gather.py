@@ -1,0 +1,93 @@
+"""Rounds of search and fetch, with an engine and a web that are plain tables."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.crawl.candidates import Candidate, Fetched, manifest, placeholders
+from pipeline.crawl.gather import gather
+
+
+class Web:
+    """Results by class, and the image that each address gives; addresses not named give none."""
+
+    def __init__(self, results: Mapping[int, Sequence[str]], images: Mapping[str, str]) -> None:
+        self.results, self.images = results, images
+        self.asked: list[list[int]] = []
+        self.rounds: list[frozenset[str]] = []
+
+    def search(self, wanted: Sequence[int]) -> list[Candidate]:
+        self.asked.append(list(wanted))
+        return [
+            Candidate(label, str(label), "test", "q", rank, url)
+            for label, urls in self.results.items()
+            for rank, url in enumerate(urls[: wanted[label]])
+        ]
+
+    def fetch(
+        self, candidates: Sequence[Candidate], refused: frozenset[str]
+    ) -> dict[Candidate, Fetched]:
+        self.rounds.append(refused)
+        return {
+            one: Fetched(one.url, "ok", id=self.images[one.url])
+            if one.url in self.images
+            else Fetched(one.url, "http_error")
+            for one in candidates
+        }
+
+
+def same(*urls: str) -> dict[str, str]:
+    """Each address gives an image of its own."""
+    return {url: f"image of {url}" for url in urls}
+
+
+def test_twice_as_many_results_as_wanted_are_asked_for_first() -> None:
+    web = Web({0: "abcdef", 1: "ghijkl"}, same(*"abcdefghijkl"))
+    gathered = gather(web.search, web.fetch, 2, 3, 0)
+    assert web.asked == [[6, 6]]
+    assert len(gathered.candidates) == len(gathered.found) == 12
+
+
+def test_a_class_that_is_short_is_asked_for_more_and_no_other() -> None:
+    results = {0: "abcd", 1: [f"{n}" for n in range(20)]}
+    web = Web(results, same(*"abcd", *(f"{n}" for n in range(6, 20))))
+    gathered = gather(web.search, web.fetch, 2, 2, 0)
+    assert web.asked == [[4, 4], [4, 8]]
+    assert {one.label for one in gathered.found} == {0, 1}
+
+
+def test_a_class_that_has_no_more_results_ends_short() -> None:
+    web = Web({0: "abc"}, same("a"))
+    gathered = gather(web.search, web.fetch, 1, 2, 0)
+    assert web.asked == [[4], [8]]
+    assert sum(one.id is not None for one in gathered.found.values()) == 1
+
+
+def test_an_image_at_many_addresses_is_put_aside_and_made_up_for() -> None:
+    images = {url: "gone" for url in "abcde"} | same(*"fghijklmno")
+    web = Web({0: "abcdefghijklmno"}, images)
+    gathered = gather(web.search, web.fetch, 1, 3, 4)
+    assert gathered.refused == {"gone"}
+    assert web.rounds[-1] == {"gone"}
+    outcomes = manifest(gathered.candidates, gathered.found, gathered.refused)["outcome"]
+    assert outcomes.to_pylist()[:6] == ["placeholder"] * 5 + ["stored"]
+
+
+def test_one_address_in_many_classes_is_no_placeholder() -> None:
+    found = {
+        Candidate(label, str(label), "test", "q", 0, "a"): Fetched("a", "ok", id="x")
+        for label in range(9)
+    }
+    assert placeholders(found, 5) == frozenset()
+
+
+def test_placeholders_may_be_kept() -> None:
+    web = Web({0: "abcdef"}, {url: "same" for url in "abcdef"})
+    gathered = gather(web.search, web.fetch, 1, 1, 0)
+    assert gathered.refused == frozenset()
+
+
+def test_without_classes_there_is_one_round() -> None:
+    candidates = [Candidate(-1, "", "urls", "", rank, url) for rank, url in enumerate("ab")]
+    web = Web({}, same(*"ab"))
+    gathered = gather(lambda _: candidates, web.fetch, 0, 2, 5)
+    assert len(web.rounds) == 1
+    assert len(gathered.found) == 2

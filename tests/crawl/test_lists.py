@@ -1,0 +1,169 @@
+import csv
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.crawl.lists import listed_candidates
+from pipeline.errors import UserError
+
+NAMES = ["cat", "dog"]
+URLS = [f"http://example.com/{index}.jpg" for index in range(5)]
+
+
+def written(folder, name, content):
+    path = folder / name
+    data = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+def refused(path, names=NAMES):
+    with pytest.raises(UserError) as caught:
+        listed_candidates(path, names)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_every_kind_of_list_gives_the_same_candidates(tmp_path, end):
+    rows = [
+        {"url": url, "class": NAMES[index % 2], "title": f"Bild, “{index}”", "creator": "Zoë"}
+        for index, url in enumerate(URLS)
+    ]
+    path = tmp_path / "table.csv"
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    table = written(tmp_path, f"a.csv{end}", path.read_bytes())
+    lines = "\n".join(json.dumps(row) for row in rows)
+    json_lines = written(tmp_path, f"a.jsonl{end}", lines)
+    parquet = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), parquet)
+    found = listed_candidates(table, NAMES)
+    assert found == listed_candidates(json_lines, NAMES) == listed_candidates(parquet, NAMES)
+    assert [one.url for one in found] == URLS
+    assert [one.rank for one in found] == [0, 1, 2, 3, 4]
+    assert [one.label for one in found] == [0, 1, 0, 1, 0]
+    assert (found[1].class_name, found[1].engine, found[1].query) == ("dog", "urls", "")
+    assert (found[3].title, found[3].creator, found[3].licence) == ("Bild, “3”", "Zoë", "")
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_a_text_has_an_address_a_line(tmp_path, end):
+    text = f"\ufeff{URLS[0]}\r\n\n# a comment\n  {URLS[1]}#part  \n{URLS[0]}"
+    found = listed_candidates(written(tmp_path, f"a.txt{end}", text), NAMES)
+    assert [one.url for one in found] == [URLS[0], f"{URLS[1]}#part", URLS[0]]
+    assert {(one.label, one.class_name) for one in found} == {(-1, "")}
+
+
+@pytest.mark.parametrize("name", ["link", "URL", " Url "])
+def test_an_only_column_is_the_address_whatever_its_name(tmp_path, name):
+    path = written(tmp_path, "a.csv", f"{name}\n{URLS[0]}\n\n{URLS[1]}\n")
+    assert [one.url for one in listed_candidates(path, NAMES)] == URLS[:2]
+
+
+def test_names_of_columns_are_read_in_any_case_and_order(tmp_path):
+    head = "License_URL,LABEL,Url,other,LICENSE,page_url,thumbnail"
+    path = written(tmp_path, "a.csv", f"{head}\nhttp://l/,1,{URLS[0]},x,by,http://p/,http://t/\n")
+    [one] = listed_candidates(path, NAMES)
+    assert (one.label, one.class_name, one.url) == (1, "dog", URLS[0])
+    assert (one.licence, one.licence_url) == ("by", "http://l/")
+    assert (one.page_url, one.thumbnail) == ("http://p/", "http://t/")
+
+
+@pytest.mark.parametrize(
+    "value, label", [("", -1), ("-1", -1), ("0", 0), (" 1 ", 1), (None, -1), (1, 1)]
+)
+def test_a_label_is_an_index_or_none(tmp_path, value, label):
+    path = written(tmp_path, "a.jsonl", json.dumps({"url": URLS[0], "label": value}))
+    assert listed_candidates(path, NAMES)[0].label == label
+
+
+@pytest.mark.parametrize("value", ["2", "-2", "1.0", "dog", "1e0", "٣", "9" * 5000, True, [], 2])
+def test_another_label_is_refused(tmp_path, value):
+    path = written(tmp_path, "a.jsonl", json.dumps({"url": URLS[0], "label": value}))
+    assert "line 1, column 'label'" in refused(path)
+
+
+def test_class_and_label_have_to_agree(tmp_path):
+    path = written(tmp_path, "a.csv", f"url,class,label\n{URLS[0]},dog,1\n{URLS[1]},dog,0\n")
+    assert "line 3: class 'dog' has the label 1, not 0" in refused(path)
+
+
+def test_an_unknown_class_is_named(tmp_path):
+    path = written(tmp_path, "a.csv", f"url,class\n{URLS[0]},dog\n{URLS[1]},dgo\n")
+    message = refused(path)
+    assert f"{path}, line 3, column 'class': 'dgo'" in message and "cat, dog" in message
+
+
+def test_a_table_without_addresses_shows_its_columns(tmp_path):
+    path = written(tmp_path, "a.csv", "image,class\nx,cat\n")
+    assert "no column 'url' among 'image', 'class'" in refused(path)
+    pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), tmp_path / "a.parquet")
+    assert "no column 'url' among 'a', 'b'" in refused(tmp_path / "a.parquet")
+    path = written(tmp_path, "a.jsonl", '{"image": "x"}')
+    assert "line 1: no key 'url' among 'image'" in refused(path)
+    path = written(tmp_path, "b.csv", f"class\n{URLS[0]}\n")
+    assert "no column 'url' among 'class'" in refused(path)
+
+
+def test_a_table_without_a_header_loses_no_address(tmp_path):
+    message = refused(written(tmp_path, "a.csv", "\n".join(URLS)))
+    assert "not a header" in message and ".txt" in message
+
+
+WRONG = {
+    "too many cells": ("a.csv", f"url,title\n{URLS[0]},x\n{URLS[0]},x,y\n", "line 3: 3 columns"),
+    "too few cells": ("a.csv", f"url,title\n{URLS[0]}\n", "line 2: 1 columns"),
+    "an open quote": ("a.csv", f'url,title\n{URLS[0]},"x', "line 2: unexpected end"),
+    "text behind a quote": ("a.csv", f'url,title\n{URLS[0]},"x"y\n', "line 2: "),
+    "a row of two lines": ("a.csv", f'url,title\n{URLS[0]},"x\ny"\n,z\n', "line 4, column 'url'"),
+    "an empty address": ("a.csv", "url,title\n ,x\n", "line 2, column 'url'"),
+    "a column twice": ("a.csv", "url,title,URL\nx,y,z\n", "two columns 'url'"),
+    "a cell without end": ("a.csv", "url\n" + "x" * 200_000, "line 2: field larger"),
+    "no JSON": ("a.jsonl", f'{{"url": "{URLS[0]}"}}\n{{"url": \n', "line 2: no JSON"),
+    "deep JSON": ("a.jsonl", "[" * 100_000, "line 1: no JSON"),
+    "no object": ("a.jsonl", f'"{URLS[0]}"', "line 1: expected a JSON object"),
+    "a number for an address": ("a.jsonl", '{"url": 7}', "line 1, column 'url': 7 is no text"),
+    "no address": ("a.jsonl", '{"url": null}', "line 1, column 'url': None is no text"),
+    "a list for a title": ("a.jsonl", '{"url": "x", "title": []}', "line 1, column 'title'"),
+    "no UTF-8": ("a.txt", f"{URLS[0]}\n".encode() + b"\xff\xfe", "line 2: 'utf-8' codec"),
+    "no UTF-8 in a table": ("a.csv", b"url\nx\n\xe4\n", "line 3: 'utf-8' codec"),
+    "an endless line": ("a.txt.gz", "x" * (2**20 + 1), "line 1: longer than 1 MiB"),
+    "nothing": ("a.txt", "# nothing\n", "has no addresses"),
+    "a header alone": ("a.csv", "url\n", "has no addresses"),
+    "another kind": ("a.xml", "<url/>", "is no .txt, .csv, .jsonl or .parquet file"),
+    "packed Parquet": ("a.parquet.gz", "PAR1", "is no .txt, .csv"),
+    "no Parquet": ("a.parquet", "PAR1PAR1PAR1", "cannot be read as Parquet"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_told_with_its_place(tmp_path, case):
+    name, content, expected = WRONG[case]
+    message = refused(written(tmp_path, name, content))
+    assert expected in message and name in message
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    whole = gzip.compress("\n".join(URLS * 1000).encode())
+    for name, data in {"cut": whole[:-20], "other": b"\n".join([b"x"]), "flip": whole[:40]}.items():
+        (tmp_path / f"{name}.txt.gz").write_bytes(data)
+        assert "cannot be read" in refused(tmp_path / f"{name}.txt.gz")
+
+
+def test_rows_of_parquet_are_counted(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"url": ["x", None], "bytes": [b"x", b"y"]}), path)
+    assert f"{path}, row 1, column 'url'" in refused(path)
+    pq.write_table(pa.table({"url": [1, 2]}), path)
+    assert f"{path}, row 0, column 'url'" in refused(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert "is no file" in refused(tmp_path / "none.txt")
+    (tmp_path / "a.txt").mkdir()
+    assert "is no file" in refused(tmp_path / "a.txt")

@@ -1,0 +1,88 @@
+import errno
+import resource
+
+import pytest
+
+from pipeline.crawl.engines.engine import Result
+from pipeline.crawl.pagelog import PageLog
+
+KEY, OTHER = ("bing", "http://0.test/?q=a"), ("flickr", "http://0.test/?q=a")
+RESULTS = [
+    Result("http://0.test/1.jpg", "p", "t\n\ud800é", "th", "CC0", "http://0.test/l", "me"),
+    Result("http://0.test/2.jpg"),
+]
+
+
+def test_pages_are_there_after_a_restart(tmp_path):
+    with PageLog(tmp_path / "new") as log:
+        assert log.pages == {}
+        log.add(KEY, RESULTS)
+        log.add(OTHER, [])
+        assert log.pages == {KEY: RESULTS, OTHER: []}
+    with PageLog(tmp_path / "new") as log:
+        assert log.pages == {KEY: RESULTS, OTHER: []}
+
+
+@pytest.mark.parametrize(
+    "torn", [b"{", b'{"engine": "bing", "page": "x", "results": []}', b"\x00" * 50]
+)
+def test_a_torn_last_line_is_cut_off(tmp_path, torn):
+    with PageLog(tmp_path) as log:
+        log.add(KEY, RESULTS)
+    with (tmp_path / "pages.jsonl").open("ab") as file:
+        file.write(torn)
+    with PageLog(tmp_path) as log:
+        assert log.pages == {KEY: RESULTS}
+        log.add(OTHER, [])
+    with PageLog(tmp_path) as log:
+        assert log.pages == {KEY: RESULTS, OTHER: []}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"\xff",
+        b"[]",
+        b"3",
+        b'{"engine": "x"}',
+        b'{"engine": "x", "page": "y", "results": [3]}',
+        b'{"engine": "x", "page": "y", "results": [{"url": "u", "new": 1}]}',
+        b'{"engine": "x", "page": "y", "results": 3}',
+    ],
+)
+def test_a_line_that_is_no_page_loses_only_itself(tmp_path, line):
+    with PageLog(tmp_path) as log:
+        log.add(KEY, RESULTS)
+    with (tmp_path / "pages.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with PageLog(tmp_path) as log:
+        log.add(OTHER, [])
+    with PageLog(tmp_path) as log:
+        assert log.pages == {KEY: RESULTS, OTHER: []}
+
+
+def test_clearing_forgets_every_page(tmp_path):
+    with PageLog(tmp_path) as log:
+        log.add(KEY, RESULTS)
+        log.clear()
+        assert log.pages == {}
+        log.add(OTHER, RESULTS)
+    with PageLog(tmp_path) as log:
+        assert log.pages == {OTHER: RESULTS}
+
+
+def test_a_disk_that_fills_up_is_an_error_and_not_a_half_page(tmp_path):
+    with PageLog(tmp_path) as log:
+        log.add(KEY, RESULTS)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        size = (tmp_path / "pages.jsonl").stat().st_size
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))  # the kernel's short write
+            with pytest.raises(OSError) as caught:
+                log.add(OTHER, [])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.errno == errno.ENOSPC
+    with PageLog(tmp_path) as log:
+        assert log.pages == {KEY: RESULTS}

@@ -1,0 +1,433 @@
+import asyncio
+import itertools
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline.crawl import fetch as module
+from pipeline.crawl import outage
+from pipeline.crawl.journal import Journal
+from pipeline.crawl.scheduler import Host as Pace
+from pipeline.crawl.scheduler import Job, Scheduler
+from pipeline.errors import WorldError
+from tests.crawl.hosts import (
+    Host,
+    candidates_of,
+    crawl,
+    image,
+    outcomes,
+    raw,
+    redirect,
+    reply,
+    serving,
+    silent,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def pace(most=8, least_gap=0.5):
+    return Pace("0.test", most, least_gap, most, least_gap)
+
+
+# the pace of one host
+
+
+def test_a_busy_host_is_asked_half_as_often_by_half_as_many():
+    host, seen = pace(), []
+    for now in range(9):
+        host.slow_down(now, now, 0.0)
+        seen.append((host.limit, host.gap))
+    assert seen[:4] == [(4, 1.0), (2, 2.0), (1, 4.0), (1, 8.0)]
+    assert seen[-1] == (1, 60.0)
+
+
+def test_ten_good_answers_in_a_row_undo_one_step_and_no_more_than_was_done():
+    host, seen = pace(), []
+    for now in range(4):
+        host.slow_down(now, now, 0.0)
+    for _ in range(9):
+        host.speed_up()
+    assert (host.limit, host.gap) == (1, 8.0)
+    host.slow_down(9.0, 9.0, 0.0)  # not in a row
+    for _ in range(60):
+        host.speed_up()
+        if (host.limit, host.gap) not in seen:
+            seen.append((host.limit, host.gap))
+    assert seen == [(1, 16.0), (2, 8.0), (4, 4.0), (8, 2.0), (8, 1.0), (8, 0.5)]
+
+
+@pytest.mark.parametrize("least_gap", [0.0, 0.3, 0.5, 0.7, 1.0, 3.0, 45.0, 90.0])
+def test_the_pace_never_exceeds_the_parameters(least_gap):
+    rng, host = random.Random(1), pace(5, least_gap)
+    for now in range(2000):
+        if rng.random() < 0.05:
+            before = host.gap
+            host.slow_down(now, now, 0.0)
+            assert host.gap == max(min(2 * before, 60.0), least_gap)
+        else:
+            host.speed_up()
+        assert 1 <= host.limit <= 5
+        assert host.gap >= least_gap
+    for _ in range(100):
+        host.speed_up()
+    assert (host.limit, host.gap) == (5, least_gap)
+
+
+def test_answers_to_what_was_asked_together_are_one_sign():
+    host = pace()
+    for asked in (1.0, 1.1, 1.2):
+        host.slow_down(2.0, asked, 0.0)
+    assert (host.limit, host.gap) == (4, 1.0)
+    host.slow_down(3.0, 2.5, 0.0)
+    assert (host.limit, host.gap) == (2, 2.0)
+
+
+def test_retry_after_delays_the_next_request():
+    host = pace()
+    host.slow_down(100.0, 99.0, 7.0)
+    assert (host.next_start, host.paused_until) == (107.0, 107.0)
+    host.slow_down(101.0, 99.0, 1.0)
+    assert host.next_start == 107.0
+
+
+# taking turns
+
+
+def taken(add, workers, most=2, gap=0.0, seconds=0.01):
+    """The jobs in the order in which workers got them, as (time, host, address)."""
+    order = []
+
+    async def work(plan):
+        while (job := await plan.next()) is not None:
+            order.append((asyncio.get_running_loop().time(), job.host.name, job.address))
+            await asyncio.sleep(seconds)
+            plan.done(job.host)
+            if len(order) == plan.wanted:
+                plan.close()
+
+    async def run():
+        plan = Scheduler(most, gap, lambda job: job)
+        plan.wanted = add(plan)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(work(plan))
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    return order
+
+
+def test_hosts_take_turns_however_many_jobs_they_have():
+    def add(plan):
+        for name, count in (("many", 60), ("few", 5), ("one", 1)):
+            for number in range(count):
+                plan.add(Job(f"{name}{number}", str(number), plan.host(name)))
+        return 66
+
+    order = taken(add, workers=3, most=3)
+    assert {name for _, name, _ in order[:3]} == {"many", "few", "one"}
+    assert Counter(name for _, name, _ in order[:12])["few"] >= 4
+    assert [int(number) for _, name, number in order if name == "many"] == list(range(60))
+
+
+def test_a_gap_holds_up_its_own_host_alone():
+    def add(plan):
+        plan.host("slow").gap = 0.15
+        for number in range(4):
+            plan.add(Job(f"s{number}", "", plan.host("slow")))
+        for number in range(40):
+            plan.add(Job(f"q{number}", "", plan.host("quick")))
+        return 44
+
+    order = taken(add, workers=2, seconds=0.001)
+    slow = [when for when, name, _ in order if name == "slow"]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(slow)]
+    assert min(gaps) >= 0.149
+    assert sum(when < slow[1] for when, name, _ in order if name == "quick") == 40
+
+
+def test_a_job_that_waits_takes_no_worker_and_then_comes_first():
+    def add(plan):
+        plan.add(Job("late", "late", plan.host("a")), after=0.1)
+        for number in range(40):
+            plan.add(Job(f"{number}", str(number), plan.host("a")))
+        return 41
+
+    order = taken(add, workers=1, most=1, seconds=0.005)
+    place = [address for _, _, address in order].index("late")
+    assert 0 < place < 40
+    assert order[place][0] - order[0][0] < 0.15
+
+
+def test_a_job_that_comes_late_wakes_a_worker():
+    def add(plan):
+        asyncio.get_running_loop().call_later(0.05, lambda: plan.add(Job("x", "x", plan.host("a"))))
+        return 1
+
+    assert len(taken(add, workers=5)) == 1
+
+
+def test_what_waits_for_a_host_can_be_taken_away():
+    async def run():
+        plan = Scheduler(2, 0.0, lambda job: job)
+        for number in range(3):
+            plan.add(Job(f"{number}", "", plan.host("a")), after=number / 10)
+            plan.add(Job(f"b{number}", "", plan.host("b")))
+        assert [job.url for job in plan.drain(plan.host("a"))] == ["0", "1", "2"]
+        assert plan.drain(plan.host("a")) == []
+        got = [await plan.next(), await plan.next()]
+        assert [job.url for job in got] == ["b0", "b1"]
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+
+
+def test_many_jobs_are_handed_out_in_no_time():
+    def add(plan):
+        for number in range(30_000):
+            plan.add(Job("", "", plan.host(f"{number % 3000}.test")))
+        return 30_000
+
+    start = time.process_time()
+    assert len(taken(add, workers=64, seconds=0)) == 30_000
+    assert time.process_time() - start < 6  # under 1 s when nothing else runs
+
+
+MEMORY = """
+import re, sys, time
+from pathlib import Path
+from pipeline.crawl import fetch as module
+from pipeline.crawl.journal import Journal
+from tests.crawl.hosts import LIMITS, Host, candidates_of, serving, image
+from dataclasses import replace
+
+stop = Exception("enough")
+host = Host()
+host.otherwise = image(1)
+
+def report(label, outcome):
+    raise stop
+
+with serving(host) as hosts, Journal(Path(sys.argv[1])) as journal:
+    hosts = {f"{n}.test": hosts["0.test"] for n in range(3000)}
+    urls = [f"http://{n % 3000}.test/pictures/of/something/{n:09}.jpg" for n in range(100_000)]
+    candidates = candidates_of(urls)
+    limits = replace(LIMITS, per_class=100_000, robots=False)
+    try:
+        module.fetch(candidates, limits, journal, "x", report, hosts)
+    except Exception as error:
+        assert error is stop
+print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_100_000_queued_candidates_take_little_memory(tmp_path):
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 500_000  # KiB
+
+
+# seen at the server
+
+
+def test_a_host_never_has_more_connections_than_allowed(tmp_path):
+    # written in several ways, it is one host all the same
+    host = Host({f"/{n}.jpg": image(n, seconds=0.03) for n in range(24)})
+    with serving(host) as hosts:
+        names = ["http://0.test", "http://0.TEST", "http://0.test:80", "HTTP://0.test:8080"]
+        urls = [f"{names[n % 4]}/{n}.jpg" for n in range(24)]
+        found = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=3)
+    assert set(outcomes(found).values()) == {"ok"}
+    assert host.most_at_once == 3
+
+
+def test_a_redirect_counts_against_the_host_it_leads_to(tmp_path):
+    target = Host({f"/{n}.jpg": image(n, seconds=0.03) for n in range(20)})
+    doors = [
+        Host({f"/{n}.jpg": redirect(f"http://4.test/{n}.jpg") for n in range(20)}) for _ in range(4)
+    ]
+    with serving(*doors, target) as hosts:
+        urls = [f"http://{n % 4}.test/{n}.jpg" for n in range(20)]
+        found = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=2)
+    assert set(outcomes(found).values()) == {"ok"}
+    assert target.most_at_once == 2
+
+
+def test_requests_to_one_host_keep_their_distance(tmp_path):
+    host = Host({f"/{n}.jpg": image(n) for n in range(5)})
+    with serving(host) as hosts:
+        urls = [f"http://0.test/{n}.jpg" for n in range(5)]
+        crawl(tmp_path, candidates_of(urls), hosts, host_gap=0.2)
+    gaps = [later - earlier for earlier, later in zip(host.starts, host.starts[1:], strict=False)]
+    assert len(gaps) == 5  # robots.txt is a request, too
+    assert min(gaps) > 0.15
+
+
+def test_waiting_for_a_host_does_not_count_against_the_time_of_an_image(tmp_path):
+    host = Host({f"/{n}.jpg": image(n, seconds=0.15) for n in range(10)})
+    with serving(host) as hosts:
+        urls = [f"http://0.test/{n}.jpg" for n in range(10)]
+        found = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=1, timeout=0.6)
+    assert set(outcomes(found).values()) == {"ok"}
+    assert set(host.requests.values()) == {1}
+
+
+def test_a_slow_host_does_not_hold_up_another(tmp_path):
+    slow = Host({f"/{n}.jpg": image(n, seconds=0.4) for n in range(6)})
+    quick = Host({f"/{n}.jpg": image(n + 50) for n in range(6)})
+    with serving(slow, quick) as hosts:
+        urls = [f"http://{host}.test/{n}.jpg" for n in range(6) for host in (0, 1)]
+        crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=2)
+    assert quick.starts[-1] < slow.starts[-1]
+
+
+def test_a_host_that_is_busy_is_asked_less_until_it_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BACK_OFF", 0.0)
+    host = Host()
+
+    def route(request):
+        if host.images_asked() <= 2:
+            reply(b"", 429)(request)
+        else:
+            image(int(request.path[1:-4]))(request)
+
+    host.routes = {f"/{n}.jpg": route for n in range(30)}
+    with serving(host) as hosts:
+        urls = [f"http://0.test/{n}.jpg" for n in range(30)]
+        found = crawl(tmp_path, candidates_of(urls), hosts, host_gap=0.02, connections_per_host=1)
+    assert set(outcomes(found).values()) == {"ok"}
+    starts = host.starts[1:]  # without robots.txt
+    slow, fast = starts[10] - starts[4], starts[-1] - starts[-7]
+    assert slow > 6 * 0.06  # four times the gap, for ten good answers
+    assert fast < 0.8 * slow  # and at last as before
+
+
+def test_retry_after_is_kept_by_the_whole_host_and_by_no_other(tmp_path, monkeypatch):
+    busy = Host({f"/{n}.jpg": image(n) for n in range(8)})
+    busy.routes["/0.jpg"] = lambda request: (
+        reply(b"", 503, Retry_After="1") if request.asked() == 1 else image(0)
+    )(request)
+    other = Host({f"/{n}.jpg": image(20 + n) for n in range(8)})
+    with serving(busy, other) as hosts:
+        urls = [f"http://{host}.test/{n}.jpg" for n in range(8) for host in (0, 1)]
+        found = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=1)
+    assert set(outcomes(found).values()) == {"ok"}
+    assert busy.starts[2] - busy.starts[1] > 0.95
+    assert other.starts[-1] < busy.starts[2]
+
+
+def test_a_host_that_wants_a_long_pause_is_left_alone(tmp_path):
+    busy = Host({f"/{n}.jpg": reply(b"", 503, Retry_After="31") for n in range(50)})
+    other = Host({f"/{n}.jpg": image(n) for n in range(5)})
+    start = time.monotonic()
+    with serving(busy, other) as hosts:
+        urls = [f"http://0.test/{n}.jpg" for n in range(50)]
+        urls += [f"http://1.test/{n}.jpg" for n in range(5)]
+        found = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=2)
+    assert Counter(outcomes(found).values()) == {"busy": 50, "ok": 5}
+    assert busy.images_asked() <= 2
+    assert time.monotonic() - start < 5
+
+
+def test_a_host_that_is_down_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BACK_OFF", 0.02)
+    gone, other = Host(), Host({f"/{n}.jpg": image(n, seconds=0.02) for n in range(20)})
+    gone.otherwise = silent(0.0)
+    gone.routes = {"/robots.txt": reply(b"", 404)}
+    with serving(gone, other) as hosts:
+        urls = [f"http://{host}.test/{n}.jpg" for n in range(60) for host in (0, 1)][:100]
+        found = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=1)
+        got = Counter((url[7], outcome) for url, outcome in outcomes(found).items())
+        assert got["0", "host_down"] >= 45
+        assert got["0", "connection"] + got["0", "host_down"] == 50
+        assert got["1", "ok"] == 20
+        assert gone.images_asked() == 2 * 5  # aiohttp asks twice where a connection just ends
+        # the network was up: this is on record
+        assert crawl(tmp_path, candidates_of(urls), hosts) == found
+        assert gone.images_asked() == 2 * 5
+
+
+def test_a_host_that_answers_now_and_then_is_not_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BACK_OFF", 0.0)
+    routes = {f"/{n}.jpg": raw(b"") if n % 2 else image(n) for n in range(16)}
+    with serving(Host(routes)) as hosts:
+        urls = [f"http://0.test/{n}.jpg" for n in range(16)]
+        found = crawl(tmp_path, candidates_of(urls[:-1]), hosts, connections_per_host=1)
+    got = outcomes(found)
+    assert {got[url] for url in urls[:-1:2]} == {"ok"}
+
+
+# a network that is down
+
+
+@pytest.fixture
+def dead(monkeypatch):
+    """Addresses of 40 hosts whose port is closed."""
+    monkeypatch.setattr(module, "BACK_OFF", 0.01)
+    gone = Host()
+    gone.server_close()
+    return {f"dead{n}.test": gone.server_address for n in range(40)}
+
+
+def test_a_network_that_is_down_ends_the_crawl_and_leaves_no_record(tmp_path, dead):
+    urls = [f"http://dead{n % 40}.test/{n}.jpg" for n in range(400)]
+    with pytest.raises(WorldError, match="the network seems to be down") as caught:
+        crawl(tmp_path, candidates_of(urls), dead)
+    assert "same command goes on" in caught.value.hint
+    with Journal(tmp_path) as journal:
+        assert journal.records == {}
+
+
+def test_a_network_that_goes_down_is_noticed_and_the_crawl_goes_on_later(tmp_path, dead):
+    servers = [Host({f"/{n}.jpg": image(n + 10 * host) for n in range(4)}) for host in range(12)]
+    urls = [f"http://{n % 12}.test/{n // 12}.jpg" for n in range(48)]
+    with serving(*servers) as hosts:
+        whole = crawl(tmp_path / "whole", candidates_of(urls), hosts)
+        known = crawl(tmp_path / "some", candidates_of(urls[:9]), hosts)
+        gone = dict.fromkeys(hosts, dead["dead0.test"])
+        with pytest.raises(WorldError, match="the network seems to be down"):
+            crawl(tmp_path / "some", candidates_of(urls), gone)
+        with Journal(tmp_path / "some") as journal:
+            assert journal.records == {record.url: record for record in known.values()}
+        assert crawl(tmp_path / "some", candidates_of(urls), hosts) == whole
+
+
+def test_a_crawl_of_few_hosts_notices_as_well(tmp_path, dead):
+    urls = [f"http://dead{n % 2}.test/{n}.jpg" for n in range(10)]
+    with pytest.raises(WorldError, match="the network seems to be down"):
+        crawl(tmp_path, candidates_of(urls), dead)
+
+
+def test_one_dead_host_is_no_outage(tmp_path, dead):
+    live = Host({f"/{n}.jpg": image(n, seconds=0.3) for n in range(2)})
+    with serving(live) as hosts:
+        # the dead one fails long before the other one is asked
+        urls = [f"http://dead0.test/{n}.jpg" for n in range(200)]
+        urls += [f"http://0.test/{n}.jpg" for n in range(2)]
+        found = crawl(tmp_path, candidates_of(urls), dead | hosts, per_class=1, robots=False)
+        assert Counter(outcomes(found).values())["ok"] == 1
+        with Journal(tmp_path) as journal:
+            assert len(journal.records) == 201
+        again = crawl(tmp_path, candidates_of(urls), dead | hosts, per_class=1)
+    assert again == found
+    assert live.images_asked() == 1
+
+
+def test_many_dead_hosts_at_the_end_are_no_outage_while_another_one_answers(tmp_path, dead):
+    live = Host({"/0.jpg": image(0)})
+    with serving(live) as hosts:
+        urls = ["http://0.test/0.jpg"]
+        urls += [f"http://dead{n % 40}.test/{n}.jpg" for n in range(200)]
+        first = crawl(tmp_path, candidates_of(urls[:1]), hosts)
+        # what is left to ask for is dead, and the journal knows who was not
+        found = crawl(tmp_path, candidates_of(urls), dead | hosts)
+    assert len(first) == 1
+    assert Counter(outcomes(found).values())["ok"] == 1
+    assert len(found) == 201
+    with Journal(tmp_path) as journal:
+        assert len(journal.records) >= 201 - outage.FAILURES

@@ -1,0 +1,166 @@
+"""Embedding in a process of its own that is interrupted or killed."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import console
+from pipeline.embed.rows import Rows
+from pipeline.models.checkpoint import save_model
+from pipeline.store import write_table
+from stages.cli import app
+
+from .conftest import Crawled, contents, run
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.embed.test_resume"])
+CHANNELS: list[Connection] = []
+LAYOUT = {"a": (np.uint8, (2,)), "b": (np.float32, ())}
+
+
+def command(workspace: Path, channel: Connection, stop: int) -> None:
+    """Runs `pipeline embed`; at that call of `advance`, counted from 1, waits for its end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(workspace)
+    torch.set_num_threads(1)
+    calls: list[int] = []
+
+    def advance(n: int = 1, note: str = "") -> None:
+        calls.append(n)
+        if len(calls) == stop:
+            channel.send(calls)
+            channel.recv()
+
+    console.no_progress = advance
+    try:
+        app(["embed", "--quiet"], prog_name="pipeline")
+    finally:
+        channel.send(calls)
+
+
+def started(workspace: Path, stop: int) -> tuple[BaseProcess, list[int]]:
+    """A process that has come to that call, or to its end, and what it advanced by."""
+    here, there = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=command, args=(workspace, there, stop), daemon=True)
+    process.start()
+    there.close()
+    calls = here.recv()
+    CHANNELS.append(here)  # closed, it would wake the process
+    return process, calls
+
+
+def ended(process: BaseProcess, by: signal.Signals | None = None) -> int | None:
+    if by:
+        os.kill(process.pid, by)
+    process.join(20)
+    return process.exitcode
+
+
+@pytest.fixture
+def workspace(crawled: Crawled, tmp_path: Path) -> Path:
+    save_model(tmp_path / "models/teacher", crawled.network, crawled.config)
+    write_table(tmp_path / "data/dedup/images.parquet", crawled.verdicts())
+    (tmp_path / "params.yaml").write_text("embed: {device: cpu, batch_size: 3, workers: 2}")
+    return tmp_path
+
+
+def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace, capfd):
+    other = workspace.parent / "other"
+    shutil.copytree(workspace, other)
+    process, calls = started(other, stop=0)
+    assert ended(process) == 0
+    # 6, 7 and 3 images are kept in the shards, and a piece has 3 at most
+    assert calls == [0, 3, 3, 3, 3, 1, 3]
+
+    process, calls = started(workspace, stop=4)  # within the second shard
+    assert calls == [0, 3, 3, 3]
+    assert ended(process, signal.SIGINT) == 130
+    assert not (workspace / "data/embed").exists()
+    process, calls = started(workspace, stop=4)  # at the end of the second shard, unsaved rows
+    assert calls == [6, 3, 3, 1]
+    assert ended(process, signal.SIGKILL) == -signal.SIGKILL
+    process, calls = started(workspace, stop=0)
+    assert ended(process) == 0
+    assert calls == [13, 3]
+
+    found = contents(workspace / "data/embed")
+    assert found == contents(other / "data/embed")
+    assert set(found) == {
+        *("pixels.npy", "features.npy", "logits.npy"),
+        *("images.parquet", "index.faiss"),
+    }
+    reports = [folder / "reports/embed.json" for folder in (workspace, other)]
+    assert reports[0].read_bytes() == reports[1].read_bytes()
+    assert '"recall_at_10": 1.0' in reports[0].read_text()
+    assert list((workspace / ".cache/embed").iterdir()) == []
+    assert "interrupted: the same command goes on" in capfd.readouterr().err
+
+
+def test_other_verdicts_begin_anew(crawled, workspace):
+    process, calls = started(workspace, stop=4)
+    assert ended(process, signal.SIGKILL) == -signal.SIGKILL
+    fewer = crawled.verdicts().slice(1)
+    write_table(workspace / "data/dedup/images.parquet", fewer)
+    process, calls = started(workspace, stop=0)
+    assert ended(process) == 0
+    assert calls[0] == 0
+
+
+def filled(folder: Path, total: int, rows: list[int], saved: int) -> None:
+    """Writes `rows`, of which the first `saved` are saved."""
+    with Rows(folder, total, LAYOUT) as array:
+        for row in rows:
+            array.append({"a": np.full((1, 2), row), "b": np.full(1, row / 2)})
+            if row + 1 == saved:
+                array.save()
+
+
+def test_rows_are_what_numpy_would_have_saved(tmp_path):
+    filled(tmp_path / "rows", 3, [0, 1, 2], 3)
+    np.save(tmp_path / "a.npy", np.array([[0, 0], [1, 1], [2, 2]], np.uint8))
+    np.save(tmp_path / "b.npy", np.array([0, 0.5, 1], np.float32))
+    for name in ("a.npy", "b.npy"):
+        assert (tmp_path / "rows" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_unsaved_rows_are_written_again(tmp_path):
+    filled(tmp_path, 4, [0, 1, 2], 2)
+    with Rows(tmp_path, 4, LAYOUT) as array:
+        assert array.saved == 2
+    filled(tmp_path, 4, [2, 3], 4)
+    assert np.load(tmp_path / "a.npy").tolist() == [[row, row] for row in range(4)]
+    assert np.load(tmp_path / "b.npy").tolist() == [0, 0.5, 1, 1.5]
+
+
+@pytest.mark.parametrize("damage", ["short", "gone", "no mark", "half a mark"])
+def test_rows_that_are_not_all_there_are_written_anew(tmp_path, damage):
+    filled(tmp_path, 4, [0, 1, 2], 3)
+    if damage == "short":
+        os.truncate(tmp_path / "b.npy", 130)
+    elif damage == "gone":
+        (tmp_path / "a.npy").unlink()
+    elif damage == "no mark":
+        (tmp_path / "saved").unlink()
+    else:
+        (tmp_path / "saved").write_text("")
+    with Rows(tmp_path, 4, LAYOUT) as array:
+        assert array.saved == 0
+    filled(tmp_path, 4, [0, 1, 2, 3], 4)
+    assert np.load(tmp_path / "b.npy").tolist() == [0, 0.5, 1, 1.5]
+
+
+def test_a_second_call_for_a_finished_folder_passes_nothing(crawled, tmp_path):
+    run(crawled, tmp_path / "embed")
+    before = contents(tmp_path / "embed")
+    steps: list[int] = []
+    run(crawled, tmp_path / "embed", advance=steps.append)
+    assert steps == [16]
+    assert contents(tmp_path / "embed") == before

@@ -1,0 +1,140 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import UserError
+from pipeline.models.network import drop_classifier, pool
+from pipeline.models.teacher import load_teacher, read_weights
+from pipeline.models.timm_network import cut, timm_network
+
+timm = pytest.importorskip("timm", reason="needs the extra 'teachers'")
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+CUT = {  # channels and side of the feature map of 64-pixel images, and linear layers after it
+    "resnet18": (512, 2, 1),
+    "regnetx_002": (368, 2, 1),
+    "mobilenetv3_small_050": (288, 2, 1),
+    "densenet121": (1024, 2, 1),
+    "convnext_atto": (320, 2, 1),
+    "repvgg_a0": (1280, 2, 1),
+    "efficientnet_b0": (1280, 2, 1),
+}
+
+
+def moved(model: nn.Module) -> nn.Module:
+    """`model` with batch norms that do something."""
+    draw = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=draw)
+            module.running_var.uniform_(0.5, 1.5, generator=draw)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_model_of_timm_is_the_same_network_in_two_parts(tmp_path, name):
+    torch.manual_seed(0)
+    model = moved(timm.create_model(name, num_classes=7))
+    torch.save(model.state_dict(), tmp_path / "teacher.pt")
+    network = timm_network(name, 7)
+    load_teacher(network, read_weights(tmp_path / "teacher.pt"), 64)
+    with torch.no_grad():
+        feature_map = network.eval().features(IMAGES)
+        logits = network.classifier(pool(feature_map))
+        expected = model(IMAGES)
+    channels, side, linear = CUT[name]
+    assert feature_map.shape == (2, channels, side, side)
+    assert (network.feature_channels, network.num_classes) == (channels, 7)
+    assert sum(isinstance(m, nn.Linear) for m in network.classifier.modules()) == linear
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(network(IMAGES), logits)
+
+
+def test_weights_saved_from_a_cut_network_are_read_too(tmp_path):
+    network = timm_network("densenet121", 7)
+    assert network.own_names["features."] == "features.features."
+    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    fresh = timm_network("densenet121", 7)
+    load_teacher(fresh, read_weights(tmp_path / "teacher.pt"), 64)
+    state = network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in fresh.state_dict().items())
+
+
+def test_layers_between_the_pooling_and_the_classifier_are_part_of_the_tail():
+    network = timm_network("mobilenetv3_small_050", 7)
+    assert any(isinstance(m, nn.Conv2d) for m in network.classifier.modules())
+
+
+def test_a_cut_network_is_copied_and_dropped_like_any_other():
+    network = timm_network("resnet18", 7).eval()
+    tail = copy.deepcopy(network.classifier)
+    pooled = torch.randn(2, 512)
+    with torch.no_grad():
+        assert torch.equal(tail(pooled), network.classify(pooled))
+        doubled = {key: 2 * value for key, value in network.named_parameters()}
+        called = torch.func.functional_call(network, doubled, IMAGES)
+        assert not torch.equal(called, network(IMAGES))
+    drop_classifier(network)
+    assert network(IMAGES).shape == (2, 512)
+
+
+def test_the_tail_can_be_made_without_the_weights():
+    with torch.device("meta"):
+        network = timm_network("convnext_atto", 7)
+    tail = network.classifier.to_empty(device="cpu")
+    assert tail(torch.zeros(2, network.feature_channels)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("vit_tiny_patch16_224", r"\[197, 192\] for 224-pixel"),
+        ("mixer_s32_224", r"\[49, 512\] for 224-pixel"),
+        ("resnetv2_50x1_bit", r"\[2048, 2, 2\] for 64-pixel"),
+    ],
+)
+def test_a_network_without_a_map_to_share_a_classifier_at_is_named_with_what_it_has(name, shape):
+    with pytest.raises(UserError, match=rf"timm/{name} has no feature map .*its last .* {shape}"):
+        timm_network(name, 3)
+
+
+def test_a_tail_that_takes_more_than_the_average_is_refused():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+    with pytest.raises(UserError, match=r"mine has .*\[8, 62, 62\].*more than the average"):
+        cut(nn.Sequential(model[0], model[1], nn.Sequential(*model[2:])), "mine")
+
+
+def test_unknown_names_are_answered():
+    with pytest.raises(UserError, match=r"'timm/resnet19': did you mean 'timm/resnet"):
+        timm_network("resnet19", 3)
+
+
+def test_published_timm_variants_have_the_logits_of_timm_itself(tmp_path):
+    """The networks of huggingface.co/edadaltocg are timm's with another stem and head."""
+    from pipeline.models import build
+    from pipeline.models.published import published_network
+
+    images = IMAGES[:, :, :32, :32]
+    torch.manual_seed(0)
+    resnet = timm.create_model("resnet18", num_classes=5)
+    resnet.conv1, resnet.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    vgg = timm.create_model("vgg16_bn", num_classes=5)
+    vgg.pre_logits, vgg.head.fc = nn.Identity(), nn.Linear(512, 5)
+    dense = timm.models.DenseNet(growth_rate=12, block_config=(6, 12, 24, 16), num_classes=5)
+    dense.features.conv0 = nn.Conv2d(3, 24, 3, padding=1, bias=False)
+    dense.features.norm0 = dense.features.pool0 = nn.Identity()
+    pairs = {
+        "resnet18": (resnet, build("resnet18", 5)),
+        "vgg16_bn": (vgg, published_network("edadaltocg/vgg16_bn", 5)),
+        "densenet121": (dense, published_network("edadaltocg/densenet121", 5)),
+    }
+    for name, (model, network) in pairs.items():
+        path = tmp_path / f"{name}.bin"
+        torch.save(moved(model).state_dict(), path)
+        load_teacher(network, read_weights(path), 32)
+        with torch.no_grad():
+            torch.testing.assert_close(network.eval()(images), model(images), rtol=1e-4, atol=1e-4)
