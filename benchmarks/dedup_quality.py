@@ -27,22 +27,18 @@ from typing import Any
 
 import numpy as np
 import PIL
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from benchmarks.limits import processor
-from benchmarks.picture_edits import EDITS, saved
+from benchmarks.pictures import EDITS, load, printed, saved
 from pipeline.dedup.grouping import groups
 from pipeline.dedup.near import PAIRED, candidate_pairs
-from pipeline.dedup.prints import Prints, print_images
+from pipeline.dedup.prints import Prints
 from pipeline.dedup.verify import similarity
 
 RADII = (8, 10, 12, 14)
-AT_ONCE = 2000  # images decoded, or pairs verified
+AT_ONCE = 2000  # pairs verified
 LEAST = (-1.0, 0.70, 0.75, 0.80, 0.85, 0.90)  # similarity; -1 verifies nothing
-SAVED = 92  # JPEG quality of copies whose edit is no re-encoding
 
 # pairs of PACS that show the same picture: mirrored, recoloured, framed, under another watermark
 # (first 8 digits of the files' SHA-256)
@@ -107,12 +103,11 @@ class Copies:
 
     @classmethod
     def of(cls, name: str, files: Sequence[bytes], prints: Prints, seed: int) -> "Copies":
-        quality = int(name.removeprefix("JPEG q")) if name.startswith("JPEG") else SAVED
         made = []
         for place, file in enumerate(files):
             image = Image.open(io.BytesIO(file)).convert("RGB")
-            made.append(saved(EDITS[name](image, np.random.default_rng([seed, place])), quality))
-        copies, _ = print_images(made, "phash", exact=False)
+            made.append(saved(EDITS[name](image, np.random.default_rng([seed, place]))))
+        copies = printed(made)
         count = len(files)
         near = [
             np.bitwise_count(prints.hashes[:count, one] ^ copies.hashes[:, other])
@@ -143,20 +138,6 @@ def plain_recall(copies: Mapping[str, Copies], half: int, radius: int) -> float:
     return float(np.mean([copy.found_plain(radius, half) for copy in copies.values()]))
 
 
-def printed(files: Sequence[bytes]) -> Prints:
-    """The prints of encoded images, with what a search for test images reads of their table."""
-    parts = [
-        print_images(files[start : start + AT_ONCE], "phash", exact=False)
-        for start in range(0, len(files), AT_ONCE)
-    ]
-    sizes = np.array([Image.open(io.BytesIO(file)).size for file in files])
-    errors = [error for _, part in parts for error in part]
-    table = pa.table({"width": sizes[:, 0], "height": sizes[:, 1], "error": errors})
-    names = ("hashes", "trim", "flat", "grey", "colour")
-    arrays = {name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in names}
-    return Prints(table, **arrays)
-
-
 def among_others(paths: Sequence[Path], radius: int, least: float) -> dict[str, Any]:
     """What is flagged among many images of which no pair is known, files once each."""
     prints = printed(sorted({file for path in paths for file in load(path)}))
@@ -178,14 +159,6 @@ def among_others(paths: Sequence[Path], radius: int, least: float) -> dict[str, 
         "flagged": [int((alike >= one).sum()) for one in LEAST],
         "largest_group": int(np.bincount(grouping.group).max()),
     }
-
-
-def load(path: Path) -> list[bytes]:
-    """The encoded images; of PACS without its sketches, whose lines on white are all alike."""
-    table = pq.read_table(path)
-    if "domain" in table.column_names:
-        table = table.filter(pc.not_equal(table["domain"], "sketch"))
-    return [image["bytes"] for image in table["image"].to_pylist()]
 
 
 def main() -> None:

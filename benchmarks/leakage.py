@@ -20,18 +20,18 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from benchmarks.dedup_quality import load, printed
 from benchmarks.limits import processor
-from benchmarks.picture_edits import (
+from benchmarks.pictures import (
     Edit,
     cropped,
     encoded,
     enhanced,
     framed,
     in_turn,
+    load,
+    printed,
     resized,
     saved,
     with_caption,
@@ -42,7 +42,6 @@ from pipeline.labelled import load_labelled
 SIZE = 32  # of the test images
 LEAST = (0.65, 0.70, 0.75, 0.80, 0.85)  # similarity
 LOWEST = 0.5  # below it nothing is looked at here
-SAVED = 92  # JPEG quality of web images
 
 Resampling = Image.Resampling
 
@@ -146,13 +145,13 @@ def main() -> None:
     made = {}
     for name, (web, test) in MADE.items():
         shown = np.stack([np.asarray(image) for image in edited(originals, test, options.seed)])
-        prints = printed([save(image) for image in edited(originals, web, options.seed)])
+        prints = printed([saved(image) for image in edited(originals, web, options.seed)])
         # the other test images are there to be mistaken for these
         made[name] = shares(leaks(prints, np.concatenate([shown, tests]), LOWEST), len(originals))
     planted = {
         name: shares(
             leaks(
-                printed([save(image) for image in edited(own, edit, options.seed)]), tests, LOWEST
+                printed([saved(image) for image in edited(own, edit, options.seed)]), tests, LOWEST
             ),
             len(own),
         )
@@ -186,13 +185,9 @@ def edited(images: Sequence[Image.Image], edit: Edit, seed: int) -> list[Image.I
     return [edit(image, np.random.default_rng([seed, k])) for k, image in enumerate(images)]
 
 
-def save(image: Image.Image) -> bytes:
-    return saved(image, SAVED)
-
-
 def tiny_imagenet(data: Path, images: int, seed: int) -> list[bytes]:
     paths = sorted((data / "tiny-imagenet-32").glob("*.parquet"))
-    files = [image["bytes"] for path in paths for image in pq.read_table(path)["image"].to_pylist()]
+    files = [file for path in paths for file in load(path)]
     return [files[row] for row in np.random.default_rng(seed).permutation(len(files))[:images]]
 
 

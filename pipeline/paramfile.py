@@ -164,6 +164,7 @@ def _place(where: dict[str, str], key_path: str, name: str) -> str:
 
 EITHER = {
     "crawl.classes": "a set's name, names, or names with lists of queries",
+    "dedup.radius": "a whole number from 0 to 16, or auto",
     "distill.lr": "a number above 0, or auto",
 }
 

@@ -56,7 +56,8 @@ WRONG = [
     ),
     (
         "dedup: {2: 3}",
-        "1: dedup.2: unknown key '2'; known keys: hash, radius",
+        "1: dedup.2: unknown key '2'; known keys: hash, exact_hash, radius, similarity,"
+        " leaks, leak_similarity, workers",
     ),
     ("distill:\n  epochs: many", "2: distill.epochs: expected a whole number, got 'many'"),
     ("distill:\n  epochs: 3.5", "2: distill.epochs: expected a whole number, got 3.5"),
@@ -67,7 +68,10 @@ WRONG = [
     ("distill:\n  epochs: 1_000", "2: distill.epochs: expected a whole number, got '1_000'"),
     ("distill:\n  epochs: 1:30", "2: distill.epochs: expected a whole number, got '1:30'"),
     ("distill:\n  epochs: 0", "2: distill.epochs: expected at least 1, got 0"),
-    ("dedup:\n  radius: 17", "2: dedup.radius: expected at most 16, got 17"),
+    (
+        "dedup:\n  radius: 17",
+        "2: dedup.radius: expected a whole number from 0 to 16, or auto, got 17",
+    ),
     ("distill:\n  cutoff: 0", "2: distill.cutoff: expected more than 0.0, got 0"),
     ("distill:\n  lr: 0", "2: distill.lr: expected a number above 0, or auto, got 0"),
     ("distill:\n  lr: best", "2: distill.lr: expected a number above 0, or auto, got 'best'"),
@@ -80,7 +84,8 @@ WRONG = [
     ("distill:\n  student: 8", "2: distill.student: expected text, got 8"),
     (
         "crawl:\n  engine: bign",
-        "2: crawl.engine: expected one of auto, bing, demo, files, got 'bign';"
+        "2: crawl.engine: expected one of auto, bing, flickr, commons, openverse, google, baidu,"
+        " site, urls, files, demo, got 'bign';"
         " did you mean 'bing'?",
     ),
     ("embed:\n  fit: 3", "2: embed.fit: expected one of crop, squash, got 3"),
@@ -225,7 +230,10 @@ WRONG_OVERRIDES = [
     ("=3", "--set =3: expected key.path=value"),
     ("distill.lr.x=3", "--set distill.lr.x=3: distill.lr is not a section"),
     ("distill={cutoff: x}", "--set: distill.cutoff: expected a number, got 'x'"),
-    ("dedup.radius.x=1", "--set: dedup.radius: expected a whole number, got {'x': 1}"),
+    (
+        "dedup.radius.x=1",
+        "--set: dedup.radius: expected a whole number from 0 to 16, or auto, got {'x': 1}",
+    ),
 ]
 
 

