@@ -15,6 +15,7 @@ import scipy.fft
 GRID = 32  # pixels a side at which edges are compared: at 64 a crop by 2% already misses them
 BLUR = 0.75  # standard deviation of the Gaussian, in pixels of the grid
 NOISE = 4.0  # differences of grey levels that are well below this count for little
+FAINT = 0.05  # length of a field that is rounding alone; one step of one grey level has 0.2
 MARGIN = 1  # pixels cut off all round, so that a picture of full size can be shifted too
 # height and width of the smaller picture: crops of up to 19% of a side, and of one side alone,
 # which is what a caption below the picture comes to
@@ -129,9 +130,9 @@ def _correlate(
     inner = waves.real @ product.real - waves.imag @ product.imag
     inside = power[:, height:, width:] - power[:, :-height, width:]
     inside += power[:, :-height, :-width] - power[:, height:, :-width]
-    lengths = np.sqrt(inside.clip(0)) * length[:, None, None]
-    # a window that holds next to no edges says nothing
-    return np.where(lengths > 1e-3, inner / lengths.clip(1e-3), 0).max(axis=(1, 2))
+    lengths = np.sqrt(inside.clip(FAINT**2)) * length.clip(FAINT)[:, None, None]
+    seen = (inside > FAINT**2) & (length > FAINT)[:, None, None]
+    return np.where(seen, inner / lengths, 0).max(axis=(1, 2))
 
 
 def _fields(pictures: np.ndarray, height: int, width: int) -> Fields:
