@@ -44,7 +44,8 @@ def leaks(
     """Finds the web images that are copies of test images, of another size, cut or mirrored.
 
     A test image may show the whole web image squashed, its centre square, or what is inside its
-    border; of that it may leave out a tenth of each side anywhere, or a fifth all round.
+    border; of that it may leave out a tenth of each side anywhere, or a fifth all round. What was
+    made grey is missed where the picture is colourful.
 
     Args:
         test_pixels: uint8 [M, S, S, 3], of any size S.

@@ -15,7 +15,7 @@ import scipy.fft
 GRID = 32  # pixels a side at which edges are compared: at 64 a crop by 2% already misses them
 BLUR = 0.75  # standard deviation of the Gaussian, in pixels of the grid
 NOISE = 4.0  # differences of grey levels that are well below this count for little
-FAINT = 0.05  # length of a field that is rounding alone; one step of one grey level has 0.2
+FAINT = 0.05  # length of the field of one pixel that is one grey level off: rounding has 1e-4
 MARGIN = 1  # pixels cut off all round, so that a picture of full size can be shifted too
 # height and width of the smaller picture: crops of up to 19% of a side, and of one side alone,
 # which is what a caption below the picture comes to
