@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.conflicts import conflicts
 from pipeline.errors import UserError
-from pipeline.params import Params, conflicts
+from pipeline.params import Params
 
 
 class _Loader(yaml.SafeLoader):
@@ -199,6 +200,7 @@ def _problem(found: Any) -> tuple[str, str]:
         "too_short": "three numbers",
         "too_long": "three numbers",
         "finite_number": "a finite number",
+        "string_pattern_mismatch": "8 to 64 hexadecimal digits",
         "greater_than": f"more than {limits.get('gt')}",
         "greater_than_equal": f"at least {limits.get('ge')}",
         "less_than": f"less than {limits.get('lt')}",

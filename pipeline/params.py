@@ -229,7 +229,7 @@ class Distill(Section):
     )
     cutoff: float = Field(0.95, gt=0, le=1, description="selection: τ, the highest threshold")
     teacher_floor: float = Field(
-        0.0, ge=0, le=1, description="selection: smallest weight of the teacher (0 as published)"
+        0.5, ge=0, le=1, description="selection: smallest weight of the teacher (0 as published)"
     )
     confident_share: float = Field(
         0.5, gt=0, le=1, description="selection `confident`: share of the images"
@@ -307,44 +307,3 @@ class Params(Section):
     distill: Distill = Distill()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
-
-
-def conflicts(params: Params) -> list[tuple[str, str]]:
-    """Values that are right one by one and wrong together, as (key path, what is wrong)."""
-    found = []
-    crawl, teacher, distill = params.crawl, params.teacher, params.distill
-    if crawl.engine == "files" and not crawl.source:
-        found.append(("crawl.source", "engine 'files' needs a folder, .tar or .parquet here"))
-    if crawl.source and crawl.engine != "files":
-        found.append(("crawl.source", f"only engine 'files' reads it, not '{crawl.engine}'"))
-    if crawl.sample and crawl.engine != "files":
-        found.append(("crawl.sample", f"only engine 'files' uses it, not '{crawl.engine}'"))
-    if not distill.alignment and not distill.logit_weight and distill.objective == "kd3":
-        found.append(("distill.logit_weight", "without alignment it has to be above 0"))
-    if distill.keep == "agreement" and not distill.held_out:
-        found.append(("distill.held_out", "keep 'agreement' needs held-out images"))
-    if teacher.source == "file" and not teacher.path:
-        found.append(("teacher.path", "source 'file' needs the path of the weights here"))
-    if teacher.path and teacher.source == "train":
-        found.append(("teacher.path", "only source 'file' reads it, not 'train'"))
-    if teacher.source == "train" and 0 < teacher.images < teacher.batch_size:
-        found.append(
-            ("teacher.batch_size", f"larger than teacher.images ({teacher.images}): no full batch")
-        )
-    if crawl.engine == "files" and 0 < crawl.sample * (1 - distill.held_out) < distill.batch_size:
-        found.append(
-            (
-                "distill.batch_size",
-                f"larger than what crawl.sample ({crawl.sample}) leaves to train on",
-            )
-        )
-    if isinstance(crawl.classes, (list, dict)):
-        most = len(crawl.classes) * crawl.per_class
-        if (
-            crawl.engine not in ("files", "urls", "site")
-            and most * (1 - distill.held_out) < distill.batch_size
-        ):
-            found.append(
-                ("distill.batch_size", f"larger than the {most} images that crawl can bring")
-            )
-    return found

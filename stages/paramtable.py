@@ -1,21 +1,32 @@
-"""The parameters table of the README, printed by `python -m stages.paramtable`."""
+"""docs/parameters.md, printed by `python -m stages.paramtable`."""
 
 import json
 import types
 import typing
+from collections.abc import Iterable
+from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from pipeline.params import Distill, Params
+from pipeline.params import Params
 
+WORDS = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}
 SIGNS = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 
 
-def table() -> str:
-    """Markdown, one row a parameter."""
-    rows = ["| parameter | default | values | meaning |", "|---|---|---|---|"]
+def page() -> str:
+    """Markdown, a table for each section, one row a parameter."""
+    rows = [
+        "# Parameters",
+        "",
+        "Every key of `params.yaml`, by section: one section a stage. A missing key has its",
+        "default; a key that is not in this list is an error. On the command line:",
+        "`pipeline STAGE --set section.key=value`.",
+    ]
     for section, of_section in Params.model_fields.items():
+        rows += ["", f"## {section}", ""]
+        rows += ["| parameter | default | values | meaning |", "|---|---|---|---|"]
         for name, field in of_section.annotation.model_fields.items():
             cells = [
                 f"`{section}.{name}`",
@@ -28,22 +39,37 @@ def table() -> str:
 
 
 def _values(field: FieldInfo) -> str:
-    kind = field.annotation
-    if typing.get_origin(kind) is typing.Literal:
-        return ", ".join(f"`{choice}`" for choice in typing.get_args(kind))
-    if field.annotation == Distill.model_fields["lr"].annotation:
-        return "number > 0, `auto`"
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is list:
+    return _kind(field.annotation, field.metadata)
+
+
+def _kind(kind: Any, metadata: Iterable[Any] = ()) -> str:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in inner)
+    if origin is typing.Annotated:
+        return _kind(inner[0], [*metadata, *_limits(inner[1:])])
+    if origin in (types.UnionType, typing.Union):
+        return ", ".join(dict.fromkeys(_kind(one, metadata) for one in inner))
+    if origin in (list, dict):
         return "names"
-    words = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}
+    if origin is tuple:
+        return "three numbers"
     limits = [
         f"{sign} {getattr(limit, name)}"
-        for limit in field.metadata
+        for limit in metadata
         for of_kind, name, sign in SIGNS
         if isinstance(limit, of_kind)
     ]
-    return " ".join([words.get(kind, "three numbers"), *limits])
+    return " ".join([WORDS[kind], *limits])
+
+
+def _limits(metadata: Iterable[Any]) -> list[Any]:
+    return [
+        one
+        for data in metadata
+        for one in (data.metadata if isinstance(data, FieldInfo) else [data])
+    ]
 
 
 if __name__ == "__main__":
-    print(table())
+    print(page())

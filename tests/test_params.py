@@ -246,8 +246,23 @@ def test_a_wrong_override_says_so_instead_of_a_line(tmp_path, override, line):
 
 CONFLICTS = [
     ("crawl: {engine: files}", "1: crawl.source: engine 'files' needs"),
-    ("crawl:\n  source: x", "2: crawl.source: only engine 'files' reads it, not 'auto'"),
-    ("crawl:\n  sample: 5", "2: crawl.sample: only engine 'files' uses it, not 'auto'"),
+    ("crawl: {engine: urls}", "1: crawl.source: engine 'urls' needs a .txt, .csv"),
+    ("crawl: {engine: site}", "1: crawl.source: engine 'site' needs the address of a page"),
+    ("crawl:\n  source: x", "2: crawl.source: only engines files, urls, site read it, not 'auto'"),
+    ("crawl:\n  sample: 5", "2: crawl.sample: only engines files, urls, site use it, not 'auto'"),
+    ("teacher: {source: hub}", "1: teacher.repository: source 'hub' needs owner/name:commit"),
+    (
+        "teacher:\n  source: torch.hub\n  repository: a/b:c",
+        "1: teacher.weights: source 'torch.hub' needs the name of a function",
+    ),
+    ("teacher: {source: timm}", "1: teacher.weights: source 'timm' needs the name of the weights"),
+    ("teacher: {source: file, path: x.pt, weights: y}", "1: teacher.weights: source 'file' does"),
+    ("teacher: {source: file, path: x.pt, repository: y}", "1: teacher.repository: only sources"),
+    ("teacher:\n  sha256: 0a23456789", "2: teacher.sha256: source 'train' has no file"),
+    (
+        "teacher: {source: hub, repository: a/b, path: x}",
+        "1: teacher.path: only source 'file' reads it, not 'hub'",
+    ),
     ("teacher: {source: file}", "1: teacher.path: source 'file' needs"),
     ("teacher:\n  path: x", "2: teacher.path: only source 'file' reads it"),
     (
@@ -275,6 +290,11 @@ def test_values_that_contradict_each_other_are_named(tmp_path, text, line):
     "text",
     [
         "crawl: {engine: files, source: x, sample: 200}",
+        "crawl: {engine: urls, source: list.csv, classes: [a, b], per_class: 1}",
+        "crawl: {engine: site, source: 'https://example.org/', sample: 200}",
+        "teacher: {source: hub, repository: a/b}",
+        "teacher: {source: torch.hub, repository: a/b, weights: c, trust: true}",
+        "teacher: {source: torchvision, weights: DEFAULT, architecture: torchvision/resnet18}",
         "teacher: {images: 0}",
         "teacher: {source: file, path: x.pt, images: 5}",
         "crawl: {classes: [a, b], per_class: 100}",

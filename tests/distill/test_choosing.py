@@ -70,11 +70,14 @@ def made(
     precision: torch.dtype = torch.float32,
     **changes: Any,
 ) -> Chooser:
-    """A chooser between tables: a teacher that says of crops what it does not say of the whole."""
+    """A chooser between tables: a teacher that says of crops what it does not say of the whole.
+
+    Its α is the published one, unless `teacher_floor` says otherwise.
+    """
     tables = Table(logits(2) if student is None else student, slope), Table(logits(3), slope)
     between = Objective(*tables, torch.zeros(0), None)
     between.teacher.eval()
-    settings = settings_of(section(**changes)).choosing
+    settings = settings_of(section(**{"teacher_floor": 0.0} | changes)).choosing
     return Chooser(images or web(), between, VIEWS, settings, epochs, seed, precision, BATCH)
 
 

@@ -1,0 +1,68 @@
+"""Values of `params.yaml` that are right one by one and wrong together."""
+
+from collections.abc import Iterator
+
+from pipeline.params import Crawl, Params, Teacher
+
+Conflict = tuple[str, str]  # key path, and what is wrong there
+WITH_SOURCE = {
+    "files": "a folder, .tar or .parquet",
+    "urls": "a .txt, .csv, .jsonl or .parquet of addresses",
+    "site": "the address of a page",
+}
+WITH_REPOSITORY = ("torch.hub", "hub")
+WITH_WEIGHTS = ("torch.hub", "timm", "torchvision")  # optional for `hub`
+
+
+def conflicts(params: Params) -> list[Conflict]:
+    """All contradictions, in no particular order."""
+    return [*_crawl(params.crawl), *_teacher(params.teacher), *_distill(params)]
+
+
+def _crawl(crawl: Crawl) -> Iterator[Conflict]:
+    if crawl.engine in WITH_SOURCE and not crawl.source:
+        yield "crawl.source", f"engine '{crawl.engine}' needs {WITH_SOURCE[crawl.engine]} here"
+    if crawl.engine not in WITH_SOURCE:
+        only = f"only engines {', '.join(WITH_SOURCE)}"
+        if crawl.source:
+            yield "crawl.source", f"{only} read it, not '{crawl.engine}'"
+        if crawl.sample:
+            yield "crawl.sample", f"{only} use it, not '{crawl.engine}'"
+
+
+def _teacher(teacher: Teacher) -> Iterator[Conflict]:
+    source = teacher.source
+    if source == "file" and not teacher.path:
+        yield "teacher.path", "source 'file' needs the path of the weights here"
+    if source in WITH_REPOSITORY and not teacher.repository:
+        yield "teacher.repository", f"source '{source}' needs owner/name:commit here"
+    if source in WITH_WEIGHTS and not teacher.weights:
+        needed = "the name of a function" if source == "torch.hub" else "the name of the weights"
+        yield "teacher.weights", f"source '{source}' needs {needed} here"
+    if teacher.path and source != "file":
+        yield "teacher.path", f"only source 'file' reads it, not '{source}'"
+    if teacher.repository and source not in WITH_REPOSITORY:
+        yield "teacher.repository", f"only sources torch.hub and hub read it, not '{source}'"
+    if teacher.weights and source in ("train", "file"):
+        yield "teacher.weights", f"source '{source}' does not read it"
+    if teacher.sha256 and source == "train":
+        yield "teacher.sha256", "source 'train' has no file to check"
+    if source == "train" and 0 < teacher.images < teacher.batch_size:
+        what = f"larger than teacher.images ({teacher.images}): no full batch"
+        yield "teacher.batch_size", what
+
+
+def _distill(params: Params) -> Iterator[Conflict]:
+    crawl, distill = params.crawl, params.distill
+    if not distill.alignment and not distill.logit_weight and distill.objective == "kd3":
+        yield "distill.logit_weight", "without alignment it has to be above 0"
+    if distill.keep == "agreement" and not distill.held_out:
+        yield "distill.held_out", "keep 'agreement' needs held-out images"
+    most = 0
+    if crawl.sample and crawl.engine in WITH_SOURCE:
+        most, limit = crawl.sample, f"what crawl.sample ({crawl.sample}) leaves to train on"
+    elif crawl.engine not in WITH_SOURCE and isinstance(crawl.classes, (list, dict)):
+        most = len(crawl.classes) * crawl.per_class
+        limit = f"the {most} images that crawl can bring"
+    if most and most * (1 - distill.held_out) < distill.batch_size:
+        yield "distill.batch_size", f"larger than {limit}"
