@@ -92,7 +92,8 @@ def print_shards(
 
     A shard's prints appear in `cache` in one move, in a folder named by all that they depend on:
     after an interruption at any moment, no finished shard is decoded again. One run at a time may
-    use a cache. The result does not depend on `workers`.
+    use a cache; what it does not use is removed in the end. The result does not depend on
+    `workers`.
 
     Args:
         paths: image shards as `write_shards` makes them.
@@ -129,6 +130,9 @@ def print_shards(
                 parts.append(part)
                 advance(part.images.num_rows)
             _save(folder, _concatenated(parts))
+    for other in cache.iterdir():
+        if other not in folders:
+            remove(other)
     return _load(folders, cache)
 
 

@@ -250,7 +250,8 @@ def test_a_manifest_row_says_where_the_image_came_from(faulty):
     assert rows["/500.jpg"]["status"] == 500
     assert rows["/noai.jpg"]["detail"] == "X-Robots-Tag: noai"
     assert rows["/big.jpg"]["size"] == 400_000_000
-    assert LIMITS.max_bytes < rows["/endless.jpg"]["size"] < 2 * LIMITS.max_bytes
+    # the client hands on what has come meanwhile, two of its buffers at most
+    assert 0 < rows["/endless.jpg"]["size"] - LIMITS.max_bytes < 2**20
     assert [name for name, row in rows.items() if bool(row["id"]) != (row["outcome"] in GOOD)] == []
 
 

@@ -330,6 +330,7 @@ def test_a_finished_shard_is_not_decoded_again(tmp_path, monkeypatch):
     write_shards(first.parent, [stored(data[5])], [])
     assert print_shards([first], "phash", False, cache).images.num_rows == 1
     assert decoded == [first, second, first, first, first]
+    assert len(list(cache.iterdir())) == 1  # what others left is gone
 
 
 group = module._print_group

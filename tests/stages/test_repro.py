@@ -45,10 +45,9 @@ def test_every_candidate_of_the_crawl_is_accounted_for(project: Path) -> None:
     assert sum(pq.read_metadata(shard).num_rows for shard in shards) == counts["stored"]
 
 
-def test_a_finished_run_leaves_no_state_but_the_downloads(project: Path) -> None:
-    assert [path.name for path in (project / ".cache").iterdir() if any(path.iterdir())] == [
-        "crawl"
-    ]
+def test_a_finished_run_leaves_no_state_but_downloads_and_hashes(project: Path) -> None:
+    left = {path.name for path in (project / ".cache").iterdir() if any(path.iterdir())}
+    assert left == {"crawl", "dedup"}
     assert not list(project.rglob("*.tmp*"))
 
 
