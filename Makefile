@@ -19,11 +19,11 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --progress-bar off \
-		--constraint constraints.txt --editable '.[dev]'
+		--constraint constraints.txt --editable '.[dev,export,teachers]'
 	touch $@
 
 test: setup
-	pytest
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
 test-browser: setup  ## needs Chromium and its driver: apt-get install chromium chromium-driver
 	pytest -m browser

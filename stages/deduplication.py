@@ -70,11 +70,19 @@ class Deduplication:
         )
 
     def by_radius(self) -> Result:
-        """What each radius would drop; writes nothing."""
+        """What each radius would drop, up to that which has too many pairs; writes nothing."""
         prints = self._prints()
-        pairs = self._pairs(prints, MOST_RADIUS)
+        most, pairs = MOST_RADIUS, None
+        while pairs is None:
+            try:
+                pairs = self._pairs(prints, most)
+            except UserError as error:
+                self.console.note(str(error).splitlines()[0])
+                most -= 2
+                if most < 0:
+                    raise
         rows = []
-        for radius in range(MOST_RADIUS + 1):
+        for radius in range(most + 1):
             near = pairs.distance <= radius
             within = Pairs(*(part[near] for part in vars(pairs).values()))
             table = judge(prints, within, self.section.similarity, self.sources)

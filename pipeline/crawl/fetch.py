@@ -9,7 +9,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from ssl import SSLContext
 from typing import Any
@@ -25,7 +25,7 @@ from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.outage import Outage
 from pipeline.crawl.robots import Rules, rules_of
 from pipeline.crawl.scheduler import DOWN_AFTER, Host, Job, Scheduler
-from pipeline.images import ImageError, inspect, open_image
+from pipeline.images import ImageError, ImageInfo, inspect, open_image
 
 __all__ = ["Limits", "Report", "fetch"]
 
@@ -35,6 +35,7 @@ LARGE = 8_000_000  # pixels; of such images one is decoded at a time, in up to 2
 MAX_REDIRECTS = 5
 LONGEST_WAIT = 30.0  # seconds; a host that asks for more is left alone in this crawl
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
+FOUND = [field.name for field in fields(ImageInfo)]
 
 
 def fetch(
@@ -317,4 +318,5 @@ def _check(incoming: Incoming, min_side: int, most: int | None) -> dict[str, Any
         image = open_image(data)
         if image.width * image.height > most:
             return None
-    return asdict(inspect(data, min_side)) | {"id": incoming.keep()}
+    found = inspect(data, min_side)
+    return {name: getattr(found, name) for name in FOUND} | {"id": incoming.keep()}

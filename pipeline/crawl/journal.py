@@ -138,9 +138,11 @@ class Journal:
 
 
 class Incoming:
-    """An image on its way to the journal, hashed as it grows.
+    """An image on its way to the journal.
 
     It is in memory while it is small, then in a temporary file. To be used by one thread at a time.
+    What is small is hashed in the end, by the thread that keeps it: hashing each part as it comes
+    would hold up all other downloads.
     """
 
     def __init__(self, journal: Journal, path: Path) -> None:
@@ -167,9 +169,9 @@ class Incoming:
     def write(self, part: bytes) -> None:
         """Appends bytes; raises WorldError when the disk is full, or will not have them."""
         self.size += len(part)
-        self._hash.update(part)
         self._memory += part
         if self.size > IN_MEMORY:
+            self._hash.update(self._memory)
             with writing(self.path):
                 if self._file is None:
                     self._file = self.path.open("wb", buffering=0)
@@ -183,6 +185,8 @@ class Incoming:
 
     def keep(self) -> str:
         """Makes it an image of the journal and returns its SHA-256; raises WorldError likewise."""
+        if self._file is None:
+            self._hash.update(self._memory)
         name = self._hash.hexdigest()
         path = self._journal.path(name)
         with writing(path):
