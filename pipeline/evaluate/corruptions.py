@@ -1,11 +1,11 @@
 """The 15 common corruptions of Hendrycks and Dietterich (ICLR 2019), drawn on the fly.
 
 Kinds, definitions and the constants of the five severities are those of CIFAR-10-C, made for 32
-pixels; on larger images lengths in pixels grow with the side. The pixels are not those of the published files:
-those depend on the random numbers and the libraries of their day. Known departures: `frost` is
-laid over from a procedural texture, where the original takes photographs; values are rounded, not
-cut off. In `glass_blur` a pixel takes the value of a near one, as in the published images: their
-code means to swap the two, but swaps views of one array.
+pixels; on larger images lengths in pixels grow with the side. The pixels are not those of the
+published files, which depend on the random numbers and the libraries of their day. Known
+departures: `frost` is laid over from a procedural texture, where the original takes photographs;
+values are rounded, not cut off. In `glass_blur` a pixel takes the value of a near one, as in the
+published images: their code means to swap the two, but swaps views of one array.
 
 Random numbers come from Philox (Salmon et al., SC 2011), a counter-based generator, by seed, kind,
 severity and number of the image, so that they depend neither on the batch nor on the order.
