@@ -11,7 +11,7 @@ from pipeline.distill.objectives import OBJECTIVES
 from pipeline.distill.run import run, settings_of
 from pipeline.distill.trainer import Trained
 from pipeline.distill.web import load_web_images
-from pipeline.evaluate.metrics import predictions
+from pipeline.evaluate.logits import logits_of
 from pipeline.labelled import LabelledImages
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.models.network import Network
@@ -28,16 +28,10 @@ class Distilled(NamedTuple):
     def accuracy(self, test: LabelledImages) -> float:
         """Share of right answers on labelled images, which nothing was chosen by."""
         device = next(self.network.parameters()).device
-        predicted = predictions(
-            self.network,
-            test.pixels,
-            self.config.mean,
-            self.config.std,
-            256,
-            device,
-            no_progress,
+        logits = logits_of(
+            self.network, test.pixels, self.config.mean, self.config.std, 256, device
         )
-        return float((predicted == test.labels).mean())
+        return float((logits.argmax(axis=1) == test.labels).mean())
 
 
 def distilled(section: Distill, device: torch.device, precision: torch.dtype) -> Distilled:

@@ -288,7 +288,23 @@ class Evaluate(Section):
     )
     images: int = Field(2000, ge=0, description="images to draw (demo) or use; 0 is all")
     batch_size: int = Field(256, ge=1, description="images a pass")
-    seed: Seed = Field(0, description="seed of the demo's drawings")
+    corruptions: bool = Field(
+        False,
+        description="also measure under the 15 common corruptions at 5 severities: 75 times the "
+        "passes",
+    )
+    styles: str = Field(
+        "",
+        description="also measure on other styles: a folder of STYLE/CLASS/ folders, or a .parquet "
+        "file with columns image, label and style or domain; classes by name",
+    )
+    latency: bool = Field(
+        True, description="time both networks for some seconds; these figures change at every run"
+    )
+    allow_contaminated: bool = Field(
+        False, description="go on when test images are among those that trained the student"
+    )
+    seed: Seed = Field(0, description="seed of the demo's drawings and of the corruptions")
     device: Device = Field("auto", description="where to evaluate")
 
 

@@ -1,0 +1,77 @@
+"""What a network costs: multiplications and time."""
+
+import copy
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.console import Advance, no_progress
+from pipeline.models.network import Network
+
+BATCHES = (1, 128)
+SECONDS = 0.5  # of measuring for each batch size; a large network takes longer
+FEWEST, MOST = 3, 200  # runs
+
+
+@torch.inference_mode()
+def macs(network: Network, side: int) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image, [1, 3, side, side].
+
+    PyTorch's counter counts a multiply-accumulate as two operations, so this is half of its
+    count. Batch norms, activations and pooling are not in it.
+    """
+    image = torch.zeros(1, 3, side, side, device=next(network.parameters()).device)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    return counter.get_total_flops() // 2
+
+
+def latencies(
+    network: Network, side: int, device: torch.device, advance: Advance = no_progress
+) -> list[dict[str, Any]]:
+    """Times of a forward pass of float32 images [batch, 3, side, side] that lie on the device.
+
+    On the CPU, and also on `device` if that is CUDA, where each run waits for the device to be
+    done. The first run is not counted. It is a measurement: it differs from run to run, and with
+    what else the machine does.
+
+    Returns:
+        For each device and batch size (1 and 128): device, threads (of torch on the CPU), batch,
+        and p50 and p95, percentiles of milliseconds a batch.
+    """
+    rows = []
+    for place in [torch.device("cpu")] + [device] * (device.type == "cuda"):
+        local = copy.deepcopy(network).to(place)  # the caller's network stays where it is
+        for batch in BATCHES:
+            p50, p95 = 1000 * np.percentile(_times(local, batch, side, place), [50, 95])
+            rows.append(
+                {
+                    "device": place.type,
+                    "threads": torch.get_num_threads(),
+                    "batch": batch,
+                    "p50": round(float(p50), 3),
+                    "p95": round(float(p95), 3),
+                }
+            )
+            advance(1)
+    return rows
+
+
+@torch.inference_mode()
+def _times(network: Network, batch: int, side: int, device: torch.device) -> list[float]:
+    """Seconds of each run."""
+    images = torch.zeros(batch, 3, side, side, device=device)
+    times: list[float] = []
+    for run in range(MOST + 1):
+        start = time.perf_counter()
+        network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if run:
+            times.append(time.perf_counter() - start)
+        if len(times) >= FEWEST and sum(times) > SECONDS:
+            break
+    return times

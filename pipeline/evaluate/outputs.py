@@ -1,0 +1,116 @@
+"""What an evaluation leaves beside its figures: predictions, mistakes, and lines for a person."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from scipy.special import softmax
+
+from pipeline.console import text_table
+
+MOST_MISTAKES = 200
+MISTAKE_COLUMNS = {
+    "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    "actual": pa.string(),
+    "student": pa.string(),
+    "teacher": pa.string(),
+    "student_confidence": pa.float32(),
+    "teacher_confidence": pa.float32(),
+}
+FIGURES = {  # of a network, and how they are written
+    "architecture": ("architecture", "s"),
+    "accuracy": ("accuracy", ".2%"),
+    "top5": ("top-5 accuracy", ".2%"),
+    "nll": ("NLL (nats)", ".3f"),
+    "ece": ("ECE", ".2%"),
+    "parameters": ("parameters", ",d"),
+    "macs": ("MACs", ",d"),
+    "megabytes": ("file (MB)", ".2f"),
+}
+
+
+def answers(
+    labels: np.ndarray, teacher: np.ndarray, student: np.ndarray, class_names: Sequence[str]
+) -> dict[str, list]:
+    """One value an image: actual, student and teacher (names), and both confidences (0 to 1).
+
+    Args:
+        labels: int64 [N].
+        teacher, student: logits [N, C].
+    """
+
+    def name(rows: np.ndarray) -> list[str]:
+        return [class_names[row] for row in rows]
+
+    return {
+        "actual": name(labels),
+        "student": name(student.argmax(axis=1)),
+        "teacher": name(teacher.argmax(axis=1)),
+        "student_confidence": softmax(student, axis=1).max(axis=1).tolist(),
+        "teacher_confidence": softmax(teacher, axis=1).max(axis=1).tolist(),
+    }
+
+
+def predictions_csv(answered: Mapping[str, list]) -> str:
+    """The answers as text, one line an image, confidences with 4 digits."""
+    rows = zip(*answered.values(), strict=True)
+    return as_csv(answered, ((*names, f"{s:.4f}", f"{t:.4f}") for *names, s, t in rows))
+
+
+def as_csv(header: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(header), *rows])
+    return text.getvalue()
+
+
+def mistakes(pixels: np.ndarray, answered: Mapping[str, list]) -> pa.Table:
+    """Up to 200 images that the student gets wrong, surest first, with their pixels as PNG.
+
+    Args:
+        pixels: uint8 [N, S, S, 3].
+        answered: as from `answers`.
+    """
+    sure = answered["student_confidence"]
+    pairs = zip(answered["actual"], answered["student"], strict=True)
+    wrong = [row for row, (actual, seen) in enumerate(pairs) if actual != seen]
+    wrong = sorted(wrong, key=lambda row: -sure[row])[:MOST_MISTAKES]
+    columns = {"image": [{"bytes": _png(pixels[row]), "path": f"{row}.png"} for row in wrong]}
+    columns |= {name: [values[row] for row in wrong] for name, values in answered.items()}
+    return pa.table(columns, schema=pa.schema(MISTAKE_COLUMNS.items()))
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """One line on student and teacher, and a table of both."""
+    teacher, student = metrics["teacher"], metrics["student"]
+    rows = [["", "teacher", "student"]]
+    rows += [
+        [name, *(format(of[key], form) for of in (teacher, student))]
+        for key, (name, form) in FIGURES.items()
+        if teacher[key] is not None
+    ]
+    for a, b in zip(teacher["latency_ms"], student["latency_ms"], strict=True):
+        rows.append(
+            [f"{a['device']}, batch {a['batch']} (ms)", f"{a['p50']:.2f}", f"{b['p50']:.2f}"]
+        )
+    shares = [(f"style {row['name']}", row) for row in metrics["styles"]]
+    if metrics["corruption_error"]:
+        shares.append(("corruption error", metrics["corruption_error"]))
+    rows += [[name, f"{row['teacher']:.2%}", f"{row['student']:.2%}"] for name, row in shares]
+    gap = metrics["gap_points"]
+    return (
+        f"evaluate: student {student['accuracy']:.1%} (95% interval {student['accuracy_low']:.1%}"
+        f" to {student['accuracy_high']:.1%}), {abs(gap):.2f} points"
+        f" {'below' if gap >= 0 else 'above'} the teacher, on {metrics['test_images']:,} images of"
+        f" {metrics['test_set']}\n{text_table(rows)}"
+    )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,271 @@
+"""`pipeline evaluate` alone, on networks, web images and test sets that are made here."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.console import Console
+from pipeline.demo.domains import original_images
+from pipeline.demo.shapes import CLASS_NAMES
+from pipeline.errors import UserError, WorldError
+from pipeline.evaluate.logits import logits_of
+from pipeline.models import build
+from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.params import Evaluate
+from stages.evaluation import Evaluation
+from tests.one_thread import one_thread as one_thread
+from tests.stages.workspace import copy_project, run
+
+SIDE, WEB, HELD_OUT = 16, 160, 60
+MEAN, STD = [0.5] * 3, [0.25] * 3
+TEST = original_images("test", 40, SIDE)
+SCORES = {"accuracy", "accuracy_low", "accuracy_high", "top5", "top5_low", "top5_high"}
+NETWORK = SCORES | {"architecture", "nll", "brier", "ece", "parameters", "macs", "megabytes"}
+KEYS = [
+    "test_set",
+    "test_images",
+    "class_names",
+    "teacher",
+    "student",
+    "gap_points",
+    "gap_low",
+    "gap_high",
+    "only_teacher_right",
+    "only_student_right",
+    "mcnemar_p",
+    "agreement",
+    "agreement_teacher_right",
+    "agreement_teacher_wrong",
+    "kl",
+    "per_class",
+    "leaked",
+    "contaminated",
+    "calibration",
+    "calibration_tempered",
+    "styles",
+    "corruption_error",
+]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def write_images(path: Path, pixels: np.ndarray, labels: np.ndarray, **more: Any) -> str:
+    features = {"label": {"names": list(CLASS_NAMES), "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    rows = [{"bytes": png(one), "path": "x.png"} for one in pixels]
+    table = pa.table({"image": rows, "label": labels, **more})
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the stages before this one leave; the networks are not trained."""
+    folder = tmp_path_factory.mktemp("prepared")
+    networks = {}
+    for seed, (who, name) in enumerate({"teacher": "resnet20", "student": "resnet8"}.items()):
+        torch.manual_seed(seed)
+        networks[who] = build(name, 10).eval()
+        with torch.no_grad():
+            networks[who].classifier.weight *= 20  # sure of something, though of nothing right
+        architecture = {"name": name, "num_classes": 10}
+        config = ModelConfig(architecture, list(CLASS_NAMES), MEAN, STD, SIDE, "made here")
+        save_model(folder / "models" / who, networks[who], config)
+    pixels = original_images("train", WEB, SIDE)[0]
+    for name in ("embed", "distill", "dedup"):
+        (folder / "data" / name).mkdir(parents=True)
+    np.save(folder / "data/embed/pixels.npy", pixels)
+    logits = logits_of(networks["student"], pixels, MEAN, STD, 64, torch.device("cpu"))
+    # a teacher whose classes are drawn from the student's softmax, so that a temperature exists
+    noise = np.random.default_rng(0).gumbel(size=logits.shape).astype(np.float32)
+    np.save(folder / "data/embed/logits.npy", logits + noise)
+    held_out = np.arange(WEB) < HELD_OUT
+    selection = {"held_out": held_out, "times_kept": np.where(held_out, 0, 1).astype(np.int32)}
+    pq.write_table(pa.table(selection), folder / "data/distill/selection.parquet")
+    write_images(folder / "test.parquet", *TEST)
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it that is the working directory."""
+    copy = tmp_path / "project"
+    shutil.copytree(prepared, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    section = {"test_set": "test.parquet", "images": 0, "latency": False, "device": "cpu"}
+    text, values = Evaluation(Evaluate(**(section | changes)), Console(quiet=True)).run()
+    assert text
+    assert json.loads(Path("reports/metrics.json").read_text()) == values
+    return values
+
+
+def test_the_metrics_have_what_their_readers_expect(folder: Path) -> None:
+    found = measured(latency=True)
+    assert list(found) == KEYS
+    assert set(found["teacher"]) == NETWORK | {"latency_ms"}
+    tempered = {"temperature", "ece_tempered", "nll_tempered"}
+    assert set(found["student"]) == NETWORK | {"latency_ms"} | tempered
+    assert [row["batch"] for row in found["student"]["latency_ms"]] == [1, 128]
+    assert (found["test_images"], found["contaminated"], found["leaked"]) == (40, 0, None)
+    assert sum(row["images"] for row in found["per_class"]) == 40
+    assert len(found["calibration"]) == len(found["calibration_tempered"]) == 15
+    assert (found["styles"], found["corruption_error"]) == ([], None)
+    size = Path("models/student/model.safetensors").stat().st_size
+    assert found["student"]["megabytes"] == pytest.approx(size / 1e6, abs=6e-4)
+    assert found["teacher"]["architecture"] == "resnet20"
+    assert "NaN" not in Path("reports/metrics.json").read_text()
+
+
+def test_the_predictions_and_the_mistakes_add_up_to_the_accuracy(folder: Path) -> None:
+    found = measured()
+    with Path("reports/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for who in ("teacher", "student"):
+        right = sum(row[who] == row["actual"] for row in rows)
+        assert found[who]["accuracy"] == pytest.approx(right / 40, abs=6e-5)
+    wrong = pq.read_table("data/evaluate/mistakes.parquet")
+    assert len(wrong) == sum(row["student"] != row["actual"] for row in rows)
+    sure = wrong["student_confidence"].to_pylist()
+    assert sure == sorted(sure, reverse=True)
+    assert Path("reports/corruptions.csv").read_text() == "corruption,severity,teacher,student\n"
+
+
+def test_without_latency_two_runs_write_the_same_bytes(folder: Path) -> None:
+    def outputs() -> dict[str, bytes]:
+        measured()
+        files = [*Path("reports").iterdir(), Path("data/evaluate/mistakes.parquet")]
+        return {str(path): path.read_bytes() for path in files}
+
+    assert outputs() == outputs()
+
+
+def test_no_label_of_the_test_set_touches_the_temperature(folder: Path) -> None:
+    pixels, labels = TEST
+    shuffled = np.random.default_rng(0).permutation(labels)
+    assert (shuffled != labels).any()
+    write_images(Path("shuffled.parquet"), pixels, shuffled)
+    first, second = measured(), measured(test_set="shuffled.parquet")
+    assert first["student"]["temperature"] == second["student"]["temperature"]
+    assert 0.3 < first["student"]["temperature"] < 3, "a bound would hide a difference"
+    assert first["student"]["nll"] != second["student"]["nll"]
+
+
+def test_the_temperature_comes_from_the_held_out_images(folder: Path) -> None:
+    before = measured()["student"]["temperature"]
+    logits = np.load("data/embed/logits.npy")
+    np.save("data/embed/logits.npy", np.concatenate([logits[:HELD_OUT], -logits[HELD_OUT:]]))
+    assert measured()["student"]["temperature"] == before
+    np.save("data/embed/logits.npy", -logits)
+    assert measured()["student"]["temperature"] != before
+
+
+def test_too_few_held_out_images_leave_the_confidences_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = np.arange(WEB) < 49
+    selection = pa.table({"held_out": few, "times_kept": np.ones(WEB, np.int32)})
+    pq.write_table(selection, "data/distill/selection.parquet")
+    console = Console()
+    section = Evaluate(test_set="test.parquet", latency=False, device="cpu")
+    console.result(*Evaluation(section, console).run())
+    assert "49 web images are held out" in capsys.readouterr().err
+    found = json.loads(Path("reports/metrics.json").read_text())
+    assert found["student"]["temperature"] == 1.0
+    assert found["calibration"] == found["calibration_tempered"]
+
+
+def test_a_test_image_that_was_trained_on_ends_the_evaluation(folder: Path) -> None:
+    pixels = np.load("data/embed/pixels.npy")
+    pixels[HELD_OUT + 3], pixels[5] = TEST[0][7], TEST[0][8]  # the second one is held out
+    np.save("data/embed/pixels.npy", pixels)
+    with pytest.raises(WorldError, match=r"1 of 40 images of test\.parquet .*numbers 7, from 0"):
+        measured()
+    assert not Path("reports").exists()
+    assert measured(allow_contaminated=True)["contaminated"] == 1
+
+
+def test_a_student_alone_is_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("data")
+    console = Console()
+    section = Evaluate(test_set="test.parquet", latency=False, device="cpu")
+    console.result(*Evaluation(section, console).run())
+    shown = capsys.readouterr()
+    assert "is not there: test images were not looked for" in shown.err
+    assert shown.out.startswith("evaluate: student ")
+    found = json.loads(Path("reports/metrics.json").read_text())
+    assert (found["contaminated"], found["leaked"]) == (None, None)
+    assert found["student"]["temperature"] == 1.0
+
+
+def test_leaks_that_dedup_dropped_are_counted(folder: Path) -> None:
+    pq.write_table(pa.table({"id": ["a", "b", "c"]}), "data/dedup/leaks.parquet")
+    assert measured()["leaked"] == 3
+
+
+def test_corruptions_fill_a_table_and_a_mean(folder: Path) -> None:
+    found = measured(corruptions=True, images=12, batch_size=5)
+    with Path("reports/corruptions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len({(row["corruption"], row["severity"]) for row in rows}) == len(rows) == 75
+    for who in ("teacher", "student"):
+        error = 1 - np.mean([float(row[who]) for row in rows])
+        assert found["corruption_error"][who] == pytest.approx(error, abs=6e-5)
+    before = Path("reports/corruptions.csv").read_bytes()
+    measured(corruptions=True, images=12, batch_size=12)
+    assert Path("reports/corruptions.csv").read_bytes() == before
+
+
+def test_styles_are_measured_one_by_one(folder: Path) -> None:
+    pixels, labels = TEST
+    styles = ["plain"] * 25 + ["other"] * 15
+    suite = write_images(Path("styles.parquet"), pixels, labels, domain=styles)
+    found = measured(styles=suite)
+    assert [(row["name"], row["images"]) for row in found["styles"]] == [
+        ("other", 15),
+        ("plain", 25),
+    ]
+    for who in ("teacher", "student"):
+        right = sum(row["images"] * row[who] for row in found["styles"])
+        assert right / 40 == pytest.approx(found[who]["accuracy"], abs=1e-3)
+
+
+def test_files_of_another_run_are_told(folder: Path) -> None:
+    pixels = np.load("data/embed/pixels.npy")
+    np.save("data/embed/pixels.npy", pixels[:-1])
+    with pytest.raises(UserError, match=r"pixels\.npy.*do not belong to one teacher and student"):
+        measured()
+    Path("data/embed/pixels.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match=r"pixels\.npy cannot be read"):
+        measured()
+
+
+def test_the_command_tells_a_contaminated_test_set_with_exit_code_3(
+    folder: Path, tmp_path: Path
+) -> None:
+    copy = copy_project(tmp_path / "command", "evaluate: {latency: false, device: cpu}\n")
+    for name in ("models", "data"):
+        shutil.copytree(folder / name, copy / name)
+    web = np.load(folder / "data/embed/pixels.npy")[-3:]
+    write_images(copy / "web.parquet", web, np.arange(3))
+    done = run(copy, "pipeline", "evaluate", "--test-set", "web.parquet", check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: 3 of 3 images of web.parquet are among those that")
+    assert "Traceback" not in done.stderr
