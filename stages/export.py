@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from pipeline.console import Console
 from pipeline.errors import UserError
 from pipeline.params import Params
 from stages import paths
@@ -42,32 +43,31 @@ def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -
     temperature = metrics["student"]["temperature"] or 1.0
     config = replace(config, fit=params.embed.fit, temperature=temperature)
     student = open_model(paths.STUDENT / WEIGHTS)
-    pixels = choose_pixels(paths.EMBED / "pixels.npy", section.images)
+    pixels = choose_pixels(paths.EMBED / "pixels.npy", section.images, config.input_size)
     scheme = None if section.int8 == "none" else section.int8
     tables = (paths.MANIFEST, paths.DEDUP, paths.SELECTION)
     count = len({"safetensors", *section.formats}) + (scheme is not None)
-    with (
-        console.progress("export", 2 * count) as advance,
-        replacing(paths.EXPORT) as folder,
-    ):
-        names = write_files(
-            folder,
-            network,
-            config,
-            formats=section.formats,
-            kind=section.input,
-            int8=scheme,
-            pixels=pixels,
-            advance=advance,
-        )
-        checks = {
-            "input": section.input,
-            "images": {"web": pixels.web, "noise": len(pixels.compare) - pixels.web},
-            "files": check_files(folder, names, student.logits(pixels.compare), pixels, advance),
-            "int8": None,
-        }
+    with replacing(paths.EXPORT) as folder:
+        with console.progress("export", 2 * count) as advance:
+            names = write_files(
+                folder,
+                network,
+                config,
+                formats=section.formats,
+                kind=section.input,
+                int8=scheme,
+                pixels=pixels,
+                advance=advance,
+            )
+            expected = student.logits(pixels.compare)
+            checks = {
+                "input": section.input,
+                "images": {"web": pixels.web, "noise": len(pixels.compare) - pixels.web},
+                "files": check_files(folder, names, expected, pixels, advance),
+                "int8": None,
+            }
         if scheme:
-            right = _accuracies(params, [student, open_model(folder / INT8)])
+            right = _accuracies(params, console, [student, open_model(folder / INT8)])
             checks["int8"] = {
                 "scheme": scheme,
                 "calibrated_on": len(pixels.calibrate) if scheme == "static" else 0,
@@ -93,13 +93,13 @@ def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -
     console.result(f"export: {shown} → {paths.EXPORT}", checks)
 
 
-def _accuracies(params: Params, models: list["Model"]) -> list[float]:
+def _accuracies(params: Params, console: Console, models: list["Model"]) -> list[float]:
     """Share of `evaluate`'s test images on which each is right."""
     from pipeline.labelled import load_labelled, match_labels
 
     of, model = params.evaluate, models[0]
-    data = load_labelled(of.test_set, "test", model.input_size, of.images, of.seed)
-    labels = match_labels(data, model.class_names, of.test_set)
-    return [
-        round(float((one.logits(data.pixels).argmax(axis=1) == labels).mean()), 4) for one in models
-    ]
+    with console.progress("export: test images") as advance:
+        data = load_labelled(of.test_set, "test", model.input_size, of.images, of.seed, advance)
+        labels = match_labels(data, model.class_names, of.test_set)
+        seen = [one.logits(data.pixels, advance).argmax(axis=1) for one in models]
+    return [round(float((classes == labels).mean()), 4) for classes in seen]

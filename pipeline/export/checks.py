@@ -23,13 +23,13 @@ class Pixels:
     web: int
 
 
-def choose_pixels(path: Path, images: int) -> Pixels:
+def choose_pixels(path: Path, images: int, side: int) -> Pixels:
     """`images` evenly spread rows of what `embed` wrote, and as many others to calibrate with.
 
     Noise takes the place of web images that there are not enough of for comparing.
 
     Raises:
-        UserError: the file is missing or is none of `embed`.
+        UserError: the file is missing, is none of `embed`, or of images of another `side`.
     """
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -37,6 +37,11 @@ def choose_pixels(path: Path, images: int) -> Pixels:
         raise UserError(f"{path} cannot be read: {error}", "run `dvc repro embed`") from None
     if found.ndim != 4 or found.dtype != np.uint8 or not len(found):
         raise UserError(f"{path} holds no pixels", "run `dvc repro embed`")
+    if found.shape[1:] != (side, side, 3):
+        raise UserError(
+            f"{path} has images of {found.shape[1]} pixels, the student takes {side}",
+            "run `dvc repro distill`",
+        )
     taken = min(2 * images, len(found))
     rows = np.arange(taken) * len(found) // taken
     compare, calibrate = found[rows[::2]], found[rows[1::2] if taken > 1 else rows]

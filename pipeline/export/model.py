@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
 from pipeline.export.program import ABOUT, INPUT, as_input
 from pipeline.images import Fit
@@ -33,10 +34,13 @@ class Model:
     temperature: float
     _run: Logits
 
-    def logits(self, pixels: np.ndarray) -> np.ndarray:
+    def logits(self, pixels: np.ndarray, advance: Advance = no_progress) -> np.ndarray:
         """uint8 [N, S, S, 3] → float32 [N, classes]."""
-        starts = range(0, len(pixels), BATCH)
-        return np.concatenate([self._run(pixels[start : start + BATCH]) for start in starts])
+        parts = []
+        for start in range(0, len(pixels), BATCH):
+            parts.append(self._run(pixels[start : start + BATCH]))
+            advance(len(parts[-1]))
+        return np.concatenate(parts)
 
     def confidences(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S, 3] → softmax of the tempered logits, float64 [N, classes]."""

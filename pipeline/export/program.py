@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from pipeline.errors import UserError
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 
@@ -55,13 +56,20 @@ def about(config: ModelConfig, kind: Input) -> dict[str, Any]:
 
 
 def export_program(network: Network, config: ModelConfig, kind: Input) -> ExportedProgram:
-    """The student as a program of `torch.export`, for any number of images at a time."""
+    """The student as a program of `torch.export`, for any number of images at a time.
+
+    Raises:
+        UserError: its architecture cannot be recorded.
+    """
     shipped = Shipped(network, config, kind).eval().requires_grad_(False)
     pixels = np.zeros((2, config.input_size, config.input_size, 3), np.uint8)
     example = torch.from_numpy(as_input(pixels, kind))
-    program = torch.export.export(
-        shipped, (example,), dynamic_shapes={INPUT: {0: Dim("batch", min=1)}}
-    )
+    try:
+        program = torch.export.export(
+            shipped, (example,), dynamic_shapes={INPUT: {0: Dim("batch", min=1)}}
+        )
+    except Exception as error:  # stand-ins for tensors go through any code, which may fail anyhow
+        raise _unsuited("torch.export", error, "onnx and torch") from None
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines and paths of the machine that exported
     return program
@@ -73,20 +81,34 @@ def write_torch(path: Path, program: ExportedProgram, describe: dict[str, Any]) 
 
 
 def write_onnx(path: Path, program: ExportedProgram, describe: dict[str, Any]) -> None:
-    """Writes `program` as ONNX; needs the packages onnx and onnxscript."""
+    """Writes `program` as ONNX; needs the packages onnx and onnxscript.
+
+    Raises:
+        UserError: ONNX has no such operation.
+    """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    exported = torch.onnx.export(
-        program,
-        (),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes={INPUT: {0: "batch"}},
-        verbose=False,
-    )
+    try:
+        exported = torch.onnx.export(
+            program,
+            (),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={INPUT: {0: "batch"}},
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise _unsuited("ONNX", error, "onnx") from None
     ClearMetadataAndDocStringPass()(exported.model)  # names of modules, paths of the machine
     exported.model.metadata_props[ABOUT] = _text(describe)
     exported.save(path)
+
+
+def _unsuited(what: str, error: Exception, formats: str) -> UserError:
+    reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    return UserError(
+        f"{what} cannot hold this student: {reason}", f"take {formats} out of export.formats"
+    )
 
 
 def _text(describe: dict[str, Any]) -> str:

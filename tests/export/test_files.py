@@ -47,7 +47,7 @@ ONNX_NEEDS = ("onnxruntime", "numpy", "numpy.libs", "flatbuffers", "google", "pa
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> Pixels:
     path = tmp_path_factory.mktemp("pixels") / "pixels.npy"
     np.save(path, pixels())
-    return choose_pixels(path, 256)
+    return choose_pixels(path, 256, SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +147,16 @@ def test_what_is_not_the_student_is_refused(expected: np.ndarray) -> None:
 def test_web_images_are_compared_on_and_others_calibrate(tmp_path: Path) -> None:
     path = tmp_path / "pixels.npy"
     np.save(path, pixels())
-    few = choose_pixels(path, 256)
+    few = choose_pixels(path, 256, SIDE)
     assert (few.web, len(few.compare), len(few.calibrate)) == (150, 256, 150)
-    many = choose_pixels(path, 100)
+    many = choose_pixels(path, 100, SIDE)
     assert (many.web, len(many.compare), len(many.calibrate)) == (100, 100, 100)
     seen = {image.tobytes() for image in many.compare}
     assert len(seen) == 100 and not seen & {image.tobytes() for image in many.calibrate}
     with pytest.raises(UserError, match="cannot be read"):
-        choose_pixels(tmp_path / "none.npy", 1)
+        choose_pixels(tmp_path / "none.npy", 256, SIDE)
+    with pytest.raises(UserError, match="16 pixels, the student takes 32"):
+        choose_pixels(path, 256, 32)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "model.safetensors"])
