@@ -43,8 +43,10 @@ def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -
     temperature = metrics["student"]["temperature"] or 1.0
     config = replace(config, fit=params.embed.fit, temperature=temperature)
     student = open_model(paths.STUDENT / WEIGHTS)
-    pixels = choose_pixels(paths.EMBED / "pixels.npy", section.images, config.input_size)
     scheme = None if section.int8 == "none" else section.int8
+    pixels = choose_pixels(
+        paths.EMBED / "pixels.npy", section.images, config.input_size, scheme == "static"
+    )
     tables = (paths.MANIFEST, paths.DEDUP, paths.SELECTION)
     count = len({"safetensors", *section.formats}) + (scheme is not None)
     with replacing(paths.EXPORT) as folder:

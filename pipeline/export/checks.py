@@ -12,7 +12,7 @@ TOLERANCE = 1e-3  # largest difference of a logit between float formats
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images to compare on, and others to calibrate with: uint8 [N, S, S, 3].
+    """Images to compare on, and to calibrate with (others, if asked for): uint8 [N, S, S, 3].
 
     Attributes:
         web: how many of `compare`, the first ones, are from the web; the others are noise.
@@ -23,8 +23,8 @@ class Pixels:
     web: int
 
 
-def choose_pixels(path: Path, images: int, side: int) -> Pixels:
-    """`images` evenly spread rows of what `embed` wrote, and as many others to calibrate with.
+def choose_pixels(path: Path, images: int, side: int, calibrate: bool = False) -> Pixels:
+    """`images` evenly spread rows of what `embed` wrote, and as many others to `calibrate` with.
 
     Noise takes the place of web images that there are not enough of for comparing.
 
@@ -42,12 +42,13 @@ def choose_pixels(path: Path, images: int, side: int) -> Pixels:
             f"{path} has images of {found.shape[1]} pixels, the student takes {side}",
             "run `dvc repro distill`",
         )
-    taken = min(2 * images, len(found))
+    step = 2 if calibrate and len(found) > 1 else 1
+    taken = min(step * images, len(found))
     rows = np.arange(taken) * len(found) // taken
-    compare, calibrate = found[rows[::2]], found[rows[1::2] if taken > 1 else rows]
-    shape = (images - len(compare), *found.shape[1:])
+    first, others = found[rows[::step]], found[rows[step - 1 :: step]]
+    shape = (images - len(first), *found.shape[1:])
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return Pixels(np.concatenate([compare, noise]), calibrate, len(compare))
+    return Pixels(np.concatenate([first, noise]), others, len(first))
 
 
 def compare(file: str, logits: np.ndarray, expected: np.ndarray) -> float:

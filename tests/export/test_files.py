@@ -4,17 +4,20 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pipeline.errors import UserError, WorldError
 from pipeline.export.checks import Pixels, agreement, choose_pixels, compare
 from pipeline.export.files import check_files, write_files
 from pipeline.export.model import open_model
 from pipeline.export.program import about, export_program, write_torch
+from pipeline.export.quantised import write_int8
 from pipeline.pixels import normalise
 from tests.export.world import CONFIG, MEAN, NAMES, SIDE, STD, pixels, student
 
@@ -47,7 +50,7 @@ ONNX_NEEDS = ("onnxruntime", "numpy", "numpy.libs", "flatbuffers", "google", "pa
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> Pixels:
     path = tmp_path_factory.mktemp("pixels") / "pixels.npy"
     np.save(path, pixels())
-    return choose_pixels(path, 256, SIDE)
+    return choose_pixels(path, 256, SIDE, calibrate=True)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,22 @@ def test_floats_from_0_to_1_are_an_input_as_well(tmp_path: Path, expected, chose
     assert np.abs(open_model(tmp_path / "model.pt2").logits(chosen.compare) - expected).max() < 1e-3
 
 
+def test_dynamic_ranges_need_no_images(shipped: Path, tmp_path: Path, expected, chosen) -> None:
+    path = tmp_path / "model.onnx"
+    write_int8(path, shipped / "model.onnx", "dynamic", chosen.calibrate[:0])
+    assert agreement(open_model(path).logits(chosen.compare), expected) > 0.9
+    assert path.stat().st_size < 0.6 * (shipped / "model.onnx").stat().st_size
+
+
+def test_a_student_that_cannot_be_recorded_is_named() -> None:
+    class Moody(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean(dim=(2, 3)) if images.sum() > 0 else images.sum(dim=(2, 3))
+
+    with pytest.raises(UserError, match=r"cannot hold this student.*out of export\.formats"):
+        export_program(Moody(), CONFIG, "uint8")
+
+
 def test_what_is_not_the_student_is_refused(expected: np.ndarray) -> None:
     assert compare("x", expected + 9e-4, expected) == pytest.approx(9e-4, rel=1e-2)
     with pytest.raises(WorldError, match=r"x is not the student.*up to 0\.0"):
@@ -147,9 +166,10 @@ def test_what_is_not_the_student_is_refused(expected: np.ndarray) -> None:
 def test_web_images_are_compared_on_and_others_calibrate(tmp_path: Path) -> None:
     path = tmp_path / "pixels.npy"
     np.save(path, pixels())
-    few = choose_pixels(path, 256, SIDE)
+    few = choose_pixels(path, 256, SIDE, calibrate=True)
     assert (few.web, len(few.compare), len(few.calibrate)) == (150, 256, 150)
-    many = choose_pixels(path, 100, SIDE)
+    many = choose_pixels(path, 100, SIDE, calibrate=True)
+    assert choose_pixels(path, 256, SIDE).web == 256
     assert (many.web, len(many.compare), len(many.calibrate)) == (100, 100, 100)
     seen = {image.tobytes() for image in many.compare}
     assert len(seen) == 100 and not seen & {image.tobytes() for image in many.calibrate}
@@ -176,8 +196,6 @@ def test_a_file_of_other_origin_is_refused(tmp_path: Path) -> None:
 
 
 def test_confidences_are_tempered(shipped: Path, tmp_path: Path, expected, chosen) -> None:
-    from dataclasses import replace
-
     write_files(
         tmp_path,
         student(),
