@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.params import Crawl, Params, Teacher
+from pipeline.params import Crawl, Export, Params, Teacher
 
 Conflict = tuple[str, str]  # key path, and what is wrong there
 WITH_SOURCE = {
@@ -16,7 +16,12 @@ WITH_WEIGHTS = ("torch.hub", "timm", "torchvision")  # optional for `hub`
 
 def conflicts(params: Params) -> list[Conflict]:
     """All contradictions, in no particular order."""
-    return [*_crawl(params.crawl), *_teacher(params.teacher), *_distill(params)]
+    return [
+        *_crawl(params.crawl),
+        *_teacher(params.teacher),
+        *_distill(params),
+        *_export(params.export),
+    ]
 
 
 def _crawl(crawl: Crawl) -> Iterator[Conflict]:
@@ -66,3 +71,8 @@ def _distill(params: Params) -> Iterator[Conflict]:
         limit = f"the {most} images that crawl can bring"
     if most and most * (1 - distill.held_out) < distill.batch_size:
         yield "distill.batch_size", f"larger than {limit}"
+
+
+def _export(export: Export) -> Iterator[Conflict]:
+    if export.int8 != "none" and "onnx" not in export.formats:
+        yield "export.int8", "quantises the ONNX file: export.formats needs onnx"

@@ -20,6 +20,11 @@ def no_progress(n: int = 1, note: str = "") -> None:
     """Progress for callers that do not want any."""
 
 
+def printable(text: str) -> str:
+    """Text from the web as a terminal may show it."""
+    return "".join(letter for letter in text if letter.isprintable())
+
+
 class Console:
     """Writes for one command: `quiet` silences stderr, `as_json` makes the result one object."""
 

@@ -1,6 +1,7 @@
 """Labelled images: what a demo teacher is trained on, and what a student is tested on.
 
-No other stage may import this: distillation must not see a label.
+`dedup` looks at the pixels alone, `export` at what a student of 8 bits loses. Nothing that trains
+a student may import this: distillation must not see a label.
 """
 
 import json

@@ -308,6 +308,29 @@ class Evaluate(Section):
     device: Device = Field("auto", description="where to evaluate")
 
 
+class Export(Section):
+    formats: list[Literal["safetensors", "onnx", "torch"]] = Field(
+        ["safetensors", "onnx", "torch"],
+        description="files to ship; `onnx` needs the extra `export`, `torch` is a program of "
+        "torch.export; safetensors are always written",
+    )
+    input: Literal["uint8", "float"] = Field(
+        "uint8",
+        description="what `onnx` and `torch` take: RGB bytes [N, S, S, 3], or `float`s from 0 to "
+        "1 [N, 3, S, S]",
+    )
+    int8: Literal["none", "dynamic", "static"] = Field(
+        "none",
+        description="also an ONNX file of 8 bits: ranges found in each batch (`dynamic`), or "
+        "fixed by web images (`static`)",
+    )
+    images: int = Field(256, ge=256, description="images on which every file is compared")
+    licence: str = Field(
+        "",
+        description="licence of the student as a model hub names it, as mit; empty: none is stated",
+    )
+
+
 class Report(Section):
     thumbnails: int = Field(60, ge=1, le=150, description="images shown in each gallery")
     seed: Seed = Field(0, description="seed that draws the images shown")
@@ -322,4 +345,5 @@ class Params(Section):
     embed: Embed = Embed()
     distill: Distill = Distill()
     evaluate: Evaluate = Evaluate()
+    export: Export = Export()
     report: Report = Report()

@@ -7,7 +7,21 @@ from collections.abc import Callable
 import typer
 
 from pipeline.errors import PipelineError
-from stages import crawl, dedup, distill, doctor, embed, evaluate, report, teacher, tools, tune
+from stages import (
+    crawl,
+    dedup,
+    distill,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    predict,
+    report,
+    teacher,
+    tools,
+    trace,
+    tune,
+)
 
 
 def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,8 +57,11 @@ for command in (
     embed.embed,
     distill.distill,
     evaluate.evaluate,
+    export.export,
     report.report,
     tune.tune,
+    predict.predict,
+    trace.trace,
     tools.neighbours,
     tools.preset,
     tools.serve_demo,

@@ -10,6 +10,7 @@ LEAKS = DEDUP.parent / "leaks.parquet"
 EMBED = Path("data/embed")
 TEACHER = Path("models/teacher")
 STUDENT = Path("models/student")
+EXPORT = Path("models/export")
 SELECTION = Path("data/distill/selection.parquet")
 CURVES = Path("reports/distill.csv")
 METRICS = Path("reports/metrics.json")

@@ -57,7 +57,7 @@ def neighbours(
     as_json: Json = False,
 ) -> None:
     """Show the crawled images nearest to an image, in the teacher's eyes."""
-    from pipeline.console import Console
+    from pipeline.console import Console, printable
     from pipeline.paramfile import read_params
     from pipeline.store import write_text
     from stages.nearest import nearest, sheet
@@ -83,12 +83,7 @@ def neighbours(
         for row in found.rows
     ]
     values = {"image": found.image, "predicted": found.predicted, "neighbours": found.rows}
-    console.result("\n".join(map(_printable, lines)), values)
-
-
-def _printable(text: str) -> str:
-    """Text from the web as a terminal may show it."""
-    return "".join(letter for letter in text if letter.isprintable())
+    console.result("\n".join(map(printable, lines)), values)
 
 
 def serve_demo(

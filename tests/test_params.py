@@ -52,7 +52,7 @@ WRONG = [
     (
         "zzz: 3",
         "1: zzz: unknown key 'zzz'; known keys: "
-        "crawl, dedup, teacher, embed, distill, evaluate, report",
+        "crawl, dedup, teacher, embed, distill, evaluate, export, report",
     ),
     (
         "dedup: {2: 3}",

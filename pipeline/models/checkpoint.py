@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +31,8 @@ class ModelConfig:
         input_size: side of the input in pixels.
         source: where the weights come from.
         sha256: of `model.safetensors`; set when saved.
+        fit: how an image is made square, `crop` or `squash`; empty: not told.
+        temperature: that logits are divided by for confidences, fitted by `evaluate`.
     """
 
     architecture: dict[str, Any]
@@ -40,6 +42,8 @@ class ModelConfig:
     input_size: int
     source: str
     sha256: str = ""
+    fit: Literal["", "crop", "squash"] = ""
+    temperature: float = 1.0
 
 
 def save_model(folder: Path, network: nn.Module, config: ModelConfig) -> None:

@@ -34,7 +34,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_every_command_has_help(folder: Path) -> None:
-    for command in ("crawl", "dedup", "teacher", "embed", "distill", "evaluate", "report"):
+    stages = ("crawl", "dedup", "teacher", "embed", "distill", "evaluate", "export", "report")
+    for command in stages:
         text = run(folder, "pipeline", command, "--help").stdout
         assert "--set" in text
         assert "--json" in text

@@ -10,7 +10,7 @@ from stages.cli import app
 from tests.imports import PACKAGES, ROOT, executed_files, imported_modules
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-HEAVY_PARTS = ("crawl", "dedup", "embed", "distill", "evaluate", "report", "demo")
+HEAVY_PARTS = ("crawl", "dedup", "embed", "distill", "evaluate", "export", "report", "demo")
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "crawl"])

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from tests.stages.workspace import run, set_param, stages_run
 
-ALL = ["crawl", "dedup", "teacher", "embed", "distill", "evaluate", "report"]
+ALL = ["crawl", "dedup", "teacher", "embed", "distill", "evaluate", "export", "report"]
 
 
 def fresh_copy(project: Path, tmp_path: Path) -> Path:
@@ -31,6 +31,7 @@ def test_a_first_repro_runs_every_stage_and_leaves_every_output(project: Path) -
         "data/distill/selection.parquet",
         "reports/distill.csv",
         "reports/metrics.json",
+        "models/export/README.md",
         "reports/predictions.csv",
         "reports/index.html",
     ):
@@ -55,18 +56,18 @@ def test_repro_runs_what_changed_and_nothing_else(project: Path, tmp_path: Path)
     folder = fresh_copy(project, tmp_path)
     assert stages_run(run(folder, "dvc", "repro")) == []
     set_param(folder, "epochs: 2", "epochs: 3")
-    assert stages_run(run(folder, "dvc", "repro")) == ["distill", "evaluate", "report"]
+    assert stages_run(run(folder, "dvc", "repro")) == ["distill", "evaluate", "export", "report"]
     set_param(folder, "images: 60", "images: 50")
-    assert stages_run(run(folder, "dvc", "repro")) == ["evaluate", "report"]
+    assert stages_run(run(folder, "dvc", "repro")) == ["evaluate", "export", "report"]
     set_param(folder, "radius: 4", "radius: 0")
     ran = stages_run(run(folder, "dvc", "repro"))
-    assert ran == ["dedup", "embed", "distill", "evaluate", "report"]
+    assert ran == ["dedup", "embed", "distill", "evaluate", "export", "report"]
 
 
 def test_experiments_metrics_and_plots_work(project: Path, tmp_path: Path) -> None:
     folder = fresh_copy(project, tmp_path)
     done = run(folder, "dvc", "exp", "run", "-S", "distill.lr=0.02")
-    assert stages_run(done) == ["distill", "evaluate", "report"]
+    assert stages_run(done) == ["distill", "evaluate", "export", "report"]
     assert "lr: 0.02" in (folder / "params.yaml").read_text()
     table = run(folder, "dvc", "exp", "show", "--csv").stdout
     assert "student.accuracy" in table.splitlines()[0]

@@ -1,0 +1,73 @@
+"""Whether a file that is about to be shipped is the student."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UserError, WorldError
+
+TOLERANCE = 1e-3  # largest difference of a logit between float formats
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images to compare on, and to calibrate with (others, if asked for): uint8 [N, S, S, 3].
+
+    Attributes:
+        web: how many of `compare`, the first ones, are from the web; the others are noise.
+    """
+
+    compare: np.ndarray
+    calibrate: np.ndarray
+    web: int
+
+
+def choose_pixels(path: Path, images: int, side: int, calibrate: bool = False) -> Pixels:
+    """`images` evenly spread rows of what `embed` wrote, and as many others to `calibrate` with.
+
+    Noise takes the place of web images that there are not enough of for comparing.
+
+    Raises:
+        UserError: the file is missing, is none of `embed`, or of images of another `side`.
+    """
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}", "run `dvc repro embed`") from None
+    if found.ndim != 4 or found.dtype != np.uint8 or not len(found):
+        raise UserError(f"{path} holds no pixels", "run `dvc repro embed`")
+    if found.shape[1:] != (side, side, 3):
+        raise UserError(
+            f"{path} has images of {found.shape[1]} pixels, the student takes {side}",
+            "run `dvc repro distill`",
+        )
+    step = 2 if calibrate and len(found) > 1 else 1
+    taken = min(step * images, len(found))
+    rows = np.arange(taken) * len(found) // taken
+    first, others = found[rows[::step]], found[rows[step - 1 :: step]]
+    shape = (images - len(first), *found.shape[1:])
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return Pixels(np.concatenate([first, noise]), others, len(first))
+
+
+def compare(file: str, logits: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference between logits [N, C] and those of the student.
+
+    Raises:
+        WorldError: it is above 1e-3, or an image has another class.
+    """
+    difference = float(np.abs(logits - expected).max())
+    others = int((logits.argmax(axis=1) != expected.argmax(axis=1)).sum())
+    if others or not difference <= TOLERANCE:  # not a number is above it as well
+        raise WorldError(
+            f"{file} is not the student: logits differ by up to {difference:.2g} (at most"
+            f" {TOLERANCE:g}), the class on {others:,} of {len(expected):,} images",
+            "nothing was written; take its format out of export.formats",
+        )
+    return difference
+
+
+def agreement(logits: np.ndarray, expected: np.ndarray) -> float:
+    """Share of images with the same class."""
+    return float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())

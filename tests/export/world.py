@@ -1,0 +1,156 @@
+"""A small project that has come as far as `evaluate`, with hostile text wherever the web writes."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipeline.crawl.candidates import Candidate, Fetched, manifest
+from pipeline.dedup.verdicts import COLUMNS
+from pipeline.demo.domains import original_images
+from pipeline.distill.outputs import SELECTION_COLUMNS
+from pipeline.kd3 import Transfer
+from pipeline.models import build
+from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.distilled import Distilled
+from pipeline.models.fuse import fuse
+from pipeline.models.network import Network, drop_classifier
+from pipeline.pixels import normalise
+from pipeline.store import write_json, write_table
+
+SIDE = 16
+NAMES = ["circle", "<script>alert(1)</script>", "a`b|c\n---\nd", "star"]
+MEAN, STD = [0.5, 0.4, 0.3], [0.25, 0.2, 0.3]
+TITLE = "look\x1b[2J \u202e<b>here</b>"
+EPOCHS = 4
+IMAGES = [f"image {number}" for number in range(6)]
+IDS = [hashlib.sha256(image.encode()).hexdigest() for image in IMAGES]
+USED, TWICE, NEVER, HELD_OUT, DROPPED, LEAKED = IDS
+METRICS = {
+    "test_set": "/home/someone/secret/wild|life.parquet",
+    "test_images": 90,
+    "class_names": NAMES,
+    "teacher": {
+        "architecture": "resnet20",
+        "accuracy": 0.9,
+        "accuracy_low": 0.82,
+        "accuracy_high": 0.95,
+        "parameters": 272474,
+    },
+    "student": {
+        "architecture": "resnet8",
+        "accuracy": 0.8667,
+        "accuracy_low": 0.78,
+        "accuracy_high": 0.92,
+        "parameters": 78042,
+    },
+    "gap_points": 3.33,
+    "agreement": 0.9,
+    "per_class": [],
+}
+CONFIG = ModelConfig(
+    Distilled.architecture(
+        backbone="resnet8",
+        teacher={"name": "resnet8", "num_classes": len(NAMES)},
+        side=4,
+        num_classes=len(NAMES),
+        fused=True,
+    ),
+    NAMES,
+    MEAN,
+    STD,
+    SIDE,
+    "kd3 from 6 web images",
+)
+
+
+@cache
+def pixels(count: int = 300) -> np.ndarray:
+    """uint8 [count, SIDE, SIDE, 3]."""
+    return original_images("train", count, SIDE, 2)[0]
+
+
+@cache
+def student() -> Network:
+    """A student with statistics of such images, folded, that tells them apart."""
+    torch.manual_seed(3)
+    teacher, backbone = build("resnet8", len(NAMES)), build("resnet8", len(NAMES))
+    drop_classifier(backbone)
+    transfer = Transfer(backbone.feature_channels, teacher.feature_channels, 2)
+    network = Distilled(backbone, transfer, teacher.classifier, 4).train()
+    images = normalise(torch.from_numpy(pixels()), MEAN, STD)
+    with torch.no_grad():
+        for _ in range(20):
+            network(images)
+    network.fc.weight.data *= 20
+    network.eval()
+    with torch.no_grad():
+        network.fc.bias.data -= network(images).mean(dim=0)  # every class is seen in some
+    return fuse(network).requires_grad_(False)
+
+
+def write_world(root: Path) -> None:
+    """Writes every file that `export` and `trace` read below `root`."""
+    save_model(root / "models/student", student(), CONFIG)
+    write_json(root / "reports/metrics.json", METRICS)
+    (root / "data/embed").mkdir(parents=True)
+    np.save(root / "data/embed/pixels.npy", pixels())
+    write_tables(root)
+
+
+def write_tables(root: Path) -> None:
+    """The crawl's manifest, what dedup judged, and what was selected."""
+    found: dict[Candidate, Fetched] = {}
+
+    def candidate(label: int, url: str, outcome: str, id: str | None = None, **told: str) -> None:
+        query = f"{NAMES[label]} photo"
+        one = Candidate(label, NAMES[label], "bing", query, len(found), url, **told)
+        found[one] = Fetched(url, outcome, "HTTP 404" * (id is None), id=id, final_url=url)
+
+    candidate(0, "https://a.example/1.jpg", "ok", USED, title=TITLE, licence="CC BY `4.0`|")
+    candidate(1, "https://a.example/2.jpg", "ok", TWICE, page_url="javascript:alert(1)")
+    candidate(3, "https://b.example/2.jpg", "ok", TWICE, licence="CC0", creator="A. B.")
+    candidate(3, "https://a.example/3.jpg", "ok", NEVER)
+    candidate(0, "https://c.example/4.jpg", "ok", HELD_OUT)
+    candidate(0, "https://c.example/5.jpg", "ok", DROPPED)
+    candidate(0, "https://[broken/6.jpg", "ok", LEAKED)
+    candidate(0, "https://c.example/gone.jpg", "http_error")
+    write_table(root / "data/crawl/manifest.parquet", manifest(list(found), found))
+
+    blank = dict.fromkeys(COLUMNS)
+    judged = [blank | {"id": id, "label": 0, "kept": True, "reason": ""} for id in IDS]
+    judged[1]["label"] = 3
+    judged[4] |= {
+        "kept": False,
+        "reason": "near-duplicate",
+        "duplicate_of": USED,
+        "distance": 3,
+    }
+    judged[5] |= {"kept": False, "reason": "leaked"}
+    dedup = pa.Table.from_pylist(judged, schema=pa.schema(COLUMNS.items()))
+    write_table(root / "data/dedup/images.parquet", dedup)
+
+    times = {USED: 3, TWICE: 1, NEVER: 0, HELD_OUT: 0}
+    selection = [
+        {
+            "row": row,
+            "id": id,
+            "predicted": 0,
+            "confidence": 0.5,
+            "held_out": id == HELD_OUT,
+            "times_kept": count,
+            "kept": [epoch < count for epoch in range(EPOCHS)],
+        }
+        for row, (id, count) in enumerate(times.items())
+    ]
+    table = pa.Table.from_pylist(selection, schema=pa.schema(SELECTION_COLUMNS.items()))
+    write_table(root / "data/distill/selection.parquet", table)
+
+
+def measured(**student: object) -> dict:
+    """The metrics with values of the student added."""
+    return json.loads(json.dumps(METRICS)) | {"student": METRICS["student"] | student}

@@ -1,0 +1,321 @@
+"""`pipeline export`, `predict` and `trace` as a user meets them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline.models.distilled import load_student
+from pipeline.store import write_json
+from stages.cli import app
+from tests.export.world import (
+    DROPPED,
+    EPOCHS,
+    HELD_OUT,
+    LEAKED,
+    METRICS,
+    NAMES,
+    NEVER,
+    SIDE,
+    TITLE,
+    TWICE,
+    USED,
+    pixels,
+    student,
+    write_world,
+)
+from tests.one_thread import one_thread as one_thread
+
+TEST_SET = "labelled"
+PARAMS = f"""
+embed: {{fit: squash}}
+evaluate: {{test_set: {TEST_SET}, images: 0}}
+export: {{int8: static, licence: mit}}
+"""
+
+
+def pipeline(folder: Path, *args: str) -> Result:
+    """Runs a command in `folder`."""
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(folder)
+        return CliRunner().invoke(app, args)
+
+
+def done(folder: Path, *args: str) -> dict:
+    """The JSON object of a command that succeeds."""
+    result = pipeline(folder, *args, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project before `export`, with 40 labelled images that the student is right on or not."""
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    (folder / "params.yaml").write_text(PARAMS)
+    names = ["circle", "hostile", "lines", "star"]  # of folders; labels are theirs in this order
+    for number, image in enumerate(pixels(40)):
+        place = folder / TEST_SET / names[number % 4]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after `export` of every format."""
+    folder = tmp_path_factory.mktemp("exported") / "project"
+    shutil.copytree(world, folder)
+    config = folder / "models/student/config.json"
+    values = json.loads(config.read_text())
+    values["class_names"] = ["circle", "hostile", "lines", "star"]  # as folders can be called
+    config.write_text(json.dumps(values))
+    result = pipeline(folder, "export")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"model-int8\.onnx 0\.\d\d MB .* right; student", result.stdout)
+    return folder
+
+
+@pytest.fixture
+def fresh(world: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    shutil.copytree(world, folder)
+    return folder
+
+
+def picture(path: Path, number: int = 0) -> str:
+    Image.fromarray(pixels()[number]).resize((40, 24)).save(path)
+    return str(path)
+
+
+def test_everything_to_ship_is_written_and_checked(exported: Path) -> None:
+    folder = exported / "models/export"
+    checks = json.loads((folder / "checks.json").read_text())
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "checks.json",
+        "config.json",
+        "model-int8.onnx",
+        "model.onnx",
+        "model.pt2",
+        "model.safetensors",
+        "sources.parquet",
+    ]
+    assert checks["images"] == {"web": 150, "noise": 106}
+    assert [one["file"] for one in checks["files"]] == [
+        "model.safetensors",
+        "model.onnx",
+        "model.pt2",
+        "model-int8.onnx",
+    ]
+    assert all(one["max_difference"] < 1e-3 for one in checks["files"][:3])
+    assert pq.read_table(folder / "sources.parquet")["id"].to_pylist() == [USED, TWICE]
+    assert "license: mit" in (folder / "README.md").read_text()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["fit"] == "squash" and config["temperature"] == 1.0
+
+
+def test_quantisation_is_measured_on_the_test_set(exported: Path) -> None:
+    int8 = json.loads((exported / "models/export/checks.json").read_text())["int8"]
+    import torch
+
+    from pipeline.labelled import load_labelled
+    from pipeline.pixels import normalise
+
+    data = load_labelled(str(exported / TEST_SET), "test", SIDE, 0, 0)
+    _, config = load_student(exported / "models/student", torch.device("cpu"))
+    seen = student()(normalise(torch.from_numpy(data.pixels), config.mean, config.std)).argmax(1)
+    right = float((seen.numpy() == data.labels).mean())
+    assert int8["student_accuracy"] == pytest.approx(right, abs=1e-4)
+    assert 0 < right < 1 and abs(int8["accuracy"] - right) <= 0.1
+
+
+def test_the_cards_own_lines_run(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(exported / "models/export")
+    blocks = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        here: dict = {}
+        exec(block, here)
+        assert tuple(here["logits"].shape) == (1, len(NAMES))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.pt2"])
+def test_predict_says_the_same_from_every_file(exported: Path, tmp_path: Path, name: str) -> None:
+    image = picture(tmp_path / "a.png")
+    (row,) = done(exported, "predict", image, "--model", f"models/export/{name}", "--k", "3")[
+        "images"
+    ]
+    (other,) = done(exported, "predict", image, "--k", "3")["images"]
+    assert [one["name"] for one in row["classes"]] == [one["name"] for one in other["classes"]]
+    shares = [one["confidence"] for one in row["classes"]]
+    assert shares == sorted(shares, reverse=True) and len(shares) == 3
+    assert shares == pytest.approx([one["confidence"] for one in other["classes"]], abs=2e-4)
+
+
+def test_predict_sees_the_pixels_that_embed_made(exported: Path, tmp_path: Path) -> None:
+    import torch
+
+    from pipeline.images import decode, to_square
+    from pipeline.pixels import normalise
+    from tests.export.world import MEAN, STD
+
+    image = picture(tmp_path / "wide.png", 3)
+    (row,) = done(exported, "predict", image, "--k", "4")["images"]
+    seen = to_square(decode(Path(image).read_bytes()), SIDE, "squash")
+    logits = student()(normalise(torch.from_numpy(seen.copy())[None], MEAN, STD))[0]
+    expected = dict(zip(["circle", "hostile", "lines", "star"], logits.softmax(0), strict=True))
+    for one in row["classes"]:
+        assert one["confidence"] == pytest.approx(float(expected[one["name"]]), abs=1e-3)
+
+
+def test_predict_names_broken_images_and_goes_on(exported: Path, tmp_path: Path) -> None:
+    whole, cut, none = picture(tmp_path / "a.png"), tmp_path / "b\x1b[2J.png", tmp_path / "c.png"
+    cut.write_bytes(Path(whole).read_bytes()[:200])
+    result = pipeline(exported, "predict", str(cut), whole, str(none))
+    assert result.exit_code == 2
+    assert result.stdout.startswith(f"{whole}  ") and len(result.stdout.splitlines()) == 1
+    errors = result.stderr.splitlines()
+    assert [line.split(":")[0] for line in errors] == ["error"] * 2
+    assert "b[2J.png: not a whole image" in errors[0] and "c.png: No such file" in errors[1]
+    listed = json.loads(pipeline(exported, "predict", str(cut), whole, "--json").stdout)["images"]
+    assert ["error" in row for row in listed] == [True, False]
+
+
+def test_a_pt2_file_of_others_is_not_opened(exported: Path, tmp_path: Path) -> None:
+    image, other = picture(tmp_path / "a.png"), tmp_path / "model.pt2"
+    shutil.copy(exported / "models/export/model.pt2", other)
+    assert pipeline(exported, "predict", image, "--model", str(other)).exit_code == 0
+    with other.open("ab") as file:
+        file.write(b"\0")
+    result = pipeline(exported, "predict", image, "--model", str(other))
+    assert result.exit_code == 2 and "can run code" in result.stderr
+
+
+def test_predict_before_export_says_what_to_do(fresh: Path, tmp_path: Path) -> None:
+    result = pipeline(fresh, "predict", picture(tmp_path / "a.png"))
+    assert result.exit_code == 2
+    assert "models/export/model.safetensors not found: run `pipeline export`" in result.stderr
+
+
+def test_safetensors_alone_need_no_onnx(fresh: Path) -> None:
+    args = ["export", "--set", "export.formats=[]", "--set", "export.int8=none"]
+    checks = done(fresh, *args)
+    assert [one["file"] for one in checks["files"]] == ["model.safetensors"]
+    first = (fresh / "models/export/model.safetensors").read_bytes()
+    card = (fresh / "models/export/README.md").read_text()
+    assert "onnx" not in card and "<script>" not in card
+    yaml.safe_load(card.split("---\n")[1])
+    done(fresh, *args)
+    assert (fresh / "models/export/model.safetensors").read_bytes() == first
+
+
+def test_a_missing_package_is_named_with_the_parameter(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.export.find_spec", lambda name: None if name == "onnxscript" else 1)
+    result = pipeline(fresh, "export")
+    assert result.exit_code == 2
+    assert "export.formats needs onnxscript" in result.stderr
+    assert "pip install 'kd3-pipeline[export]'" in result.stderr
+
+
+def test_int8_without_onnx_is_a_conflict(fresh: Path) -> None:
+    result = pipeline(fresh, "export", "--set", "export.formats=[torch]")
+    assert result.exit_code == 2 and "export.int8" in result.stderr
+
+
+def test_files_that_are_not_the_student_are_not_kept(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fresh / "models/export").mkdir()
+    (fresh / "models/export/old").write_text("kept")
+    from pipeline.export.program import Shipped
+
+    right = Shipped.forward
+    monkeypatch.setattr(Shipped, "forward", lambda self, images: 2 * right(self, images))
+    args = ["--set", "export.formats=[torch]", "--set", "export.int8=none"]
+    result = pipeline(fresh, "export", *args)
+    assert result.exit_code == 3
+    assert "model.pt2 is not the student: logits differ by up to" in result.stderr
+    assert [path.name for path in (fresh / "models").glob("export*/*")] == ["old"]
+    assert not list((fresh / "models").glob(".export*"))
+
+
+def test_the_temperature_of_evaluate_goes_along(fresh: Path, tmp_path: Path) -> None:
+    image = picture(tmp_path / "a.png")
+    args = ["--set", "export.formats=[]", "--set", "export.int8=none"]
+    done(fresh, "export", *args)
+    (cold,) = done(fresh, "predict", image)["images"]
+    write_json(
+        fresh / "reports/metrics.json",
+        METRICS | {"student": METRICS["student"] | {"temperature": 4.0}},
+    )
+    done(fresh, "export", *args)
+    (warm,) = done(fresh, "predict", image)["images"]
+    assert warm["classes"][0]["name"] == cold["classes"][0]["name"]
+    assert warm["classes"][0]["confidence"] < cold["classes"][0]["confidence"]
+
+
+def test_trace_follows_an_image_from_search_to_training(world: Path) -> None:
+    found = done(world, "trace", TWICE)
+    assert [row["outcome"] for row in found["candidates"]] == ["stored", "duplicate"]
+    assert found["stored"] and found["dedup"]["kept"]
+    assert found["distill"] == {"epochs": EPOCHS, "selected": 1, "held_out": False}
+    first = found["candidates"][0]
+    assert (first["engine"], first["rank"]) == ("bing", 1)
+    assert first["query"] == f"{NAMES[1]} photo"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (USED[:6], "selected in 3 of 4 epochs"),
+        (USED[:9].upper(), "selected in 3 of 4 epochs"),
+        ("https://b.example/2.jpg", "selected in 1 of 4 epochs"),
+        (NEVER, "selected in 0 of 4 epochs"),
+        (HELD_OUT, "held out: never trained on"),
+        (DROPPED, f"dropped, near-duplicate of {USED}, 3 bits apart"),
+        (LEAKED, "dropped, leaked"),
+        ("https://c.example/gone.jpg", "http_error (HTTP 404)"),
+    ],
+)
+def test_trace_says_what_became_of_it(world: Path, image: str, said: str) -> None:
+    result = pipeline(world, "trace", image)
+    assert result.exit_code == 0, result.output
+    assert said in result.stdout
+
+
+def test_trace_prints_nothing_that_a_terminal_obeys(world: Path) -> None:
+    shown = pipeline(world, "trace", USED).stdout
+    assert "\x1b" in TITLE and "look[2J <b>here</b>" in shown
+    assert all(letter.isprintable() or letter == "\n" for letter in shown)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("0" * 8, "no id in the crawl begins with 00000000"),
+        (USED[:5], "no candidate of the crawl has the address"),
+        ("https://nowhere.example/", "no candidate of the crawl has the address"),
+    ],
+)
+def test_trace_of_what_is_not_known(world: Path, image: str, said: str) -> None:
+    result = pipeline(world, "trace", image)
+    assert result.exit_code == 2 and said in result.stderr
+
+
+def test_trace_works_after_the_crawl_alone(fresh: Path) -> None:
+    shutil.rmtree(fresh / "data/dedup")
+    shutil.rmtree(fresh / "data/distill")
+    found = done(fresh, "trace", USED)
+    assert found["stored"] and found["dedup"] is None and found["distill"] is None
+    assert "distill: has not seen it" in pipeline(fresh, "trace", USED).stdout
