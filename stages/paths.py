@@ -14,6 +14,8 @@ SELECTION = Path("data/distill/selection.parquet")
 CURVES = Path("reports/distill.csv")
 METRICS = Path("reports/metrics.json")
 PREDICTIONS = Path("reports/predictions.csv")
+CORRUPTIONS = Path("reports/corruptions.csv")
+MISTAKES = Path("data/evaluate/mistakes.parquet")
 REPORT = Path("reports/index.html")
 CACHE = Path(".cache")
 

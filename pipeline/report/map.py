@@ -1,0 +1,149 @@
+"""A map of the embedded images: near together what the teacher sees as alike."""
+
+import base64
+import colorsys
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipeline.errors import UserError
+from pipeline.report.inputs import malformed, read_array, read_columns
+
+FEWEST = 12  # images of which a map says anything
+MOST_NAMED = 20  # classes with a key of their own
+WIDTH, HEIGHT, FINER = 1200, 800, 2  # pixels; drawn finer and shrunk, so that edges are smooth
+RADIUS = 4.5  # of a dot, pixels
+# Of middling lightness: each stands out from a white page and from a black one (3 to 1 or more).
+COLOURS = (
+    *("#2f7fd0", "#d0661c", "#1f9460", "#9a5bd0", "#d84a55"),
+    *("#1b93a0", "#8a8420", "#cf4fa0", "#a0703f", "#6f7f95"),
+)
+
+
+@dataclass(frozen=True)
+class Map:
+    """The drawing as a PNG data URI, and what it shows; `keys` are (colour, class) pairs."""
+
+    uri: str
+    width: int
+    height: int
+    shown: int
+    total: int
+    selected: int
+    classes: int
+    keys: tuple[tuple[str, str], ...]
+
+
+def project(features: np.ndarray, seed: int) -> np.ndarray | None:
+    """Place rows of features (float32 [N, D]) on a plane: PCA, then t-SNE (van der Maaten, 2008).
+
+    Returns:
+        float32 [N, 2] between 0 and 1; None where all rows are alike, or fewer than 12.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    features = features - features.mean(axis=0)
+    if len(features) < FEWEST or features.shape[1] < 2 or not features.any():
+        return None
+    count = min(50, *features.shape)
+    # One thread: sums in another order would give another map for the same files and seed.
+    with threadpool_limits(1):
+        small = PCA(count, svd_solver="full", random_state=seed).fit_transform(features)
+        small /= small[:, 0].std()
+        tsne = TSNE(
+            perplexity=min(30, (len(small) - 1) / 3),
+            init=small[:, :2] * 1e-4,
+            max_iter=500,
+            random_state=seed,
+        )
+        points = tsne.fit_transform(small)
+    points -= points.min(axis=0)
+    return points / np.maximum(points.max(axis=0), 1e-9)
+
+
+def colours(classes: int) -> list[str]:
+    """A colour for each class; of many classes only those far apart are told apart."""
+    if classes <= len(COLOURS):
+        return list(COLOURS[:classes])
+    wheel = [colorsys.hls_to_rgb(index / classes, 0.47, 0.6) for index in range(classes)]
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in rgb) for rgb in wheel]
+
+
+def draw(points: np.ndarray, dyes: list[str], filled: np.ndarray) -> str:
+    """Draw dots on a transparent page: filled ones, and rings, as a PNG data URI.
+
+    Args:
+        points: float [N, 2] between 0 and 1.
+        dyes: a colour for each point.
+        filled: bool [N].
+    """
+    size = np.array([WIDTH, HEIGHT]) * FINER
+    image = Image.new("RGBA", tuple(size.tolist()))
+    pen = ImageDraw.Draw(image)
+    radius = RADIUS * FINER
+    places = 2 * radius + points * (size - 4 * radius)
+    for index in np.argsort(~filled, kind="stable").tolist():  # rings on top: they hide less
+        x, y = places[index].tolist()
+        box = (x - radius, y - radius, x + radius, y + radius)
+        if filled[index]:
+            pen.ellipse(box, fill=dyes[index])
+        else:
+            pen.ellipse(box, outline=dyes[index], width=round(1.5 * FINER))
+    out = io.BytesIO()
+    small = image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+    small.save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def read_map(
+    embed: Path, selection: Path, class_names: tuple[str, ...], most: int, seed: int
+) -> Map | None:
+    """Draw a sample of the images that distillation used.
+
+    Args:
+        most: images at most.
+
+    Returns:
+        The map; None where `most` or the images are too few for one.
+
+    Raises:
+        UserError: a file is missing or malformed, or the two are of different runs.
+    """
+    columns = ["row", "predicted", "times_kept"]
+    used = read_columns(selection, "distill", columns)
+    row, predicted, times = (used.column(name).to_numpy() for name in columns)
+    features = read_array(embed / "features.npy", int(row.max(initial=-1)) + 1)
+    if most < FEWEST:
+        return None
+    if not (0 <= predicted.min(initial=0) <= predicted.max(initial=0) < len(class_names)):
+        raise UserError(
+            f"{selection} has classes that the networks do not",
+            "the files are of different runs: run `pipeline distill` again",
+        )
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(row))[:most])
+    sample = features[row[drawn]].astype(np.float32)
+    if not np.isfinite(sample).all():
+        raise malformed(embed / "features.npy", "holds values that are not finite")
+    points = project(sample, seed)
+    if points is None:
+        return None
+    dyes = colours(len(class_names))
+    seen, filled = predicted[drawn], times[drawn] > 0
+    present = np.unique(seen).tolist()
+    return Map(
+        uri=draw(points, [dyes[index] for index in seen.tolist()], filled),
+        width=WIDTH,
+        height=HEIGHT,
+        shown=len(drawn),
+        total=len(row),
+        selected=int(filled.sum()),
+        classes=len(present),
+        keys=tuple((dyes[index], class_names[index]) for index in present)
+        if len(present) <= MOST_NAMED
+        else (),
+    )
