@@ -13,7 +13,7 @@ from stages import paths
 from stages.command import Json, Quiet, Set, start
 
 STEPS = 9  # galleries and map
-EVERY = 3  # seconds between two looks at the files
+EVERY = 2  # seconds between two looks at the files
 
 
 def report(

@@ -93,7 +93,8 @@ def epoch_writer(folder: str) -> Callable[[dict[str, Any]], None] | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
-            f"distill.tensorboard: {error}", "pip install 'kd3-pipeline[tensorboard]', or leave it"
+            f"distill.tensorboard: {error}",
+            "install the extra: pip install 'kd3-pipeline[tensorboard]'",
         ) from None
     writer = SummaryWriter(folder)
 

@@ -1,21 +1,18 @@
 """A map of the embedded images: near together what the teacher sees as alike."""
 
-import base64
 import colorsys
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from markupsafe import Markup
 
 from pipeline.errors import UserError
 from pipeline.report.inputs import malformed, read_array, read_columns
 
 FEWEST = 12  # images of which a map says anything
 MOST_NAMED = 20  # classes with a key of their own
-WIDTH, HEIGHT, FINER = 1200, 800, 2  # pixels; drawn finer and shrunk, so that edges are smooth
-RADIUS = 4.5  # of a dot, pixels
+WIDTH, HEIGHT, RADIUS = 1200, 800, 4.5  # of the drawing and of a dot
 # Of middling lightness: each stands out from a white page and from a black one (3 to 1 or more).
 COLOURS = (
     *("#2f7fd0", "#d0661c", "#1f9460", "#9a5bd0", "#d84a55"),
@@ -25,14 +22,11 @@ COLOURS = (
 
 @dataclass(frozen=True)
 class Map:
-    """The drawing as a PNG data URI, and what it shows; `keys` are (colour, class) pairs."""
+    """The drawing, and what it shows; `keys` are (colour, class) pairs."""
 
-    uri: str
-    width: int
-    height: int
+    svg: Markup
     shown: int
     total: int
-    selected: int
     classes: int
     keys: tuple[tuple[str, str], ...]
 
@@ -74,30 +68,41 @@ def colours(classes: int) -> list[str]:
     return ["#" + "".join(f"{round(255 * part):02x}" for part in rgb) for rgb in wheel]
 
 
-def draw(points: np.ndarray, dyes: list[str], filled: np.ndarray) -> str:
-    """Draw dots on a transparent page: filled ones, and rings, as a PNG data URI.
+def draw(points: np.ndarray, seen: np.ndarray, filled: np.ndarray, dyes: list[str]) -> Markup:
+    """Draw dots, and rings on top of them because they hide less: two paths a class.
 
     Args:
         points: float [N, 2] between 0 and 1.
-        dyes: a colour for each point.
-        filled: bool [N].
+        seen: int64 [N], the class of each point.
+        filled: bool [N], whether it is a dot.
+        dyes: a colour for each class.
     """
-    size = np.array([WIDTH, HEIGHT]) * FINER
-    image = Image.new("RGBA", tuple(size.tolist()))
-    pen = ImageDraw.Draw(image)
-    radius = RADIUS * FINER
-    places = 2 * radius + points * (size - 4 * radius)
-    for index in np.argsort(~filled, kind="stable").tolist():  # rings on top: they hide less
-        x, y = places[index].tolist()
-        box = (x - radius, y - radius, x + radius, y + radius)
-        if filled[index]:
-            pen.ellipse(box, fill=dyes[index])
-        else:
-            pen.ellipse(box, outline=dyes[index], width=round(1.5 * FINER))
-    out = io.BytesIO()
-    small = image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-    small.save(out, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    places = RADIUS + 1 + points * (np.array([WIDTH, HEIGHT]) - 2 * RADIUS - 2)
+    r = RADIUS - 0.75  # half of the line is outside
+    shapes = (
+        (filled, 2 * RADIUS, lambda x, y: f"M{x:.1f} {y:.1f}h0"),  # a round end of a line
+        (
+            ~filled,
+            1.5,
+            lambda x, y: f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0",
+        ),
+    )
+    paths = Markup("").join(
+        Markup('<path stroke="{}" stroke-width="{}" d="{}"/>').format(
+            dyes[index], width, "".join(shape(x, y) for x, y in places[chosen].tolist())
+        )
+        for among, width, shape in shapes
+        for index in np.unique(seen[among]).tolist()
+        for chosen in [among & (seen == index)]
+    )
+    told = (
+        f"Map of {len(points):,} images seen as {len(np.unique(seen)):,} classes; "
+        f"{int(filled.sum()):,} of them, drawn as dots, were trained on at least once, "
+        "the others, drawn as rings, never"
+    )
+    return Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>').format(
+        WIDTH, HEIGHT, told, paths
+    )
 
 
 def read_map(
@@ -136,12 +141,9 @@ def read_map(
     seen, filled = predicted[drawn], times[drawn] > 0
     present = np.unique(seen).tolist()
     return Map(
-        uri=draw(points, [dyes[index] for index in seen.tolist()], filled),
-        width=WIDTH,
-        height=HEIGHT,
+        svg=draw(points, seen, filled, dyes),
         shown=len(drawn),
         total=len(row),
-        selected=int(filled.sum()),
         classes=len(present),
         keys=tuple((dyes[index], class_names[index]) for index in present)
         if len(present) <= MOST_NAMED

@@ -264,11 +264,13 @@ def test_the_map_shows_a_sample_in_the_colours_of_its_key(sources: ReportSources
     names = ("circle", HOSTILE_CLASS, "star")
     drawn = read_map(sources.embed, sources.selection, names, 30, 0)
     assert (drawn.shown, drawn.total) == (30, 51)
-    image = Image.open(io.BytesIO(base64.b64decode(drawn.uri.split(",")[1]))).convert("RGBA")
-    solid = {pixel[:3] for _, pixel in image.getcolors(1 << 20) if pixel[3] == 255}
-    for colour, _ in drawn.keys:
-        wanted = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])
-        assert min(np.abs(np.array(pixel) - wanted).max() for pixel in solid) < 12, colour
+    selection = pq.read_table(sources.selection).to_pylist()
+    sample = np.random.default_rng(0).permutation(51)[:30]
+    for colour, name in drawn.keys:
+        of_class = [selection[at] for at in sample if names[selection[at]["predicted"]] == name]
+        paths = "".join(re.findall(rf'stroke="{colour}"[^>]* d="([^"]*)"', drawn.svg))
+        assert paths.count("h0") == sum(row["times_kept"] > 0 for row in of_class), name
+        assert paths.count("M") == len(of_class) > 0, name
     assert read_map(sources.embed, sources.selection, names, 0, 0) is None
 
 
