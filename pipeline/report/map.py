@@ -14,6 +14,7 @@ FEWEST = 12  # images of which a map says anything
 MOST_NAMED = 20  # classes with a key of their own
 WIDTH, HEIGHT, RADIUS = 1200, 800, 4.5  # of the drawing and of a dot
 # Of middling lightness: each stands out from a white page and from a black one (3 to 1 or more).
+LUMINANCE = 0.17
 COLOURS = (
     *("#2f7fd0", "#d0661c", "#1f9460", "#9a5bd0", "#d84a55"),
     *("#1b93a0", "#8a8420", "#cf4fa0", "#a0703f", "#6f7f95"),
@@ -64,8 +65,17 @@ def colours(classes: int) -> list[str]:
     """A colour for each class; of many classes only those far apart are told apart."""
     if classes <= len(COLOURS):
         return list(COLOURS[:classes])
-    wheel = [colorsys.hls_to_rgb(index / classes, 0.47, 0.6) for index in range(classes)]
-    return ["#" + "".join(f"{round(255 * part):02x}" for part in rgb) for rgb in wheel]
+    return [_of_hue(index / classes) for index in range(classes)]
+
+
+def _of_hue(hue: float) -> str:
+    """The darkest colour of a hue that is light enough for a dark page."""
+    for lightness in range(30, 90, 2):
+        rgb = colorsys.hls_to_rgb(hue, lightness / 100, 0.6)
+        linear = [((part + 0.055) / 1.055) ** 2.4 for part in rgb]  # sRGB, but near black
+        if np.dot(linear, (0.2126, 0.7152, 0.0722)) > LUMINANCE:
+            break
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 def draw(points: np.ndarray, seen: np.ndarray, filled: np.ndarray, dyes: list[str]) -> Markup:

@@ -280,7 +280,7 @@ def test_dots_stand_out_on_both_pages() -> None:
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
-    for colour in colours(10):
+    for colour in [*colours(10), *colours(100)]:
         for page in ("#fbfaf8", "#15171a"):
             light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 3, (colour, page)
