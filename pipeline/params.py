@@ -273,6 +273,9 @@ class Distill(Section):
     compile: Literal["auto", "always", "never"] = Field(
         "auto", description="torch.compile; `auto`: on a GPU"
     )
+    tensorboard: str = Field(
+        "", description="folder for the curves in TensorBoard's format (extra `tensorboard`)"
+    )
     seed: Seed = Field(0, description="seed of weights, crops and order")
     device: Device = Field("auto", description="where to train")
     precision: Precision = Field(
@@ -332,7 +335,10 @@ class Export(Section):
 
 
 class Report(Section):
-    thumbnails: int = Field(60, ge=1, le=150, description="images shown in each gallery")
+    thumbnails: int = Field(60, ge=1, le=75, description="images shown in each gallery")
+    map_images: int = Field(
+        2000, ge=0, le=4000, description="images on the map of the teacher's features; 0: no map"
+    )
     seed: Seed = Field(0, description="seed that draws the images shown")
 
 

@@ -1,6 +1,6 @@
 """`pipeline distill`: a student from web images and the teacher. No labelled image is read."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ def distill(
     from pipeline.device import resolve_device, resolve_precision
     from pipeline.distill import parallel
     from pipeline.distill.objectives import OBJECTIVES
-    from pipeline.distill.outputs import curves_csv, save_student, selection_table
+    from pipeline.distill.outputs import curves_csv, epoch_writer, save_student, selection_table
     from pipeline.distill.run import run, settings_of
     from pipeline.distill.tuning import HELD_OUT, Trials, probe_rates, probe_steps
     from pipeline.distill.web import load_web_images
@@ -49,7 +49,8 @@ def distill(
     teacher, config = load_model(paths.TEACHER, chosen)
     teacher.requires_grad_(False)
     key = run_key(
-        section.model_dump() | {"device": chosen.type, "precision": str(precision)},
+        section.model_dump(exclude={"tensorboard"})
+        | {"device": chosen.type, "precision": str(precision)},
         inputs=[paths.EMBED, paths.TEACHER],
         sources=sources_of(__file__),
     )
@@ -66,6 +67,13 @@ def distill(
         section = section.model_copy(update={"lr": best})
         tried = ", ".join(f"{rate} ({agreement:.1%})" for rate, agreement in found.items())
         console.note(f"learning rate {best}; agreement after short runs was {tried}")
+    told = epoch_writer(section.tensorboard) if world.rank == 0 else None
+
+    def report(curves: list[dict[str, Any]]) -> None:
+        write_text(paths.CURVES, curves_csv(curves))
+        if told:
+            told(curves[-1])
+
     steps = section.epochs * (len(web.train) // section.batch_size)
     with console.progress("distill", steps) as advance:
         objective, trained = run(
@@ -76,7 +84,7 @@ def distill(
             precision,
             folder,
             advance,
-            lambda curves: write_text(paths.CURVES, curves_csv(curves)),
+            report,
             world,
         )
     world.wait()  # nothing is removed while another process may still read it

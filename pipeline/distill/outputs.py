@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.distill.objectives import Objective
 from pipeline.distill.trainer import Trained
+from pipeline.errors import UserError
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
@@ -78,3 +79,29 @@ def curves_csv(curves: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(curves)
     return text.getvalue()
+
+
+def epoch_writer(folder: str) -> Callable[[dict[str, Any]], None] | None:
+    """What writes the figures of an epoch for TensorBoard, below `folder`; None without one.
+
+    Raises:
+        UserError: the package is missing.
+    """
+    if not folder:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            f"distill.tensorboard: {error}",
+            "install the extra: pip install 'kd3-pipeline[tensorboard]'",
+        ) from None
+    writer = SummaryWriter(folder)
+
+    def write(row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                writer.add_scalar(name, value, row["epoch"])
+        writer.flush()
+
+    return write

@@ -13,6 +13,7 @@ from pipeline.report.inputs import Curves
 
 WIDTH, HEIGHT = 300, 180
 LEFT, RIGHT, TOP, BOTTOM = 42, 4, 10, 24
+MOST_POINTS = 120  # of a sparkline
 
 # Columns of the training log that are no loss terms.
 KNOWN = (
@@ -206,6 +207,19 @@ def interval_bar(value: float, low: float, high: float, index: int, label: str) 
         index=index,
         value=f"{100 * value:.2f}",
     )
+
+
+def sparkline(values: list[float], label: str) -> Markup:
+    """A line of fractions without axes, from the left end to the right, 0 at the bottom."""
+    step = max(1, math.ceil(len(values) / MOST_POINTS))
+    shown = values[::step]
+    across = [100 * index / max(1, len(shown) - 1) for index in range(len(shown))]
+    points = " ".join(f"{x:.1f},{18 - 16 * v:.1f}" for x, v in zip(across, shown, strict=True))
+    return Markup(
+        '<svg class="spark" viewBox="0 0 100 20" preserveAspectRatio="none" role="img">'
+        '<title>{}</title><line class="axis" x1="0" x2="100" y1="19" y2="19"/>'
+        '<polyline points="{}"/></svg>'
+    ).format(label, points)
 
 
 def dumbbell(first: float, second: float, floor: float, label: str) -> Markup:

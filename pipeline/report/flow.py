@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UserError
-from pipeline.report.inputs import read_columns, read_epochs, read_teacher_classes
+from pipeline.report.inputs import read_columns, read_teacher_classes
+from pipeline.report.stored import Images
 
 REASONS = {
     "duplicate": "same bytes as another",
+    "placeholder": "placeholder found at many addresses",
     "http_error": "HTTP error",
     "timeout": "timed out",
     "connection": "no connection",
@@ -20,6 +20,11 @@ REASONS = {
     "too_many_pixels": "too many pixels",
     "forbidden_address": "address not allowed",
     "not_needed": "not needed: class full",
+    "opted_out": "site opts out",
+    "robots": "refused by robots.txt",
+    "leaked": "shows a test image",
+    "low-information": "shows next to nothing",
+    "unreadable": "cannot be read",
 }
 
 
@@ -44,7 +49,10 @@ class Step:
 
 @dataclass(frozen=True)
 class ClassFlow:
-    """The flow of one class; `agree` is the share of embedded images the teacher sees so."""
+    """The flow of one class; `agree` is the share of embedded images the teacher sees so.
+
+    `losses` has a count for each of the flow's `reasons`.
+    """
 
     name: str
     candidates: int
@@ -52,23 +60,7 @@ class ClassFlow:
     kept: int
     selected: int
     agree: float | None
-
-
-@dataclass(frozen=True)
-class Images:
-    """The stored images, joined by position: entry i of every array is row i of the dedup file.
-
-    `predicted` is -1 and `times` is -1 for images that distillation did not use; `times` is -1
-    for those that it held out, too.
-    """
-
-    table: pa.Table
-    labels: np.ndarray
-    kept: np.ndarray
-    predicted: np.ndarray
-    times: np.ndarray
-    held_out: int
-    epochs: int
+    losses: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -76,49 +68,18 @@ class Flow:
     """Steps, rows by class (in label order), and remarks on counts that do not add up."""
 
     steps: tuple[Step, ...]
+    reasons: tuple[str, ...]
     classes: tuple[ClassFlow, ...]
     names: dict[int, str]
     remarks: tuple[str, ...] = field(default=())
 
 
-def read_images(dedup: Path, selection: Path) -> Images:
-    """Join the dedup and selection files on the image id.
-
-    Raises:
-        UserError: a file is missing or malformed, or the two are of different runs.
-    """
-    columns = ["id", "shard", "row", "label", "kept", "reason", "duplicate_of", "distance"]
-    table = read_columns(dedup, "dedup", columns)
-    used = read_columns(selection, "distill", ["id", "predicted", "held_out", "times_kept"])
-    at = pc.index_in(used.column("id"), value_set=table.column("id").combine_chunks())
-    if at.null_count:
-        raise UserError(
-            f"{selection} has {at.null_count:,} images that {dedup} does not",
-            "they are of different runs: run `pipeline distill` again",
-        )
-    positions = at.to_numpy().astype(np.int64)
-    predicted = np.full(table.num_rows, -1, np.int64)
-    times = np.full(table.num_rows, -1, np.int64)
-    predicted[positions] = used.column("predicted").to_numpy()
-    held_out = used.column("held_out").to_numpy()
-    times[positions] = np.where(held_out, -1, used.column("times_kept").to_numpy())
-    return Images(
-        table=table,
-        labels=table.column("label").to_numpy(),
-        kept=table.column("kept").to_numpy().astype(bool),
-        predicted=predicted,
-        times=times,
-        held_out=int(held_out.sum()),
-        epochs=read_epochs(selection),
-    )
+def _told(reason: str) -> str:
+    return REASONS.get(reason, reason.replace("_", " ") or "no reason given")
 
 
 def _losses(counts: dict[str, int]) -> tuple[Loss, ...]:
-    named = [
-        Loss(REASONS.get(reason, reason.replace("_", " ") or "no reason given"), count)
-        for reason, count in counts.items()
-        if count
-    ]
+    named = [Loss(_told(reason), count) for reason, count in counts.items() if count]
     return tuple(sorted(named, key=lambda loss: (-loss.count, loss.reason)))
 
 
@@ -128,23 +89,33 @@ def _by_label(labels: np.ndarray) -> Counter[int]:
 
 
 def read_flow(crawl: Path, embed: Path, images: Images, class_names: tuple[str, ...]) -> Flow:
-    """Count candidates, stored, kept and selected images, in all and by class."""
+    """Count candidates, stored, kept and selected images, in all and by class.
+
+    An image counts for the class asked for; once it is stored, for the one that dedup gave it.
+    """
     manifest = read_columns(crawl / "manifest.parquet", "crawl", ["label", "class", "outcome"])
     groups = manifest.group_by(["label", "class", "outcome"]).aggregate([([], "count_all")])
     outcomes: Counter[str] = Counter()
     candidates: Counter[int] = Counter()
+    lost: Counter[tuple[int, str]] = Counter()  # (label, reason), of crawl and dedup
     names = dict(enumerate(class_names))
     for group in groups.to_pylist():
         label = -1 if group["label"] is None else group["label"]
-        outcomes[group["outcome"] or ""] += group["count_all"]
-        candidates[label] += group["count_all"]
+        outcome, count = group["outcome"] or "", group["count_all"]
+        outcomes[outcome] += count
+        candidates[label] += count
+        if outcome != "stored":
+            lost[label, outcome] += count
         names.setdefault(label, group["class"] or "")
     names[-1] = "no class"
 
     stored, kept = len(images.kept), int(images.kept.sum())
     used, selected = int((images.times >= 0).sum()), int((images.times > 0).sum())
-    reasons = images.table.filter(pc.invert(images.table.column("kept"))).column("reason")
-    dropped = Counter(reason or "" for reason in reasons.to_pylist())
+    dropped: Counter[str] = Counter()
+    out = images.table.filter(pc.invert(images.table.column("kept"))).select(["label", "reason"])
+    for row in out.group_by(["label", "reason"]).aggregate([([], "count_all")]).to_pylist():
+        dropped[row["reason"] or ""] += row["count_all"]
+        lost[row["label"], row["reason"] or ""] += row["count_all"]
     total = manifest.num_rows
 
     def step(name: str, note: str, count: int, losses: dict[str, int]) -> Step:
@@ -158,7 +129,7 @@ def read_flow(crawl: Path, embed: Path, images: Images, class_names: tuple[str, 
             stored,
             {name: count for name, count in outcomes.items() if name != "stored"},
         ),
-        step("Kept", "left after near-duplicates are out", kept, dropped),
+        step("Kept", "left after near-duplicates and the unfit are out", kept, dropped),
         step(
             "Selected at least once",
             f"trained on in one of {images.epochs:,} epochs or more",
@@ -184,6 +155,10 @@ def read_flow(crawl: Path, embed: Path, images: Images, class_names: tuple[str, 
         "embedded": _by_label(labels),
         "agree": _by_label(labels[labels == seen]),
     }
+    each: Counter[str] = Counter()
+    for (_, reason), count in lost.items():
+        each[reason] += count
+    reasons = [reason for reason, _ in each.most_common()]
     rows = tuple(
         ClassFlow(
             name=names.get(label, f"class {label}"),
@@ -196,7 +171,8 @@ def read_flow(crawl: Path, embed: Path, images: Images, class_names: tuple[str, 
                 if label >= 0 and counts["embedded"][label]
                 else None
             ),
+            losses=tuple(lost[label, reason] for reason in reasons),
         )
         for label in sorted(set(candidates) | set(counts["stored"]))
     )
-    return Flow(steps, rows, names, tuple(remarks))
+    return Flow(steps, tuple(map(_told, reasons)), rows, names, tuple(remarks))

@@ -1,61 +1,18 @@
 """Reading the files of the earlier stages: a missing or malformed one is a `UserError`."""
 
 import csv
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-
-
-@dataclass(frozen=True)
-class ModelScore:
-    """One network on the test set; accuracy and its 95% interval are fractions."""
-
-    architecture: str
-    accuracy: float
-    low: float
-    high: float
-    parameters: int
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """Accuracy (fraction) on the test images of one class; None where there are no images."""
-
-    name: str
-    images: int
-    teacher: float | None
-    student: float | None
-
-    @property
-    def difference(self) -> float | None:
-        """Student minus teacher, in percentage points."""
-        if self.teacher is None or self.student is None:
-            return None
-        return 100 * (self.student - self.teacher)
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """What `evaluate` measured."""
-
-    test_set: str
-    test_images: int
-    class_names: tuple[str, ...]
-    teacher: ModelScore
-    student: ModelScore
-    gap_points: float
-    agreement: float
-    per_class: tuple[ClassScore, ...]
 
 
 @dataclass(frozen=True)
@@ -93,28 +50,34 @@ def read_columns(
         raise malformed(path, error) from error
 
 
-def read_epochs(selection: Path) -> int:
-    """Number of epochs in a selection file: the length of its `kept` lists."""
-    require(selection, "distill")
+def read_history(selection: Path) -> np.ndarray:
+    """Read which image was trained on in which epoch, bool [N, epochs]: the `kept` lists."""
+    lists = read_columns(selection, "distill", ["kept"]).column("kept")
     try:
-        for batch in pq.ParquetFile(selection).iter_batches(1, columns=["kept"]):
-            return len(batch.column(0)[0].as_py())
-    except (pa.ArrowException, OSError, IndexError, TypeError) as error:
-        raise malformed(selection, error) from error
-    return 0
+        lengths = set(pc.list_value_length(lists).unique().to_pylist())
+        flat = pc.list_flatten(lists).cast(pa.bool_()).to_numpy()
+        return flat.astype(bool).reshape(len(lists), *(lengths or {0}))
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise malformed(selection, f"column kept: {error}") from error
+
+
+def read_array(path: Path, rows: int) -> np.ndarray:
+    """Open the matrix of a .npy file, which has at least `rows` rows, without reading it."""
+    require(path, "embed")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise malformed(path, error) from error
+    if array.ndim != 2 or len(array) < rows:
+        raise malformed(path, f"has shape {array.shape}, too small for {rows} images")
+    return array
 
 
 def read_teacher_classes(embed: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return (label, class the teacher sees), int64 arrays with one entry an embedded image."""
     images = read_columns(embed / "images.parquet", "embed", ["row", "label"])
-    path = require(embed / "logits.npy", "embed")
-    try:
-        logits = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise malformed(path, error) from error
     rows = images.column("row").to_numpy()
-    if logits.ndim != 2 or (len(rows) and int(rows.max()) >= len(logits)):
-        raise malformed(path, f"has shape {logits.shape}, too small for {len(rows)} images")
+    logits = read_array(embed / "logits.npy", int(rows.max(initial=-1)) + 1)
     seen = [
         np.argmax(logits[start : start + 65536], axis=1) for start in range(0, len(logits), 65536)
     ]
@@ -122,56 +85,8 @@ def read_teacher_classes(embed: Path) -> tuple[np.ndarray, np.ndarray]:
     return images.column("label").to_numpy(), classes[rows]
 
 
-def _number(value: object, *, low: float = -math.inf, high: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{value!r} is not a number in the expected range")
-    return float(value)
-
-
-def _fraction(value: object) -> float:
-    return _number(value, low=0, high=1)
-
-
-def _model(values: dict[str, Any]) -> ModelScore:
-    return ModelScore(
-        architecture=str(values["architecture"]),
-        accuracy=_fraction(values["accuracy"]),
-        low=_fraction(values["accuracy_low"]),
-        high=_fraction(values["accuracy_high"]),
-        parameters=int(_number(values["parameters"], low=0)),
-    )
-
-
-def _class(values: dict[str, Any]) -> ClassScore:
-    name = str(values["name"])
-    images = int(_number(values["images"], low=0))
-    if not images:
-        return ClassScore(name, 0, None, None)
-    return ClassScore(name, images, _fraction(values["teacher"]), _fraction(values["student"]))
-
-
-def read_metrics(path: Path) -> Metrics:
-    """Read `metrics.json`."""
-    require(path, "evaluate")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Metrics(
-            test_set=str(values["test_set"]),
-            test_images=int(_number(values["test_images"], low=0)),
-            class_names=tuple(str(name) for name in values["class_names"]),
-            teacher=_model(values["teacher"]),
-            student=_model(values["student"]),
-            gap_points=_number(values["gap_points"], low=-100, high=100),
-            agreement=_fraction(values["agreement"]),
-            per_class=tuple(_class(row) for row in values["per_class"]),
-        )
-    except KeyError as error:
-        raise malformed(path, f"has no key {error}") from error
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise malformed(path, error) from error
-
-
-def _read_csv(path: Path, stage: str, needed: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
+def read_csv(path: Path, stage: str, needed: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a CSV file that has the columns `needed`."""
     require(path, stage)
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -198,7 +113,7 @@ def _numbers(cells: list[str]) -> list[float] | None:
 
 def read_curves(path: Path) -> Curves:
     """Read the training log: one row an epoch, any numeric columns beside `epoch`."""
-    header, rows = _read_csv(path, "distill", ("epoch",))
+    header, rows = read_csv(path, "distill", ("epoch",))
     columns = {
         name: _numbers([row[index] for row in rows])
         for index, name in enumerate(header)
@@ -217,6 +132,6 @@ def read_curves(path: Path) -> Curves:
 
 def read_confusions(path: Path) -> Counter[tuple[str, str]]:
     """Count the pairs (actual class, class the student saw) in `predictions.csv`."""
-    header, rows = _read_csv(path, "evaluate", ("actual", "student", "teacher"))
+    header, rows = read_csv(path, "evaluate", ("actual", "student", "teacher"))
     actual, student = header.index("actual"), header.index("student")
     return Counter((row[actual], row[student]) for row in rows)

@@ -1,35 +1,32 @@
 """One self-contained HTML page from the files of a run."""
 
-import math
-import re
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.errors import UserError
+from pipeline.report.calibration import reliability_diagram
 from pipeline.report.figures import curve_charts, interval_bar
-from pipeline.report.flow import read_flow, read_images
-from pipeline.report.galleries import build_galleries
-from pipeline.report.inputs import (
+from pipeline.report.flow import read_flow
+from pipeline.report.galleries import build_galleries, read_mistakes
+from pipeline.report.inputs import Curves, read_confusions, read_curves, require
+from pipeline.report.map import read_map
+from pipeline.report.origins import read_origins
+from pipeline.report.scores import (
     Metrics,
-    read_confusions,
-    read_curves,
+    Network,
+    by_kind,
+    latency_rows,
+    read_corruptions,
     read_metrics,
-    require,
 )
-from pipeline.report.tables import class_rows, confusion_matrix
+from pipeline.report.stored import read_images
+from pipeline.report.tables import confusion_matrix, group_rows, kept_rows
+from pipeline.report.text import environment, median, percent
 
-MOST_THUMBNAILS = 150
-
-# Controls, lone surrogates, and characters that are unseen or turn the direction of the text.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ud800-\udfff\ufeff\ufff9-\ufffb]"
-)
+MOST_THUMBNAILS = 75
 
 
 @dataclass(frozen=True)
@@ -39,46 +36,26 @@ class ReportSources:
     Attributes:
         crawl: directory of the image shards and `manifest.parquet`.
         dedup: Parquet file, one row a stored image.
-        embed: directory of `images.parquet` and `logits.npy`.
+        leaks: Parquet file of the test images found in the crawl; may be missing.
+        embed: directory of `images.parquet`, `logits.npy` and `features.npy`.
         selection: Parquet file, one row an image that distillation used.
         curves: CSV file, one row an epoch.
         metrics: JSON file of the evaluation.
         predictions: CSV file, one row a test image.
+        corruptions: CSV file, one row a corruption and severity; no rows if there were none.
+        mistakes: Parquet file of test images that the student gets wrong; may be missing.
     """
 
     crawl: Path
     dedup: Path
+    leaks: Path
     embed: Path
     selection: Path
     curves: Path
     metrics: Path
     predictions: Path
-
-
-def _seen(value: object) -> object:
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return _UNSEEN.sub("", value)
-    return value
-
-
-def _clip(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _percent(fraction: float | None, digits: int = 1) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.{digits}f}%"
-
-
-def _points(points: float | None) -> str:
-    if points is None:
-        return "–"
-    text = f"{abs(points):.1f}"
-    return text if text == "0.0" else ("−" if points < 0 else "+") + text
-
-
-def _median(values: list[float]) -> str:
-    known = [value for value in values if not math.isnan(value)]
-    return f"{statistics.median(known):,.0f}" if known else ""
+    corruptions: Path
+    mistakes: Path
 
 
 def headline(metrics: Metrics) -> str:
@@ -89,7 +66,7 @@ def headline(metrics: Metrics) -> str:
         side = "below" if metrics.gap_points > 0 else "above"
         against = f"{gap} points {side} its teacher"
     sentence = (
-        f"The student is right on {_percent(metrics.student.accuracy)} of "
+        f"The student is right on {percent(metrics.student.accuracy)} of "
         f"{metrics.test_images:,} test images, {against}"
     )
     if not metrics.teacher.parameters:
@@ -97,34 +74,23 @@ def headline(metrics: Metrics) -> str:
     ratio = metrics.student.parameters / metrics.teacher.parameters
     if ratio < 0.995:
         digits = 0 if ratio >= 0.01 else 1
-        return f"{sentence}, with {_percent(ratio, digits)} of the parameters."
+        return f"{sentence}, with {percent(ratio, digits)} of the parameters."
     if ratio < 1.005:
         return f"{sentence}, with as many parameters."
     return f"{sentence}, with {ratio:.2g} times the parameters."
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pipeline.report", package_path=""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_seen,
-    )
-    environment.filters |= {
-        "clip": _clip,
-        "count": lambda value: f"{value:,}",
-        "percent": _percent,
-        "points": _points,
-    }
-    return environment
+def _accuracy_bar(role: str, network: Network, index: int) -> Markup:
+    low, high = network.accuracy_low, network.accuracy_high
+    label = f"{role}: {percent(network.accuracy)}, 95% interval {percent(low)} to {percent(high)}"
+    return interval_bar(network.accuracy, low, high, index, label)
 
 
 def build_report(
     sources: ReportSources,
     *,
     thumbnails: int = 60,
+    map_images: int = 2000,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> str:
@@ -132,9 +98,10 @@ def build_report(
 
     Args:
         sources: files of the earlier stages.
-        thumbnails: images (or pairs of images) in each of the four galleries, at most 150.
+        thumbnails: images (or pairs of images) in each of the eight galleries, at most 75.
+        map_images: images on the map at most; 0 leaves it out.
         seed: of the choice of images; the same files and seed give the same page.
-        progress: called with 1 after each gallery.
+        progress: called with 1 after each gallery and after the map.
 
     Returns:
         HTML that needs nothing beside itself, under 8 MB.
@@ -147,64 +114,98 @@ def build_report(
             f"report.thumbnails is {thumbnails}",
             f"take 0 to {MOST_THUMBNAILS}, which keeps the page under 8 MB",
         )
+    advance = progress or (lambda n: None)
     require(sources.crawl / "manifest.parquet", "crawl")
     metrics = read_metrics(sources.metrics)
     curves = read_curves(sources.curves)
     confusions = read_confusions(sources.predictions)
+    corruptions = by_kind(read_corruptions(sources.corruptions))
+    names = metrics.class_names
     images = read_images(sources.dedup, sources.selection)
-    flow = read_flow(sources.crawl, sources.embed, images, metrics.class_names)
-    galleries = build_galleries(
+    flow = read_flow(sources.crawl, sources.embed, images, names)
+    galleries = []
+    for gallery in build_galleries(
         sources.crawl,
+        sources.leaks,
         images,
         flow.names,
-        metrics.class_names,
+        names,
         thumbnails=thumbnails,
         seed=seed,
-        progress=progress,
-    )
-    rows, floor = class_rows(metrics.per_class)
-    models = [
-        (
-            role,
-            model,
-            interval_bar(
-                model.accuracy,
-                model.low,
-                model.high,
-                index,
-                f"{role}: {_percent(model.accuracy)}, "
-                f"95% interval {_percent(model.low)} to {_percent(model.high)}",
-            ),
-        )
-        for index, (role, model) in enumerate(
-            [("Teacher", metrics.teacher), ("Student", metrics.student)]
-        )
-    ]
+    ):
+        galleries.append(gallery)
+        advance(1)
+    mistakes = read_mistakes(sources.mistakes, thumbnails)
+    advance(1)
+    places = read_map(sources.embed, sources.selection, names, map_images, seed)
+    advance(1)
+    class_rows, class_floor = group_rows(metrics.per_class)
+    style_rows, style_floor = group_rows(metrics.styles)
+    corruption_rows, corruption_floor = group_rows(corruptions)
+    shown = [*galleries, *([mistakes] if mistakes else [])]
+    used = [path for path in vars(sources).values() if path.exists()]
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             headline=headline(metrics),
             metrics=metrics,
-            models=models,
+            networks=[
+                (role, network, _accuracy_bar(role, network, index))
+                for index, (role, network) in enumerate(
+                    [("Teacher", metrics.teacher), ("Student", metrics.student)]
+                )
+            ],
+            origins=read_origins(sources.crawl / "manifest.parquet", images),
             flow=flow,
             epochs=images.epochs,
             galleries=galleries,
-            curves=curves,
-            speed=_median(curves.columns.get("images_per_s", [])),
-            charts=curve_charts(curves),
-            class_rows=rows,
-            floor=floor,
-            matrix=confusion_matrix(confusions, metrics.class_names),
-            sources=[
-                sources.crawl / "manifest.parquet",
-                sources.crawl / "images-*.parquet",
-                sources.dedup,
-                sources.embed / "logits.npy",
-                sources.selection,
-                sources.curves,
-                sources.metrics,
-                sources.predictions,
+            most_classes=max(len(gallery.classes) for gallery in shown),
+            most_outcomes=max(len(gallery.outcomes) for gallery in shown),
+            kept_rows=kept_rows(images, names),
+            map=places,
+            mistakes=mistakes,
+            class_rows=class_rows,
+            class_floor=class_floor,
+            style_rows=style_rows,
+            style_floor=style_floor,
+            corruption_rows=corruption_rows,
+            corruption_floor=corruption_floor,
+            diagrams=[
+                ("As deployed", metrics.student.ece, metrics.calibration),
+                (
+                    "With the temperature",
+                    metrics.student.ece_tempered,
+                    metrics.calibration_tempered,
+                ),
             ],
+            reliability=reliability_diagram,
+            latency_rows=latency_rows(metrics),
+            matrix=confusion_matrix(confusions, names),
+            sources=used,
+            **_curves(curves),
         )
     )
+
+
+def build_live(curves_path: Path, every: int) -> str:
+    """Build the page of a distillation that is under way: the curves alone.
+
+    Args:
+        curves_path: CSV file, one row an epoch; before the first epoch has ended it is missing.
+        every: seconds after which a browser reads the page again.
+
+    Raises:
+        UserError: the file is malformed.
+    """
+    curves = read_curves(curves_path) if curves_path.exists() else Curves([], {}, ())
+    page = environment().get_template("live.html.j2")
+    return page.render(every=every, sources=[curves_path], **_curves(curves))
+
+
+def _curves(curves: Curves) -> dict[str, object]:
+    return {
+        "curves": curves,
+        "charts": curve_charts(curves),
+        "speed": median(curves.columns.get("images_per_s", [])),
+    }

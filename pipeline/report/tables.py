@@ -1,4 +1,4 @@
-"""The confusion matrix and the accuracy of each class, ready for the template."""
+"""The confusion matrix, accuracies and selection by class, ready for the template."""
 
 import math
 from collections import Counter
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.report.figures import dumbbell, heat_map
-from pipeline.report.inputs import ClassScore
+from pipeline.report.figures import dumbbell, heat_map, sparkline
+from pipeline.report.scores import Group
+from pipeline.report.stored import Images
 
 MOST_CELLS = 20
 LARGEST = 20
@@ -82,19 +83,19 @@ def confusion_matrix(pairs: Counter[tuple[str, str]], class_names: tuple[str, ..
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """One class with its drawing; `figure` is None for a class without test images."""
+class GroupRow:
+    """Some test images with their drawing; `figure` is None where there are none."""
 
-    score: ClassScore
+    score: Group
     figure: Markup | None
 
 
-def class_rows(scores: tuple[ClassScore, ...]) -> tuple[list[ClassRow], float]:
-    """Classes by what the student lost, largest first, and the left end of their axis."""
+def group_rows(scores: tuple[Group, ...]) -> tuple[list[GroupRow], float]:
+    """Groups by what the student lost, largest first, and the left end of their axis."""
     known = [v for s in scores for v in (s.teacher, s.student) if v is not None]
     floor = min(0.9, math.floor(10 * min(known, default=0.0)) / 10)
     rows = [
-        ClassRow(
+        GroupRow(
             score,
             None
             if score.teacher is None or score.student is None
@@ -109,3 +110,30 @@ def class_rows(scores: tuple[ClassScore, ...]) -> tuple[list[ClassRow], float]:
     ]
     rows.sort(key=lambda row: math.inf if row.score.difference is None else row.score.difference)
     return rows, floor
+
+
+@dataclass(frozen=True)
+class KeptRow:
+    """The images last seen as one class: the shares selected in the first and last epoch."""
+
+    name: str
+    images: int
+    first: float
+    last: float
+    figure: Markup
+
+
+def kept_rows(images: Images, class_names: tuple[str, ...]) -> list[KeptRow]:
+    """How much of each class the selection took in every epoch, in the order of the classes."""
+    trained = images.times[images.used] >= 0
+    history, seen = images.history[trained], images.predicted[images.used][trained]
+    rows = []
+    for index, name in enumerate(class_names):
+        of_class = history[seen == index]
+        if not len(of_class) or not images.epochs:
+            continue
+        shares = of_class.mean(axis=0).tolist()
+        label = f"selected share from {shares[0]:.1%} to {shares[-1]:.1%}"
+        figure = sparkline(shares, label)
+        rows.append(KeptRow(name, len(of_class), shares[0], shares[-1], figure))
+    return rows

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,10 @@ class World:
     class_names: list[str] = field(default_factory=lambda: ["circle", HOSTILE_CLASS, "star"])
     images: int = 60
     near_duplicates: int = 6
+    leaked: int = 3
+    contaminated: int = 0
+    robustness: bool = True
+    mistakes: int = 30
     lost: dict[str, int] = field(
         default_factory=lambda: {"http_error": 7, "timeout": 3, "a new reason <b>": 2}
     )
@@ -60,7 +65,7 @@ class World:
     def write(self, root: Path) -> ReportSources:
         """Write every file below `root`."""
         rng = np.random.default_rng(0)
-        for name in ("crawl", "dedup", "embed", "distill", "reports"):
+        for name in ("crawl", "dedup", "embed", "distill", "evaluate", "reports"):
             (root / name).mkdir(parents=True, exist_ok=True)
         count, classes = self.images, len(self.class_names)
         labels = np.arange(count) % classes
@@ -71,9 +76,17 @@ class World:
         ]
         ids = [hashlib.sha256(content + b"%d" % i).hexdigest() for i, content in enumerate(data)]
         self._crawl(root / "crawl", data, ids, labels)
-        kept = np.ones(count, bool)
-        kept[count - self.near_duplicates :] = False
-        twins = [None if ok else ids[i % max(1, kept.sum())] for i, ok in enumerate(kept)]
+        reasons = np.full(count, "", object)
+        reasons[count - self.near_duplicates :] = "near-duplicate"
+        reasons[count - self.near_duplicates - self.leaked : count - self.near_duplicates] = (
+            "leaked"
+        )
+        kept, leaked = reasons == "", np.flatnonzero(reasons == "leaked")
+        twin = reasons == "near-duplicate"
+        twin[leaked[1:]] = True  # the first shows a test image, the others look like it
+        of = [
+            leaked[0] if reason == "leaked" else i % kept.sum() for i, reason in enumerate(reasons)
+        ]
         pq.write_table(
             pa.table(
                 {
@@ -85,20 +98,39 @@ class World:
                     "height": pa.array([self.size[1]] * count, pa.int32()),
                     "hash": pa.array(range(count), pa.uint64()),
                     "kept": kept,
-                    "reason": ["" if ok else "near-duplicate" for ok in kept],
+                    "reason": reasons.tolist(),
                     "group": pa.array(range(count), pa.int64()),
-                    "duplicate_of": pa.array(twins, pa.string()),
+                    "duplicate_of": pa.array(
+                        [ids[of[i]] if twin[i] else None for i in range(count)], pa.string()
+                    ),
                     "distance": pa.array(
-                        [None if ok else i % 9 for i, ok in enumerate(kept)], pa.int32()
+                        [i % 9 if twin[i] else None for i in range(count)], pa.int32()
+                    ),
+                    "similarity": pa.array(
+                        [0.86 + i % 9 / 100 if twin[i] else None for i in range(count)],
+                        pa.float32(),
+                    ),
+                    "test_image": pa.array(
+                        [41 if reason == "leaked" else None for reason in reasons], pa.int64()
                     ),
                 }
             ),
             root / "dedup" / "images.parquet",
         )
+        if self.leaked:
+            leak = {
+                "id": [ids[leaked[0]]],
+                "test_image": pa.array([41], pa.int64()),
+                "similarity": pa.array([0.93], pa.float32()),
+                "picture": pa.array([draw(41, 1, "PNG", (32, 32))], pa.binary()),
+            }
+            pq.write_table(pa.table(leak), root / "dedup" / "leaks.parquet")
         used = np.flatnonzero(kept)
         logits = rng.normal(size=(len(used), classes)).astype(np.float32)
-        logits[np.arange(len(used)), labels[used]] += 3
+        logits[np.arange(len(used)), labels[used]] += 2
         np.save(root / "embed" / "logits.npy", logits)
+        features = rng.normal(size=(len(used), 16)) + 4 * np.eye(16)[labels[used] % 16]
+        np.save(root / "embed" / "features.npy", features.astype(np.float16))
         rows = pa.array(range(len(used)), pa.int64())
         used_ids = [ids[i] for i in used]
         images = {"row": rows, "id": used_ids, "label": pa.array(labels[used], pa.int64())}
@@ -121,14 +153,18 @@ class World:
             root / "distill" / "selection.parquet",
         )
         self._reports(root / "reports", rng)
+        self._mistakes(root / "evaluate" / "mistakes.parquet")
         return ReportSources(
             crawl=root / "crawl",
             dedup=root / "dedup" / "images.parquet",
+            leaks=root / "dedup" / "leaks.parquet",
             embed=root / "embed",
             selection=root / "distill" / "selection.parquet",
             curves=root / "reports" / "distill.csv",
             metrics=root / "reports" / "metrics.json",
             predictions=root / "reports" / "predictions.csv",
+            corruptions=root / "reports" / "corruptions.csv",
+            mistakes=root / "evaluate" / "mistakes.parquet",
         )
 
     def _crawl(self, folder: Path, data: list[bytes], ids: list[str], labels: np.ndarray) -> None:
@@ -158,6 +194,9 @@ class World:
                     "class": self.class_names[label],
                     "url": page if i % 2 else f"https://img.example/{i}.jpg",
                     "page_url": page,
+                    "licence": ("", "CC BY 4.0", HOSTILE_TITLE)[i % 3],
+                    "engine": "demo",
+                    "query": f"{self.class_names[label]} photo",
                     "title": HOSTILE_TITLE if i % 4 == 0 else f"A picture \u202eof number {i}",
                     "outcome": reason,
                     "id": ids[i] if stored else None,
@@ -180,7 +219,8 @@ class World:
         names, accuracy = self.class_names, {}
         with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             out = csv.writer(file)
-            out.writerow(["actual", "student", "teacher"])
+            sure = ["student_confidence", "teacher_confidence"]
+            out.writerow(["actual", "student", "teacher", *sure])
             for label, name in enumerate(names):
                 each = self.test_images // len(names)
                 right = {"student": 0, "teacher": 0}
@@ -192,32 +232,100 @@ class World:
                         guess = label if good else other
                         right[who] += guess == label
                         guesses.append(names[guess])
-                    out.writerow([name, *guesses])
+                    out.writerow([name, *guesses, "0.8123", "0.9012"])
                 accuracy[name] = {"images": each} | {k: v / each for k, v in right.items()}
 
-        def model(who: str, architecture: str, parameters: int) -> dict:
+        with (folder / "corruptions.csv").open("w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(["corruption", "severity", "teacher", "student"])
+            for kind in ("gaussian_noise", "fog") if self.robustness else ():
+                out.writerows([kind, at, 0.9 - 0.05 * at, 0.8 - 0.1 * at] for at in range(1, 6))
+        values = json.dumps(self._metrics(accuracy))
+        (folder / "metrics.json").write_text(values, encoding="utf-8")
+
+    def _metrics(self, accuracy: dict[str, dict]) -> dict:
+        def network(who: str, architecture: str, parameters: int) -> dict:
             mean = float(np.mean([row[who] for row in accuracy.values()]))
             margin = 1.96 * (mean * (1 - mean) / self.test_images) ** 0.5
+            few = len(self.class_names) < 6
             return {
                 "architecture": architecture,
                 "accuracy": mean,
                 "accuracy_low": max(0.0, mean - margin),
                 "accuracy_high": min(1.0, mean + margin),
+                "top5": None if few else 0.97,
+                "top5_low": None if few else 0.95,
+                "top5_high": None if few else 0.99,
+                "nll": 0.4321,
+                "brier": 0.2109,
+                "ece": 0.0765,
                 "parameters": parameters,
+                "macs": 150 * parameters,
+                "megabytes": parameters / 250_000,
+                "latency_ms": [
+                    {"device": "cpu", "threads": 1, "batch": batch, "p50": batch, "p95": 2 * batch}
+                    for batch in (1, 128)
+                ],
             }
 
-        teacher, student = model("teacher", "resnet20", 272474), model("student", "resnet8", 78042)
-        metrics = {
+        teacher = network("teacher", "resnet20", 272474)
+        student = network("student", "resnet8", 78042)
+        tempered = {"temperature": 1.317, "ece_tempered": 0.0234, "nll_tempered": 0.3987}
+        gap = 100 * (teacher["accuracy"] - student["accuracy"])
+        edges = [at / 15 for at in range(16)]
+        bins = [
+            {
+                "low": low,
+                "high": high,
+                "images": 6 * at,
+                "confidence": (low + high) / 2 if at else None,
+                "accuracy": low if at else None,
+            }
+            for at, (low, high) in enumerate(itertools.pairwise(edges))
+        ]
+        styles = [{"name": "sketch", "images": 40, "teacher": 0.7, "student": 0.55}]
+        return {
             "test_set": "demo",
             "test_images": self.test_images,
-            "class_names": names,
+            "class_names": self.class_names,
             "teacher": teacher,
-            "student": student,
-            "gap_points": 100 * (teacher["accuracy"] - student["accuracy"]),
+            "student": student | tempered,
+            "gap_points": gap,
+            "gap_low": gap - 3.5,
+            "gap_high": gap + 3.5,
+            "only_teacher_right": 14,
+            "only_student_right": 5,
+            "mcnemar_p": 0.0636,
             "agreement": 0.87,
+            "agreement_teacher_right": 0.912,
+            "agreement_teacher_wrong": None,
+            "kl": 0.2468,
             "per_class": [{"name": name} | row for name, row in accuracy.items()],
+            "leaked": self.leaked or None,
+            "contaminated": self.contaminated,
+            "calibration": bins,
+            "calibration_tempered": bins,
+            "styles": styles if self.robustness else [],
+            "corruption_error": {"teacher": 0.25, "student": 0.5, "relative": 201.4}
+            if self.robustness
+            else None,
         }
-        (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+
+    def _mistakes(self, path: Path) -> None:
+        names = self.class_names
+        rows = [
+            {
+                "image": {"bytes": draw(i, i % len(names), "PNG", (32, 32)), "path": None},
+                "actual": names[i % len(names)],
+                "student": names[(i + 1) % len(names)],
+                "teacher": names[i % len(names) if i % 3 else (i + 1) % len(names)],
+                "student_confidence": 1 - i / 100,
+                "teacher_confidence": 0.9,
+            }
+            for i in range(self.mistakes)
+        ]
+        if rows:
+            pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.report.page import build_report
+from pipeline.report.page import build_live, build_report
 
 from .conftest import HOSTILE_CLASS, HOSTILE_TITLE, World
 from .test_tuning_page import page
@@ -67,12 +67,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "small": World(pictures={0: b"broken"}),
         "many": World(class_names=["a" * 70, *(f"class {i}" for i in range(24))], test_images=500),
         "twenty": World(class_names=[f"a long class name {i}" for i in range(20)]),
+        "contaminated": World(contaminated=2, leaked=0, robustness=False, mistakes=0),
     }
     pages = {"built": BUILT}
     for name, world in worlds.items():
         root = tmp_path_factory.mktemp(name)
         pages[name] = root / "index.html"
         pages[name].write_text(build_report(world.write(root)), encoding="utf-8")
+    pages["live"] = pages["small"].with_name("live.html")
+    curves = pages["small"].parent / "reports" / "distill.csv"
+    pages["live"].write_text(build_live(curves, 600), encoding="utf-8")
     pages["tuned"] = pages["small"].with_name("tune.html")
     pages["tuned"].write_text(page(), encoding="utf-8")
     return pages
@@ -80,7 +84,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("name", ["small", "many", "twenty", "tuned", "built"])
+@pytest.mark.parametrize(
+    "name", ["small", "many", "twenty", "contaminated", "live", "tuned", "built"]
+)
 def test_page_is_sound(browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     if not pages[name].exists():
         missing(f"{BUILT} is not built: run `make demo`")
@@ -127,4 +133,87 @@ def test_keyboard_reaches_the_sections(browser, pages: dict[str, Path]) -> None:
         "return [...document.querySelectorAll('nav a')].map("
         "a => document.querySelector(a.getAttribute('href')) !== null)"
     )
-    assert targets == [True] * 6
+    assert targets == [True] * 13
+
+
+SHOWN = """
+return [...document.querySelectorAll(`#${arguments[0]} li`)].filter(e => e.offsetHeight).map(
+  e => [e.querySelector('.asked').innerText, e.querySelector('.seen').innerText]);
+"""
+
+
+def shown(browser, key: str) -> list[list[str]]:
+    """Of each image that a gallery shows: the class asked for, and what it was seen as."""
+    return browser.execute_script(SHOWN, key)
+
+
+def test_filters_by_mouse(browser, pages: dict[str, Path]) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    # the driver clicks while a smooth scroll is still under way
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(pages["small"].as_uri())
+    kept = browser.find_element(By.ID, "kept")
+    assert len(shown(browser, "kept")) == 24
+    kept.find_element(By.CLASS_NAME, "all").click()
+    everything = shown(browser, "kept")
+    assert len(everything) == 51
+    kept.find_element(By.CLASS_NAME, "all").click()
+    assert len(shown(browser, "kept")) == 24
+
+    by_class = Select(kept.find_element(By.TAG_NAME, "select"))
+    by_class.select_by_visible_text(HOSTILE_CLASS)
+    of_class = [one for one in everything if one[0] == HOSTILE_CLASS]
+    assert shown(browser, "kept") == of_class
+    assert 3 < len(of_class) < 51
+    (differs,) = (
+        label
+        for label in kept.find_elements(By.CSS_SELECTOR, ".chips label")
+        if label.text.strip() == "seen as another class"
+    )
+    differs.click()
+    both = [one for one in of_class if not one[1].startswith("as asked")]
+    assert shown(browser, "kept") == both
+    assert 0 < len(both) < len(of_class)
+    by_class.select_by_visible_text("all")
+    every = [one for one in everything if not one[1].startswith("as asked")]
+    assert shown(browser, "kept") == every
+    assert len(shown(browser, "disagreements")) > 0  # the other galleries are as they were
+    assert len(shown(browser, "often")) == 24
+
+
+def test_filters_by_keyboard(browser, pages: dict[str, Path]) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(pages["small"].as_uri())
+    everything = len(shown(browser, "mistakes"))
+    browser.execute_script("document.querySelector('#mistakes select').focus()")
+    active = lambda: browser.switch_to.active_element  # noqa: E731
+    active().send_keys("star")
+    names = {asked for asked, _ in shown(browser, "mistakes")}
+    assert names == {"star"}
+    active().send_keys(Keys.HOME)
+    assert len(shown(browser, "mistakes")) == everything == 24
+    active().send_keys(Keys.TAB)
+    assert active().get_attribute("type") == "radio"
+    active().send_keys(Keys.ARROW_RIGHT)
+    right = len(shown(browser, "mistakes"))
+    active().send_keys(Keys.ARROW_RIGHT)
+    assert right + len(shown(browser, "mistakes")) == 30
+    active().send_keys(Keys.ARROW_RIGHT)
+    active().send_keys(Keys.TAB)
+    active().send_keys(Keys.SPACE)
+    assert len(shown(browser, "mistakes")) == 30
+
+
+def test_a_broken_run_of_the_check_is_told_in_red(browser, pages: dict[str, Path]) -> None:
+    browser.get(pages["contaminated"].as_uri())
+    colour, text = browser.execute_script(
+        "const banner = document.querySelector('.banner');"
+        "return [getComputedStyle(banner).backgroundColor, banner.innerText]"
+    )
+    red, green, blue = map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))
+    assert red > 3 * max(green, blue)
+    assert text.startswith("Do not quote these figures. 2 test images")

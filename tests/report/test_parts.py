@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.report.choosing import extremes, spread
 from pipeline.report.figures import Series, curve_charts, line_chart, number, ticks
-from pipeline.report.flow import read_images
-from pipeline.report.galleries import extremes, spread, web_link
 from pipeline.report.inputs import Curves
+from pipeline.report.stored import read_images
 from pipeline.report.tables import confusion_matrix
 from pipeline.report.thumbnails import encode_thumbnail
+from pipeline.report.tiles import web_link
 
 from .conftest import World, draw
 

@@ -212,6 +212,65 @@ def test_an_interrupted_run_goes_on_and_other_runs_take_nothing_from_it(
     assert summary(folder) == summary(finished)
 
 
+def lengths(folder: Path, process: subprocess.Popen[str]) -> list[int]:
+    """How many epochs the curves had, from one change to the next, until the process ended."""
+    path, found = folder / "reports/distill.csv", [0]
+    while process.poll() is None:
+        rows = len(curves(folder)) if path.exists() else 0
+        if rows != found[-1]:
+            found.append(rows)
+        time.sleep(0.005)
+    return found
+
+
+def test_the_curves_grow_by_an_epoch_at_a_time_and_a_resumed_run_has_the_earlier_ones(
+    prepared: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder = copy(prepared, tmp_path / "project")
+    interrupted(folder)
+    before = curves(folder)
+    assert len(before) == 1
+    (folder / "reports/distill.csv").unlink()  # as DVC does before it runs a stage
+    process = start(folder, "-m", "stages", "distill", "--quiet")
+    assert lengths(folder, process) == [0, 2, 3]
+    assert process.returncode == 0
+    assert curves(folder)[:1] == before
+    assert curves(folder) == curves(finished)
+
+
+def test_tensorboard_gets_every_epoch_and_does_not_change_the_run(
+    prepared: Path, finished: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = copy(prepared, tmp_path / "project")
+    distil(folder, "--set", "distill.tensorboard=board")
+    events = EventAccumulator(str(folder / "board"))
+    events.Reload()
+    told = {scalar.step: scalar.value for scalar in events.Scalars("loss")}
+    rows = curves(folder)
+    assert told == pytest.approx({int(row["epoch"]): float(row["loss"]) for row in rows})
+    assert rows == curves(finished)
+
+
+def test_tensorboard_without_its_package_is_told_before_anything_is_trained(
+    prepared: Path, tmp_path: Path
+) -> None:
+    folder = copy(prepared, tmp_path / "project")
+    missing = folder / "tensorboard.py"
+    missing.write_text("raise ModuleNotFoundError(\"No module named 'tensorboard'\")\n")
+    process = start(folder, "-m", "stages", "distill", "--set", "distill.tensorboard=board")
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (2, ""), stderr
+    assert stderr.splitlines()[-1] == (
+        "error: distill.tensorboard: No module named 'tensorboard': "
+        "install the extra: pip install 'kd3-pipeline[tensorboard]'"
+    )
+    assert states(folder) == {}
+    assert not (folder / "board").exists()
+
+
 def test_two_processes_of_torchrun_write_one_student_and_say_one_line(
     prepared: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,75 @@
+"""The stored images with all that dedup and distillation say of each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import UserError
+from pipeline.report.inputs import read_columns, read_history
+
+
+@dataclass(frozen=True)
+class Images:
+    """The stored images, joined by position: entry i of every array is row i of the dedup file.
+
+    `predicted`, `confidence` and `times` are -1 for images that distillation did not use; `times`
+    is -1 for those that it held out, too. Row i of `history` (bool [U, epochs]) says in which
+    epochs image `used[i]` was trained on.
+    """
+
+    table: pa.Table
+    labels: np.ndarray
+    kept: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    times: np.ndarray
+    held_out: int
+    used: np.ndarray
+    history: np.ndarray
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the distillation."""
+        return self.history.shape[1]
+
+
+def read_images(dedup: Path, selection: Path) -> Images:
+    """Join the dedup and selection files on the image id.
+
+    Raises:
+        UserError: a file is missing or malformed, or the two are of different runs.
+    """
+    columns = ["id", "shard", "row", "label", "kept", "reason"]
+    columns += ["duplicate_of", "distance", "similarity", "test_image"]
+    table = read_columns(dedup, "dedup", columns)
+    used = read_columns(
+        selection, "distill", ["id", "predicted", "confidence", "held_out", "times_kept"]
+    )
+    at = pc.index_in(used.column("id"), value_set=table.column("id").combine_chunks())
+    if at.null_count:
+        raise UserError(
+            f"{selection} has {at.null_count:,} images that {dedup} does not",
+            "they are of different runs: run `pipeline distill` again",
+        )
+    positions = at.to_numpy().astype(np.int64)
+    predicted = np.full(table.num_rows, -1, np.int64)
+    confidence = np.full(table.num_rows, -1.0, np.float32)
+    times = np.full(table.num_rows, -1, np.int64)
+    predicted[positions] = used.column("predicted").to_numpy()
+    confidence[positions] = used.column("confidence").to_numpy()
+    held_out = used.column("held_out").to_numpy()
+    times[positions] = np.where(held_out, -1, used.column("times_kept").to_numpy())
+    return Images(
+        table=table,
+        labels=table.column("label").to_numpy(),
+        kept=table.column("kept").to_numpy().astype(bool),
+        predicted=predicted,
+        confidence=confidence,
+        times=times,
+        held_out=int(held_out.sum()),
+        used=positions,
+        history=read_history(selection),
+    )

@@ -1,0 +1,104 @@
+"""What a gallery shows: single images, pairs, mistakes."""
+
+import re
+from dataclasses import dataclass, field
+
+from pipeline.report.origins import host_of
+from pipeline.report.thumbnails import Thumbnail
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image with what is known of it; `thumbnail` is None when it cannot be decoded.
+
+    `confidence` is that of the last judgement, a fraction; None for images that were not judged.
+    """
+
+    thumbnail: Thumbnail | None
+    title: str
+    link: str
+    host: str
+    asked: str
+    predicted: str
+    times: int
+    confidence: float | None = None
+    outcome: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes under which a reader would look for it."""
+        return (self.asked,)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A dropped image and the one for which it was; the distance is in bits of the hash.
+
+    Of a leaked image the other one is a test image: a picture and a number, and no tile.
+    """
+
+    dropped: Tile
+    original: Tile | None
+    distance: int | None
+    similarity: float | None
+    test: Thumbnail | None = None
+    test_image: int | None = None
+    outcome: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes under which a reader would look for it."""
+        both = [self.dropped.asked, *([self.original.asked] if self.original else [])]
+        return tuple(dict.fromkeys(both))
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test image that the student gets wrong; confidences are fractions."""
+
+    thumbnail: Thumbnail | None
+    actual: str
+    student: str
+    teacher: str
+    student_confidence: float
+    teacher_confidence: float
+    outcome: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes under which a reader would look for it."""
+        return (self.actual,)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Items of one kind, a sample of `total`, that can be filtered by class and outcome."""
+
+    key: str
+    heading: str
+    note: str
+    total: int
+    items: tuple[Tile | Pair | Mistake, ...] = ()
+    kind: str = "tile"
+    classes: tuple[str, ...] = field(init=False)
+    outcomes: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {name for item in self.items for name in item.classes}
+        object.__setattr__(self, "classes", tuple(sorted(names)))
+        outcomes = dict.fromkeys(item.outcome for item in self.items)
+        object.__setattr__(self, "outcomes", tuple(outcomes))
+
+    def places(self, item: Tile | Pair | Mistake) -> str:
+        """Where the classes of an item are among those of the gallery, as an attribute."""
+        return " ".join(str(self.classes.index(name)) for name in item.classes)
+
+
+def web_link(*urls: str | None) -> tuple[str, str]:
+    """The first http or https address among `urls`, and its host; ('', '') without one."""
+    for url in urls:
+        if not url or len(url) > 2000 or not re.fullmatch(r"https?://[^\s\x00-\x20\"<>\\]+", url):
+            continue
+        if host := host_of(url):
+            return url, host
+    return "", ""

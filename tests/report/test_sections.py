@@ -1,0 +1,299 @@
+"""What the sections of the page say, each from a run made for it."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.errors import UserError
+from pipeline.report.calibration import reliability_diagram
+from pipeline.report.choosing import disagreements, turns
+from pipeline.report.map import colours, project, read_map
+from pipeline.report.origins import read_origins
+from pipeline.report.page import ReportSources, build_live, build_report
+from pipeline.report.scores import Bin, by_kind, read_corruptions, read_metrics
+from pipeline.report.stored import read_images
+from pipeline.report.tables import kept_rows
+
+from .conftest import HOSTILE_CLASS, World
+
+
+def section(html: str, key: str) -> str:
+    """The text of one section, tags left out and white space made one."""
+    part = html.split(f'<section id="{key}"')[1].split("\n<section id=")[0]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", part.split(">", 1)[1]))
+
+
+def gallery(html: str, key: str) -> str:
+    return html.split(f'<section class="gallery" id="{key}"')[1].split("</section>")[0]
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_the_summary_has_the_figures_of_the_file(sources: ReportSources) -> None:
+    metrics = json.loads(sources.metrics.read_text())
+    text = section(build_report(sources), "summary")
+    low, high = (f"{metrics[name]:.1f}" for name in ("gap_low", "gap_high"))
+    assert f"95% interval {low} to {high}" in text
+    assert "p = 0.064" in text
+    assert "right alone: teacher on 14 images, student on 5" in text
+    assert "91.2% where it is right, – where it is wrong" in text
+    assert "0.247 nats" in text
+    assert "Student, temperature 1.32" in text
+    assert re.search(r"Negative log-likelihood \(nats\) 0.432 0.432 0.399", text)
+    assert re.search(r"Expected calibration error 7.6% 7.6% 2.3%", text)
+    assert "first five" not in text  # of three classes
+
+
+def test_top_5_is_shown_where_there_are_classes_enough(tmp_path: Path) -> None:
+    world = World(class_names=[f"class {index}" for index in range(6)])
+    text = section(build_report(world.write(tmp_path)), "summary")
+    assert re.search(r"first five 97.0% 95.0% to 99.0% 97.0% 95.0% to 99.0%", text)
+
+
+@pytest.mark.parametrize(
+    ("leaked", "contaminated", "said", "banner"),
+    [
+        (2, 3, "2 test images were found in the crawl, and what shows them was dropped.", True),
+        (1, 0, "1 test image was found in the crawl, and what shows it was dropped.", False),
+        (0, 0, "No test image was found in the crawl. None was among", False),
+        (None, None, "Nobody looked for test images in the crawl", False),
+    ],
+)
+def test_what_became_of_test_images(
+    sources: ReportSources, leaked: int | None, contaminated: int | None, said: str, banner: bool
+) -> None:
+    change(sources.metrics, leaked=leaked, contaminated=contaminated)
+    text = section(build_report(sources, map_images=0), "summary")
+    assert said in text
+    assert ("Do not quote these figures." in text) == banner
+    assert ("3 test images were among the images that trained the student" in text) == banner
+
+
+def test_cost_has_every_batch_measured(sources: ReportSources) -> None:
+    text = section(build_report(sources, map_images=0), "cost")
+    assert "Teacher resnet20 272,474 40.9 M 1.09" in text
+    assert "cpu 1 1 1 2 1 2" in text
+    assert "cpu 1 128 128 256 128 256" in text
+
+
+def test_origins_count_stored_and_selected_images(sources: ReportSources) -> None:
+    images = read_images(sources.dedup, sources.selection)
+    hosts, queries, licences, engines = read_origins(sources.crawl / "manifest.parquet", images)
+    assert engines.rows[0].stored == sum(row.stored for row in hosts.rows) == 60
+    assert engines.rows[0].selected == int((images.times > 0).sum())
+    assert hosts.rows[0].name == "img.example"
+    assert {row.name for row in queries.rows} >= {"circle photo", f"{HOSTILE_CLASS} photo"}
+    assert sum(row.stored for row in licences.rows if row.name == "CC BY 4.0") == 20
+    assert sum(row.stored for row in licences.rows if row.name == "not stated") == 20
+
+
+def test_the_rest_of_many_origins_is_one_row(tmp_path: Path) -> None:
+    names = [f"class {index}" for index in range(26)]
+    sources = World(class_names=names, images=104).write(tmp_path)
+    images = read_images(sources.dedup, sources.selection)
+    queries = read_origins(sources.crawl / "manifest.parquet", images)[1]
+    assert (len(queries.rows), queries.others, queries.rest.stored) == (20, 6, 24)
+
+
+def test_a_leaked_image_is_shown_beside_the_test_image(sources: ReportSources) -> None:
+    part = gallery(build_report(sources, map_images=0), "leaks")
+    assert part.count("<li") == 3
+    assert part.count('alt="Test image 41"') == 3
+    assert "similarity 0.93" in part
+    assert part.count('<span class="seen">looks like one that does</span>') == 2
+    uri = re.search(r'src="data:image/webp;base64,([^"]*)"[^>]*alt="Test image 41"', part)
+    assert Image.open(io.BytesIO(base64.b64decode(uri[1]))).size == (32, 32)
+
+
+def test_leaks_that_nobody_looked_for(tmp_path: Path) -> None:
+    html = build_report(World(leaked=0).write(tmp_path), map_images=0)
+    assert "Nobody looked: dedup.leaks is off." in gallery(html, "leaks")
+
+
+def test_near_duplicates_say_how_far_and_how_alike(sources: ReportSources) -> None:
+    part = gallery(build_report(sources, map_images=0), "near-duplicates")
+    rows = pq.read_table(sources.dedup).to_pylist()
+    twins = [row for row in rows if row["reason"] == "near-duplicate"]
+    wanted = sorted((row["distance"], f"{row['similarity']:.2f}") for row in twins)
+    found = re.findall(r"distance (\d+)</span>\s*<span class=\"seen\">similarity ([\d.]+)<", part)
+    assert sorted((int(distance), alike) for distance, alike in found) == wanted
+    distances = [int(distance) for distance, _ in found]
+    assert distances == sorted(distances, reverse=True)
+
+
+def test_what_selection_took_in_and_let_go_of(sources: ReportSources) -> None:
+    images = read_images(sources.dedup, sources.selection)
+    rows = pq.read_table(sources.selection).to_pylist()
+    ids = images.table.column("id").to_pylist()
+    found = turns(images)
+    assert [epoch for epoch, _, _ in found] == [2, 3, 5]
+    for epoch, taken, left in found:
+        now, before = epoch - 1, epoch - 2
+        assert {ids[at] for at in taken} == {
+            row["id"] for row in rows if row["kept"][now] and not row["kept"][before]
+        }
+        assert {ids[at] for at in left} == {
+            row["id"] for row in rows if row["kept"][before] and not row["kept"][now]
+        }
+    part = gallery(build_report(sources, map_images=0), "changes")
+    assert "new in epoch 2" in part
+    assert "dropped in epoch 5" in part
+
+
+def test_disagreements_are_the_images_seen_as_another_class(sources: ReportSources) -> None:
+    images = read_images(sources.dedup, sources.selection)
+    names = ("circle", HOSTILE_CLASS, "star")
+    apart = disagreements(images, dict(enumerate(names)), names)
+    assert len(apart) > 0
+    assert (images.predicted[apart] != images.labels[apart]).all()
+    used = images.predicted >= 0
+    assert len(apart) == int((images.predicted[used] != images.labels[used]).sum())
+    unknown = disagreements(images, {0: "circle", 1: "a class of no network", 2: "star"}, names)
+    assert set(unknown) == {at for at in apart if images.labels[at] != 1}
+
+
+def test_the_share_selected_by_class(sources: ReportSources) -> None:
+    images = read_images(sources.dedup, sources.selection)
+    rows = kept_rows(images, ("circle", HOSTILE_CLASS, "star"))
+    selection = pq.read_table(sources.selection).to_pylist()
+    stars = [row for row in selection if row["predicted"] == 2]
+    star = next(row for row in rows if row.name == "star")
+    assert star.images == len(stars)
+    assert star.first == pytest.approx(np.mean([row["kept"][0] for row in stars]))
+    assert star.last == pytest.approx(np.mean([row["kept"][-1] for row in stars]))
+
+
+def test_mistakes_come_surest_first(sources: ReportSources) -> None:
+    html = build_report(sources, thumbnails=12, map_images=0)
+    part = gallery(html, "mistakes")
+    sure = [
+        int(value) for value in re.findall(r"</bdi>, (\d+)%</span>\s*<span class=\"seen\">t", part)
+    ]
+    assert sure == list(range(100, 88, -1))
+    assert "12 of 30 here" in part
+    assert "teacher wrong too" in part
+
+
+def test_mistakes_that_are_not_at_hand(tmp_path: Path) -> None:
+    html = build_report(World(mistakes=0).write(tmp_path), map_images=0)
+    assert "The test images are not at hand" in section(html, "mistakes-section")
+
+
+def test_robustness_is_hidden_where_it_was_not_measured(tmp_path: Path) -> None:
+    html = build_report(World().write(tmp_path / "with"), map_images=0)
+    text = section(html, "robustness")
+    assert "gaussian noise 5 75.0% 50.0% −25.0" in text
+    assert "on average 201% of the teacher’s" in text
+    assert "sketch 40 70.0% 55.0% −15.0" in text
+    html = build_report(World(robustness=False).write(tmp_path / "without"), map_images=0)
+    assert "robustness" not in html
+
+
+def test_means_of_a_corruption_are_over_its_severities(sources: ReportSources) -> None:
+    noise, _ = by_kind(read_corruptions(sources.corruptions))
+    assert (noise.name, noise.images) == ("gaussian noise", 5)
+    assert noise.teacher == pytest.approx(0.75)
+    assert noise.student == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "row", ["fog,6,0.5,0.5", "fog,1,1.5,0.5", "fog,one,0.5,0.5", "fog,1,nan,0"]
+)
+def test_a_corruption_that_cannot_be_is_named(sources: ReportSources, row: str) -> None:
+    sources.corruptions.write_text(f"corruption,severity,teacher,student\n{row}\n")
+    with pytest.raises(UserError, match=r"corruptions\.csv: row 2"):
+        read_corruptions(sources.corruptions)
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"agreement": 1.5}, "agreement"),
+        ({"kl": float("nan")}, "kl"),
+        ({"gap_low": "1"}, "gap_low"),
+        ({"calibration": [{"low": 0.0}]}, r"calibration\.0\.high"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_named(sources: ReportSources, values: dict, where: str) -> None:
+    change(sources.metrics, **values)
+    with pytest.raises(UserError, match=rf"metrics\.json: {where}: "):
+        read_metrics(sources.metrics)
+
+
+def test_the_reliability_diagram_draws_every_bin_that_has_images() -> None:
+    bins = (
+        Bin(low=0.0, high=0.5, images=0, confidence=None, accuracy=None),
+        Bin(low=0.5, high=0.75, images=10, confidence=0.6, accuracy=0.5),
+        Bin(low=0.75, high=1.0, images=30, confidence=0.9, accuracy=1.0),
+    )
+    svg = reliability_diagram(bins, "<b>")
+    assert "<b>" not in svg
+    assert svg.count('class="bin"') == 2
+    assert "75% of the images are 75% to 100% sure" in svg
+    heights = [float(value) for value in re.findall(r'class="bin"[^>]*height="([\d.]+)"', svg)]
+    assert heights[0] == pytest.approx(heights[1] / 2, abs=0.1)
+
+
+def test_the_map_puts_like_beside_like_and_is_the_same_again() -> None:
+    rng = np.random.default_rng(0)
+    of = np.repeat(np.arange(3), 40)
+    features = (rng.normal(size=(120, 8)) + 12 * np.eye(8)[of]).astype(np.float32)
+    points = project(features, 0)
+    assert points.min() >= 0
+    assert points.max() <= 1
+    gaps = np.linalg.norm(points[:, None] - points[None], axis=2) + 9 * np.eye(120)
+    assert (of[gaps.argmin(axis=1)] == of).all()
+    assert np.array_equal(points, project(features, 0))
+
+
+@pytest.mark.parametrize("features", [np.zeros((40, 4)), np.ones((40, 4)), np.eye(8)])
+def test_no_map_of_what_has_no_differences_or_is_too_little(features: np.ndarray) -> None:
+    assert project(features.astype(np.float32), 0) is None
+
+
+def test_the_map_shows_a_sample_in_the_colours_of_its_key(sources: ReportSources) -> None:
+    names = ("circle", HOSTILE_CLASS, "star")
+    drawn = read_map(sources.embed, sources.selection, names, 30, 0)
+    assert (drawn.shown, drawn.total) == (30, 51)
+    selection = pq.read_table(sources.selection).to_pylist()
+    sample = np.random.default_rng(0).permutation(51)[:30]
+    for colour, name in drawn.keys:
+        of_class = [selection[at] for at in sample if names[selection[at]["predicted"]] == name]
+        paths = "".join(re.findall(rf'stroke="{colour}"[^>]* d="([^"]*)"', drawn.svg))
+        assert paths.count("h0") == sum(row["times_kept"] > 0 for row in of_class), name
+        assert paths.count("M") == len(of_class) > 0, name
+    assert read_map(sources.embed, sources.selection, names, 0, 0) is None
+
+
+def test_dots_stand_out_on_both_pages() -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    for colour in [*colours(10), *colours(100)]:
+        for page in ("#fbfaf8", "#15171a"):
+            light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 3, (colour, page)
+
+
+def test_the_page_of_a_run_under_way_has_the_curves_alone(sources: ReportSources) -> None:
+    html = build_live(sources.curves, 3)
+    assert "5 epochs have ended. These are the curves alone." in html
+    assert '<meta http-equiv="refresh" content="3">' in html
+    assert "Loss term: feature" in html
+    assert 'id="summary"' not in html
+    assert "refresh" not in build_report(sources, map_images=0)
+
+
+def test_the_page_before_the_first_epoch(tmp_path: Path) -> None:
+    assert "there is nothing to show" in build_live(tmp_path / "distill.csv", 3)
