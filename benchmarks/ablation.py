@@ -55,6 +55,9 @@ DEPARTURES: dict[str, dict[str, Any]] = {
     "contrast weight 0.1": {"contrast_weight": 0.1},
     "no disagreement weights": {"weighting": False},
     "average 0.99": {"ema": 0.99},
+    "off-topic weight 0.5": {"off_topic_weight": 0.5},
+    "off-topic weight 1": {"off_topic_weight": 1.0},
+    "redundant 0.2 skipped": {"skip_redundant": True},  # pipeline embed --set embed.redundant=0.2
 }
 ARMS = METHODS | DEPARTURES
 RATES = {

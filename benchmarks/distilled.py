@@ -36,7 +36,14 @@ class Distilled(NamedTuple):
 
 def distilled(section: Distill, device: torch.device, precision: torch.dtype) -> Distilled:
     """Distils once, as the stage does; an objective's own settings are the caller's to apply."""
-    web = load_web_images(Path("data/embed"), section.held_out, device, section.pixels)
+    web = load_web_images(
+        Path("data/embed"),
+        section.held_out,
+        device,
+        section.pixels,
+        section.off_topic_weight,
+        section.skip_redundant,
+    )
     teacher, config = load_model(Path("models/teacher"), device)
     teacher.requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder:

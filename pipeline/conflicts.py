@@ -63,6 +63,10 @@ def _distill(params: Params) -> Iterator[Conflict]:
         yield "distill.logit_weight", "without alignment it has to be above 0"
     if distill.keep == "agreement" and not distill.held_out:
         yield "distill.held_out", "keep 'agreement' needs held-out images"
+    if distill.off_topic_weight and not params.embed.off_topic:
+        yield "distill.off_topic_weight", "needs embed.off_topic"
+    if distill.skip_redundant and not params.embed.redundant:
+        yield "distill.skip_redundant", "needs embed.redundant above 0"
     most = 0
     if crawl.sample and crawl.engine in WITH_SOURCE:
         most, limit = crawl.sample, f"what crawl.sample ({crawl.sample}) leaves to train on"

@@ -195,6 +195,22 @@ class Embed(Section):
         description="of FAISS: `flat` is exact, `ivf` and `hnsw` are fast with many images, "
         "`ivfpq` is small and often wrong; `auto`: by the number of images and features",
     )
+    off_topic: bool = Field(
+        True, description="score each image from 0 to 1: how little it looks like any class"
+    )
+    redundant: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of each class's images to mark as redundant, those that the teacher "
+        "sees as most like others; 0 looks for none",
+    )
+    coverage: bool = Field(
+        True, description="count the classes asked for beside those that the teacher sees"
+    )
+    shift: bool = Field(
+        True, description="measure how far the images are from what the teacher was trained on"
+    )
 
 
 class Distill(Section):
@@ -264,6 +280,15 @@ class Distill(Section):
         0.08, gt=0, le=1, description="crop `resized`: smallest share of the image (area)"
     )
     flip: bool = Field(False, description="mirror half of the images")
+    off_topic_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="scale an image's loss by 1 − weight × its `off_topic` score of embed",
+    )
+    skip_redundant: bool = Field(
+        False, description="do not train on images that `embed.redundant` marks"
+    )
     held_out: float = Field(
         0.03, ge=0, lt=0.5, description="share of web images never trained on, for agreement"
     )

@@ -45,7 +45,14 @@ def distill(
     precision = resolve_precision(section.precision, chosen)
     world = parallel.join(chosen, section.batch_size)
     console.quiet = console.quiet or world.rank > 0
-    web = load_web_images(paths.EMBED, section.held_out, chosen, section.pixels)
+    web = load_web_images(
+        paths.EMBED,
+        section.held_out,
+        chosen,
+        section.pixels,
+        section.off_topic_weight,
+        section.skip_redundant,
+    )
     teacher, config = load_model(paths.TEACHER, chosen)
     teacher.requires_grad_(False)
     key = run_key(

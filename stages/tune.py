@@ -49,7 +49,15 @@ def tune(
     from pipeline.runkey import run_key, sources_of
 
     chosen = resolve_device(section.device)
-    web = load_web_images(paths.EMBED, section.held_out, chosen, section.pixels)
+    fixed = searching.with_values(section, {})
+    web = load_web_images(
+        paths.EMBED,
+        section.held_out,
+        chosen,
+        section.pixels,
+        fixed.off_topic_weight,
+        fixed.skip_redundant,
+    )
     web = web.holding_out(max(section.held_out, HELD_OUT))
     if len(web.held_out) == 0:
         raise UserError("tune: no web image is held out to judge by", "crawl more")

@@ -33,11 +33,14 @@ Judge = Callable[[dict[str, Any], Advance], tuple[float, str]]
 
 STARTUP = 5  # trials at random; optuna's ten would leave a short search nothing to learn from
 DIGITS = 4  # of a drawn number, so that a person can copy it
+WEIGHED = "the images are weighed before the search"
 SPEED = "it changes the speed and not the student"
 REFUSED = {
     "seed": "a better seed is luck",
     "keep": "an epoch chosen by agreement cannot be judged by it",
     "held_out": "agreement is measured on what it holds out",
+    "off_topic_weight": WEIGHED,
+    "skip_redundant": WEIGHED,
     "pixels": SPEED,
     "compile": SPEED,
     "device": SPEED,

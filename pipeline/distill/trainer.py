@@ -139,7 +139,7 @@ def distill(
 
             objective.train()
             waiting = batches[progress.step :]
-            for pixels in web.pixels.batches(waiting):
+            for rows, pixels in zip(waiting, web.pixels.batches(waiting), strict=True):
                 done = (epoch - 1 + progress.step / len(batches)) / schedule.epochs
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(done, schedule)
@@ -147,8 +147,11 @@ def distill(
                 torch.manual_seed(draws(*place, world.rank).initial_seed())  # for dropout
                 generator = draws(*place)
                 shown = objective.views(views.cropped(pixels, generator), generator)
+                weights = web.weights(rows)
+                if weights is not None:
+                    weights = world.share(weights)
                 with autocast(device, precision):
-                    terms = model(*map(world.share, shown))
+                    terms = model(*map(world.share, shown), weights=weights)
                 loss = sum(terms.values(), torch.zeros((), device=device))
                 optimizer.zero_grad()
                 loss.backward()

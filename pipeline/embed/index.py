@@ -56,7 +56,7 @@ def build_index(features: np.ndarray, path: Path, kind: Kind = "auto") -> IndexR
     Raises:
         UserError: too few rows for `ivfpq`.
     """
-    with _one_thread():
+    with one_thread():
         started = time.perf_counter()
         rows = np.random.default_rng(0).permutation(len(features))[:QUERIES]
         name, index, recall = _built(features, kind, np.sort(rows))
@@ -64,7 +64,7 @@ def build_index(features: np.ndarray, path: Path, kind: Kind = "auto") -> IndexR
         seconds = time.perf_counter() - started
         times = []
         for row in rows[:100].tolist():
-            query = _unit(features[row : row + 1])
+            query = unit(features[row : row + 1])
             asked = time.perf_counter()
             index.search(query, NEAREST)
             times.append(time.perf_counter() - asked)
@@ -86,7 +86,7 @@ def neighbours(path: Path, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.
         raise UserError(f"{path} cannot be read: {reason}", "run `dvc repro embed`") from None
     if index.d != queries.shape[1]:
         raise UserError(f"{path} has {index.d} dimensions, the query {queries.shape[1]}")
-    cosines, rows = index.search(_unit(queries), min(k, index.ntotal))
+    cosines, rows = index.search(unit(queries), min(k, index.ntotal))
     return rows, cosines
 
 
@@ -125,11 +125,11 @@ def _filled(name: str, features: np.ndarray) -> faiss.Index:
             index.do_polysemous_training = False  # minutes, for a filter that nobody asks for
         wanted = max(256 * POINTS, index.nlist * POINTS)
         chosen = np.random.default_rng(1).permutation(len(features))[:wanted]
-        index.train(_unit(features[np.sort(chosen)]))
+        index.train(unit(features[np.sort(chosen)]))
     if name.startswith("HNSW"):
         index.hnsw.efConstruction = 100
     for start in range(0, len(features), BLOCK):
-        index.add(_unit(features[start : start + BLOCK]))
+        index.add(unit(features[start : start + BLOCK]))
     return index
 
 
@@ -155,11 +155,11 @@ def _tuned(
 
 def _tenth_cosines(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The cosine of each row to the tenth nearest other one, or the last: float32 [Q], exact."""
-    queries = _unit(features[rows])
+    queries = unit(features[rows])
     nearest = min(NEAREST, len(features) - 1)
     best = np.full((len(rows), nearest), -np.inf, np.float32)
     for start in range(0, len(features), BLOCK):
-        block = _unit(features[start : start + BLOCK])
+        block = unit(features[start : start + BLOCK])
         cosines = queries @ block.T
         inside = (rows >= start) & (rows < start + len(block))
         cosines[inside, rows[inside] - start] = -np.inf
@@ -173,21 +173,23 @@ def _recall(index: faiss.Index, features: np.ndarray, rows: np.ndarray, tenth: n
     nearest = min(NEAREST, len(features) - 1)
     if not nearest:
         return 1.0
-    queries = _unit(features[rows])
+    queries = unit(features[rows])
     _, found = index.search(queries, nearest + 1)
-    vectors = _unit(features[found.ravel()]).reshape(*found.shape, -1)
+    vectors = unit(features[found.ravel()]).reshape(*found.shape, -1)
     cosines = np.einsum("qd,qkd->qk", queries, vectors)
     good = (cosines >= tenth[:, None] - SAME) & (found >= 0) & (found != rows[:, None])
     return float(np.minimum(good.sum(axis=1), nearest).mean() / nearest)
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def unit(features: np.ndarray) -> np.ndarray:
+    """Vectors float32 [N, D] of length 1; zeros stay zeros."""
     vectors = np.ascontiguousarray(features, np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """FAISS works on one thread inside: how many there are changes the last bit of a cosine."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

@@ -1,22 +1,63 @@
 """What the teacher makes of the crawl, in a few numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
+
+BLOCK = 10_000  # rows in memory at a time
 
 
-def summarise(logits: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Counts and confidence of the teacher's predictions; `logits` float [N, C]."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(axis=1)
-    predicted = np.bincount(logits.argmax(axis=1), minlength=len(class_names))
+@dataclass(frozen=True)
+class Seen:
+    """What the teacher says of N images.
+
+    Attributes:
+        predicted: class of the highest logit, int64 [N].
+        confidence: its probability, float32 [N].
+        energy: −log Σ exp z over the logits z (Liu et al., "Energy-based Out-of-distribution
+            Detection", 2020), float32 [N]: the higher, the less it sees of any class.
+        classes: how many there are.
+    """
+
+    predicted: np.ndarray
+    confidence: np.ndarray
+    energy: np.ndarray
+    classes: int
+
+    def by_class(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The classes that are predicted at all, and the rows of each in order."""
+        for label in np.unique(self.predicted).tolist():
+            yield label, np.flatnonzero(self.predicted == label)
+
+
+def read_logits(logits: np.ndarray) -> Seen:
+    """What logits [N, C] say; they may be a memory map, and are read once."""
+    total, classes = logits.shape
+    seen = Seen(
+        np.empty(total, np.int64), np.empty(total, np.float32), np.empty(total, np.float32), classes
+    )
+    for rows in blocks(np.arange(total)):
+        few = logits[rows[0] : rows[-1] + 1].astype(np.float64)
+        energy = -logsumexp(few, axis=1)
+        seen.predicted[rows] = few.argmax(axis=1)
+        seen.confidence[rows] = np.exp(few.max(axis=1) + energy)
+        seen.energy[rows] = energy
+    return seen
+
+
+def summarise(seen: Seen) -> dict[str, Any]:
+    """Counts and confidence of the teacher's predictions."""
     return {
-        "images": len(logits),
-        "mean_confidence": round(float(confidence.mean()), 4),
-        "confident": int((confidence > 0.95).sum()),
-        "predicted": [
-            {"name": name, "images": int(count)}
-            for name, count in zip(class_names, predicted, strict=True)
-        ],
+        "images": len(seen.predicted),
+        "mean_confidence": round(float(seen.confidence.mean(dtype=np.float64)), 4),
+        "confident": int((seen.confidence > 0.95).sum()),
     }
+
+
+def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows in order, some thousands at a time."""
+    for start in range(0, len(rows), BLOCK):
+        yield rows[start : start + BLOCK]

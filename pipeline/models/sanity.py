@@ -91,6 +91,17 @@ class Sanity:
         return "\n".join(lines)
 
 
+def sample(total: int) -> np.ndarray:
+    """Rows of `total` images to check with, int64: from all of a crawl, which is in order of class.
+
+    So few that the check, which passes them once for each normalisation, takes about a tenth of
+    the time of a pass over all. Of the 512 that `NOISE` was measured with, 16 did as well at
+    telling a wrong normalisation from the right one.
+    """
+    count = min(total, 512, max(16, total // 200))
+    return np.linspace(0, total - 1, count).astype(np.int64)
+
+
 def check_normalisation(network: Network, config: ModelConfig, pixels: np.ndarray) -> Sanity:
     """Compares the configured mean and std with the known ones.
 
@@ -144,9 +155,9 @@ def _moments(network: Network) -> Iterator[dict[nn.BatchNorm2d, list[Tensor]]]:
     moments: dict[nn.BatchNorm2d, list[Tensor]] = {}
 
     def add(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
-        x = inputs[0].detach().float().transpose(0, 1).flatten(1)
-        count = torch.tensor(float(x.shape[1]))
-        sums = [count, *(sums.cpu().double() for sums in (x.sum(dim=1), x.square().sum(dim=1)))]
+        x, over = inputs[0].detach().float(), (0, 2, 3)
+        count = torch.tensor(x.numel() / x.shape[1])
+        sums = [count, *(sums.cpu().double() for sums in (x.sum(dim=over), (x * x).sum(dim=over)))]
         known = moments.get(norm)
         moments[norm] = sums if known is None else [a + b for a, b in zip(known, sums, strict=True)]
 

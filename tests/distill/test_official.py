@@ -161,6 +161,8 @@ def contrary() -> Distill:
         "crop": "none",
         "crop_scale": 0.9,
         "flip": False,
+        "off_topic_weight": 0.5,
+        "skip_redundant": True,
         "precision": "bfloat16",
     }
     assert other.keys() == OBJECTIVES["official"].settings.keys()
@@ -210,7 +212,11 @@ def test_no_parameter_of_the_section_can_change_what_is_published():
 
 def test_a_new_parameter_of_training_is_either_fixed_by_it_or_free_on_purpose():
     names = {name for kind in FREE for name in kind.__annotations__}
-    fixed = set(OBJECTIVES["official"].settings) - {"precision"}
+    fixed = set(OBJECTIVES["official"].settings) - {
+        "precision",
+        "off_topic_weight",
+        "skip_redundant",
+    }
     assert names - fixed == set().union(*FREE.values()) - {"schedule"}
 
 

@@ -9,7 +9,7 @@ import torch
 from pipeline.embed import features
 from pipeline.embed.features import kept_images
 from pipeline.embed.pieces import KeptImage
-from pipeline.embed.summary import summarise
+from pipeline.embed.summary import read_logits, summarise
 from pipeline.errors import UserError, WorldError
 from pipeline.models.network import pool
 from pipeline.store import read_table, write_shards, write_table
@@ -175,16 +175,23 @@ def test_a_disk_that_takes_no_more_is_an_error_of_the_world(crawled, tmp_path):
     assert contents(tmp_path / "embed") == contents(tmp_path / "other")
 
 
-def test_a_summary_counts_what_the_teacher_says():
+def test_a_summary_counts_what_the_teacher_says(monkeypatch):
+    monkeypatch.setattr("pipeline.embed.summary.BLOCK", 3)
     logits = np.array([[9.0, 0, 0], [0, 9, 0], [9, 0, 0], [1, 1, 1]], np.float32)
-    found = summarise(logits, ["a", "b", "c"])
+    seen = read_logits(logits)
+    found = summarise(seen)
     assert found["images"] == 4
     assert found["confident"] == 3
-    predicted = {row["name"]: row["images"] for row in found["predicted"]}
-    assert predicted == {"a": 3, "b": 1, "c": 0}
+    assert seen.predicted.tolist() == [0, 1, 0, 0]
+    assert [(label, rows.tolist()) for label, rows in seen.by_class()] == [(0, [0, 2, 3]), (1, [1])]
+    np.testing.assert_allclose(
+        seen.energy, [-np.log(np.exp(row).sum()) for row in logits], rtol=1e-6
+    )
     sure = np.exp(9) / (np.exp(9) + 2)
     assert found["mean_confidence"] == round((3 * sure + 1 / 3) / 4, 4)
 
 
 def test_a_summary_of_huge_logits_is_finite():
-    assert summarise(np.array([[1e4, -1e4]]), ["a", "b"])["mean_confidence"] == 1.0
+    seen = read_logits(np.array([[1e4, -1e4]]))
+    assert summarise(seen)["mean_confidence"] == 1.0
+    assert seen.energy.tolist() == [-1e4]

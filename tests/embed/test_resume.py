@@ -70,7 +70,7 @@ def ended(process: BaseProcess, by: signal.Signals | None = None) -> int | None:
 def workspace(crawled: Crawled, tmp_path: Path) -> Path:
     save_model(tmp_path / "models/teacher", crawled.network, crawled.config)
     write_table(tmp_path / "data/dedup/images.parquet", crawled.verdicts())
-    (tmp_path / "params.yaml").write_text("embed: {device: cpu, batch_size: 3, workers: 2}")
+    (tmp_path / "params.yaml").write_text("embed: {device: cpu, batch_size: 3, workers: 2, redundant: 0.3}")
     return tmp_path
 
 
@@ -79,8 +79,8 @@ def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace):
     shutil.copytree(workspace, other)
     process, calls = started(other, stop=0)
     assert ended(process) == 0
-    # 6, 7 and 3 images are kept in the shards, and a piece has 3 at most
-    assert calls == [0, 3, 3, 3, 3, 1, 3]
+    # 6, 7 and 3 images are kept in the shards, and a piece has 3 at most; then come the scores
+    assert calls[:7] == [0, 3, 3, 3, 3, 1, 3]
 
     process, calls = started(workspace, stop=4)  # within the second shard
     assert calls == [0, 3, 3, 3]
@@ -91,7 +91,8 @@ def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace):
     assert ended(process, signal.SIGKILL) == -signal.SIGKILL
     process, calls = started(workspace, stop=0)
     assert ended(process) == 0
-    assert calls == [13, 3]
+    assert calls[:2] == [13, 3]
+    assert sum(calls[2:]) == 3 * 16 + 2  # three scores of 16 images, the check and the index
 
     found = contents(workspace / "data/embed")
     assert found == contents(other / "data/embed")
@@ -99,9 +100,10 @@ def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace):
         *("pixels.npy", "features.npy", "logits.npy"),
         *("images.parquet", "index.faiss"),
     }
-    reports = [folder / "reports/embed.json" for folder in (workspace, other)]
-    assert reports[0].read_bytes() == reports[1].read_bytes()
-    assert '"recall_at_10": 1.0' in reports[0].read_text()
+    reports = contents(workspace / "reports")
+    assert reports == contents(other / "reports")
+    assert set(reports) == {"embed.json", "classes.csv", "coverage.csv"}
+    assert b'"recall_at_10": 1.0' in reports["embed.json"]
     assert list((workspace / ".cache/embed").iterdir()) == []
     assert "interrupted: the same command goes on" in (workspace / "errors.txt").read_text()
 

@@ -29,13 +29,17 @@ class DFND(Objective):
         noise.fill_diagonal_(KEPT_LABELS)
         self.noise_logits = nn.Parameter(noise.log())
 
-    def forward(self, images: Tensor, *others: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, *others: Tensor, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
         _, target = self.ask_teacher(images)
         logits = self.student(images).float()
         with torch.autocast(images.device.type, enabled=False):
             noisy = logits.softmax(dim=1) @ self.noise_logits.softmax(dim=1)
-            unlikely = functional.nll_loss(noisy.clamp(min=1e-12).log(), target.argmax(dim=1))
+            likelihood = noisy.clamp(min=1e-12).log()
+            unlikely = functional.nll_loss(likelihood, target.argmax(dim=1), reduction="none")
+            unlikely = (unlikely if weights is None else weights * unlikely).mean()
         return {
-            "kl": softened_divergence(logits, target, self.terms.kd_temperature),
+            "kl": softened_divergence(logits, target, self.terms.kd_temperature, weights),
             "noisy_label": unlikely,
         }

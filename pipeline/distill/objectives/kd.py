@@ -8,7 +8,9 @@ from pipeline.distill.objectives.objective import Objective, softened_divergence
 class KD(Objective):
     """KL between the softened logits of teacher and student."""
 
-    def forward(self, images: Tensor, *others: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, *others: Tensor, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
         _, target = self.ask_teacher(images)
         logits = self.student(images)
-        return {"kl": softened_divergence(logits, target, self.terms.kd_temperature)}
+        return {"kl": softened_divergence(logits, target, self.terms.kd_temperature, weights)}

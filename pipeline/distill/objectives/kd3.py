@@ -24,7 +24,8 @@ class KD3(Objective):
     """L = L_kd + β L_con: features weighted by disagreement, and MixDistribution contrast.
 
     The published loss has a second contrast term, on the teacher's features. It only trains a
-    projection that nothing reads, so it is left out: the student's gradients are the same.
+    projection that nothing reads, so it is left out: the student's gradients are the same. In the
+    contrast term all images count alike, because it asks for nothing that the teacher says.
     """
 
     def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
@@ -44,7 +45,9 @@ class KD3(Objective):
         mixed = mix_distribution(images, alpha=self.terms.mixing_alpha, generator=generator)
         return images, mixed
 
-    def forward(self, images: Tensor, *others: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, *others: Tensor, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
         terms = self.terms
         teacher_map, teacher_logits = self.ask_teacher(images)
         student_features = self.student.features(images)
@@ -53,17 +56,21 @@ class KD3(Objective):
             student_map, target_map = self.transfer(student_features, teacher_map)
             student_map, target_map = student_map.float(), target_map.float()
             student_logits = self.teacher.classify(pool(student_map)).float()
-            weights = torch.ones(len(images), device=images.device)
+            counts = torch.ones(len(images), device=images.device)
             if terms.weighting:
-                weights = disagreement_weights(student_logits, teacher_logits)
-            feature = weighted_feature_loss(student_map, target_map, weights)
+                counts = disagreement_weights(student_logits, teacher_logits)
+            if weights is not None:
+                counts = counts * weights
+            feature = weighted_feature_loss(student_map, target_map, counts)
             if terms.feature_loss == "relative":
                 feature = feature / self.world.mean(target_map.square().mean())
             losses["feature"] = terms.feature_weight * feature
         else:
             student_logits = self.student.classify(pool(student_features))
         if terms.logit_weight:
-            divergence = softened_divergence(student_logits, teacher_logits, terms.kd_temperature)
+            divergence = softened_divergence(
+                student_logits, teacher_logits, terms.kd_temperature, weights
+            )
             losses["logit"] = terms.logit_weight * divergence
         if terms.mixing:
             views = pool(student_features), pool(self.student.features(others[0]))

@@ -59,11 +59,15 @@ class Objective(nn.Module):
         """
         return (images,)
 
-    def forward(self, images: Tensor, *others: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, *others: Tensor, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The loss terms by name, each with its weight applied; they are summed.
 
         Args:
             images, others: `views`, or this process's share of them.
+            weights: float32 [B], how much each image counts in the terms that ask the student for
+                what the teacher says of it; None: all alike.
         """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
@@ -90,10 +94,20 @@ class Objective(nn.Module):
 
 
 def softened_divergence(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """T² KL(teacher ‖ student) of logits [B, C] divided by T (Hinton et al., 2015)."""
+    """T² KL(teacher ‖ student) of logits [B, C] divided by T (Hinton et al., 2015).
+
+    The mean over images, each times its weight where there are `weights` [B].
+    """
     target = (teacher_logits.float() / temperature).log_softmax(dim=1)
     predicted = (student_logits.float() / temperature).log_softmax(dim=1)
-    divergence = functional.kl_div(predicted, target, reduction="batchmean", log_target=True)
+    if weights is None:
+        divergence = functional.kl_div(predicted, target, reduction="batchmean", log_target=True)
+    else:
+        each = functional.kl_div(predicted, target, reduction="none", log_target=True).sum(dim=1)
+        divergence = (weights * each).mean()
     return temperature**2 * divergence

@@ -40,6 +40,8 @@ class Official(KD3):
         "crop": "resized",
         "crop_scale": 0.08,
         "flip": True,
+        "off_topic_weight": 0.0,
+        "skip_redundant": False,
         "precision": "float32",
     }
 

@@ -1,0 +1,76 @@
+"""Which classes the crawl brought: what was asked for, beside what the teacher sees."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.embed.summary import Seen
+
+STARVED, FLOODED = 1 / 4, 4  # times the mean of the classes
+NOT_ASKED = "(no class)"  # images of an engine that searches for none
+
+
+def coverage(seen: Seen) -> list[str]:
+    """For each class `starved` (predicted for less than 1/4 of a class's mean number of images),
+    `flooded` (for more than 4 times as many), or neither (empty)."""
+    counts = np.bincount(seen.predicted, minlength=seen.classes)
+    mean = counts.mean()
+    return [
+        "starved" if n < STARVED * mean else "flooded" if n > FLOODED * mean else "" for n in counts
+    ]
+
+
+def asked_rows(
+    seen: Seen, labels: np.ndarray, asked: Mapping[int, str], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The cells of the matrix class asked for × class predicted that are not empty.
+
+    Args:
+        labels: class that was asked for, int64 [N]; `asked` names them.
+
+    Returns:
+        asked, predicted, images, and share of the images of the class that was asked for.
+    """
+    pairs, images = np.unique(np.stack([labels, seen.predicted], 1), axis=0, return_counts=True)
+    totals = dict(zip(*np.unique(labels, return_counts=True), strict=True))
+    return [
+        {
+            "asked": asked.get(label, NOT_ASKED),
+            "predicted": class_names[predicted],
+            "images": count,
+            "share": round(count / totals[label], 4),
+        }
+        for (label, predicted), count in zip(pairs.tolist(), images.tolist(), strict=True)
+    ]
+
+
+def class_rows(
+    seen: Seen,
+    labels: np.ndarray,
+    asked: Mapping[int, str],
+    class_names: Sequence[str],
+    scores: Mapping[str, Sequence[Any]],
+) -> list[dict[str, Any]]:
+    """One row for each class of the teacher: class, images asked for by this name, images
+    predicted, and its `scores`."""
+    wanted = Counter(asked.get(label, NOT_ASKED) for label in labels.tolist())
+    predicted = np.bincount(seen.predicted, minlength=seen.classes).tolist()
+    return [
+        {"class": name, "asked": wanted[name], "predicted": predicted[label]}
+        | {score: values[label] for score, values in scores.items()}
+        for label, name in enumerate(class_names)
+    ]
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """The rows as text, for `dvc plots`; nan and None are empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(columns), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if value != value else value for name, value in row.items()})
+    return out.getvalue()

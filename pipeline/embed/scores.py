@@ -1,0 +1,84 @@
+"""What embeddings are good for: scores of images, of classes and of the whole crawl."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.console import Advance
+from pipeline.embed.coverage import coverage as covered
+from pipeline.embed.redundancy import redundant as marked
+from pipeline.embed.shift import weight_cosines
+from pipeline.embed.summary import Seen
+from pipeline.embed.topic import core_distance
+from pipeline.embed.topic import off_topic as scored
+from pipeline.models.network import Network
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Results by name; of what was not asked for there is nothing.
+
+    Attributes:
+        images: an array [N] each.
+        classes: a value for each class, nan or empty where there is none.
+        figures: one number or a few for all.
+    """
+
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+    classes: dict[str, list[Any]] = field(default_factory=dict)
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def score(
+    features: np.ndarray,
+    seen: Seen,
+    network: Network,
+    *,
+    off_topic: bool,
+    redundant: float,
+    coverage: bool,
+    shift: bool,
+    advance: Advance,
+) -> Scores:
+    """Scores images by features (float [N, D], may be a memory map) and what the teacher said.
+
+    Time grows with N, memory does not, but for a few numbers an image.
+
+    Args:
+        network: the teacher.
+        advance: called with N images in all for each of off-topic, redundant and shift.
+        redundant: share of each class to mark; 0 looks for none.
+    """
+    found = Scores()
+    if coverage:
+        flags = found.classes["coverage"] = covered(seen)
+        found.figures["coverage"] = {name: flags.count(name) for name in ("starved", "flooded")}
+    if off_topic:
+        distance = core_distance(features, seen, advance)
+        each = found.images["off_topic"] = scored(seen, distance)
+        mean = np.full(seen.classes, np.nan)
+        for label, rows in seen.by_class():
+            mean[label] = each[rows].mean(dtype=np.float64)
+        found.classes["off_topic"] = _rounded(mean)
+        found.figures["off_topic"] = {
+            "mean_energy": round(float(seen.energy.mean(dtype=np.float64)), 4),
+            "mean_core_distance": round(float(distance.mean(dtype=np.float64)), 4),
+        }
+    if redundant:
+        each, cut = marked(features, seen, redundant, advance)
+        found.images["redundant"] = each
+        found.classes["redundant_cosine"] = _rounded(cut)
+        lowest = None if np.isnan(cut).all() else round(float(np.nanmin(cut)), 4)
+        found.figures["redundant"] = {"images": int(each.sum()), "lowest_cosine": lowest}
+    if shift:
+        cosines = weight_cosines(features, seen, network, advance)
+        found.figures["shift"] = {"weight_cosine": None}
+        if cosines is not None:
+            found.classes["weight_cosine"] = _rounded(cosines)
+            found.figures["shift"]["weight_cosine"] = round(float(np.nanmean(cosines)), 4)
+    return found
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return values.astype(np.float64).round(4).tolist()
