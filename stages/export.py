@@ -76,12 +76,14 @@ def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -
                 "student_accuracy": right[0],
                 "accuracy": right[1],
             }
-        origins = sources(*tables)
+        way = history(*tables)
+        with console.progress("export: sources", way.candidates) as advance:
+            origins = sources(*tables, advance)
         facts = Facts(
             config=config,
             metrics=metrics,
             checks=checks,
-            history=history(*tables),
+            history=way,
             licences=by_licence(origins),
             hosts=by_host(origins),
             licence=section.licence,

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
 from pipeline.store import open_parquet, read_table
 
@@ -64,12 +65,17 @@ def history(manifest: Path, dedup: Path, selection: Path) -> History:
     )
 
 
-def sources(manifest: Path, dedup: Path, selection: Path) -> pa.Table:
+def sources(
+    manifest: Path, dedup: Path, selection: Path, advance: Advance = no_progress
+) -> pa.Table:
     """One row an image that was selected in an epoch or more, in the order of `selection`.
 
     Columns: `id`; `class`, for which it was found, as dedup settled it; `epochs`, in how many it
     was selected; and lists with a value for each address that gave it, the one that it was stored
     from first: `urls`, `page_urls`, `titles`, `creators`, `licences`, `licence_urls`.
+
+    Args:
+        advance: called with the rows of the manifest that were read.
 
     Raises:
         UserError: a table is missing, or they are of different runs.
@@ -77,7 +83,7 @@ def sources(manifest: Path, dedup: Path, selection: Path) -> pa.Table:
     used = _selected(read_table(selection, ["id", "times_kept"]))
     ids = used["id"].combine_chunks()
     names: dict[int, str] = {}
-    rows = pa.concat_tables(_arrived(manifest, ids, names)).combine_chunks()
+    rows = pa.concat_tables(_arrived(manifest, ids, names, advance)).combine_chunks()
     place = pc.index_in(rows["id"], ids).to_numpy()
     counts = np.bincount(place, minlength=len(ids))
     judged = read_table(dedup, ["id", "label"])
@@ -118,7 +124,9 @@ def _selected(selection: pa.Table) -> pa.Table:
     return selection.filter(pc.greater(selection["times_kept"], 0))
 
 
-def _arrived(manifest: Path, ids: pa.Array, names: dict[int, str]) -> list[pa.Table]:
+def _arrived(
+    manifest: Path, ids: pa.Array, names: dict[int, str], advance: Advance
+) -> list[pa.Table]:
     """The manifest's rows of `ids`; the class of each label is put into `names` on the way."""
     with open_parquet(manifest) as file:
         there = set(file.schema_arrow.names)
@@ -137,6 +145,7 @@ def _arrived(manifest: Path, ids: pa.Array, names: dict[int, str]) -> list[pa.Ta
                 for name in TOLD.values()
             }
             parts.append(pa.table({"id": rows["id"]} | told))
+            advance(len(batch))
     return parts
 
 
