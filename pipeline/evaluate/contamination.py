@@ -6,8 +6,9 @@ from scipy.spatial import cKDTree
 from pipeline.console import Advance, no_progress
 
 # Mean difference of the values of two pictures of one size, in levels of 255. Saved as JPEG at
-# four or eight times its size and scaled back, 95% of CIFAR-10's test images are within it.
-# Different pictures are not: the demo's drawings are over 11 apart, photographs over 14.
+# four or eight times their size and scaled back, 95 in 100 of CIFAR-10's test images are within it.
+# Different pictures are not: the demo's drawings are over 11 apart, and of all 10,000 of these
+# test images and 100,000 photographs of Tiny-ImageNet no pair is within 5, and one within 8.
 NEAR = 5.0
 BLOCK = 1000
 
@@ -27,16 +28,21 @@ def contaminated(
         rows: int64 [K], of `trained`, those that the student saw.
         advance: called with the number of `rows` that are done.
     """
-    both = np.concatenate([test, test[:, :, ::-1]])
-    tree = cKDTree(_quarters(both))
+    tests = len(test)
+    # row tests + m is image m mirrored
+    tree = cKDTree(np.concatenate([_quarters(test), _quarters(test[:, :, ::-1])]))
     found: set[int] = set()
     for start in range(0, len(rows), BLOCK):
         block = trained[rows[start : start + BLOCK]]
-        near = tree.query_ball_point(_quarters(block), NEAR, p=1)
+        near = tree.query_ball_point(_quarters(block), NEAR, p=1, workers=-1)
         for pixels, candidates in zip(block, near, strict=True):
-            if candidates:
-                apart = np.abs(both[candidates] - pixels.astype(np.int16)).mean(axis=(1, 2, 3))
-                found.update((np.array(candidates)[apart <= NEAR] % len(test)).tolist())
+            if not candidates:
+                continue
+            place = np.array(candidates)
+            shown = test[place % tests]
+            shown[place >= tests] = shown[place >= tests, :, ::-1]
+            apart = np.abs(shown - pixels.astype(np.int16)).mean(axis=(1, 2, 3))
+            found.update((place[apart <= NEAR] % tests).tolist())
         advance(len(block))
     return np.array(sorted(found), np.int64)
 

@@ -16,7 +16,7 @@ dedup: {radius: 4}
 teacher: {data: original.parquet, architecture: resnet8, images: 0, epochs: 1, batch_size: 32}
 embed: {}
 distill: {epochs: 2, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}
-evaluate: {test_set: demo, images: 60}
+evaluate: {test_set: demo, images: 60, latency: false}
 export: {formats: [torch]}
 report: {thumbnails: 4}
 """
