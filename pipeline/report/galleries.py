@@ -1,5 +1,6 @@
 """The images that the page shows, with what is known of each."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def build_galleries(
     yield _leaks(leaks, images, chosen, int(leaked.sum()), tiles([chosen]))
 
     changes = turns(images)
-    share = max(1, thumbnails // max(1, 2 * len(changes)))
+    share = math.ceil(thumbnails / max(1, 2 * len(changes)))
     shown = [
         (rng[3].permutation(positions)[:share], f"{what} in epoch {epoch}")
         for epoch, taken, left in changes
@@ -185,7 +186,7 @@ def _leaks(
 ) -> Gallery:
     heading = "Test images in the crawl"
     if not path.exists():
-        return Gallery("leaks", heading, "Nobody looked: dedup.leaks is off.", 0, kind="pair")
+        return Gallery("leaks", heading, "", 0, empty="Nobody looked: dedup.leaks is off.")
     rows = read_columns(path, "dedup", ["id", "test_image", "similarity", "picture"]).to_pylist()
     found = {row["id"]: row for row in rows}
     pictures = {row["test_image"]: row["picture"] for row in rows}

@@ -72,7 +72,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Items of one kind, a sample of `total`, that can be filtered by class and outcome."""
+    """Items of one kind, a sample of `total`, that can be filtered by class and outcome.
+
+    `empty` is said in place of `note` where there is nothing to show.
+    """
 
     key: str
     heading: str
@@ -80,6 +83,7 @@ class Gallery:
     total: int
     items: tuple[Tile | Pair | Mistake, ...] = ()
     kind: str = "tile"
+    empty: str = "There are none."
     classes: tuple[str, ...] = field(init=False)
     outcomes: tuple[str, ...] = field(init=False)
 
