@@ -88,7 +88,7 @@ def crawled(tmp_path, monkeypatch) -> Crawled:
     names = [f"class {label}" for label in range(10)]
     write_shards(folder, images, names)
     manifest = {
-        "label": [image.label for image in images] + [0],
+        "label": [image.label for image in images] + [10],
         "id": [image.id for image in images] + [images[1].id],
         "outcome": ["stored"] * 24 + ["duplicate"],
         "class": [names[image.label] for image in images] + ["other"],

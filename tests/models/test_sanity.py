@@ -9,7 +9,7 @@ from pipeline.demo.domains import original_images
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
-from pipeline.models.sanity import CONFIGURED, NORMALISATIONS, check_normalisation
+from pipeline.models.sanity import CONFIGURED, NORMALISATIONS, check_normalisation, sample
 from pipeline.models.train import Recipe, train
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -92,3 +92,13 @@ def test_without_batch_norms_confidence_decides_and_it_says_so(teacher):
     wrong = check_normalisation(network, config(*NORMALISATIONS["none, 0 to 1"]), TRAIN[:256])
     assert wrong.better is not None and wrong.better != "none, 0 to 255"
     assert "mean confidence" in wrong.warning
+
+
+@pytest.mark.parametrize(
+    ("total", "count"), [(5, 5), (16, 16), (3000, 16), (20_000, 100), (10**6, 512)]
+)
+def test_the_images_to_check_with_are_few_and_from_all_over(total, count):
+    rows = sample(total)
+    assert len(set(rows.tolist())) == count
+    assert (rows[0], rows[-1]) == (0, total - 1)
+    assert np.diff(rows).max() <= np.diff(rows).min() + 1

@@ -1,0 +1,106 @@
+"""`pipeline embed`: which scores it leaves where, and whether it notices a wrongly fed teacher."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from pipeline.console import no_progress
+from pipeline.demo.domains import original_images
+from pipeline.embed.summary import read_logits
+from pipeline.embed.topic import core_distance, off_topic
+from pipeline.models import build
+from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.train import Recipe, train
+from pipeline.store import read_table, write_table
+from stages.cli import app
+
+from .conftest import SIDE, Crawled
+
+MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+
+
+def embed(*changes: str) -> Result:
+    options = [word for change in changes for word in ("--set", f"embed.{change}")]
+    result = CliRunner().invoke(app, ["embed", *options])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def table(name: str) -> list[dict[str, str]]:
+    with Path("reports", name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def workspace(crawled: Crawled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Crawled:
+    monkeypatch.chdir(tmp_path)
+    save_model(Path("models/teacher"), crawled.network, crawled.config)
+    write_table(Path("data/dedup/images.parquet"), crawled.verdicts())
+    Path("params.yaml").write_text("embed: {device: cpu, precision: float32, workers: 1}")
+    return crawled
+
+
+def test_scores_are_columns_figures_and_tables(workspace):
+    embed("redundant=0.5")
+    images = read_table(Path("data/embed/images.parquet"))
+    assert images.column_names == ["row", "id", "label", "off_topic", "redundant"]
+    seen = read_logits(np.load("data/embed/logits.npy"))
+    features = np.load("data/embed/features.npy")
+    expected = off_topic(seen, core_distance(features, seen, no_progress))
+    assert images["off_topic"].to_numpy().tolist() == expected.tolist()
+    figures = json.loads(Path("reports/embed.json").read_text())
+    marked = images["redundant"].to_numpy()
+    assert figures["redundant"]["images"] == marked.sum() > 0
+    assert figures["shift"].keys() == {"weight_cosine", "batch_norms"}
+    assert all(isinstance(value, float) for value in figures["shift"].values())
+    cells, classes = table("coverage.csv"), table("classes.csv")
+    assert sum(int(cell["images"]) for cell in cells) == len(images) == 16
+    labels = [workspace.images[row].label for row in workspace.kept]
+    for cell in cells:
+        asked = [row for row, label in enumerate(labels) if f"class {label}" == cell["asked"]]
+        there = [f"class {seen.predicted[row]}" for row in asked].count(cell["predicted"])
+        assert there == int(cell["images"])
+    assert [row["class"] for row in classes] == workspace.config.class_names
+    assert [int(row["asked"]) for row in classes] == np.bincount(labels, minlength=10).tolist()
+    assert {row["coverage"] for row in classes} <= {"", "starved", "flooded"}
+    assert figures["coverage"]["starved"] == [row["coverage"] for row in classes].count("starved")
+
+
+def test_what_is_switched_off_leaves_nothing(workspace):
+    embed("off_topic=false", "coverage=false", "shift=false")
+    images = read_table(Path("data/embed/images.parquet"))
+    assert images.column_names == ["row", "id", "label"]
+    figures = json.loads(Path("reports/embed.json").read_text())
+    assert figures.keys() == {"images", "mean_confidence", "confident", "index"}
+    assert Path("reports/coverage.csv").read_text() == "asked,predicted,images,share\n"
+    assert {row["off_topic"] + row["weight_cosine"] for row in table("classes.csv")} == {""}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    pixels, labels = original_images("train", 600, SIDE)
+    torch.manual_seed(0)
+    network = build("resnet8", 10)
+    recipe = Recipe(6, 50, 0.2, False, 0, torch.float32)
+    train(network, pixels, labels, MEAN, STD, recipe, torch.device("cpu"), no_progress)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "warns"),
+    [(MEAN, STD, False), ([0.5] * 3, [0.5] * 3, True), ([0.0] * 3, [1.0] * 3, True)],
+    ids=["right", "half as wide", "none"],
+)
+def test_a_teacher_that_is_fed_otherwise_than_it_was_trained_is_told_of(
+    workspace, trained, mean, std, warns
+):
+    config = workspace.config
+    given = ModelConfig(config.architecture, config.class_names, mean, std, SIDE, "a test")
+    save_model(Path("models/teacher"), trained, given)
+    told = embed().stderr
+    assert ("teacher.mean and teacher.std do not seem to be those" in told) == warns
