@@ -49,11 +49,10 @@ def embed(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) ->
     precision = resolve_precision(section.precision, device)
     kept = kept_images(read_table(paths.DEDUP))
     network, config = load_model(paths.TEACHER, device)
-    versions = {"torch": torch.__version__, "pillow": PIL.__version__}
     key = run_key(
         section.model_dump(exclude={"workers", "index", *SCORES})
         | {"device": device.type, "precision": str(precision)}
-        | versions,
+        | {"torch": torch.__version__, "pillow": PIL.__version__},
         inputs=[*shard_paths(paths.CRAWL), paths.DEDUP, paths.TEACHER],
         sources=sources_of(__file__),
     )
