@@ -11,8 +11,9 @@ channels last. Arms take turns --repeat times; a ratio is the median of the roun
 which both arms have the same precision. One round that is not counted comes first. What starting
 decoding processes costs is in the time.
 
-Growth: each size in a fresh process; its peak is the whole process's resident memory (Linux), and
-the exponent is log(time ratio) / log(size ratio) of the smallest and the largest.
+Growth: each size in a fresh process, with the check of the normalisation and every score of images
+and classes; its peak is the whole process's resident memory (Linux), and the exponent is
+log(time ratio) / log(size ratio) of the smallest and the largest.
 
 Index: --rows x --width features like a classifier's: non-negative, in classes, of about 60
 dimensions. Recall at 10 against exact search, single queries and batches of 100, one thread.
@@ -50,10 +51,13 @@ from pipeline.device import autocast, resolve_device, resolve_precision
 from pipeline.embed.features import embed
 from pipeline.embed.index import build_index, neighbours
 from pipeline.embed.pieces import KeptImage, Piece, read
+from pipeline.embed.scores import score
+from pipeline.embed.summary import read_logits
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network, pool
+from pipeline.models.sanity import check_normalisation, sample
 from pipeline.pixels import normalise
 from pipeline.store import SHARD_ROWS, StoredImage, shard_paths, write_shards
 
@@ -156,8 +160,8 @@ class Bench:
         )
         return [KeptImage(name, shard, row, 0) for shard, row, name in islice(ids, count)]
 
-    def embed(self, count: int, precision: str) -> int:
-        """Embeds as the stage does."""
+    def embed(self, count: int, precision: str, scores: bool = False) -> int:
+        """Embeds as the stage does, with or without what follows the pass (but for the index)."""
         with tempfile.TemporaryDirectory() as folder:
             embed(
                 self.kept(count),
@@ -172,7 +176,27 @@ class Bench:
                 workers=self.given.workers,
                 advance=no_progress,
             )
+            if scores:
+                arrays = (
+                    np.load(Path(folder, "embed", f"{name}.npy"), mmap_mode="r")
+                    for name in ("pixels", "features", "logits")
+                )
+                self.score(*arrays)
         return count
+
+    def score(self, pixels: np.ndarray, features: np.ndarray, logits: np.ndarray) -> None:
+        """Everything that can be asked for."""
+        check_normalisation(self.network, self.config, pixels[sample(len(pixels))])
+        score(
+            features,
+            read_logits(logits),
+            self.network,
+            off_topic=True,
+            redundant=0.2,
+            coverage=True,
+            shift=True,
+            advance=no_progress,
+        )
 
     def tensors(self) -> list[Tensor]:
         """A few batches that take turns: more would not be read any faster."""
@@ -203,7 +227,7 @@ def grown(given: argparse.Namespace, crawl: Path, size: int) -> dict[str, Any]:
     precision = str(resolve_precision("auto", device)).removeprefix("torch.")
     bench.embed(min(size, 2 * given.batch), precision)  # libraries load and kernels are made
     started = time.perf_counter()
-    bench.embed(size, precision)
+    bench.embed(size, precision, scores=True)
     seconds = time.perf_counter() - started
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000

@@ -65,6 +65,8 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--json", type=Path)
     given = options.parse_args()
+    if bool(given.data) != bool(given.teacher) or not (given.data or given.demo):
+        options.error("give --data and --teacher, or --demo, or all three")
     webs: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     if given.data:
         teacher = Teacher(given.teacher)

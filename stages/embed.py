@@ -21,7 +21,6 @@ def embed(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) ->
 
     import numpy as np
     import PIL
-    import pyarrow as pa
     import torch
 
     from pipeline.device import resolve_device, resolve_precision
@@ -29,20 +28,12 @@ def embed(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) ->
     from pipeline.embed.features import ARRAYS, kept_images
     from pipeline.embed.features import embed as embed_images
     from pipeline.embed.index import build_index
-    from pipeline.embed.scores import score
+    from pipeline.embed.scores import add_columns, score
     from pipeline.embed.summary import read_logits, summarise
     from pipeline.models.checkpoint import load_model
     from pipeline.models.sanity import check_normalisation, sample
     from pipeline.runkey import run_key, sources_of
-    from pipeline.store import (
-        read_table,
-        remove,
-        replacing,
-        shard_paths,
-        write_json,
-        write_table,
-        write_text,
-    )
+    from pipeline.store import read_table, remove, replacing, shard_paths, write_json, write_text
 
     section = params.embed
     device = resolve_device(section.device)
@@ -89,11 +80,7 @@ def embed(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) ->
         summary["shift"]["batch_norms"] = round(off, 4) if math.isfinite(off) else None
     # no times: what is unchanged has to look so in `dvc metrics diff`
     summary["index"] = {"kind": index.kind, "recall_at_10": round(index.recall_at_10, 4)}
-    images = read_table(folder / "images.parquet")
-    labels = images["label"].to_numpy()
-    for name, values in scores.images.items():
-        images = images.append_column(name, pa.array(values))
-    write_table(folder / "images.parquet", images)
+    labels = add_columns(folder / "images.parquet", scores.images)["label"].to_numpy()
     manifest = read_table(paths.MANIFEST, ["label", "class"])
     asked = dict(zip(*(manifest[name].to_pylist() for name in ("label", "class")), strict=True))
     about = (seen, labels, asked, config.class_names)

@@ -1,9 +1,12 @@
 """What embeddings are good for: scores of images, of classes and of the whole crawl."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.console import Advance
 from pipeline.embed.coverage import coverage as covered
@@ -13,6 +16,7 @@ from pipeline.embed.summary import Seen
 from pipeline.embed.topic import core_distance
 from pipeline.embed.topic import off_topic as scored
 from pipeline.models.network import Network
+from pipeline.store import read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,15 @@ def score(
             found.classes["weight_cosine"] = _rounded(cosines)
             found.figures["shift"]["weight_cosine"] = round(float(np.nanmean(cosines)), 4)
     return found
+
+
+def add_columns(path: Path, columns: Mapping[str, np.ndarray]) -> pa.Table:
+    """Adds columns [N] to the table of N rows in `path`, and returns it."""
+    table = read_table(path)
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    write_table(path, table)
+    return table
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -98,7 +98,7 @@ def sample(total: int) -> np.ndarray:
     the time of a pass over all. Of the 512 that `NOISE` was measured with, 16 did as well at
     telling a wrong normalisation from the right one.
     """
-    count = min(total, 512, max(16, total // 200))
+    count = min(total, 512, max(16, total // 300))
     return np.linspace(0, total - 1, count).astype(np.int64)
 
 

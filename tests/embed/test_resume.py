@@ -30,8 +30,8 @@ def command(workspace: Path, channel: Connection, stop: int) -> None:
     """Runs `pipeline embed`; at that call of `advance`, counted from 1, waits for its end."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(workspace)
-    # the fork server writes where the first test that used it did
-    os.dup2(os.open("errors.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    # the server of forks may have been started by another test, with that one's stderr
+    os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     torch.set_num_threads(1)
     calls: list[int] = []
 
@@ -107,7 +107,7 @@ def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace):
     assert set(reports) == {"embed.json", "classes.csv", "coverage.csv"}
     assert b'"recall_at_10": 1.0' in reports["embed.json"]
     assert list((workspace / ".cache/embed").iterdir()) == []
-    assert "interrupted: the same command goes on" in (workspace / "errors.txt").read_text()
+    assert "interrupted: the same command goes on" in (workspace / "stderr").read_text()
 
 
 def test_other_verdicts_begin_anew(crawled, workspace):

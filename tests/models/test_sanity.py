@@ -95,7 +95,7 @@ def test_without_batch_norms_confidence_decides_and_it_says_so(teacher):
 
 
 @pytest.mark.parametrize(
-    ("total", "count"), [(5, 5), (16, 16), (3000, 16), (20_000, 100), (10**6, 512)]
+    ("total", "count"), [(5, 5), (16, 16), (3000, 16), (30_000, 100), (10**6, 512)]
 )
 def test_the_images_to_check_with_are_few_and_from_all_over(total, count):
     rows = sample(total)
