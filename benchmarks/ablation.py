@@ -69,7 +69,6 @@ RATES = {
     "kd, selected": (0.1, 0.3, 0.6),
     "dfnd": (0.1, 0.3, 0.6),
     "relative feature loss": (1.0, 2.0, 4.0, 8.0),
-    "relative feature loss, teacher floor 0.5": (4.0,),
     "logit term 0.1": (0.3, 1.0, 2.0, 4.0),
 }
 HELD_OUT = 0.15  # of 3% of the demo's images, one is worth a point of agreement

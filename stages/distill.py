@@ -84,15 +84,7 @@ def distill(
     steps = section.epochs * (len(web.train) // section.batch_size)
     with console.progress("distill", steps) as advance:
         objective, trained = run(
-            settings_of(section),
-            web,
-            teacher,
-            config,
-            precision,
-            folder,
-            advance,
-            report,
-            world,
+            settings_of(section), web, teacher, config, precision, folder, advance, report, world
         )
     world.wait()  # nothing is removed while another process may still read it
     parallel.leave(world)

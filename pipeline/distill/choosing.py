@@ -77,6 +77,13 @@ class Chooser:
             self.settings.cutoff,
         )
 
+    def seen(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The student's own class (int64 [N]) and confidence (float32 [N]) of every image."""
+        self.objective.eval()
+        _, student_logits = self._judged(epoch)
+        confidence, labels = student_logits.softmax(dim=1).max(dim=1)
+        return labels, confidence
+
     def choose(self, epoch: int) -> Tensor:
         """The rows to train on in this epoch, int64 on the CPU.
 

@@ -53,7 +53,7 @@ class Trained:
 
     curves: list[dict[str, Any]]
     kept: Tensor  # bool [epochs, N]
-    labels: Tensor  # int64 [N], class at the last selection
+    labels: Tensor  # int64 [N], class that the deployed student sees
     confidence: Tensor  # float32 [N]
     epoch: int  # whose weights the objective holds
 
@@ -202,12 +202,12 @@ def distill(
         objective.load_state_dict(progress.best)
     elif average:
         average.swap()
-    last = chooser.judge(schedule.epochs)
+    labels, confidence = chooser.seen(schedule.epochs)
     return Trained(
         progress.curves,
         progress.kept,
-        last.labels.cpu(),
-        last.confidence.float().cpu(),
+        labels.cpu(),
+        confidence.float().cpu(),
         progress.best_epoch or schedule.epochs,
     )
 

@@ -76,11 +76,18 @@ class Request(BaseHTTPRequestHandler):
             host.starts.append(time.monotonic())
             host.at_once += 1
             host.most_at_once = max(host.most_at_once, host.at_once)
+        self.counted = True
         try:
             host.routes.get(path, host.otherwise)(self)
         finally:
-            with host.lock:
-                host.at_once -= 1
+            self.end()
+
+    def end(self) -> None:
+        """Counts this request no more; a client goes on at its last byte."""
+        if self.counted:
+            self.counted = False
+            with self.server.lock:
+                self.server.at_once -= 1
 
     def reply(
         self, body: bytes = b"", status: int = 200, headers: dict[str, str] | None = None
@@ -90,6 +97,7 @@ class Request(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (wanted | (headers or {})).items():
             self.send_header(name, value.encode().decode("latin-1"))
+        self.end()
         self.end_headers()
         self.wfile.write(body)
 

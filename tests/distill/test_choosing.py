@@ -77,7 +77,7 @@ def made(
     tables = Table(logits(2) if student is None else student, slope), Table(logits(3), slope)
     between = Objective(*tables, torch.zeros(0), None)
     between.teacher.eval()
-    settings = settings_of(section(**{"teacher_floor": 0.0} | changes)).choosing
+    settings = settings_of(section(**changes)).choosing
     return Chooser(images or web(), between, VIEWS, settings, epochs, seed, precision, BATCH)
 
 
