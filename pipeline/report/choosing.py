@@ -48,7 +48,7 @@ def turns(images: Images) -> list[tuple[int, np.ndarray, np.ndarray]]:
 def disagreements(
     images: Images, names: dict[int, str], class_names: tuple[str, ...]
 ) -> np.ndarray:
-    """Positions of images that were last seen as another class than the one asked for.
+    """Positions of images that the student sees as another class than the one asked for.
 
     Images that were found for a class that the networks do not know are no disagreement.
     """

@@ -171,8 +171,7 @@ def build_galleries(
     yield Gallery(
         "disagreements",
         "Seen as another class than asked for",
-        "By how sure teacher and student were of it together, at the last judgement: "
-        "wrong search results, or mistakes of the networks.",
+        "By how sure the student is of it: wrong search results, or mistakes of the student.",
         len(apart),
         (
             *(tile(position, "surest") for position in most.tolist()),

@@ -11,7 +11,7 @@ from pipeline.report.thumbnails import Thumbnail
 class Tile:
     """One image with what is known of it; `thumbnail` is None when it cannot be decoded.
 
-    `confidence` is that of the last judgement, a fraction; None for images that were not judged.
+    `confidence` is the student's, a fraction; None for images that distillation was not given.
     """
 
     thumbnail: Thumbnail | None
