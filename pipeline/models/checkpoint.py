@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from pipeline.errors import UserError
@@ -53,9 +53,9 @@ def save_model(folder: Path, network: nn.Module, config: ModelConfig) -> None:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
-    save_file(state, folder / WEIGHTS)
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    values = asdict(config) | {"sha256": digest}
+    data = save(state)
+    (folder / WEIGHTS).write_bytes(data)
+    values = asdict(config) | {"sha256": hashlib.sha256(data).hexdigest()}
     (folder / CONFIG).write_text(
         json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8", newline="\n"
     )

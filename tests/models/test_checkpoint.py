@@ -47,6 +47,11 @@ def refused(folder, pattern: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(folder) -> None:
+    weights, config = folder / WEIGHTS, folder / CONFIG
+    assert weights.stat().st_mode == config.stat().st_mode
+
+
 def test_a_network_and_its_config_come_back_as_they_were(folder, network):
     loaded, config = load_model(folder, CPU)
     assert not loaded.training
