@@ -52,7 +52,7 @@ def save_student(
 
 
 def selection_table(ids: Sequence[str], held_out: Sequence[int], trained: Trained) -> pa.Table:
-    """One row an image: what the deployed student sees in it, and in which epochs it was trained on.
+    """One row an image: what the deployed student sees in it, and when it was trained on.
 
     Args:
         held_out: rows that were never to be trained on.
