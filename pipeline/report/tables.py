@@ -114,7 +114,7 @@ def group_rows(scores: tuple[Group, ...]) -> tuple[list[GroupRow], float]:
 
 @dataclass(frozen=True)
 class KeptRow:
-    """Images that the student sees as one class: shares selected in the first and last epoch.
+    """Images that the student sees as one class: shares selected in the first and last epoch."""
 
     name: str
     images: int
