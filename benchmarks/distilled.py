@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,6 +23,7 @@ class Distilled(NamedTuple):
 
     network: Network
     config: ModelConfig  # the teacher's
+    architecture: dict[str, Any]  # the student's
     trained: Trained
 
     def accuracy(self, test: LabelledImages) -> float:
@@ -51,8 +52,8 @@ def distilled(section: Distill, device: torch.device, precision: torch.dtype) ->
             settings_of(section), web, teacher, config, precision, Path(folder), no_progress
         )
     student = {"name": section.student, "num_classes": len(config.class_names)}
-    network, _ = objective.deployed(student, config.architecture)
-    return Distilled(network.eval(), config, trained)
+    network, architecture = objective.deployed(student, config.architecture)
+    return Distilled(network.eval(), config, architecture, trained)
 
 
 def with_own_settings(section: Distill) -> Distill:

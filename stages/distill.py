@@ -23,7 +23,13 @@ def distill(
     from pipeline.device import resolve_device, resolve_precision
     from pipeline.distill import parallel
     from pipeline.distill.objectives import OBJECTIVES
-    from pipeline.distill.outputs import curves_csv, epoch_writer, save_student, selection_table
+    from pipeline.distill.outputs import (
+        curves_csv,
+        epoch_writer,
+        save_student,
+        selection_table,
+        threshold_table,
+    )
     from pipeline.distill.run import run, settings_of
     from pipeline.distill.tuning import HELD_OUT, Trials, probe_rates, probe_steps
     from pipeline.distill.web import load_web_images
@@ -93,6 +99,7 @@ def distill(
     source = f"{section.objective} from {len(web.train)} web images; teacher {config.sha256[:12]}"
     network = save_student(paths.STUDENT, objective, section.student, config, source)
     write_table(paths.SELECTION, selection_table(web.ids, web.held_out.tolist(), trained))
+    write_table(paths.THRESHOLDS, threshold_table(config.class_names, trained))
     write_text(paths.CURVES, curves_csv(trained.curves))
     deployed = trained.curves[trained.epoch - 1]
     summary = {

@@ -14,6 +14,7 @@ TEACHER = Path("models/teacher")
 STUDENT = Path("models/student")
 EXPORT = Path("models/export")
 SELECTION = Path("data/distill/selection.parquet")
+THRESHOLDS = SELECTION.parent / "thresholds.parquet"
 CURVES = Path("reports/distill.csv")
 METRICS = Path("reports/metrics.json")
 PREDICTIONS = Path("reports/predictions.csv")

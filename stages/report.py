@@ -52,6 +52,7 @@ def _whole(section: Report, advance: Advance = no_progress) -> int:
         leaks=paths.LEAKS,
         embed=paths.EMBED,
         selection=paths.SELECTION,
+        thresholds=paths.THRESHOLDS,
         curves=paths.CURVES,
         metrics=paths.METRICS,
         predictions=paths.PREDICTIONS,

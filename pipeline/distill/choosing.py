@@ -84,15 +84,19 @@ class Chooser:
         confidence, labels = student_logits.softmax(dim=1).max(dim=1)
         return labels, confidence
 
-    def choose(self, epoch: int) -> Tensor:
-        """The rows to train on in this epoch, int64 on the CPU.
+    def choose(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """The rows to train on in this epoch, int64, and the classes' thresholds, float32 [C].
+
+        Both are on the CPU. Only dynamic selection has thresholds.
 
         Raises:
             TrainingError: too few for a batch norm, which needs two.
         """
-        rows = self.web.train
+        rows, thresholds = self.web.train, None
         if self.settings.selection == "dynamic":
-            rows = rows[self.judge(epoch).mask.cpu()[rows]]
+            judged = self.judge(epoch)
+            rows = rows[judged.mask.cpu()[rows]]
+            thresholds = judged.thresholds.float().cpu()
         elif self.settings.selection == "confident":
             confidence = self.web.teacher_logits.softmax(dim=1).amax(dim=1).cpu()[rows]
             count = max(2, round(self.settings.confident_share * len(rows)))
@@ -104,7 +108,7 @@ class Chooser:
                 "raise distill.teacher_floor, so that the teacher has a say to the end, or lower"
                 " distill.cutoff",
             )
-        return rows
+        return rows, thresholds
 
     def agreement(self) -> float | None:
         """Share of held-out images for which student and teacher say the same; None without any."""

@@ -72,6 +72,21 @@ def selection_table(ids: Sequence[str], held_out: Sequence[int], trained: Traine
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
+def threshold_table(class_names: Sequence[str], trained: Trained) -> pa.Table:
+    """One row an epoch and class: what confidence an image of it had to exceed to be trained on.
+
+    No rows for a selection without thresholds.
+    """
+    epochs, labels = (~trained.thresholds.isnan()).nonzero(as_tuple=True)
+    return pa.table(
+        {
+            "epoch": pa.array((epochs + 1).tolist(), pa.int32()),
+            "class": pa.array([class_names[label] for label in labels.tolist()], pa.string()),
+            "threshold": pa.array(trained.thresholds[epochs, labels].tolist(), pa.float32()),
+        }
+    )
+
+
 def curves_csv(curves: Sequence[dict[str, Any]]) -> str:
     """The curves as text, one row an epoch, for the report and `dvc plots`."""
     text = io.StringIO()

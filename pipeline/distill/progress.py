@@ -12,6 +12,8 @@ class Progress:
     Attributes:
         curves: figures of every finished epoch.
         kept: bool [epochs, N], which image was trained on in which epoch.
+        thresholds: float32 [epochs, C], what confidence in a class had to exceed in which epoch;
+            NaN where there was none.
         rows: the images of the current epoch; None before they are chosen.
         step: steps done in the current epoch.
         total: steps done in all epochs.
@@ -19,9 +21,10 @@ class Progress:
         best: the weights with the best agreement, and `best_epoch` when they were there.
     """
 
-    def __init__(self, images: int, epochs: int) -> None:
+    def __init__(self, images: int, epochs: int, classes: int) -> None:
         self.curves: list[dict[str, Any]] = []
         self.kept = torch.zeros(epochs, images, dtype=torch.bool)
+        self.thresholds = torch.full((epochs, classes), torch.nan)
         self.rows: Tensor | None = None
         self.step = 0
         self.total = 0
@@ -60,5 +63,6 @@ class Progress:
         kept = state["kept"]
         self.kept[: len(kept)] = kept.cpu()
         vars(self).update({name: value for name, value in state.items() if name != "kept"})
+        self.thresholds = self.thresholds.cpu()
         if self.rows is not None:
             self.rows = self.rows.cpu()

@@ -53,6 +53,7 @@ class Trained:
 
     curves: list[dict[str, Any]]
     kept: Tensor  # bool [epochs, N]
+    thresholds: Tensor  # float32 [epochs, C], NaN where nothing was compared with one
     labels: Tensor  # int64 [N], class that the deployed student sees
     confidence: Tensor  # float32 [N]
     epoch: int  # whose weights the objective holds
@@ -105,7 +106,7 @@ def distill(
     )
     average = Average(objective, schedule.ema) if schedule.ema else None
     averaged = average.applied if average else nullcontext
-    progress = Progress(len(web.ids), schedule.epochs)
+    progress = Progress(len(web.ids), schedule.epochs, web.teacher_logits.shape[1])
     state = checkpoint.load(folder, device)
     if state is not None:
         objective.load_state_dict(state["objective"])
@@ -132,8 +133,10 @@ def distill(
             started = time.monotonic()
             if progress.rows is None:
                 with averaged():
-                    progress.rows = chooser.choose(epoch)
+                    progress.rows, thresholds = chooser.choose(epoch)
                 progress.kept[epoch - 1, progress.rows] = True
+                if thresholds is not None:
+                    progress.thresholds[epoch - 1] = thresholds
             batches = _batches(progress.rows, epoch_steps, schedule, epoch, world)
             chosen = time.monotonic()
 
@@ -171,6 +174,7 @@ def distill(
             means = losses.double().mean(dim=0).tolist()
             speed = sum(map(len, waiting)) / (trained - chosen)
             kept = len(progress.rows) / len(web.train)
+            thresholds = progress.thresholds[epoch - 1]
             with averaged():
                 agreement = chooser.agreement()
                 weights = objective.state_dict() if schedule.keep == "agreement" else None
@@ -179,6 +183,8 @@ def distill(
                     "lr": round(optimizer.param_groups[0]["lr"], 6),
                     "alpha": round(chooser.alpha(epoch), 4),
                     "kept": round(kept, 4),
+                    "threshold_low": _known(thresholds.min()),
+                    "threshold_mean": _known(thresholds.mean()),
                     **dict(zip(progress.terms, map(_rounded, means), strict=True)),
                     "agreement": agreement,
                     "images_per_s": round(speed),
@@ -206,6 +212,7 @@ def distill(
     return Trained(
         progress.curves,
         progress.kept,
+        progress.thresholds,
         labels.cpu(),
         confidence.float().cpu(),
         progress.best_epoch or schedule.epochs,
@@ -266,6 +273,10 @@ def _check_finite(losses: Tensor, terms: list[str], epoch: int, folder: Path) ->
 
 def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
+
+
+def _known(value: Tensor) -> float | None:
+    return None if value.isnan() else round(float(value), 4)
 
 
 @contextmanager

@@ -125,12 +125,13 @@ def calibration_error(labels: np.ndarray, logits: np.ndarray, temperature: float
 
 
 def tempered(labels: np.ndarray, logits: np.ndarray, temperature: float) -> dict[str, float]:
-    """The temperature, and NLL and ECE of the logits divided by it; classes stay as they are."""
+    """The temperature, and NLL, Brier and ECE of the logits divided by it; no class changes."""
     cooled = scores(labels, logits / np.float32(temperature))
     return {
         "temperature": round(temperature, DIGITS),
-        "ece_tempered": cooled["ece"],
         "nll_tempered": cooled["nll"],
+        "brier_tempered": cooled["brier"],
+        "ece_tempered": cooled["ece"],
     }
 
 

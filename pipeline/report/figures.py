@@ -21,6 +21,8 @@ KNOWN = (
     "lr",
     "alpha",
     "kept",
+    "threshold_low",
+    "threshold_mean",
     "agreement",
     "images_per_s",
     "tflops",
@@ -185,6 +187,9 @@ def curve_charts(curves: Curves) -> list[Chart]:
         charts.append(chart("Selection", shares, (0, 1)))
     if "kept" not in shares and drawable("kept"):
         charts.append(chart("Images kept", ["kept"]))
+    thresholds = [name for name in ("threshold_low", "threshold_mean") if drawable(name)]
+    if thresholds:
+        charts.append(chart("Thresholds of the classes", thresholds, (0, 1)))
     charts += [chart(HEADINGS[name], [name]) for name in ("agreement", "lr") if drawable(name)]
     return charts
 
@@ -209,17 +214,22 @@ def interval_bar(value: float, low: float, high: float, index: int, label: str) 
     )
 
 
-def sparkline(values: list[float], label: str) -> Markup:
-    """A line of fractions without axes, from the left end to the right, 0 at the bottom."""
-    step = max(1, math.ceil(len(values) / MOST_POINTS))
-    shown = values[::step]
-    across = [100 * index / max(1, len(shown) - 1) for index in range(len(shown))]
-    points = " ".join(f"{x:.1f},{18 - 16 * v:.1f}" for x, v in zip(across, shown, strict=True))
+def sparkline(label: str, *lines: list[float]) -> Markup:
+    """Lines of fractions without axes, from the left end to the right, 0 at the bottom."""
+    drawn = Markup("").join(
+        Markup('<polyline class="s{}" points="{}"/>').format(index, _points(values))
+        for index, values in enumerate(lines)
+    )
     return Markup(
         '<svg class="spark" viewBox="0 0 100 20" preserveAspectRatio="none" role="img">'
-        '<title>{}</title><line class="axis" x1="0" x2="100" y1="19" y2="19"/>'
-        '<polyline points="{}"/></svg>'
-    ).format(label, points)
+        '<title>{}</title><line class="axis" x1="0" x2="100" y1="19" y2="19"/>{}</svg>'
+    ).format(label, drawn)
+
+
+def _points(values: list[float]) -> str:
+    shown = values[:: max(1, math.ceil(len(values) / MOST_POINTS))]
+    across = [100 * index / max(1, len(shown) - 1) for index in range(len(shown))]
+    return " ".join(f"{x:.1f},{18 - 16 * v:.1f}" for x, v in zip(across, shown, strict=True))
 
 
 def dumbbell(first: float, second: float, floor: float, label: str) -> Markup:

@@ -61,6 +61,23 @@ def read_history(selection: Path) -> np.ndarray:
         raise malformed(selection, f"column kept: {error}") from error
 
 
+def read_thresholds(path: Path, epochs: int) -> dict[str, list[float]]:
+    """Read the thresholds of the selection, class -> a value an epoch; empty if it had none.
+
+    Raises:
+        UserError: missing, malformed, or not of a distillation of so many epochs.
+    """
+    table = read_columns(path, "distill", ["epoch", "class", "threshold"]).sort_by("epoch")
+    found: dict[str, list[float]] = {}
+    for name, value in zip(
+        table.column("class").to_pylist(), table.column("threshold").to_pylist(), strict=True
+    ):
+        found.setdefault(name, []).append(value)
+    if any(len(values) != epochs for values in found.values()):
+        raise malformed(path, f"has not a threshold for each of {epochs:,} epochs and class")
+    return found
+
+
 def read_array(path: Path, rows: int) -> np.ndarray:
     """Open the matrix of a .npy file, which has at least `rows` rows, without reading it."""
     require(path, "embed")

@@ -11,7 +11,13 @@ from pipeline.report.calibration import reliability_diagram
 from pipeline.report.figures import curve_charts, interval_bar
 from pipeline.report.flow import read_flow
 from pipeline.report.galleries import build_galleries, read_mistakes
-from pipeline.report.inputs import Curves, read_confusions, read_curves, require
+from pipeline.report.inputs import (
+    Curves,
+    read_confusions,
+    read_curves,
+    read_thresholds,
+    require,
+)
 from pipeline.report.map import read_map
 from pipeline.report.origins import read_origins
 from pipeline.report.scores import (
@@ -39,6 +45,7 @@ class ReportSources:
         leaks: Parquet file of the test images found in the crawl; may be missing.
         embed: directory of `images.parquet`, `logits.npy` and `features.npy`.
         selection: Parquet file, one row an image that distillation used.
+        thresholds: Parquet file, one row an epoch and class.
         curves: CSV file, one row an epoch.
         metrics: JSON file of the evaluation.
         predictions: CSV file, one row a test image.
@@ -51,6 +58,7 @@ class ReportSources:
     leaks: Path
     embed: Path
     selection: Path
+    thresholds: Path
     curves: Path
     metrics: Path
     predictions: Path
@@ -122,6 +130,7 @@ def build_report(
     corruptions = by_kind(read_corruptions(sources.corruptions))
     names = metrics.class_names
     images = read_images(sources.dedup, sources.selection)
+    thresholds = read_thresholds(sources.thresholds, images.epochs)
     flow = read_flow(sources.crawl, sources.embed, images, names)
     galleries = []
     for gallery in build_galleries(
@@ -162,7 +171,7 @@ def build_report(
             galleries=galleries,
             most_classes=max(len(gallery.classes) for gallery in shown),
             most_outcomes=max(len(gallery.outcomes) for gallery in shown),
-            kept_rows=kept_rows(images, names),
+            kept_rows=kept_rows(images, names, thresholds),
             map=places,
             mistakes=mistakes,
             class_rows=class_rows,

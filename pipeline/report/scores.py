@@ -31,7 +31,7 @@ class Latency(_Values):
 class Network(_Values):
     """One network on the test set; accuracies and their 95% intervals are fractions.
 
-    The top-5 accuracies are None under six classes. The last three are the student's: a temperature
+    The top-5 accuracies are None under six classes. The last four are the student's: a temperature
     that was fitted without labels, and calibration with it.
     """
 
@@ -50,16 +50,18 @@ class Network(_Values):
     megabytes: Amount
     latency_ms: tuple[Latency, ...]
     temperature: Amount | None = None
-    ece_tempered: Fraction | None = None
     nll_tempered: Amount | None = None
+    brier_tempered: Amount | None = None
+    ece_tempered: Fraction | None = None
 
 
 class Student(Network):
     """The student, whose temperature is known."""
 
     temperature: Amount
-    ece_tempered: Fraction
     nll_tempered: Amount
+    brier_tempered: Amount
+    ece_tempered: Fraction
 
 
 class Group(_Values):

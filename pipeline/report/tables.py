@@ -114,17 +114,28 @@ def group_rows(scores: tuple[Group, ...]) -> tuple[list[GroupRow], float]:
 
 @dataclass(frozen=True)
 class KeptRow:
-    """Images that the student sees as one class: shares selected in the first and last epoch."""
+    """Images that the student sees as one class: shares selected in the first and last epoch.
+
+    `threshold` is the confidence that an image of the class had to exceed in the last epoch; None
+    where nothing was compared with one.
+    """
 
     name: str
     images: int
     first: float
     last: float
+    threshold: float | None
     figure: Markup
 
 
-def kept_rows(images: Images, class_names: tuple[str, ...]) -> list[KeptRow]:
-    """How much of each class the selection took in every epoch, in the order of the classes."""
+def kept_rows(
+    images: Images, class_names: tuple[str, ...], thresholds: dict[str, list[float]]
+) -> list[KeptRow]:
+    """How much of each class the selection took in every epoch, in the order of the classes.
+
+    Args:
+        thresholds: class -> one value an epoch, as `read_thresholds` gives them.
+    """
     trained = images.times[images.used] >= 0
     history, seen = images.history[trained], images.predicted[images.used][trained]
     rows = []
@@ -134,6 +145,11 @@ def kept_rows(images: Images, class_names: tuple[str, ...]) -> list[KeptRow]:
             continue
         shares = of_class.mean(axis=0).tolist()
         label = f"selected share from {shares[0]:.1%} to {shares[-1]:.1%}"
-        figure = sparkline(shares, label)
-        rows.append(KeptRow(name, len(of_class), shares[0], shares[-1], figure))
+        lines, last = [shares], None
+        if limits := thresholds.get(name):
+            lines.append(limits)
+            last = limits[-1]
+            label += f", threshold from {limits[0]:.2f} to {last:.2f}"
+        figure = sparkline(label, *lines)
+        rows.append(KeptRow(name, len(of_class), shares[0], shares[-1], last, figure))
     return rows

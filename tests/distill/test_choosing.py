@@ -226,9 +226,11 @@ def test_an_untrained_student_never_selects_alone(epochs, published_alpha):
 
 def test_dynamic_selection_keeps_the_selected_images_that_are_not_held_out():
     chooser = made()
-    rows = chooser.choose(60)
-    mask = select(logits(1), logits(2), chooser.alpha(60), 0.95).mask
+    rows, thresholds = chooser.choose(60)
+    wanted = select(logits(1), logits(2), chooser.alpha(60), 0.95)
+    mask = wanted.mask
     assert rows.tolist() == [row for row in TRAIN.tolist() if mask[row]]
+    assert torch.equal(thresholds, wanted.thresholds)
     assert 2 < len(rows) < len(TRAIN)
     assert mask[HELD_OUT].any()
 
@@ -240,29 +242,32 @@ def test_a_class_that_no_image_is_predicted_as_does_no_harm():
     found = chooser.judge(60)
     assert found.counts[2] == 0
     assert found.thresholds[2] == 0
-    rows = chooser.choose(60)
+    rows, thresholds = chooser.choose(60)
     assert rows.tolist() == [row for row in TRAIN.tolist() if found.mask[row]]
+    assert torch.equal(thresholds, found.thresholds)
     assert len(rows) > 2
 
 
 def test_without_selection_all_images_to_train_on_are_given_and_none_is_judged():
     chooser = made(selection="none")
-    rows = chooser.choose(1)
+    rows, thresholds = chooser.choose(1)
     assert torch.equal(rows, TRAIN)
+    assert thresholds is None
     assert not chooser.objective.student.seen
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.5, 8), (0.3, 5), (1.0, 17), (0.01, 2)])
 def test_the_confident_images_are_those_of_which_the_teacher_is_most_sure(share, count):
     chooser = made(selection="confident", confident_share=share)
-    rows = chooser.choose(1)
+    rows, thresholds = chooser.choose(1)
     assert len(rows) == count
+    assert thresholds is None
     assert rows.tolist() == sorted(set(rows.tolist()))
     sure = logits(1).softmax(dim=1).amax(dim=1)
     left = [row for row in TRAIN.tolist() if row not in set(rows.tolist())]
     assert set(rows.tolist()) <= set(TRAIN.tolist())
     assert not left or sure[rows].min() >= sure[left].max()
-    assert torch.equal(rows, chooser.choose(200))
+    assert torch.equal(rows, chooser.choose(200)[0])
     assert not chooser.objective.student.seen
 
 
@@ -283,7 +288,7 @@ def test_two_images_are_enough():
     known = torch.zeros(COUNT, CLASSES)
     known[:, 0] = 2.0
     known[TRAIN[[3, 8]], 0] = 20.0
-    assert made(web(known), known).choose(7).tolist() == TRAIN[[3, 8]].tolist()
+    assert made(web(known), known).choose(7)[0].tolist() == TRAIN[[3, 8]].tolist()
 
 
 # agreement

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.distill.outputs import curves_csv, save_student, selection_table
+from pipeline.distill.outputs import curves_csv, save_student, selection_table, threshold_table
 from pipeline.distill.run import run as run_settings
 from pipeline.distill.run import settings_of
 from pipeline.distill.trainer import Schedule, Trained
@@ -114,7 +114,8 @@ def test_files_of_different_lengths_do_not_belong_together(tmp_path, name):
 
 def test_the_selection_comes_back_from_its_file(tmp_path):
     kept = torch.tensor([[True, False, True], [True, False, False]])
-    trained = Trained([], kept, torch.tensor([4, 0, 2]), torch.tensor([0.5, 0.25, 1.0]), 2)
+    seen, sure = torch.tensor([4, 0, 2]), torch.tensor([0.5, 0.25, 1.0])
+    trained = Trained([], kept, torch.full((2, 5), torch.nan), seen, sure, 2)
     write_table(tmp_path / "selection.parquet", selection_table(["a", "b", "c"], [1], trained))
     assert read_table(tmp_path / "selection.parquet").to_pydict() == {
         "row": [0, 1, 2],
@@ -125,6 +126,23 @@ def test_the_selection_comes_back_from_its_file(tmp_path):
         "times_kept": [2, 0, 1],
         "kept": [[True, True], [False, False], [True, False]],
     }
+
+
+def test_the_thresholds_come_back_from_their_file(tmp_path):
+    limits = torch.tensor([[0.95, 0.5], [torch.nan, torch.nan], [0.0, 0.25]])
+    trained = Trained([], torch.ones(3, 1), limits, torch.tensor([0]), torch.tensor([1.0]), 3)
+    write_table(tmp_path / "thresholds.parquet", threshold_table(["a", "b"], trained))
+    found = read_table(tmp_path / "thresholds.parquet").to_pydict()
+    assert found["epoch"] == [1, 1, 3, 3]
+    assert found["class"] == ["a", "b", "a", "b"]
+    assert found["threshold"] == pytest.approx([0.95, 0.5, 0.0, 0.25])
+
+
+def test_without_thresholds_their_file_has_no_rows(tmp_path):
+    trained = run(tmp_path, section(selection="none")).trained
+    assert trained.thresholds.isnan().all()
+    assert threshold_table(["a", "b", "c", "d", "e"], trained).num_rows == 0
+    assert {row["threshold_low"] for row in trained.curves} == {None}
 
 
 def test_the_curves_come_back_from_their_text(tmp_path):

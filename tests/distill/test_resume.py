@@ -76,6 +76,8 @@ def assert_same(one: Run, other: Run) -> None:
     assert one.trained.epoch == other.trained.epoch
     for name in ("kept", "labels", "confidence"):
         assert torch.equal(getattr(one.trained, name), getattr(other.trained, name)), name
+    limits = (run.trained.thresholds for run in (one, other))
+    torch.testing.assert_close(*limits, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,10 @@ def test_the_curves_have_a_row_an_epoch_whose_loss_is_the_sum_of_its_terms(tmp_p
         assert row["epoch"] == epoch
         assert row["loss"] == pytest.approx(row["feature"] + row["contrast"], rel=1e-4)
         assert row["kept"] == round(int(done.trained.kept[epoch - 1].sum()) / 56, 4)
+        limits = done.trained.thresholds[epoch - 1]
+        assert row["threshold_low"] == round(float(limits.min()), 4)
+        assert row["threshold_mean"] == round(float(limits.mean()), 4)
+        assert limits.max() == pytest.approx(0.95)
         assert row["lr"] == round(learning_rate((3 * epoch - 1) / 9, SCHEDULE), 6)
         assert row["alpha"] == round(teacher_weight(1 + (epoch - 1) * 80), 4)
         assert row["seconds"] > 0
@@ -461,7 +465,7 @@ def test_networks_are_plain_again_after_an_error():
 
 def finished(agreements: list[float]) -> Progress:
     """Progress through epochs in which the only weight is the epoch's number."""
-    progress, weight = Progress(1, len(agreements)), torch.zeros(())
+    progress, weight = Progress(1, len(agreements), 2), torch.zeros(())
     for epoch, agreement in enumerate(agreements, start=1):
         weight.fill_(epoch)
         progress.finish({"epoch": epoch, "agreement": agreement}, {"weight": weight})

@@ -175,6 +175,7 @@ def test_the_bins_hold_every_image_once():
 
 def test_a_temperature_moves_confidences_and_no_class():
     found = tempered(LABELS, STUDENT, 3.0)
-    assert found["nll_tempered"] == scores(LABELS, STUDENT / 3)["nll"]
+    cooled = scores(LABELS, STUDENT / 3)
+    assert (found["nll_tempered"], found["brier_tempered"]) == (cooled["nll"], cooled["brier"])
     assert found["ece_tempered"] == pytest.approx(calibration_error(LABELS, STUDENT, 3.0), abs=6e-5)
     assert tempered(LABELS, STUDENT, 1.0)["ece_tempered"] == scores(LABELS, STUDENT)["ece"]

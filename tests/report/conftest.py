@@ -152,6 +152,19 @@ class World:
             ),
             root / "distill" / "selection.parquet",
         )
+        falling = np.linspace(0.95, 0.4, max(1, self.epochs))[: self.epochs * self.selects]
+        limits = [(at, name, of) for at, of in enumerate(falling, 1) for name in self.class_names]
+        epochs, names, values = zip(*limits, strict=True) if limits else ((), (), ())
+        pq.write_table(
+            pa.table(
+                {
+                    "epoch": pa.array(epochs, pa.int32()),
+                    "class": pa.array(names, pa.string()),
+                    "threshold": pa.array(values, pa.float32()),
+                }
+            ),
+            root / "distill" / "thresholds.parquet",
+        )
         self._reports(root / "reports", rng)
         self._mistakes(root / "evaluate" / "mistakes.parquet")
         return ReportSources(
@@ -160,6 +173,7 @@ class World:
             leaks=root / "dedup" / "leaks.parquet",
             embed=root / "embed",
             selection=root / "distill" / "selection.parquet",
+            thresholds=root / "distill" / "thresholds.parquet",
             curves=root / "reports" / "distill.csv",
             metrics=root / "reports" / "metrics.json",
             predictions=root / "reports" / "predictions.csv",
@@ -208,11 +222,13 @@ class World:
         with (folder / "distill.csv").open("w", newline="", encoding="utf-8") as file:
             out = csv.writer(file)
             speed = ("agreement", "images_per_s", "seconds")
-            out.writerow(["epoch", "lr", "alpha", "kept", "loss", *TERMS, *speed])
+            limits = ["threshold_low", "threshold_mean"]
+            out.writerow(["epoch", "lr", "alpha", "kept", *limits, "loss", *TERMS, *speed])
             for epoch in range(self.epochs):
                 at = epoch / max(1, self.epochs)
                 feature, contrast = np.exp(-3 * at) + rng.uniform(0, 0.05), 5.2 - at
                 row = [0.05 if at < 0.6 else 0.005, max(0, 1 - at / 0.75) ** 2, 0.3 + 0.4 * at]
+                row += [0.2 + 0.1 * at, 0.9 - 0.3 * at] if self.selects else ["", ""]
                 row += [feature + contrast / 1000, feature, contrast]
                 row += ["" if epoch == 1 else 0.95 - 0.4 * np.exp(-4 * at), 9000, 1.5]
                 out.writerow([epoch + 1, *row])
@@ -270,7 +286,12 @@ class World:
 
         teacher = network("teacher", "resnet20", 272474)
         student = network("student", "resnet8", 78042)
-        tempered = {"temperature": 1.317, "ece_tempered": 0.0234, "nll_tempered": 0.3987}
+        tempered = {
+            "temperature": 1.317,
+            "nll_tempered": 0.3987,
+            "brier_tempered": 0.1998,
+            "ece_tempered": 0.0234,
+        }
         gap = 100 * (teacher["accuracy"] - student["accuracy"])
         edges = [at / 15 for at in range(16)]
         bins = [

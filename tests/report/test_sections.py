@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.errors import UserError
 from pipeline.report.calibration import reliability_diagram
 from pipeline.report.choosing import disagreements, turns
+from pipeline.report.inputs import read_thresholds
 from pipeline.report.map import colours, project, read_map
 from pipeline.report.origins import read_origins
 from pipeline.report.page import ReportSources, build_live, build_report
@@ -163,13 +164,31 @@ def test_disagreements_are_the_images_seen_as_another_class(sources: ReportSourc
 
 def test_the_share_selected_by_class(sources: ReportSources) -> None:
     images = read_images(sources.dedup, sources.selection)
-    rows = kept_rows(images, ("circle", HOSTILE_CLASS, "star"))
+    thresholds = read_thresholds(sources.thresholds, images.epochs)
+    rows = kept_rows(images, ("circle", HOSTILE_CLASS, "star"), thresholds)
     selection = pq.read_table(sources.selection).to_pylist()
     stars = [row for row in selection if row["predicted"] == 2]
     star = next(row for row in rows if row.name == "star")
     assert star.images == len(stars)
     assert star.first == pytest.approx(np.mean([row["kept"][0] for row in stars]))
     assert star.last == pytest.approx(np.mean([row["kept"][-1] for row in stars]))
+    assert star.threshold == pytest.approx(0.4)
+    assert "threshold from 0.95 to 0.40" in star.figure
+    assert star.figure.count("<polyline") == 2
+
+
+def test_thresholds_are_shown_where_there_are_some(sources: ReportSources, tmp_path: Path) -> None:
+    shown = build_report(sources, thumbnails=0, map_images=0)
+    assert '<th scope="col" class="n">Threshold</th>' in shown
+    assert "Thresholds of the classes" in shown
+    none = build_report(World(selects=False).write(tmp_path), thumbnails=0, map_images=0)
+    assert ">Threshold<" not in none
+    assert "Thresholds of the classes" not in none
+
+
+def test_thresholds_of_another_run_are_refused(sources: ReportSources) -> None:
+    with pytest.raises(UserError, match="not a threshold for each of 4 epochs"):
+        read_thresholds(sources.thresholds, 4)
 
 
 def test_mistakes_come_surest_first(sources: ReportSources) -> None:

@@ -202,6 +202,8 @@ def test_an_interrupted_run_goes_on_and_other_runs_take_nothing_from_it(
 
     distil(folder)
     assert states(folder) == {}
+    thresholds = "data/distill/thresholds.parquet"
+    assert (folder / thresholds).read_bytes() == (finished / thresholds).read_bytes()
     for name in ("models/student/model.safetensors", "data/distill/selection.parquet"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
         assert (folder / name).read_bytes() != (other / name).read_bytes(), name

@@ -121,7 +121,7 @@ def test_the_metrics_have_what_their_readers_expect(folder: Path) -> None:
     found = measured(latency=True)
     assert list(found) == KEYS
     assert set(found["teacher"]) == NETWORK | {"latency_ms"}
-    tempered = {"temperature", "ece_tempered", "nll_tempered"}
+    tempered = {"temperature", "nll_tempered", "brier_tempered", "ece_tempered"}
     assert set(found["student"]) == NETWORK | {"latency_ms"} | tempered
     assert [row["batch"] for row in found["student"]["latency_ms"]] == [1, 128]
     assert (found["test_images"], found["contaminated"], found["leaked"]) == (40, 0, None)
