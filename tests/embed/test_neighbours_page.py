@@ -1,9 +1,6 @@
 """The contact sheet: it is whole, needs nothing else, and obeys no text from the web."""
 
-import os
 import re
-import time
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,10 +13,8 @@ from PIL import Image
 from pipeline.demo.domains import original_images
 from pipeline.report.neighbours.page import build_neighbours_page
 from pipeline.report.thumbnails import Thumbnail, encode_thumbnail
+from tests.browser import assert_sound
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
---disable-background-networking --disable-component-update --disable-sync"""
 SCRIPT = "<script>alert(1)</script>"
 BREAKS_OUT = '"><img src=x onerror=alert(1)>'
 TURNS = "\u202egnp.cod\x00"
@@ -42,18 +37,6 @@ HOSTILE = {
     "licence": "a" * 300,
     "licence_url": 'https://x.example/" onclick="alert(1)',
 }
-PROBLEMS = """
-const problems = [];
-for (const image of document.images)
-  if (!image.complete || image.naturalWidth === 0) problems.push('broken image: ' + image.alt);
-const root = document.documentElement;
-if (root.scrollWidth > root.clientWidth)
-  problems.push(`overflow: ${root.scrollWidth} > ${root.clientWidth}`);
-for (const entry of performance.getEntriesByType('resource'))
-  if (!entry.name.startsWith('data:')) problems.push('request: ' + entry.name);
-if (document.scripts.length) problems.push('a script element');
-return problems;
-"""
 
 
 def picture(index: int) -> Thumbnail | None:
@@ -129,26 +112,6 @@ def test_the_page_says_class_prediction_similarity_address_and_licence():
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    if not (CHROMIUM.exists() and DRIVER.exists()):
-        # a person's run is skipped; CI's fails, where everything must be there
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing(f"{CHROMIUM} and {DRIVER} are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
 def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sheet") / "sheet.html"
     path.write_text(page(), encoding="utf-8")
@@ -159,35 +122,4 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_the_page_is_sound_in_a_browser(browser, sheet: Path, width: int, scheme: str):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get_log("browser")
-    browser.get(sheet.as_uri())
-    time.sleep(0.2)
-    assert browser.execute_script(PROBLEMS) == []
-    assert browser.execute_script("return innerWidth") == width
-    assert browser.get_log("browser") == []
-    colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert (int(colour.removeprefix("rgb(").split(",")[0]) > 128) == (scheme == "light")
-
-
-@pytest.mark.browser
-def test_links_are_reached_by_keyboard_in_the_order_of_the_neighbours(browser, sheet: Path):
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
-
-    browser.get(sheet.as_uri())
-    links = browser.execute_script("return [...document.links].map(link => link.href)")
-    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
-    for link in links[:8]:
-        focused = browser.switch_to.active_element
-        assert focused.get_attribute("href") == link
-        outline = browser.execute_script(
-            "return getComputedStyle(arguments[0]).outlineStyle", focused
-        )
-        assert outline == "solid"
-        focused.send_keys(Keys.TAB)
+    assert_sound(browser, sheet, width, scheme)

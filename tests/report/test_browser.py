@@ -1,64 +1,18 @@
 """The page in a browser: nothing fails to load, overflows or runs."""
 
-import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.report.page import build_live, build_report
+from tests.browser import assert_sound, missing
 
 from .conftest import HOSTILE_CLASS, HOSTILE_TITLE, World
 from .test_tuning_page import page
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 BUILT = Path(__file__).parents[2] / "reports" / "index.html"
-FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
---disable-background-networking --disable-component-update --disable-sync"""
-
-PROBLEMS = """
-const problems = [];
-document.querySelectorAll('details').forEach(d => d.open = true);
-for (const image of document.images)
-  if (!image.complete || image.naturalWidth === 0) problems.push('broken image: ' + image.alt);
-for (const svg of document.querySelectorAll('svg')) {
-  const box = svg.getBoundingClientRect();
-  if (box.width < 20 || box.height < 8) problems.push('svg without size: ' + svg.textContent);
-}
-const root = document.documentElement;
-if (root.scrollWidth > root.clientWidth)
-  problems.push(`overflow: ${root.scrollWidth} > ${root.clientWidth}`);
-for (const entry of performance.getEntriesByType('resource'))
-  if (!entry.name.startsWith('data:')) problems.push('request: ' + entry.name);
-if (document.scripts.length) problems.push('a script element');
-return problems;
-"""
-
-
-def missing(what: str) -> None:
-    """Skips a person's run; fails CI's, where everything must be there."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    if not (CHROMIUM.exists() and DRIVER.exists()):
-        missing(f"{CHROMIUM} and {DRIVER} are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +44,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_page_is_sound(browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     if not pages[name].exists():
         missing(f"{BUILT} is not built: run `make demo`")
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get_log("browser")
-    browser.get(pages[name].as_uri())
-    time.sleep(0.2)
-    assert browser.execute_script(PROBLEMS) == []
-    assert browser.execute_script("return innerWidth") == width
-    assert browser.get_log("browser") == []
-    colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    red = int(colour.removeprefix("rgb(").split(",")[0])
-    assert (red > 128) == (scheme == "light")
+    assert_sound(browser, pages[name], width, scheme)
 
 
 def test_hostile_text_is_shown_and_nothing_runs(browser, pages: dict[str, Path]) -> None:
