@@ -1,0 +1,100 @@
+"""Which temperature, found on web images without a label, makes a student say how sure it may be.
+
+    dvc repro embed && python -m benchmarks.calibration --seeds 0 1 2 --held-out 0.15
+    python -m benchmarks.calibration --images ../shared/data/cifar10/train.parquet
+
+Students are distilled as params.yaml says, one a seed. Three temperatures: none; the one at which
+the student best foretells the class that the teacher predicts of held-out web images; and the one
+at which it best foretells the teacher's whole softmax. They are judged on images of the teacher's
+own training set, which the students have never seen, so that the choice reads no test image; the
+best temperature by these labels is shown beside.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from benchmarks.distilled import distilled, with_own_settings
+from benchmarks.limits import processor
+from pipeline.device import resolve_device, resolve_precision
+from pipeline.distill.web import load_web_images
+from pipeline.evaluate.logits import logits_of
+from pipeline.evaluate.metrics import scores
+from pipeline.labelled import load_labelled, match_labels
+from pipeline.paramfile import read_params
+
+COLUMNS = ("temperature", "ece", "nll", "brier")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--images", default="demo", help="labelled images; of theirs, train")
+    options.add_argument("--count", type=int, default=5000, help="of them; 0 is all")
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--epochs", type=int, help="instead of those in params.yaml")
+    options.add_argument("--held-out", type=float, help="instead of that in params.yaml")
+    given = options.parse_args()
+    section = with_own_settings(read_params(Path("params.yaml")).distill)
+    changes = {"epochs": given.epochs, "held_out": given.held_out}
+    section = section.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    device = resolve_device(section.device)
+    precision = resolve_precision(section.precision, device)
+    web = load_web_images(
+        Path("data/embed"),
+        section.held_out,
+        device,
+        section.pixels,
+        section.off_topic_weight,
+        section.skip_redundant,
+    )
+    held_out = web.held_out.numpy()
+    pixels = np.load("data/embed/pixels.npy", mmap_mode="r")[held_out]
+    teacher = np.load("data/embed/logits.npy", mmap_mode="r")[held_out]
+    print(
+        f"{processor()}, torch {torch.__version__}; {section.student}, {section.epochs} epochs;"
+        f" {len(held_out):,} web images held out; judged on {Path(given.images).name}, train\n"
+    )
+    print("| seed | right | fitted to | " + " | ".join(COLUMNS) + " |")
+    print("|---|---|---|" + "---|" * len(COLUMNS))
+    for seed in given.seeds:
+        done = distilled(section.model_copy(update={"seed": seed}), device, precision)
+        names, side = done.config.class_names, done.config.input_size
+        data = load_labelled(given.images, "train", side, given.count, 0)
+        labels = match_labels(data, names, given.images)
+        of_web, of_labelled = (
+            logits_of(done.network, of, done.config.mean, done.config.std, 256, device)
+            for of in (pixels, data.pixels)
+        )
+        classes = np.eye(len(names))
+        fitted = {
+            "nothing": 1.0,
+            "the teacher's class": fit(of_web, classes[teacher.argmax(1)]),
+            "the teacher's softmax": fit(of_web, softmax(teacher.astype(np.float64), axis=1)),
+            "(the labels)": fit(of_labelled, classes[labels]),
+        }
+        right = (of_labelled.argmax(1) == labels).mean()
+        for what, temperature in fitted.items():
+            found = scores(labels, of_labelled / np.float32(temperature))
+            print(
+                f"| {seed} | {right:.1%} | {what} | {temperature:.3f} | {found['ece']:.2%}"
+                f" | {found['nll']:.4f} | {found['brier']:.4f} |",
+                flush=True,
+            )
+
+
+def fit(logits: np.ndarray, shares: np.ndarray) -> float:
+    """The temperature of least cross-entropy from `shares`, float [N, C], to the logits."""
+
+    def loss(log_temperature: float) -> float:
+        log_p = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        return float(-(shares * log_p).sum(axis=1).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log((0.1, 10)), method="bounded").x))
+
+
+if __name__ == "__main__":
+    main()
