@@ -3,9 +3,10 @@
     dvc repro embed && python -m benchmarks.calibration --seeds 0 1 2 --held-out 0.15
     python -m benchmarks.calibration --images ../shared/data/cifar10/train.parquet
 
-Students are distilled as params.yaml says, one a seed. Three temperatures: none; the one at which
-the student best foretells the class that the teacher predicts of held-out web images; and the one
-at which it best foretells the teacher's whole softmax. They are judged on images of the teacher's
+Students are distilled as params.yaml says, one a seed. Four temperatures: none; the one at which
+the student best foretells the class that the teacher predicts of held-out web images; the one at
+which it best foretells the teacher's whole softmax; and halfway between, which is what `evaluate`
+takes. They are judged on images of the teacher's
 own training set, which the students have never seen, so that the choice reads no test image; the
 best temperature by these labels is shown beside.
 """
@@ -15,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from benchmarks.distilled import distilled, with_own_settings
 from benchmarks.limits import processor
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.distill.web import load_web_images
+from pipeline.evaluate.calibration import fit_temperature, least_cross_entropy
 from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.metrics import scores
 from pipeline.labelled import load_labelled, match_labels
@@ -70,11 +71,13 @@ def main() -> None:
             for of in (pixels, data.pixels)
         )
         classes = np.eye(len(names))
+        shares = softmax(teacher.astype(np.float64), axis=1)
         fitted = {
             "nothing": 1.0,
-            "the teacher's class": fit(of_web, classes[teacher.argmax(1)]),
-            "the teacher's softmax": fit(of_web, softmax(teacher.astype(np.float64), axis=1)),
-            "(the labels)": fit(of_labelled, classes[labels]),
+            "the teacher's class": least_cross_entropy(of_web, classes[teacher.argmax(1)]),
+            "the teacher's softmax": least_cross_entropy(of_web, shares),
+            "halfway": fit_temperature(of_web, teacher) or 1.0,
+            "(the labels)": least_cross_entropy(of_labelled, classes[labels]),
         }
         right = (of_labelled.argmax(1) == labels).mean()
         for what, temperature in fitted.items():
@@ -84,16 +87,6 @@ def main() -> None:
                 f" | {found['nll']:.4f} | {found['brier']:.4f} |",
                 flush=True,
             )
-
-
-def fit(logits: np.ndarray, shares: np.ndarray) -> float:
-    """The temperature of least cross-entropy from `shares`, float [N, C], to the logits."""
-
-    def loss(log_temperature: float) -> float:
-        log_p = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
-        return float(-(shares * log_p).sum(axis=1).mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=np.log((0.1, 10)), method="bounded").x))
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def build_report(
             corruption_rows=corruption_rows,
             corruption_floor=corruption_floor,
             diagrams=[
-                ("As deployed", metrics.student.ece, metrics.calibration),
+                ("Without a temperature", metrics.student.ece, metrics.calibration),
                 (
                     "With the temperature",
                     metrics.student.ece_tempered,

@@ -29,7 +29,6 @@ def environment(folder: Path) -> dict[str, str]:
     return own | {
         "PATH": os.pathsep.join([scripts, os.environ["PATH"]]),
         "PYTHONPATH": str(folder),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "GIT_AUTHOR_NAME": "t",
         "GIT_AUTHOR_EMAIL": "t@example.org",
         "GIT_COMMITTER_NAME": "t",
