@@ -661,6 +661,7 @@ def test_a_crawl_that_is_killed_again_and_again_gives_the_same(tmp_path, uninter
     servers = [Host(delayed(routes, 9, 0.1)) for _ in range(3)]
     rng = random.Random(1)
     known = {}  # address -> how often it had been asked for when it had a record
+    kills = 0
 
     def asked():
         return sum(server.images_asked() for server in servers)
@@ -669,7 +670,9 @@ def test_a_crawl_that_is_killed_again_and_again_gives_the_same(tmp_path, uninter
         return servers[int(urlsplit(url).netloc[0])].requests[urlsplit(url).path]
 
     with serving(*servers) as hosts:
-        for _ in range(8):
+        while kills < 8 or len(known) < 5:  # on a busy machine little is recorded before a kill
+            kills += 1
+            assert kills < 40
             process = started(tmp_path, candidates, hosts, per_class=20, connections_per_host=2)
             before, wanted, deadline = asked(), rng.randint(2, 12), time.monotonic() + 20
             while asked() < before + wanted:
@@ -685,10 +688,9 @@ def test_a_crawl_that_is_killed_again_and_again_gives_the_same(tmp_path, uninter
         before = asked()
         crawl(tmp_path, candidates, hosts, per_class=20)
         assert asked() == before
-    # nothing was asked for twice but what was under way at one of the 8 moments
-    assert len(known) > 4
+    # nothing was asked for twice but what was under way at one of these moments
     assert {url: times(url) for url in known} == known
-    assert asked() <= needed + 8 * 3 * 4  # 2 at each host, and a few that are decoded
+    assert asked() <= needed + kills * 3 * 4  # 2 at each host, and a few that are decoded
     assert list(tmp_path.rglob("*.tmp")) == []
 
 
