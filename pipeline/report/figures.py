@@ -34,6 +34,7 @@ HEADINGS = {
     "agreement": "Agreement",
     "lr": "Learning rate",
 }
+LINES = {"threshold_low": "lowest", "threshold_mean": "mean"}
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def curve_charts(curves: Curves) -> list[Chart]:
         return any(not math.isnan(v) for v in columns.get(name, ()))
 
     def chart(heading: str, names: list[str], bounds: tuple[float, float] | None = None) -> Chart:
-        lines = [Series(name, columns[name]) for name in names]
+        lines = [Series(LINES.get(name, name), columns[name]) for name in names]
         return line_chart(heading, curves.epochs, lines, bounds, names == ["agreement"])
 
     def fraction(name: str) -> bool:
