@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from benchmarks.distilled import distilled, with_own_settings
+from benchmarks.distilled import distilled, web_images, with_own_settings
 from benchmarks.limits import processor
 from pipeline.device import resolve_device, resolve_precision
-from pipeline.distill.web import load_web_images
 from pipeline.evaluate.calibration import fit_temperature, least_cross_entropy
 from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.metrics import scores
@@ -44,15 +43,7 @@ def main() -> None:
     section = section.model_copy(update={k: v for k, v in changes.items() if v is not None})
     device = resolve_device(section.device)
     precision = resolve_precision(section.precision, device)
-    web = load_web_images(
-        Path("data/embed"),
-        section.held_out,
-        device,
-        section.pixels,
-        section.off_topic_weight,
-        section.skip_redundant,
-    )
-    held_out = web.held_out.numpy()
+    held_out = web_images(section, device).held_out.numpy()
     pixels = np.load("data/embed/pixels.npy", mmap_mode="r")[held_out]
     teacher = np.load("data/embed/logits.npy", mmap_mode="r")[held_out]
     print(

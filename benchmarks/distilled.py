@@ -10,7 +10,7 @@ from pipeline.console import no_progress
 from pipeline.distill.objectives import OBJECTIVES
 from pipeline.distill.run import run, settings_of
 from pipeline.distill.trainer import Trained
-from pipeline.distill.web import load_web_images
+from pipeline.distill.web import WebImages, load_web_images
 from pipeline.evaluate.logits import logits_of
 from pipeline.labelled import LabelledImages
 from pipeline.models.checkpoint import ModelConfig, load_model
@@ -35,9 +35,9 @@ class Distilled(NamedTuple):
         return float((logits.argmax(axis=1) == test.labels).mean())
 
 
-def distilled(section: Distill, device: torch.device, precision: torch.dtype) -> Distilled:
-    """Distils once, as the stage does; an objective's own settings are the caller's to apply."""
-    web = load_web_images(
+def web_images(section: Distill, device: torch.device) -> WebImages:
+    """The images of data/embed, some of them held out, as the stage takes them."""
+    return load_web_images(
         Path("data/embed"),
         section.held_out,
         device,
@@ -45,6 +45,11 @@ def distilled(section: Distill, device: torch.device, precision: torch.dtype) ->
         section.off_topic_weight,
         section.skip_redundant,
     )
+
+
+def distilled(section: Distill, device: torch.device, precision: torch.dtype) -> Distilled:
+    """Distils once, as the stage does; an objective's own settings are the caller's to apply."""
+    web = web_images(section, device)
     teacher, config = load_model(Path("models/teacher"), device)
     teacher.requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder:
