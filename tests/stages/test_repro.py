@@ -1,20 +1,13 @@
 """The pipeline under the real DVC: what runs, and what does not run again."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tests.stages.workspace import run, set_param, stages_run
+from tests.stages.workspace import fresh_copy, run, set_param, stages_run
 
 ALL = ["crawl", "dedup", "teacher", "embed", "distill", "evaluate", "export", "report"]
-
-
-def fresh_copy(project: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    shutil.copytree(project, folder, symlinks=True)
-    return folder
 
 
 def test_a_first_repro_runs_every_stage_and_leaves_every_output(project: Path) -> None:

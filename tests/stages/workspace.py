@@ -53,6 +53,13 @@ def copy_project(folder: Path, params: str) -> Path:
     return folder
 
 
+def fresh_copy(project: Path, folder: Path) -> Path:
+    """A copy of a project, with all that was run in it, inside of `folder`."""
+    copy = folder / "copy"
+    shutil.copytree(project, copy, symlinks=True)
+    return copy
+
+
 def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs a command in the copy; `pipeline` is the copy's."""
     if command[0] == "pipeline":
