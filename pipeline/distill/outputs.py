@@ -81,6 +81,7 @@ def threshold_table(class_names: Sequence[str], trained: Trained) -> pa.Table:
     return pa.table(
         {
             "epoch": pa.array((epochs + 1).tolist(), pa.int32()),
+            "label": pa.array(labels.tolist(), pa.int64()),
             "class": pa.array([class_names[label] for label in labels.tolist()], pa.string()),
             "threshold": pa.array(trained.thresholds[epochs, labels].tolist(), pa.float32()),
         }

@@ -61,18 +61,18 @@ def read_history(selection: Path) -> np.ndarray:
         raise malformed(selection, f"column kept: {error}") from error
 
 
-def read_thresholds(path: Path, epochs: int) -> dict[str, list[float]]:
-    """Read the thresholds of the selection, class -> a value an epoch; empty if it had none.
+def read_thresholds(path: Path, epochs: int) -> dict[int, list[float]]:
+    """Read the thresholds of the selection, label -> a value an epoch; empty if it had none.
 
     Raises:
         UserError: missing, malformed, or not of a distillation of so many epochs.
     """
-    table = read_columns(path, "distill", ["epoch", "class", "threshold"]).sort_by("epoch")
-    found: dict[str, list[float]] = {}
-    for name, value in zip(
-        table.column("class").to_pylist(), table.column("threshold").to_pylist(), strict=True
+    table = read_columns(path, "distill", ["epoch", "label", "threshold"]).sort_by("epoch")
+    found: dict[int, list[float]] = {}
+    for label, value in zip(
+        table.column("label").to_pylist(), table.column("threshold").to_pylist(), strict=True
     ):
-        found.setdefault(name, []).append(value)
+        found.setdefault(label, []).append(value)
     if any(len(values) != epochs for values in found.values()):
         raise malformed(path, f"has not a threshold for each of {epochs:,} epochs and class")
     return found

@@ -129,12 +129,12 @@ class KeptRow:
 
 
 def kept_rows(
-    images: Images, class_names: tuple[str, ...], thresholds: dict[str, list[float]]
+    images: Images, class_names: tuple[str, ...], thresholds: dict[int, list[float]]
 ) -> list[KeptRow]:
     """How much of each class the selection took in every epoch, in the order of the classes.
 
     Args:
-        thresholds: class -> one value an epoch, as `read_thresholds` gives them.
+        thresholds: label -> one value an epoch, as `read_thresholds` gives them.
     """
     trained = images.times[images.used] >= 0
     history, seen = images.history[trained], images.predicted[images.used][trained]
@@ -146,7 +146,7 @@ def kept_rows(
         shares = of_class.mean(axis=0).tolist()
         label = f"selected share from {shares[0]:.1%} to {shares[-1]:.1%}"
         lines, last = [shares], None
-        if limits := thresholds.get(name):
+        if limits := thresholds.get(index):
             lines.append(limits)
             last = limits[-1]
             label += f", threshold from {limits[0]:.2f} to {last:.2f}"

@@ -134,6 +134,7 @@ def test_the_thresholds_come_back_from_their_file(tmp_path):
     write_table(tmp_path / "thresholds.parquet", threshold_table(["a", "b"], trained))
     found = read_table(tmp_path / "thresholds.parquet").to_pydict()
     assert found["epoch"] == [1, 1, 3, 3]
+    assert found["label"] == [0, 1, 0, 1]
     assert found["class"] == ["a", "b", "a", "b"]
     assert found["threshold"] == pytest.approx([0.95, 0.5, 0.0, 0.25])
 

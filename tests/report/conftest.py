@@ -153,13 +153,13 @@ class World:
             root / "distill" / "selection.parquet",
         )
         falling = np.linspace(0.95, 0.4, max(1, self.epochs))[: self.epochs * self.selects]
-        limits = [(at, name, of) for at, of in enumerate(falling, 1) for name in self.class_names]
-        epochs, names, values = zip(*limits, strict=True) if limits else ((), (), ())
+        limits = [(at, label, of) for at, of in enumerate(falling, 1) for label in range(classes)]
+        epochs, known, values = zip(*limits, strict=True) if limits else ((), (), ())
         pq.write_table(
             pa.table(
                 {
                     "epoch": pa.array(epochs, pa.int32()),
-                    "class": pa.array(names, pa.string()),
+                    "label": pa.array(known, pa.int64()),
                     "threshold": pa.array(values, pa.float32()),
                 }
             ),
