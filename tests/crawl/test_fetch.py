@@ -134,8 +134,8 @@ FAULTS = {
     "/identity.jpg": (reply(picture(14), Content_Encoding="identity"), "stored", 1),
     "/big.jpg": (big_by_length, "too_large", 1),
     "/endless.jpg": (chunks(bytes(50_000)), "too_large", 1),
-    "/slow.jpg": (chunks(b"x", 0.05, 40), "timeout", 2),
-    "/silent.jpg": (silent(1.0), "timeout", 2),
+    "/slow.jpg": (chunks(b"x", 0.05, 60), "timeout", 2),
+    "/silent.jpg": (silent(2.5), "timeout", 2),
     "/reset.jpg": (raw(b""), "connection", 3),
     "/garbage.jpg": (raw(b"\x00\xff" * 400), "connection", 3),
     "/endless-header.jpg": (raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000), "connection", 3),
@@ -192,12 +192,13 @@ def faulty(tmp_path_factory):
         hosts |= {f"f{n}.test": hosts["0.test"] for n in range(len(FAULTS))}
         candidates, reports = candidates_of(urls), []
         start = time.monotonic()
-        found = crawl(folder, candidates, hosts, reports=reports)
+        found = crawl(folder, candidates, hosts, reports=reports, timeout=1.5)
         took = time.monotonic() - start
         first, headers = Counter(host.requests), list(host.headers)
-        again = crawl(folder, candidates, hosts)
+        again = crawl(folder, candidates, hosts, timeout=1.5)
         second = Counter(host.requests) - first
-        retried = crawl(folder, candidates, hosts, retry=frozenset(["timeout", "5xx", "404"]))
+        repeat = frozenset(["timeout", "5xx", "404"])
+        retried = crawl(folder, candidates, hosts, retry=repeat, timeout=1.5)
         third = Counter(host.requests) - first
     return {
         "table": manifest(candidates, found),
