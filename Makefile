@@ -31,6 +31,7 @@ test-browser: setup  ## needs Chromium and its driver: apt-get install chromium 
 lint: setup
 	ruff check .
 	ruff format --check .
+	mypy
 
 format: setup
 	ruff format .

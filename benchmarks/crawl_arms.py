@@ -25,11 +25,11 @@ def ours(job: Job) -> None:
 
     from pipeline.classes import load_classes
     from pipeline.console import no_progress
-    from pipeline.crawl.candidates import Candidate, Fetched
     from pipeline.crawl.fetch import Limits, fetch
     from pipeline.crawl.gather import gather
     from pipeline.crawl.journal import Journal
     from pipeline.crawl.pack import pack
+    from pipeline.manifest import Candidate, Fetched
     from pipeline.params import Crawl
     from pipeline.runkey import fields_of
     from pipeline.store import replacing

@@ -31,9 +31,9 @@ from PIL import Image, ImageDraw
 
 from benchmarks.limits import processor
 from benchmarks.pictures import EDITS, load, printed, saved
+from pipeline.dedup.fingerprints import Prints
 from pipeline.dedup.grouping import groups
 from pipeline.dedup.near import PAIRED, candidate_pairs
-from pipeline.dedup.prints import Prints
 from pipeline.dedup.verify import similarity
 
 RADII = (8, 10, 12, 14)

@@ -37,9 +37,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pipeline.dedup.fingerprints import BATCH, print_images, print_shards
 from pipeline.dedup.hashing import SHAPES, hashes, library_hash
 from pipeline.dedup.picture import lanczos, small_picture
-from pipeline.dedup.prints import BATCH, print_images, print_shards
 from pipeline.images import decode
 from pipeline.store import StoredImage, shard_path, write_shards
 

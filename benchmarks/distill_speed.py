@@ -39,11 +39,11 @@ from benchmarks.limits import (
 )
 from pipeline.console import no_progress
 from pipeline.device import autocast, memory_format, resolve_device, resolve_precision
-from pipeline.distill.choosing import Chooser
 from pipeline.distill.cost import flops_per_image, peak_flops
 from pipeline.distill.loader import Resident
 from pipeline.distill.objectives import OBJECTIVES, Objective
 from pipeline.distill.run import run, settings_of
+from pipeline.distill.selection import Chooser
 from pipeline.distill.views import Views
 from pipeline.distill.web import WebImages
 from pipeline.models import build

@@ -57,9 +57,9 @@ from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network, pool
-from pipeline.models.sanity import check_normalisation, sample
 from pipeline.pixels import normalise
 from pipeline.store import SHARD_ROWS, StoredImage, shard_paths, write_shards
+from pipeline.teacher.normalisation import check_normalisation, sample
 
 CLASSES, SIDE, DRAWN = 10, 32, 2000
 MEAN, STD = [0.48, 0.457, 0.409], [0.275, 0.271, 0.281]

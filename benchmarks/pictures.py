@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.dedup.prints import Prints, print_images
+from pipeline.dedup.fingerprints import Prints, print_images
 
 SAVED = 92  # JPEG quality of a picture on the web
 AT_ONCE = 2000  # pictures decoded

@@ -22,7 +22,7 @@ class UserError(PipelineError):
     exit_code = 2
 
 
-class WorldError(PipelineError):
+class ExternalError(PipelineError):
     """The world did not deliver: no network, no results, no disk. Exit code 3."""
 
     exit_code = 3

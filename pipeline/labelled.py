@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.images import ImageError, decode, to_square
 from pipeline.store import open_parquet
 
@@ -48,7 +48,7 @@ def load_labelled(
 
     Raises:
         UserError: no such source, or an image or label in it is broken (it is named).
-        WorldError: a public data set that cannot be downloaded.
+        ExternalError: a public data set that cannot be downloaded.
     """
     if source == "demo":
         from pipeline.demo.domains import original_images
@@ -167,7 +167,7 @@ def _torchvision(source: str, split: Split, size: int, images: int, seed: int) -
     try:
         data = kind(DOWNLOADS, train=split == "train", download=True)
     except (OSError, RuntimeError) as error:
-        raise WorldError(
+        raise ExternalError(
             f"{source} cannot be downloaded to {DOWNLOADS}: {error}",
             "put it there by hand, or name a .parquet file",
         ) from None

@@ -15,10 +15,13 @@ from stages import (
     embed,
     evaluate,
     export,
+    neighbours,
     predict,
+    preset,
     report,
+    repro,
+    serve_demo,
     teacher,
-    tools,
     trace,
     tune,
 )
@@ -62,14 +65,14 @@ for command in (
     tune.tune,
     predict.predict,
     trace.trace,
-    tools.neighbours,
-    tools.preset,
-    tools.serve_demo,
+    neighbours.neighbours,
+    preset.preset,
+    serve_demo.serve_demo,
     doctor.doctor,
 ):
     app.command()(with_exit_codes(command))
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    tools.repro
+    repro.repro
 )
 
 

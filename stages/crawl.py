@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from stages import paths
 from stages.command import Json, Quiet, Set, start
 
 
@@ -32,22 +31,7 @@ def crawl(
     """Crawl images by class name into data/crawl."""
     options = {"classes": classes, "per_class": per_class, "engine": engine, "source": source}
     params, console = start("crawl", overrides, quiet, as_json, **options)
-    from pipeline.crawl.journal import Journal
-    from pipeline.crawl.pack import pack, summary_table
-    from pipeline.store import replacing, write_json
-    from stages.sources import Crawling
+    from stages.steps.crawl import run
 
     retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
-    with Journal(paths.CACHE / "crawl") as journal:
-        crawling = Crawling(params.crawl, journal, console, retry, search_again)
-        names, found = crawling.gathered()
-        with replacing(paths.CRAWL) as folder:
-            summary = pack(folder, found, journal, names)
-            journal.seal(folder)
-    write_json(paths.summary("crawl"), summary)
-    console.result(
-        f"{summary_table(summary)}\n"
-        f"crawl: {summary['stored']:,} images from {summary['candidates']:,} candidates"
-        f" → {paths.CRAWL}",
-        summary,
-    )
+    console.result(*run(params.crawl, console, retry, search_again))

@@ -22,7 +22,7 @@ def dedup(
     """Find near-duplicates and leaked test images in data/crawl, and keep the best of the rest."""
     options = {"radius": int(radius) if radius and radius.isdecimal() else radius}
     params, console = start("dedup", overrides, quiet, as_json, **options)
-    from stages.deduplication import Deduplication, explanation
+    from stages.steps.dedup import Deduplication, explanation
 
     if explain:
         console.result(*explanation(explain))

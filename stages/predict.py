@@ -1,17 +1,12 @@
 """`pipeline predict`: what an exported student sees in images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pipeline.console import Advance
-from pipeline.errors import UserError
 from stages import paths
 from stages.command import Json
-
-if TYPE_CHECKING:
-    from pipeline.export.model import Model
 
 
 def predict(
@@ -26,63 +21,6 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Name the likeliest classes of images, with confidences."""
-    from pipeline.console import Console, printable
-    from pipeline.export.model import open_model
+    from stages.steps.predict import run
 
-    if model.suffix == ".pt2" and not trust and not _is_ours(model):
-        raise UserError(
-            f"{model} is not as this project's export wrote it, and a .pt2 file can run code",
-            "add --trust if you know who made it, or take the .onnx or .safetensors file",
-        )
-    console = Console(as_json=as_json)
-    student = open_model(model)
-    with console.progress("predict", len(images)) as advance:
-        rows = [_seen(image, student, k, advance) for image in images]
-    lines = [
-        "  ".join(
-            [row["file"], *(f"{one['confidence']:.3f} {one['name']}" for one in row["classes"])]
-        )
-        for row in rows
-        if "classes" in row
-    ]
-    if lines or as_json:
-        values = {"model": str(model), "images": rows}
-        console.result("\n".join(map(printable, lines)), values)
-    failed = [printable(f"{row['file']}: {row['error']}") for row in rows if "error" in row]
-    if failed:
-        raise UserError("\n".join(failed))
-
-
-def _seen(image: str, student: "Model", k: int, advance: Advance) -> dict[str, Any]:
-    """The file with its likeliest classes, or with what is wrong with it."""
-    from pipeline.images import ImageError, decode, to_square
-
-    advance(1)
-    try:
-        pixels = to_square(decode(Path(image).read_bytes()), student.input_size, student.fit)
-    except ImageError as error:
-        return {"file": image, "error": f"not a whole image: {error}"}
-    except OSError as error:
-        return {"file": image, "error": error.strerror or str(error)}
-    (shares,) = student.confidences(pixels[None])
-    best = (-shares).argsort(kind="stable")[:k].tolist()
-    classes = [
-        {"name": student.class_names[place], "confidence": round(shares[place], 4)}
-        for place in best
-    ]
-    return {"file": image, "classes": classes}
-
-
-def _is_ours(model: Path) -> bool:
-    import hashlib
-    import json
-
-    checks = paths.EXPORT / "checks.json"
-    if not model.is_file() or not checks.is_file():
-        return not model.is_file()  # that it is missing is said by who opens it
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    try:
-        files = json.loads(checks.read_text("utf-8"))["files"]
-        return digest in {one["sha256"] for one in files}
-    except (ValueError, KeyError, TypeError):  # then nothing vouches for it
-        return False
+    run(images, model, k, trust, as_json)

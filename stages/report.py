@@ -1,19 +1,10 @@
 """`pipeline report`: one page that shows what happened."""
 
-import time
-import webbrowser
 from typing import Annotated
 
 import typer
 
-from pipeline.console import Advance, Console, no_progress
-from pipeline.errors import UserError
-from pipeline.params import Report
-from stages import paths
 from stages.command import Json, Quiet, Set, start
-
-STEPS = 9  # galleries and map
-EVERY = 2  # seconds between two looks at the files
 
 
 def report(
@@ -29,90 +20,6 @@ def report(
 ) -> None:
     """Write reports/index.html, which needs no network and no server."""
     params, console = start("report", overrides, quiet, as_json)
-    section = params.report
-    with console.progress("report: galleries and map", STEPS) as advance:
-        size = _latest(section, advance)[0] if watch else _whole(section, advance)
-    if open_page:
-        webbrowser.open(paths.REPORT.resolve().as_uri())
-    if watch:
-        size = _watch(section, console)
-    console.result(
-        f"report: {size / 1e6:.1f} MB → {paths.REPORT}",
-        {"path": str(paths.REPORT), "bytes": size},
-    )
+    from stages.steps.report import run
 
-
-def _whole(section: Report, advance: Advance = no_progress) -> int:
-    """Write the whole page; return its size in bytes."""
-    from pipeline.report.page import ReportSources, build_report
-
-    sources = ReportSources(
-        crawl=paths.CRAWL,
-        dedup=paths.DEDUP,
-        leaks=paths.LEAKS,
-        embed=paths.EMBED,
-        selection=paths.SELECTION,
-        thresholds=paths.THRESHOLDS,
-        curves=paths.CURVES,
-        metrics=paths.METRICS,
-        predictions=paths.PREDICTIONS,
-        corruptions=paths.CORRUPTIONS,
-        mistakes=paths.MISTAKES,
-    )
-    return _write(
-        build_report(
-            sources,
-            thumbnails=section.thumbnails,
-            map_images=section.map_images,
-            seed=section.seed,
-            progress=advance,
-        )
-    )
-
-
-def _latest(section: Report, advance: Advance = no_progress) -> tuple[int, str]:
-    """Write the page that the files allow at this moment, and say which it is."""
-    from pipeline.report.page import build_live
-
-    said = "curves alone"
-    if not _under_way():
-        try:
-            return _whole(section, advance), "whole report"
-        except UserError as error:  # stages that are running may have removed files
-            said = f"curves alone: {error}"
-    return _write(build_live(paths.CURVES, EVERY)), said
-
-
-def _write(page: str) -> int:
-    from pipeline.store import write_text
-
-    write_text(paths.REPORT, page)
-    return len(page.encode())
-
-
-def _watch(section: Report, console: Console) -> int:
-    """Write the page whenever the curves or the metrics have changed; return its last size."""
-    seen, size = _changes(), paths.REPORT.stat().st_size
-    with console.progress("report: watching; Ctrl-C ends it") as advance:
-        try:
-            while True:
-                time.sleep(EVERY)
-                if (now := _changes()) != seen:
-                    size, said = _latest(section)
-                    advance(1, said)
-                    seen = now
-        except KeyboardInterrupt:
-            return size
-
-
-def _changes() -> tuple[int | None, int | None]:
-    """When the curves and the metrics were written."""
-    files = (paths.CURVES, paths.METRICS)
-    curves, metrics = (file.stat().st_mtime_ns if file.exists() else None for file in files)
-    return curves, metrics
-
-
-def _under_way() -> bool:
-    """Whether the student that the curves are of is yet to be finished and evaluated."""
-    curves, metrics = _changes()
-    return curves is None or metrics is None or metrics < curves
+    run(params.report, console, open_page, watch)

@@ -15,7 +15,7 @@ def trace(
 ) -> None:
     """Tell how an image was found, whether it was kept, and in how many epochs it was used."""
     from pipeline.console import Console, printable
-    from stages.tracing import as_text, find
+    from stages.steps.trace import as_text, find
 
     found = find(image)
     Console(as_json=as_json).result("\n".join(map(printable, as_text(found))), found)

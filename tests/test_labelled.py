@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline import labelled
 from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.labelled import LabelledImages, load_labelled, match_labels
 from pipeline.store import StoredImage, write_shards
 
@@ -204,5 +204,7 @@ def test_a_public_set_that_cannot_be_downloaded_is_the_worlds_fault(tmp_path, mo
 
     monkeypatch.setattr(utils.urllib.request, "urlopen", unreachable)
     monkeypatch.setattr(labelled, "DOWNLOADS", tmp_path / "torchvision")
-    with pytest.raises(WorldError, match=rf"{source} cannot be downloaded to {tmp_path}.*by hand"):
+    with pytest.raises(
+        ExternalError, match=rf"{source} cannot be downloaded to {tmp_path}.*by hand"
+    ):
         load_labelled(source, "test", 16, 10, 0)

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.console import Advance
-from pipeline.crawl.candidates import Candidate, Fetched
 from pipeline.crawl.journal import Journal
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.images import ImageError, inspect
+from pipeline.manifest import Candidate, Fetched
 from pipeline.store import open_parquet
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
@@ -56,7 +56,7 @@ def read_collection(source: Path, sample: int, seed: int, max_bytes: int) -> Ite
 
     Raises:
         UserError: no such source, of another kind, or it cannot be read.
-        WorldError: it holds no images.
+        ExternalError: it holds no images.
     """
     if source.is_dir():
         tables = sorted(source.glob("*.parquet"))
@@ -78,7 +78,7 @@ def read_collection(source: Path, sample: int, seed: int, max_bytes: int) -> Ite
     except (tarfile.TarError, OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
         raise UserError(f"crawl.source: {source} cannot be read: {error}") from None
     if not found:
-        raise WorldError(f"crawl.source: no images in {source}")
+        raise ExternalError(f"crawl.source: no images in {source}")
 
 
 def _chosen(total: int, sample: int, seed: int) -> list[int]:

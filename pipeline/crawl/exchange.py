@@ -14,12 +14,12 @@ from urllib.parse import urljoin
 
 import aiohttp
 
-from pipeline.crawl.candidates import Fetched
 from pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url, opted_out
 from pipeline.crawl.journal import Incoming
 from pipeline.crawl.robots import MAX_BYTES, Rules, rules_of
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
+from pipeline.manifest import Fetched
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 10.0  # seconds without a byte
@@ -106,7 +106,7 @@ class Client:
 
         Raises:
             Failure: there is none of these.
-            WorldError: the disk will not have the bytes.
+            ExternalError: the disk will not have the bytes.
         """
         headers = {"Accept": "text/plain, */*"} if job.robots else None
         try:
@@ -172,7 +172,7 @@ class Client:
             size = await _receive(answer, most, incoming.write)
         if size > most:
             raise Failure("too_large", f"more than {most} bytes", status=status, size=size)
-        return Fetched(job.url, "ok", "", status, job.address, size=size)
+        return Fetched(job.url, "ok", status=status, final_url=job.address, size=size)
 
 
 async def _receive(

@@ -17,7 +17,6 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from pipeline.crawl.candidates import Candidate, Fetched
 from pipeline.crawl.exchange import SLOW_DOWN, Client, Failure, Limits
 from pipeline.crawl.guard import Forbidden, HostTable, check_url
 from pipeline.crawl.journal import Incoming, Journal
@@ -26,6 +25,7 @@ from pipeline.crawl.outage import Outage
 from pipeline.crawl.robots import Rules, rules_of
 from pipeline.crawl.scheduler import DOWN_AFTER, Host, Job, Scheduler
 from pipeline.images import ImageError, ImageInfo, inspect, open_image
+from pipeline.manifest import Candidate, Fetched
 
 __all__ = ["Limits", "Report", "fetch"]
 
@@ -62,7 +62,7 @@ def fetch(
             or classes of them such as `5xx`.
 
     Raises:
-        WorldError: the network seems to be down, or the disk will not have an image.
+        ExternalError: the network seems to be down, or the disk will not have an image.
     """
     decoders = ThreadPoolExecutor(DECODERS, "decode")
 
@@ -290,7 +290,7 @@ class Fetcher:
             self._put(job)
 
     async def _check_network(self) -> None:
-        """Raises WorldError unless a host that answered before does so now."""
+        """Raises ExternalError unless a host that answered before does so now."""
         self._checking = True
         for origin in self.outage.answered_before():
             if await self.client.answers(f"{origin}/robots.txt"):

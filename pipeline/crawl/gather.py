@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.crawl.candidates import Candidate, Fetched, placeholders
+from pipeline.manifest import Candidate, Fetched, placeholders
 
 SURPLUS = 2  # results to ask for first, for each image wanted
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from pipeline.crawl.candidates import Fetched
 from pipeline.crawl.sealed import Sealed
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
+from pipeline.manifest import Fetched
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
@@ -67,7 +67,7 @@ class Journal:
         """Stores an image's bytes and returns their SHA-256 in hex.
 
         Raises:
-            WorldError: the disk is full, or will not have it.
+            ExternalError: the disk is full, or will not have it.
         """
         with self.incoming() as incoming:
             incoming.write(data)
@@ -77,7 +77,7 @@ class Journal:
         """Appends a record.
 
         Raises:
-            WorldError: it could not be written in full; the journal must be opened anew.
+            ExternalError: it could not be written in full; the journal must be opened anew.
         """
         values = {name: getattr(record, name) for name in FIELDS}
         line = json.dumps(values, ensure_ascii=True).encode() + b"\n"
@@ -167,7 +167,7 @@ class Incoming:
             self.path.unlink(missing_ok=True)
 
     def write(self, part: bytes) -> None:
-        """Appends bytes; raises WorldError when the disk is full, or will not have them."""
+        """Appends bytes; raises ExternalError when the disk is full, or will not have them."""
         self.size += len(part)
         self._memory += part
         if self.size > IN_MEMORY:
@@ -184,7 +184,7 @@ class Incoming:
         return bytes(self._memory) if self._file is None else self.path.read_bytes()
 
     def keep(self) -> str:
-        """Makes it an image of the journal and returns its SHA-256; raises WorldError likewise."""
+        """Makes it an image of the journal, and returns its SHA-256; raises as `write` does."""
         if self._file is None:
             self._hash.update(self._memory)
         name = self._hash.hexdigest()
@@ -217,7 +217,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WorldError(
+        raise ExternalError(
             f"cannot write {path}: {error.strerror or error}",
             "what was fetched so far is kept; once there is room, the same command goes on",
         ) from None

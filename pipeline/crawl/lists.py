@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.crawl.candidates import Candidate
 from pipeline.errors import UserError
+from pipeline.manifest import Candidate
 from pipeline.store import open_parquet
 
 LONGEST_LINE = 2**20  # bytes

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.crawl.candidates import Candidate, Fetched
 from pipeline.crawl.exchange import Limits
 from pipeline.crawl.journal import Journal
+from pipeline.manifest import Candidate, Fetched
 
 Report = Callable[[int, str], None]
 

@@ -7,10 +7,10 @@ from itertools import islice
 
 from yarl import URL
 
-from pipeline.crawl.candidates import Candidate, Fetched
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.journal import Journal
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
+from pipeline.manifest import Candidate, Fetched
 
 NO_ANSWER = {"connection", "timeout", "too_slow", "host_down"}
 FAILURES = 30  # in a row without any answer
@@ -67,10 +67,10 @@ class Outage:
         earlier = (str(URL(url).origin()) for url in islice(urls, 100))
         return list(islice(dict.fromkeys([*reversed(self._answered), *earlier]), ASKED))
 
-    def error(self) -> WorldError:
+    def error(self) -> ExternalError:
         """What to raise when none of those answers."""
         last = self._held[-1]
-        return WorldError(
+        return ExternalError(
             f"the network seems to be down: {len(self._held)} addresses of {len(self._silent)}"
             f" hosts in a row gave no answer, the last one: {last.outcome} {last.detail}".rstrip(),
             "the images so far are kept, and the same command goes on",

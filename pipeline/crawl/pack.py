@@ -10,10 +10,10 @@ import pyarrow as pa
 from yarl import URL
 
 from pipeline.console import text_table
-from pipeline.crawl.candidates import STORED, manifest
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
+from pipeline.manifest import STORED, manifest
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
@@ -27,13 +27,13 @@ def pack(
     An image that several candidates brought is stored once, with the label of the first.
 
     Raises:
-        WorldError: no candidate gave an image.
+        ExternalError: no candidate gave an image.
     """
     table = manifest(gathered.candidates, gathered.found, gathered.refused)
     outcomes = Counter(table["outcome"].to_pylist())
     if not outcomes[STORED]:
         reasons = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common(4))
-        raise WorldError(
+        raise ExternalError(
             f"none of {len(table):,} candidates gave an image ({reasons})",
             "see the network and crawl.* in params.yaml, then try them again with"
             f" `pipeline crawl --retry-failed {outcomes.most_common(1)[0][0]}`"

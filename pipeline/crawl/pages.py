@@ -10,7 +10,7 @@ import requests
 
 from pipeline.crawl.engines.engine import Engine
 from pipeline.crawl.session import TooLarge, read
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
 
 PAGE_TIMEOUT = 15.0  # seconds without a byte
 PAGE_TIME = 60.0  # seconds for a whole page
@@ -67,12 +67,12 @@ class EnginePages:
                 self.next_page = time.monotonic() + self.engine.page_gap
         raise AssertionError("the last try returns or raises")
 
-    def alarm(self, what: str) -> WorldError:
+    def alarm(self, what: str) -> ExternalError:
         """An error that keeps the last page and says where."""
         kept = ""
         if self.body is not None:
             kept = f"; its page is kept as {keep_page(self.engine, self.body, self.folder)}"
-        return WorldError(f"{self.engine.name}: {what}{kept}", advice(self.engine))
+        return ExternalError(f"{self.engine.name}: {what}{kept}", advice(self.engine))
 
 
 def ask(engine: Engine, address: str, session: requests.Session) -> Page:

@@ -17,11 +17,11 @@ from icrawler.utils import Signal
 
 from pipeline.classes import ClassSet
 from pipeline.console import Advance
-from pipeline.crawl.candidates import Candidate
 from pipeline.crawl.engines.engine import Engine, Result, Unreadable
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.pages import EnginePages, PageError, advice, hidden
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
+from pipeline.manifest import Candidate
 
 
 def search(
@@ -46,7 +46,7 @@ def search(
 
     Raises:
         UserError: the engine cannot filter by this licence.
-        WorldError: the engine cannot be reached, a page is none of results, or a class has none.
+        ExternalError: the engine cannot be reached, a page is none of results, or a class has none.
     """
     asked = EnginePages(engine, session, folder)
     licence_filter = "" if licence == "any" else licence
@@ -142,7 +142,7 @@ class _PageParser(Parser):
             if self.found:
                 self.ended = str(error)
                 return []
-            raise WorldError(
+            raise ExternalError(
                 f"search for '{self.query}' failed: {asked.engine.host}: {error}",
                 f"check the network; {advice(asked.engine)}",
             ) from None

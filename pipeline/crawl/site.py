@@ -13,12 +13,12 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pipeline.console import Advance
-from pipeline.crawl.candidates import Candidate
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.robots import MAX_BYTES as ROBOTS_BYTES
 from pipeline.crawl.robots import Rules, rules_of
 from pipeline.crawl.session import MAX_REDIRECTS, read
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
+from pipeline.manifest import Candidate
 
 MOST_PAGES = 500  # asked for, whatever comes back
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
@@ -58,7 +58,7 @@ def site_candidates(
 
     Raises:
         UserError: `start` is no public web address.
-        WorldError: `start` cannot be read, or no page has an image.
+        ExternalError: `start` cannot be read, or no page has an image.
     """
     try:
         start = _page_address(start)
@@ -74,7 +74,7 @@ def site_candidates(
         except (Unread, Forbidden, requests.RequestException) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0][:160]
             if not reader.host:
-                raise WorldError(f"{start} cannot be read: {reason}") from None
+                raise ExternalError(f"{start} cannot be read: {reason}") from None
             advance(1, f"{address[:80]}: {reason}")
             continue
         seen.add(address)
@@ -88,7 +88,7 @@ def site_candidates(
                 waiting.append((link, links + 1))
         advance(1, f"{len(found)} images")
     if not found:
-        raise WorldError(
+        raise ExternalError(
             f"no image found on {reader.host}, from {start}",
             "raise crawl.depth; pages that opt out of such use, by robots.txt, header or meta tag,"
             " are left out",

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.console import Advance, no_progress
 from pipeline.dedup import verify
-from pipeline.dedup.prints import Prints
+from pipeline.dedup.fingerprints import Prints
 from pipeline.dedup.verify import WHOLE, resample
 
 THUMBNAIL = 16  # pixels a side

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.console import Advance, no_progress
+from pipeline.dedup.fingerprints import Prints
 from pipeline.dedup.grouping import groups
 from pipeline.dedup.leakage import Leaks
 from pipeline.dedup.near import candidate_pairs
-from pipeline.dedup.prints import Prints
 from pipeline.dedup.verify import similarity
 
 NEAR_DUPLICATE = "near-duplicate"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
 from pipeline.store import remove, replacing
 
 KEPT = 2
@@ -24,7 +24,7 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """The newest state that can be read, or None when nothing was saved.
 
     Raises:
-        WorldError: states were saved and none can be read.
+        ExternalError: states were saved and none can be read.
     """
     paths = saved(folder)
     for path in reversed(paths):
@@ -37,7 +37,7 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
         except Exception as error:  # a damaged file may fail in any way
             reason = f"{path}: {type(error).__name__}"
     if paths:
-        raise WorldError(
+        raise ExternalError(
             f"distill: no checkpoint can be read ({reason})", f"remove {folder} to start again"
         )
     return None

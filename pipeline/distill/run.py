@@ -9,9 +9,9 @@ import torch
 
 from pipeline.console import Advance
 from pipeline.device import memory_format
-from pipeline.distill.choosing import Chooser, Choosing
 from pipeline.distill.objectives import OBJECTIVES, Objective, Terms
 from pipeline.distill.parallel import ALONE, World
+from pipeline.distill.selection import Chooser, Choosing
 from pipeline.distill.trainer import Schedule, Trained, distill
 from pipeline.distill.views import Views
 from pipeline.distill.web import WebImages

@@ -17,12 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.console import Advance
 from pipeline.device import autocast
 from pipeline.distill import checkpoint
-from pipeline.distill.average import Average
-from pipeline.distill.choosing import Chooser
 from pipeline.distill.cost import flops_per_image, peak_flops
+from pipeline.distill.ema import Average
 from pipeline.distill.objectives import Objective
 from pipeline.distill.parallel import World, share_batch_norm, unshare_batch_norm
 from pipeline.distill.progress import Progress
+from pipeline.distill.selection import Chooser
 from pipeline.distill.views import Views, draws
 from pipeline.distill.web import WebImages
 from pipeline.errors import TrainingError, UserError

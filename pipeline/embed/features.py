@@ -19,7 +19,7 @@ from pipeline.console import Advance
 from pipeline.device import autocast
 from pipeline.embed.pieces import KeptImage, Piece, cut, read, there
 from pipeline.embed.rows import Rows
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.images import Fit
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
@@ -84,7 +84,7 @@ def embed(
 
     Raises:
         UserError: images can no longer be read; names each of the first ten. Nothing stays.
-        WorldError: the disk is full or fails, or a process died.
+        ExternalError: the disk is full or fails, or a process died.
     """
     found, problems = there(kept, crawl)
     layout = {
@@ -216,7 +216,9 @@ def _whole(loader: DataLoader) -> Iterator[tuple[np.ndarray, list[str]]]:
     try:
         yield from loader
     except RuntimeError:
-        raise WorldError("a process that decodes images died", "is there memory enough?") from None
+        raise ExternalError(
+            "a process that decodes images died", "is there memory enough?"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
 from pipeline.store import write_text
 
 
@@ -69,7 +69,7 @@ class Rows:
         """Adds rows to every array.
 
         Raises:
-            WorldError: the disk is full or fails.
+            ExternalError: the disk is full or fails.
         """
         try:
             for name, file in self._files.items():
@@ -82,7 +82,7 @@ class Rows:
         """From here on an interrupted run goes on behind the rows that there are now.
 
         Raises:
-            WorldError: the disk is full or fails.
+            ExternalError: the disk is full or fails.
         """
         try:
             for file in self._files.values():
@@ -92,8 +92,8 @@ class Rows:
         except OSError as error:
             raise self._failed(error) from None
 
-    def _failed(self, error: OSError) -> WorldError:
-        return WorldError(
+    def _failed(self, error: OSError) -> ExternalError:
+        return ExternalError(
             f"{self.folder} cannot be written: {error.strerror or error}",
             "make room; the same command goes on where it stopped",
         )

@@ -1,7 +1,7 @@
 """How far the web images are from those that the teacher was trained on, which nobody has.
 
 The teacher tells of them: the weights of a class point to where its features were, and batch norms
-remember the moments of what went through them (`pipeline.models.sanity`).
+remember the moments of what went through them (`pipeline.teacher.normalisation`).
 """
 
 import numpy as np

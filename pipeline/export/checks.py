@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 
 TOLERANCE = 1e-3  # largest difference of a logit between float formats
 
@@ -55,12 +55,12 @@ def compare(file: str, logits: np.ndarray, expected: np.ndarray) -> float:
     """Largest absolute difference between logits [N, C] and those of the student.
 
     Raises:
-        WorldError: it is above 1e-3, or an image has another class.
+        ExternalError: it is above 1e-3, or an image has another class.
     """
     difference = float(np.abs(logits - expected).max())
     others = int((logits.argmax(axis=1) != expected.argmax(axis=1)).sum())
     if others or not difference <= TOLERANCE:  # not a number is above it as well
-        raise WorldError(
+        raise ExternalError(
             f"{file} is not the student: logits differ by up to {difference:.2g} (at most"
             f" {TOLERANCE:g}), the class on {others:,} of {len(expected):,} images",
             "nothing was written; take its format out of export.formats",

@@ -73,7 +73,7 @@ def check_files(
         images with the same class. That of 8 bits may differ, the others must not.
 
     Raises:
-        WorldError: as `compare`.
+        ExternalError: as `compare`.
     """
     rows = []
     for name in names:

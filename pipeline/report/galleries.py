@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline.report.choosing import disagreements, extremes, spread, turns
 from pipeline.report.inputs import read_columns
+from pipeline.report.selection import disagreements, extremes, spread, turns
 from pipeline.report.stored import Images
 from pipeline.report.thumbnails import encode_thumbnail, read_thumbnails
 from pipeline.report.tiles import Gallery, Mistake, Pair, Tile, web_link

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from pipeline.crawl.candidates import Candidate, Fetched
 from pipeline.crawl.fetch import Limits, fetch
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.journal import Journal
 from pipeline.demo.transport import Answer, Server
+from pipeline.manifest import Candidate, Fetched
 
 Route = Callable[["Request"], None]
 AGENT = "kd3-pipeline/1 (+https://example.com)"

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.candidates import manifest
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.journal import Journal
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
+from pipeline.manifest import manifest
 from tests.crawl.hosts import picture
 
 MOST = 1 << 20
@@ -100,7 +100,7 @@ def test_a_huge_declared_size_is_refused_or_left_out(tmp_path, size):
     info.size = size
     path = tmp_path / "x.tar"
     path.write_bytes(info.tobuf() + picture(1))
-    with pytest.raises((UserError, WorldError), match=r"crawl\.source: .*x\.tar"):
+    with pytest.raises((UserError, ExternalError), match=r"crawl\.source: .*x\.tar"):
         read(path)
     with pytest.raises(UserError, match="cannot be read"):
         read(path, most=2**40)
@@ -114,7 +114,7 @@ def test_a_sparse_member_is_as_large_as_it_says(tmp_path):
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
     path = tmp_path / "x.tar"
     path.write_bytes(bytes(header) + bytes(1024))
-    with pytest.raises(WorldError, match="no images"):
+    with pytest.raises(ExternalError, match="no images"):
         read(path)
 
 
@@ -207,12 +207,12 @@ def test_a_sample_is_drawn_by_its_seed_and_kept_in_order(tmp_path, kind):
 
 def test_an_empty_collection_is_the_fault_of_the_world(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(WorldError, match=r"crawl\.source: no images in .*empty"):
+    with pytest.raises(ExternalError, match=r"crawl\.source: no images in .*empty"):
         read(tmp_path / "empty")
-    with pytest.raises(WorldError, match="no images"):
+    with pytest.raises(ExternalError, match="no images"):
         read(tar_of(tmp_path / "x.tar", [("a.txt", b"no")]))
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "x.parquet")
-    with pytest.raises(WorldError, match="no images"):
+    with pytest.raises(ExternalError, match="no images"):
         read(tmp_path / "x.parquet")
 
 

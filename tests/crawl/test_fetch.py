@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from pipeline.crawl import fetch as module
-from pipeline.crawl.candidates import manifest
 from pipeline.crawl.exchange import Lookups
 from pipeline.crawl.fetch import Limits, fetch
 from pipeline.crawl.journal import Journal
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
+from pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
     LIMITS,
@@ -407,7 +407,7 @@ def test_https_is_asked_of_those_only_who_prove_their_name(tmp_path):
 PROGRAM = """
 import json, re, sys
 from pathlib import Path
-from pipeline.crawl.candidates import Candidate
+from pipeline.manifest import Candidate
 from pipeline.crawl.fetch import Limits, fetch
 from pipeline.crawl.journal import Journal
 
@@ -731,7 +731,7 @@ def test_a_full_disk_ends_the_crawl_and_says_so(tmp_path, caplog):
         (tmp_path / "objects" / f"{first:02x}").write_text("")
     start = time.monotonic()
     with serving(host) as hosts:
-        with pytest.raises(WorldError) as caught:
+        with pytest.raises(ExternalError) as caught:
             crawl(tmp_path, candidates_of(urls), hosts)
         assert str(tmp_path / "objects") in str(caught.value)
         assert "the same command goes on" in caught.value.hint

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.crawl.candidates import Candidate, Fetched, manifest, placeholders
 from pipeline.crawl.gather import gather
+from pipeline.manifest import Candidate, Fetched, manifest, placeholders
 
 
 class Web:

@@ -8,10 +8,10 @@ from aiohttp import ThreadedResolver
 from multidict import CIMultiDict
 
 from pipeline.crawl import guard
-from pipeline.crawl.candidates import Candidate
 from pipeline.crawl.fetch import Limits, fetch
 from pipeline.crawl.guard import Forbidden, GuardedResolver, check_address, check_url, opted_out
 from pipeline.crawl.journal import Journal
+from pipeline.manifest import Candidate
 from tests.crawl.hosts import Host, image, redirect, reply, serving
 from tests.crawl.listener import Listener
 

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.crawl import journal as module
-from pipeline.crawl.candidates import Fetched
 from pipeline.crawl.journal import IN_MEMORY, SYNC_EVERY, Journal
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
+from pipeline.manifest import Fetched
 
 
 def record(number, **more):
-    return Fetched(f"http://0.test/{number}.jpg", "http_error", "Not Found", 404, **more)
+    return Fetched(f"http://0.test/{number}.jpg", "http_error", "Not Found", status=404, **more)
 
 
 def lines(folder):
@@ -144,7 +144,7 @@ def test_a_disk_that_fills_up_is_an_error_and_not_a_half_record(tmp_path, room):
         journal.add(record(1))
         size = (tmp_path / "journal.jsonl").stat().st_size
         room(size + 20)  # the kernel's short write
-        with pytest.raises(WorldError, match=r"journal\.jsonl: No space left") as caught:
+        with pytest.raises(ExternalError, match=r"journal\.jsonl: No space left") as caught:
             journal.add(record(2))
         assert "the same command goes on" in caught.value.hint
         room(resource.RLIM_INFINITY)
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_leaves_no_half_image(tmp_path, room, monkeypatch, 
         for size in (100, 10):  # a short write, then none at all
             room(size)
             with (
-                pytest.raises(WorldError, match=r"cannot write .*objects") as caught,
+                pytest.raises(ExternalError, match=r"cannot write .*objects") as caught,
                 journal.incoming() as incoming,
             ):
                 incoming.write(b"x" * 50)
@@ -180,7 +180,7 @@ def test_a_disk_that_fills_up_leaves_no_half_image(tmp_path, room, monkeypatch, 
 def test_a_folder_that_cannot_be_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(WorldError, match=r"cannot write .*file/journal"),
+        pytest.raises(ExternalError, match=r"cannot write .*file/journal"),
         Journal(tmp_path / "file" / "journal"),
     ):
         pass

@@ -1,11 +1,11 @@
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.candidates import MANIFEST_COLUMNS, Candidate, Fetched, manifest
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.pack import pack, summary_table
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
+from pipeline.manifest import SCHEMA, Candidate, Fetched, manifest
 from pipeline.store import read_shard, shard_paths
 from tests.crawl.hosts import picture
 
@@ -34,11 +34,11 @@ def crawl(tmp_path):
             candidate(1, 2, "e"),
         ]
         found = {
-            first: Fetched("a", "ok", "", 200, "a2", **kept(journal, 1)),
-            again: Fetched("b", "ok", "", 200, "b", **kept(journal, 1)),
-            other: Fetched("c", "ok", "", 200, "c", **kept(journal, 2)),
-            same: Fetched("b", "ok", "", 200, "b", **kept(journal, 1)),
-            missing: Fetched("d", "http_error", "Not Found", 404),
+            first: Fetched("a", "ok", status=200, final_url="a2", **kept(journal, 1)),
+            again: Fetched("b", "ok", status=200, final_url="b", **kept(journal, 1)),
+            other: Fetched("c", "ok", status=200, final_url="c", **kept(journal, 2)),
+            same: Fetched("b", "ok", status=200, final_url="b", **kept(journal, 1)),
+            missing: Fetched("d", "http_error", "Not Found", status=404),
         }
         candidates = [first, again, other, same, missing, late]
         yield Gathered(candidates, found, frozenset()), journal
@@ -55,7 +55,7 @@ def test_every_candidate_has_a_row_and_an_outcome(crawl):
         "http_error",
         "not_needed",
     ]
-    assert table.column_names == list(MANIFEST_COLUMNS)
+    assert table.column_names == SCHEMA.names
     row = table.to_pylist()[0]
     assert (row["class"], row["page_url"], row["title"], row["licence"], row["final_url"]) == (
         "class 0",
@@ -103,9 +103,9 @@ def test_packing_twice_gives_the_same_bytes(tmp_path, crawl):
 
 def test_nothing_stored_is_the_fault_of_the_world(tmp_path):
     candidates = [candidate(0, rank, f"http://0.test/{rank}") for rank in range(3)]
-    found = {one: Fetched(one.url, "http_error", "", 404) for one in candidates[:2]}
+    found = {one: Fetched(one.url, "http_error", status=404) for one in candidates[:2]}
     gathered = Gathered(candidates, found, frozenset())
-    with Journal(tmp_path / "journal") as journal, pytest.raises(WorldError) as caught:
+    with Journal(tmp_path / "journal") as journal, pytest.raises(ExternalError) as caught:
         pack(tmp_path / "out", gathered, journal, ["class 0"])
     text = str(caught.value)
     assert text.startswith("none of 3 candidates gave an image (2 http_error, 1 not_needed)")
@@ -117,7 +117,7 @@ def test_the_summary_names_few_hosts_and_counts_the_rest(tmp_path):
     with Journal(tmp_path / "journal") as journal:
         candidates = [candidate(0, rank, f"http://{rank % 25}.test/{rank}") for rank in range(50)]
         found = {
-            one: Fetched(one.url, "ok", "", 200, one.url, **kept(journal, one.rank))
+            one: Fetched(one.url, "ok", status=200, final_url=one.url, **kept(journal, one.rank))
             for one in candidates
         }
         summary = pack(tmp_path / "out", Gathered(candidates, found, frozenset()), journal, [])
@@ -140,5 +140,7 @@ def test_text_that_is_no_unicode_does_not_end_the_crawl():
     # lone surrogates come from JSON escapes, from headers and from file names
     broken = "a\ud800\udcff"
     one = Candidate(0, broken, "test", broken, 0, broken, broken, broken, broken)
-    table = manifest([one], {one: Fetched(broken, "http_error", broken, 404, broken)})
+    table = manifest(
+        [one], {one: Fetched(broken, "http_error", broken, status=404, final_url=broken)}
+    )
     assert table.to_pylist()[0]["title"] == "a??"

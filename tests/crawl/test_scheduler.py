@@ -14,7 +14,7 @@ from pipeline.crawl import outage
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.scheduler import Host as Pace
 from pipeline.crawl.scheduler import Job, Scheduler
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
 from tests.crawl.hosts import (
     Host,
     candidates_of,
@@ -376,7 +376,7 @@ def dead(monkeypatch):
 
 def test_a_network_that_is_down_ends_the_crawl_and_leaves_no_record(tmp_path, dead):
     urls = [f"http://dead{n % 40}.test/{n}.jpg" for n in range(400)]
-    with pytest.raises(WorldError, match="the network seems to be down") as caught:
+    with pytest.raises(ExternalError, match="the network seems to be down") as caught:
         crawl(tmp_path, candidates_of(urls), dead)
     assert "same command goes on" in caught.value.hint
     with Journal(tmp_path) as journal:
@@ -390,7 +390,7 @@ def test_a_network_that_goes_down_is_noticed_and_the_crawl_goes_on_later(tmp_pat
         whole = crawl(tmp_path / "whole", candidates_of(urls), hosts)
         known = crawl(tmp_path / "some", candidates_of(urls[:9]), hosts)
         gone = dict.fromkeys(hosts, dead["dead0.test"])
-        with pytest.raises(WorldError, match="the network seems to be down"):
+        with pytest.raises(ExternalError, match="the network seems to be down"):
             crawl(tmp_path / "some", candidates_of(urls), gone)
         with Journal(tmp_path / "some") as journal:
             assert journal.records == {record.url: record for record in known.values()}
@@ -399,7 +399,7 @@ def test_a_network_that_goes_down_is_noticed_and_the_crawl_goes_on_later(tmp_pat
 
 def test_a_crawl_of_few_hosts_notices_as_well(tmp_path, dead):
     urls = [f"http://dead{n % 2}.test/{n}.jpg" for n in range(10)]
-    with pytest.raises(WorldError, match="the network seems to be down"):
+    with pytest.raises(ExternalError, match="the network seems to be down"):
         crawl(tmp_path, candidates_of(urls), dead)
 
 

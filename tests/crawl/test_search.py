@@ -15,13 +15,13 @@ import pytest
 
 from pipeline.classes import load_classes
 from pipeline.crawl import pages as pages_module
-from pipeline.crawl.candidates import Candidate
 from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.search import search
 from pipeline.crawl.session import guarded_session
 from pipeline.demo.server import DemoWeb
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
+from pipeline.manifest import Candidate
 from tests.crawl.hosts import Host, serving
 from tests.crawl.searching import PATH, answering, asked, bing, find, images, page, paged
 from tests.imports import ROOT
@@ -156,7 +156,7 @@ def test_a_class_without_results_is_an_error_and_is_asked_for_again(tmp_path):
             host := answering(lambda q, n: images(q, [1]) if q != "b" or full else NO_RESULTS)
         ) as hosts,
     ):
-        with pytest.raises(WorldError) as caught:
+        with pytest.raises(ExternalError) as caught:
             find(hosts, bing(), {"a": ["a"], "beta": ["b"]}, 20, tmp_path)
         text = str(caught.value)
         assert text.startswith("test: no results for class 'beta' (searched for: b); its page is")
@@ -182,7 +182,7 @@ def test_a_page_that_is_none_of_results_is_an_error_that_keeps_it(tmp_path, body
     folder = tmp_path / "not" / "yet"
     with (
         serving(host := answering(lambda query, first: body)) as hosts,
-        pytest.raises(WorldError) as caught,
+        pytest.raises(ExternalError) as caught,
     ):
         find(hosts, bing(), ["zebra"], 40, folder)
     assert caught.value.exit_code == 3
@@ -204,7 +204,7 @@ def test_a_captcha_in_the_middle_is_an_error_and_the_search_goes_on_there(tmp_pa
         return images(query, range(first, first + 20)) if human or first < 40 else b"captcha"
 
     with serving(host := answering(answer)) as hosts:
-        with pytest.raises(WorldError, match="no page of results for 'cat'"):
+        with pytest.raises(ExternalError, match="no page of results for 'cat'"):
             find(hosts, bing(), ["cat"], 80, tmp_path)
         human.append(True)
         assert len(find(hosts, bing(), ["cat"], 80, tmp_path)) == 80
@@ -231,7 +231,7 @@ def test_an_empty_body_after_results_ends_the_query_and_is_told(tmp_path):
 def test_an_error_of_the_engine_is_named_and_tried_again_if_it_may_pass(tmp_path, status, times):
     with (
         serving(host := answering(lambda q, first: status)) as hosts,
-        pytest.raises(WorldError) as caught,
+        pytest.raises(ExternalError) as caught,
     ):
         find(hosts, bing(), ["cat"], 40, tmp_path)
     text = str(caught.value)
@@ -270,7 +270,7 @@ def test_the_engine_says_how_long_to_wait(tmp_path, as_date):
 def test_an_engine_that_wants_a_long_pause_is_not_waited_for(tmp_path):
     with (
         serving(host := answering(lambda q, n: (429, {"Retry-After": "3600"}))) as hosts,
-        pytest.raises(WorldError, match="it answered 429 and wants a pause of 3,600 s"),
+        pytest.raises(ExternalError, match="it answered 429 and wants a pause of 3,600 s"),
     ):
         find(hosts, bing(), ["cat"], 20, tmp_path)
     assert host.requests[PATH] == 1
@@ -297,7 +297,7 @@ def test_trouble_after_results_ends_the_query_for_now(tmp_path):
 
 def failure(hosts, folder, engine=None):
     start = time.monotonic()
-    with pytest.raises(WorldError) as caught:
+    with pytest.raises(ExternalError) as caught:
         find(hosts, engine or bing(), ["cat"], 40, folder)
     assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)

@@ -5,7 +5,7 @@ import pytest
 from pipeline.console import no_progress
 from pipeline.crawl.session import guarded_session
 from pipeline.crawl.site import site_candidates
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from tests.crawl.hosts import Host, redirect, reply, serving
 from tests.crawl.listener import Listener
 
@@ -140,7 +140,7 @@ def test_a_missing_robots_txt_allows_and_an_ill_one_forbids(status, read):
     if read:
         assert len(urls(routes)) == 3
         return
-    with pytest.raises(WorldError, match=r"robots\.txt cannot be read"):
+    with pytest.raises(ExternalError, match=r"robots\.txt cannot be read"):
         crawled(routes)
 
 
@@ -188,7 +188,7 @@ def test_links_that_are_not_to_be_followed_are_not(headers, head, link):
 
 def test_none_means_neither_images_nor_links():
     routes = {"/": page("<img src=a.jpg><a href=/y>y</a>", "<meta name=robots content=none>")}
-    with pytest.raises(WorldError, match=r"no image found on 0\.test"):
+    with pytest.raises(ExternalError, match=r"no image found on 0\.test"):
         crawled(routes)
 
 
@@ -213,7 +213,7 @@ def test_what_binds_others_binds_not_us():
     ],
 )
 def test_a_start_that_cannot_be_read_is_told(route, reason):
-    with pytest.raises(WorldError) as caught:
+    with pytest.raises(ExternalError) as caught:
         crawled({"/": route})
     assert "http://0.test/" in str(caught.value) and reason in str(caught.value)
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from pipeline.dedup import leakage
+from pipeline.dedup.fingerprints import print_images
 from pipeline.dedup.leakage import leaks
-from pipeline.dedup.prints import print_images
 from tests.dedup.real import real_images
 from tests.dedup.test_verify import SIZE, cropped, encoded, scene
 

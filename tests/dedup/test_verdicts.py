@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dedup.fingerprints import Prints
 from pipeline.dedup.leakage import Leaks
-from pipeline.dedup.prints import Prints
 from pipeline.dedup.verdicts import COLUMNS, Pairs, Sources, judge, summarise
 
 SIDES = [30, 40, 35, 50, 30, 20, 60]  # of images 0 to 6

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.dedup import verify
-from pipeline.dedup.prints import print_images
+from pipeline.dedup.fingerprints import print_images
 from pipeline.dedup.verify import WHOLE, resample, similarity
 from tests.dedup.real import real_images
 

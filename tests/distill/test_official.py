@@ -10,9 +10,9 @@ from torch import Tensor
 
 from benchmarks import published
 from benchmarks.published import Losses, Modules, published_step
-from pipeline.distill.choosing import JUDGED, Choosing
 from pipeline.distill.objectives import OBJECTIVES, Objective, Terms
 from pipeline.distill.run import Settings, settings_of
+from pipeline.distill.selection import JUDGED, Choosing
 from pipeline.distill.trainer import Schedule, learning_rate
 from pipeline.distill.views import draws
 from pipeline.models import build

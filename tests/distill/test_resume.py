@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.distill import checkpoint
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
 from tests.distill.world import CPU, Run, objective, run, same, section, start, timeless, web
 
 AVERAGED = {"ema": 0.3, "keep": "agreement"}
@@ -250,7 +250,7 @@ def test_any_damage_is_noticed(tmp_path):
         path.write_bytes(damaged)
         try:
             loaded = checkpoint.load(tmp_path, CPU)
-        except WorldError:
+        except ExternalError:
             noticed += 1
         else:  # a bit that nothing reads, such as one of a date
             assert torch.equal(loaded["weights"], state["weights"])
@@ -262,7 +262,7 @@ def test_no_state_that_can_be_read_is_an_error_that_names_the_folder(tmp_path, s
     folder = shutil.copytree(stopped, tmp_path / "broken")
     for path in checkpoint.saved(folder):
         spoil(path, "cut")
-    with pytest.raises(WorldError, match=rf"step-000000003\.pt.*remove {folder} to start again"):
+    with pytest.raises(ExternalError, match=rf"step-000000003\.pt.*remove {folder} to start again"):
         run(folder)
     assert names(folder) == ["step-000000003.pt", "step-000000006.pt"]
 
@@ -301,7 +301,7 @@ def test_a_checkpoint_can_run_no_code(tmp_path):
             return (tmp_path.joinpath("ran").touch, ())
 
     torch.save({"a": Harmful()}, tmp_path / "step-000000001.pt")
-    with pytest.raises(WorldError, match="UnpicklingError"):
+    with pytest.raises(ExternalError, match="UnpicklingError"):
         checkpoint.load(tmp_path, CPU)
     assert not (tmp_path / "ran").exists()
 

@@ -23,11 +23,11 @@ from torch import Tensor, distributed
 
 from pipeline.console import Advance, no_progress
 from pipeline.demo.domains import original_images
-from pipeline.distill.choosing import Chooser
 from pipeline.distill.loader import Resident
 from pipeline.distill.objectives import OBJECTIVES, Objective
 from pipeline.distill.parallel import ALONE, World, join, leave
 from pipeline.distill.run import Settings, settings_of
+from pipeline.distill.selection import Chooser
 from pipeline.distill.trainer import Trained, distill
 from pipeline.distill.views import Views
 from pipeline.distill.web import WebImages

@@ -10,7 +10,7 @@ from pipeline.embed import features
 from pipeline.embed.features import kept_images
 from pipeline.embed.pieces import KeptImage
 from pipeline.embed.summary import read_logits, summarise
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.models.network import pool
 from pipeline.store import read_table, write_shards, write_table
 
@@ -164,7 +164,9 @@ def test_a_disk_that_takes_no_more_is_an_error_of_the_world(crawled, tmp_path):
     # 768 bytes a picture: the first shard's six are saved, the second's are too many
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
     try:
-        with pytest.raises(WorldError, match="embed cannot be written: File too large: make room"):
+        with pytest.raises(
+            ExternalError, match="embed cannot be written: File too large: make room"
+        ):
             run(crawled, tmp_path / "embed")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

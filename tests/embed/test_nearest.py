@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.models.checkpoint import save_model
 from pipeline.store import read_table, write_table
 from stages.cli import app
-from stages.nearest import nearest
+from stages.steps.neighbours import nearest
 
 from .conftest import run
 

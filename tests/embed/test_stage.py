@@ -15,8 +15,8 @@ from pipeline.embed.summary import read_logits
 from pipeline.embed.topic import core_distance, off_topic
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.models.train import Recipe, train
 from pipeline.store import read_table, write_table
+from pipeline.teacher.train import Recipe, train
 from stages.cli import app
 
 from .conftest import SIDE, Crawled

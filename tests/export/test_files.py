@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.export.checks import Pixels, agreement, choose_pixels, compare
 from pipeline.export.files import check_files, write_files
 from pipeline.export.model import open_model
@@ -154,12 +154,12 @@ def test_a_student_that_cannot_be_recorded_is_named() -> None:
 
 def test_what_is_not_the_student_is_refused(expected: np.ndarray) -> None:
     assert compare("x", expected + 9e-4, expected) == pytest.approx(9e-4, rel=1e-2)
-    with pytest.raises(WorldError, match=r"x is not the student.*up to 0\.0"):
+    with pytest.raises(ExternalError, match=r"x is not the student.*up to 0\.0"):
         compare("x", expected + 2e-3, expected)
-    with pytest.raises(WorldError, match="nan"):
+    with pytest.raises(ExternalError, match="nan"):
         compare("x", np.full_like(expected, np.nan), expected)
     tied, other = np.array([[0.0, 1e-4]]), np.array([[1e-4, 0.0]])
-    with pytest.raises(WorldError, match="the class on 1 of 1"):
+    with pytest.raises(ExternalError, match="the class on 1 of 1"):
         compare("x", tied, other)
 
 

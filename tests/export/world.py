@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.crawl.candidates import Candidate, Fetched, manifest
 from pipeline.dedup.verdicts import COLUMNS
 from pipeline.demo.domains import original_images
 from pipeline.distill.outputs import SELECTION_COLUMNS
 from pipeline.kd3 import Transfer
+from pipeline.manifest import Candidate, Fetched, manifest
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.distilled import Distilled

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.errors import UserError
 from pipeline.report.page import MOST_THUMBNAILS, ReportSources, build_report, headline
 from pipeline.report.scores import read_metrics
-from stages.report import STEPS
+from stages.steps.report import STEPS
 
 from .conftest import HOSTILE_CLASS, HOSTILE_TITLE, World
 

@@ -19,7 +19,7 @@ from pipeline.crawl.journal import Journal
 from tests.stages.workspace import copy_project, environment
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["stages.sources", "pipeline.crawl.pack", "pipeline.demo.server"])
+SERVER.set_forkserver_preload(["stages.steps.crawl", "pipeline.crawl.pack", "pipeline.demo.server"])
 FEW = "crawl: {classes: [circle, square], engine: demo, per_class: %d}\ndistill: {batch_size: 8}\n"
 
 

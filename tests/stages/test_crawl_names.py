@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pyarrow.parquet as pq
 import pytest
 
-from stages import sources
 from stages.cli import app
+from stages.steps import crawl as sources
 from tests.crawl.hosts import Host, image, serving
 from tests.crawl.searching import answering, asked, bing, page
 

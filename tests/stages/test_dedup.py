@@ -14,8 +14,8 @@ from PIL import Image
 from pipeline.dedup import near
 from pipeline.images import decode, to_square
 from pipeline.store import read_shard
-from stages import deduplication
 from stages.cli import app
+from stages.steps import dedup as deduplication
 from tests.stages.workspace import run
 
 PLANTED = 12  # of the crawled images, as 32-pixel test images

@@ -15,9 +15,9 @@ from tests.stages.workspace import copy_project, environment, run
 NAMED = """
 import sys
 import pipeline.crawl.engines.bing as bing
-import stages.engines
+import stages.steps.engines
 bing.Bing.__init__.__defaults__ = ("bing", "http://0.test/images/async", 0.0)
-guarded, port = stages.engines.engine_for, int(sys.argv.pop(1))
+guarded, port = stages.steps.engines.engine_for, int(sys.argv.pop(1))
 
 import contextlib
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def engine_for(*arguments):
     with guarded(*arguments) as (engine, _):
         yield engine, {"0.test": ("127.0.0.1", port)}
 
-stages.engines.engine_for = engine_for
+stages.steps.engines.engine_for = engine_for
 from stages.cli import main
 main()
 """

@@ -17,12 +17,12 @@ from PIL import Image
 from pipeline.console import Console
 from pipeline.demo.domains import original_images
 from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.evaluate.logits import logits_of
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.params import Evaluate
-from stages.evaluation import Evaluation
+from stages.steps.evaluate import Evaluation
 from tests.one_thread import one_thread as one_thread
 from tests.stages.workspace import copy_project, run
 
@@ -196,7 +196,7 @@ def test_a_test_image_that_was_trained_on_ends_the_evaluation(folder: Path) -> N
     pixels = np.load("data/embed/pixels.npy")
     pixels[HELD_OUT + 3], pixels[5] = TEST[0][7], TEST[0][8]  # the second one is held out
     np.save("data/embed/pixels.npy", pixels)
-    with pytest.raises(WorldError, match=r"1 of 40 images of test\.parquet .*numbers 7, from 0"):
+    with pytest.raises(ExternalError, match=r"1 of 40 images of test\.parquet .*numbers 7, from 0"):
         measured()
     assert not Path("reports").exists()
     assert measured(allow_contaminated=True)["contaminated"] == 1

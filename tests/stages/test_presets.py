@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.paramfile import read_params
 from pipeline.params import Params
-from stages.paramtable import page
+from stages.generate import page
 from tests.imports import ROOT
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))

@@ -14,7 +14,7 @@ from pipeline.crawl.engines.engine import Result, Unreadable
 from pipeline.crawl.engines.flickr import Flickr
 from pipeline.crawl.engines.google import Google
 from pipeline.crawl.engines.openverse import Openverse
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from tests.crawl.hosts import Host, serving
 from tests.crawl.searching import find, page
 
@@ -238,16 +238,19 @@ def test_flickr_says_why_a_page_is_none(key, body, reason):
 
 def test_no_message_and_no_kept_page_holds_the_key(tmp_path, key):
     said = {"stat": "fail", "message": f"Invalid API Key {SECRET}"}
-    with serving(playing(lambda fields: said)) as hosts, pytest.raises(WorldError) as caught:
+    with serving(playing(lambda fields: said)) as hosts, pytest.raises(ExternalError) as caught:
         find(hosts, Flickr("http://0.test/rest/"), ["cat"], 10, tmp_path)
     assert "Invalid API Key ***" in str(caught.value)
     assert "Invalid API Key ***" in (tmp_path / "unreadable.html").read_text()
     for name, where in (("refused", ("127.0.0.1", 1)), ("unresolved", None)):
         table = {"0.test": where} if where else {}
-        with pytest.raises(WorldError) as caught:
+        with pytest.raises(ExternalError) as caught:
             find(table, Flickr("http://0.test/rest/"), [name], 10, tmp_path)
         assert "0123456789abcdef" not in str(caught.value)
-    with serving(host := playing(lambda fields: 403)) as hosts, pytest.raises(WorldError) as caught:
+    with (
+        serving(host := playing(lambda fields: 403)) as hosts,
+        pytest.raises(ExternalError) as caught,
+    ):
         find(hosts, Flickr("http://0.test/rest/"), ["cat"], 10, tmp_path)
     assert host.targets
     assert "0123456789abcdef" not in str(caught.value)
@@ -462,7 +465,7 @@ def test_google_is_read_by_icrawler(tmp_path):
     "body", [b"", b"<html>unusual traffic</html>", rb"<script>http://x\ud.jpg"]
 )
 def test_a_google_page_without_addresses_is_an_error_and_no_dead_thread(tmp_path, body):
-    with serving(playing(lambda fields: body)) as hosts, pytest.raises(WorldError) as caught:
+    with serving(playing(lambda fields: body)) as hosts, pytest.raises(ExternalError) as caught:
         find(hosts, LocalGoogle(), ["cat"], 150, tmp_path)
     assert "google: no page of results for 'cat': icrawler's parser" in str(caught.value)
 
@@ -492,7 +495,7 @@ def test_baidu_is_read_by_icrawler(tmp_path):
     "body", [b"", b"<html>verify</html>", {"antiFlag": 1}, {"data": 3}, {"data": [{"objURL": 3}]}]
 )
 def test_a_baidu_answer_that_icrawler_cannot_read_is_an_error(tmp_path, body):
-    with serving(playing(lambda fields: body)) as hosts, pytest.raises(WorldError) as caught:
+    with serving(playing(lambda fields: body)) as hosts, pytest.raises(ExternalError) as caught:
         find({"image.baidu.com": hosts["0.test"]}, fast(Baidu()), ["cat"], 100, tmp_path)
     assert "baidu: no page of results for 'cat': icrawler's parser" in str(caught.value)
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from pipeline.errors import UserError
 from pipeline.models import build
-from pipeline.models.teacher import class_count, load_teacher, read_state, read_weights
+from pipeline.teacher.weights import class_count, load_teacher, read_state, read_weights
 
 SIDE = 16
 IMAGES = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

@@ -7,17 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.models import build
 from pipeline.models.checkpoint import load_model
-from pipeline.models.teacher import load_teacher
-from pipeline.models.teacher_sources import (
+from pipeline.teacher.sources import (
     from_hub,
     from_timm,
     from_torch_hub,
     from_torchvision,
     name_in,
 )
+from pipeline.teacher.weights import load_teacher
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
@@ -144,7 +144,7 @@ def test_a_repository_without_a_commit_is_refused(repository):
 def test_without_a_network_torch_hub_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", NOWHERE)
-    with pytest.raises(WorldError, match=r"owner/name:.* cannot be reached: .*source 'file'"):
+    with pytest.raises(ExternalError, match=r"owner/name:.* cannot be reached: .*source 'file'"):
         from_torch_hub(f"owner/name:{COMMIT}", "entry", True)
 
 
@@ -191,7 +191,9 @@ def test_other_files_of_the_hub_are_read_as_tensors_alone(cache, file):
 
 
 def test_without_a_network_the_hub_says_what_to_do(cache):
-    with pytest.raises(WorldError, match=r"huggingface\.co/owner/name cannot be .*source 'file'"):
+    with pytest.raises(
+        ExternalError, match=r"huggingface\.co/owner/name cannot be .*source 'file'"
+    ):
         from_hub(f"owner/name:{COMMIT}")
 
 
@@ -212,7 +214,7 @@ def test_weights_of_timm_are_those_of_its_repository(cache):
         torch.testing.assert_close(network.eval()(images), model(images), rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match=r"no weights 'zzz' for 'resnet18': known: a1_in1k, a2_"):
         from_timm("resnet18", "zzz")
-    with pytest.raises(WorldError, match=r"timm/resnet18\.a2_in1k cannot be reached"):
+    with pytest.raises(ExternalError, match=r"timm/resnet18\.a2_in1k cannot be reached"):
         from_timm("resnet18", "a2_in1k")
 
 
@@ -234,7 +236,7 @@ def test_weights_of_torchvision_come_with_their_class_names(tmp_path, monkeypatc
 def test_without_a_network_torchvision_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", NOWHERE)
-    with pytest.raises(WorldError, match=r"resnet18-f37072fd\.pth cannot be .*source 'file'"):
+    with pytest.raises(ExternalError, match=r"resnet18-f37072fd\.pth cannot be .*source 'file'"):
         from_torchvision("resnet18", "IMAGENET1K_V1")
     assert not list((tmp_path / "hub/checkpoints").iterdir())
 

@@ -6,7 +6,7 @@ from pipeline.console import no_progress
 from pipeline.demo.domains import original_images
 from pipeline.errors import UserError
 from pipeline.models import build
-from pipeline.models.train import Recipe, train
+from pipeline.teacher.train import Recipe, train
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.5] * 3, [0.25] * 3

@@ -1,4 +1,4 @@
-"""One image's way through the files of every stage."""
+"""Step of `pipeline trace`: one image's way through the files of every stage."""
 
 import re
 from pathlib import Path

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from pipeline.errors import UserError, WorldError
-from pipeline.models.teacher import (
+from pipeline.errors import ExternalError, UserError
+from pipeline.teacher.weights import (
     Weights,
     check_sha256,
     first_line,
@@ -41,7 +41,7 @@ def from_torch_hub(repository: str, entry: str, trust: bool, sha256: str = "") -
 
     Raises:
         UserError: there is no agreement, no such function, or it fails; the SHA-256 is another.
-        WorldError: no network.
+        ExternalError: no network.
     """
     local = bool(repository) and Path(repository).is_dir()
     if not local:
@@ -84,7 +84,7 @@ def from_hub(repository: str, file: str = "", sha256: str = "") -> Weights:
     Raises:
         UserError: huggingface_hub is not installed, there is no such repository or file, or as
             `read_weights`.
-        WorldError: no network, and the file is not in the cache.
+        ExternalError: no network, and the file is not in the cache.
     """
     name, commit = _pinned(repository)
     path = _hub_file(name, commit, (file,) if file else HUB_FILES)
@@ -101,7 +101,7 @@ def from_timm(name: str, weights: str, sha256: str = "") -> Weights:
 
     Raises:
         UserError: timm is not installed or has no such weights, or as `read_weights`.
-        WorldError: as `from_hub`.
+        ExternalError: as `from_hub`.
     """
     from pipeline.models.timm_network import import_timm
 
@@ -135,7 +135,7 @@ def from_torchvision(name: str, weights: str, sha256: str = "") -> Weights:
 
     Raises:
         UserError: torchvision has no such weights, or as `read_weights`.
-        WorldError: no network, and the file is not in the cache of torch.hub.
+        ExternalError: no network, and the file is not in the cache of torch.hub.
     """
     from torchvision import models
 
@@ -159,7 +159,7 @@ def from_torchvision(name: str, weights: str, sha256: str = "") -> Weights:
         except (URLError, OSError) as error:
             raise _unreachable(chosen.url, error) from None
         except RuntimeError as error:  # another SHA-256 than the name says
-            raise WorldError(f"{chosen.url}: {first_line(error)}", "try again") from None
+            raise ExternalError(f"{chosen.url}: {first_line(error)}", "try again") from None
     read = read_weights(path, sha256, "teacher.weights")
     names = list(chosen.meta.get("categories", []))
     return Weights(read.state, f"torchvision {name} {weights}", read.sha256, class_names=names)
@@ -221,6 +221,6 @@ def _hub_file(repository: str, revision: str, files: tuple[str, ...]) -> Path:
     )
 
 
-def _unreachable(what: str, error: Exception) -> WorldError:
+def _unreachable(what: str, error: Exception) -> ExternalError:
     reason = getattr(error, "reason", None) or first_line(error)
-    return WorldError(f"{what} cannot be reached: {reason}", OFFLINE)
+    return ExternalError(f"{what} cannot be reached: {reason}", OFFLINE)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.distill.average import Average
+from pipeline.distill.ema import Average
 from pipeline.distill.objectives import Objective
 from tests.distill.world import copied, equal, objective, run, same, section, timeless
 

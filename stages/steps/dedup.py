@@ -1,4 +1,4 @@
-"""What `pipeline dedup` does: look at every image once, compare, judge."""
+"""Step of `pipeline dedup`: hash every image once, compare, judge."""
 
 import io
 import os
@@ -9,11 +9,11 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.console import Console, text_table
+from pipeline.dedup.fingerprints import Prints, print_shards
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
-from pipeline.dedup.prints import Prints, print_shards
 from pipeline.dedup.verdicts import Pairs, Sources, judge, summarise, verified_pairs
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.labelled import load_labelled
 from pipeline.params import Params
 from pipeline.store import read_table, replacing, row_count, shard_paths, write_json, write_table
@@ -134,7 +134,7 @@ class Deduplication:
                 # the labels are not looked at
                 return load_labelled(source, "test", TEST_SIDE, 0, 0, advance).pixels
         except UserError as error:
-            raise WorldError(
+            raise ExternalError(
                 str(error), "mend evaluate.test_set, or set dedup.leaks to false"
             ) from None
 

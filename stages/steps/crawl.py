@@ -1,23 +1,51 @@
-"""Where the images of a crawl come from: a search engine, a site, a list, or files."""
+"""Step of `pipeline crawl`: images from a search engine, a site, a list, or files."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.classes import load_classes
 from pipeline.console import Console
-from pipeline.crawl.candidates import Candidate, Fetched
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.fetch import Limits, fetch
 from pipeline.crawl.gather import Fetch, Gathered, gather
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.lists import listed_candidates
+from pipeline.crawl.pack import pack, summary_table
+from pipeline.crawl.pagelog import PageLog
+from pipeline.crawl.search import search
+from pipeline.crawl.session import guarded_session
+from pipeline.crawl.site import site_candidates
+from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.runkey import fields_of
-from stages.engines import engine_for, user_agent
+from pipeline.store import replacing, write_json
+from stages import paths
+from stages.steps.engines import engine_for, user_agent
 
 Found = tuple[list[str], Gathered]  # names of the classes, if any; what the crawl brought
+
+
+def run(
+    section: Crawl, console: Console, retry: frozenset[str], search_again: bool
+) -> tuple[str, dict[str, Any]]:
+    """Crawls into data/crawl: the result for a person, and as one JSON object."""
+    with Journal(paths.CACHE / "crawl") as journal:
+        crawling = Crawling(section, journal, console, retry, search_again)
+        names, found = crawling.gathered()
+        with replacing(paths.CRAWL) as folder:
+            summary = pack(folder, found, journal, names)
+            journal.seal(folder)
+    write_json(paths.summary("crawl"), summary)
+    return (
+        f"{summary_table(summary)}\n"
+        f"crawl: {summary['stored']:,} images from {summary['candidates']:,} candidates"
+        f" → {paths.CRAWL}",
+        summary,
+    )
 
 
 @dataclass(frozen=True)
@@ -44,8 +72,6 @@ class Crawling:
         return [], Gathered(candidates, found, frozenset())
 
     def _list(self) -> Found:
-        from pipeline.crawl.lists import listed_candidates
-
         names = [one.name for one in load_classes(self.section.classes).classes]
         candidates = listed_candidates(Path(self.section.source), names)
         if any(one.label >= 0 for one in candidates):
@@ -53,9 +79,6 @@ class Crawling:
         return [], self._all_of(candidates, [], self.section.sample or len(candidates))
 
     def _site(self) -> Found:
-        from pipeline.crawl.session import guarded_session
-        from pipeline.crawl.site import site_candidates
-
         section = self.section
         agent = user_agent(section.contact)
         with (
@@ -68,10 +91,6 @@ class Crawling:
         return [], self._all_of(candidates, [], section.sample or len(candidates))
 
     def _search(self) -> Found:
-        from pipeline.crawl.pagelog import PageLog
-        from pipeline.crawl.search import search
-        from pipeline.crawl.session import guarded_session
-
         section, folder = self.section, self.journal.folder
         classes = load_classes(section.classes)
         names = [one.name for one in classes.classes]

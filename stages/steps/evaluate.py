@@ -1,4 +1,4 @@
-"""What `pipeline evaluate` does: read, look for test images among the trained, measure, write."""
+"""Step of `pipeline evaluate`: read, look for test images among the trained, measure, write."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.console import Console
 from pipeline.device import resolve_device
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
 from pipeline.evaluate import metrics, outputs
 from pipeline.evaluate.calibration import fit_temperature
 from pipeline.evaluate.contamination import contaminated
@@ -126,7 +126,7 @@ class Evaluation:
             f" that trained the student (numbers {shown}, from 0)"
         )
         if not self.section.allow_contaminated:
-            raise WorldError(
+            raise ExternalError(
                 text,
                 "set dedup.leaks to true and run `dvc repro`, or evaluate.allow_contaminated to"
                 " true for scores that are too high",

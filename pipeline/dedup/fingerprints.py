@@ -34,7 +34,7 @@ from pipeline.dedup.picture import (
     small_picture,
     squashed,
 )
-from pipeline.errors import WorldError
+from pipeline.errors import ExternalError
 from pipeline.images import ImageError, decode
 from pipeline.runkey import run_key
 from pipeline.store import open_parquet, read_shard, read_table, remove, replacing, write_table
@@ -104,7 +104,7 @@ def print_shards(
 
     Raises:
         UserError: a file is no image shard.
-        WorldError: a worker process died, for lack of memory or in a decoder.
+        ExternalError: a worker process died, for lack of memory or in a decoder.
     """
     for path in paths:
         next(read_shard(path), None)  # what is no shard is told before hours of work
@@ -281,7 +281,9 @@ def _in_order(tasks: Iterator[Task], workers: int) -> Iterator[Iterator[Prints]]
     try:
         yield _results(pool, tasks, ahead=3 * workers)
     except BrokenProcessPool:
-        raise WorldError("a process that decodes images died", "is there memory enough?") from None
+        raise ExternalError(
+            "a process that decodes images died", "is there memory enough?"
+        ) from None
     finally:
         writer.close()
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The crawled images nearest to one image."""
+"""Step of `pipeline neighbours`: the crawled images nearest to one, in the teacher's eyes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from pipeline.console import Console, printable
 from pipeline.embed.index import neighbours
 from pipeline.errors import UserError
 from pipeline.images import Fit, ImageError, decode, to_square
 from pipeline.models.checkpoint import load_model
 from pipeline.models.network import pool
+from pipeline.paramfile import read_params
 from pipeline.pixels import normalise
-from pipeline.store import open_parquet, read_table
+from pipeline.report.neighbours.page import build_neighbours_page
+from pipeline.report.thumbnails import encode_thumbnail, read_thumbnails
+from pipeline.store import open_parquet, read_table, write_text
 from stages import paths
 
 ORIGIN = ("class", "title", "url", "page_url", "licence", "licence_url")
@@ -35,6 +39,32 @@ class Found:
     image: str
     predicted: str
     rows: list[dict[str, Any]]
+
+
+def run(image: str, k: int, html: Path | None, as_json: bool) -> None:
+    """Prints the `k` images nearest to one, and writes them as a page to `html`."""
+    found = nearest(image, k, read_params(paths.PARAMS).embed.fit)
+    console = Console(as_json=as_json)
+    if html:
+        try:
+            write_text(html, sheet(found))
+        except OSError as error:
+            raise UserError(f"{html} cannot be written: {error.strerror or error}") from None
+        console.note(f"contact sheet: {html}")
+    lines = [
+        "  ".join(
+            [
+                f"{row['cosine']:.3f}",
+                row["id"][:16],
+                f"{row['class']}, seen as {row['predicted']}",
+                row["licence"] or "licence not stated",
+                row["url"],
+            ]
+        )
+        for row in found.rows
+    ]
+    values = {"image": found.image, "predicted": found.predicted, "neighbours": found.rows}
+    console.result("\n".join(map(printable, lines)), values)
 
 
 def nearest(image: str, k: int, fit: Fit = "crop") -> Found:
@@ -83,9 +113,6 @@ def sheet(found: Found) -> str:
     Raises:
         UserError: data/crawl or data/dedup is not that of data/embed.
     """
-    from pipeline.report.neighbours.page import build_neighbours_page
-    from pipeline.report.thumbnails import encode_thumbnail, read_thumbnails
-
     wanted = {row["id"] for row in found.rows}
     asked = Path(found.image)
     if not asked.is_file():

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from pipeline.dedup import prints as module
+from pipeline.dedup import fingerprints as module
+from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, print_images, print_shards
 from pipeline.dedup.hashing import SHAPES, library_hash
-from pipeline.dedup.prints import ARRAYS, COLUMNS, print_images, print_shards
-from pipeline.errors import UserError, WorldError
+from pipeline.errors import ExternalError, UserError
 from pipeline.images import UPRIGHT, decode
 from pipeline.store import StoredImage, shard_path, write_shards
 from tests.dedup.real import real_images
@@ -338,7 +338,7 @@ group = module._print_group
 CHILD = """
 import sys, time
 from pathlib import Path
-from pipeline.dedup.prints import print_shards
+from pipeline.dedup.fingerprints import print_shards
 cache, *paths = map(Path, sys.argv[1:])
 print_shards(paths, "phash", False, cache, 2, lambda n: (print(n, flush=True), time.sleep(0.2)))
 """
@@ -413,7 +413,7 @@ def test_after_an_end_at_any_moment_no_process_is_left_and_work_goes_on(
 def test_a_worker_that_dies_is_an_error_of_the_world(tmp_path, monkeypatch):
     paths = shards(tmp_path, [encoded(scene(1, 40, 40))])
     monkeypatch.setattr(module, "_print_group", _die)
-    with pytest.raises(WorldError, match="a process that decodes images died"):
+    with pytest.raises(ExternalError, match="a process that decodes images died"):
         print_shards(paths, "phash", False, tmp_path / "cache", 2)
     assert not list((tmp_path / "cache").iterdir())
 

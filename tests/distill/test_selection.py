@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.distill.choosing import Chooser, Choosing
 from pipeline.distill.loader import Resident
 from pipeline.distill.objectives import Objective
 from pipeline.distill.run import settings_of
+from pipeline.distill.selection import Chooser, Choosing
 from pipeline.distill.views import Views, draws
 from pipeline.distill.web import WebImages
 from pipeline.errors import TrainingError

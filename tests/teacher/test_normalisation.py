@@ -9,8 +9,8 @@ from pipeline.demo.domains import original_images
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
-from pipeline.models.sanity import CONFIGURED, NORMALISATIONS, check_normalisation, sample
-from pipeline.models.train import Recipe, train
+from pipeline.teacher.normalisation import CONFIGURED, NORMALISATIONS, check_normalisation, sample
+from pipeline.teacher.train import Recipe, train
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 TRAIN, LABELS = original_images("train", 600, 16)

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.models import ARCHITECTURES, build
 from pipeline.models.network import Network, pool
 from pipeline.models.published import PUBLISHED, published_network
-from pipeline.models.teacher import class_count, load_teacher, read_weights
+from pipeline.teacher.weights import class_count, load_teacher, read_weights
 
 SIDE = 32
 IMAGES = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

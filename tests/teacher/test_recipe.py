@@ -6,9 +6,9 @@ import torch
 from pipeline.console import no_progress
 from pipeline.demo.domains import original_images
 from pipeline.models import build
-from pipeline.models.train import Recipe, cut_out, train
 from pipeline.paramfile import read_params
 from pipeline.runkey import fields_of
+from pipeline.teacher.train import Recipe, cut_out, train
 from tests.imports import ROOT
 
 PIXELS, LABELS = original_images("train", 64, 32)

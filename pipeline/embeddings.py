@@ -1,0 +1,135 @@
+"""The folder that `embed` writes and later stages read, as one object."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.store import read_table, write_table
+
+PIXELS = "pixels.npy"
+FEATURES = "features.npy"
+LOGITS = "logits.npy"
+IMAGES = "images.parquet"
+INDEX = "index.faiss"
+FILES = (PIXELS, FEATURES, LOGITS, IMAGES, INDEX)
+HINT = "run `dvc repro embed`"
+CLASS_NAMES = b"class_names"  # key of the table's metadata
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """N kept images as the teacher sees them; arrays are mapped from disk when they are used.
+
+    Attributes:
+        folder: where the files are.
+        images: table of N rows in the order of the arrays: `row`, `id`, `label` (class asked for,
+            -1 where none was), and the scores `off_topic` and `redundant` if `embed` gave them.
+    """
+
+    folder: Path
+    images: pa.Table
+
+    @classmethod
+    def open(cls, folder: Path) -> "Embeddings":
+        """Opens what `embed` left.
+
+        Raises:
+            UserError: a file is missing or broken, or they do not belong together. The arrays
+                are looked at when they are first used.
+        """
+        images = read_table(folder / IMAGES)
+        lacking = {"id", "label"} - set(images.column_names)
+        if lacking:
+            raise UserError(f"{folder / IMAGES}: no column '{min(lacking)}'", HINT)
+        return cls(folder, images)
+
+    def __len__(self) -> int:
+        return self.images.num_rows
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """SHA-256 of each image's bytes, in hex."""
+        return self.images["id"].to_pylist()
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Class that each image was found for, int64 [N]; -1 where none was asked for."""
+        return self.images["label"].to_numpy()
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Names of the C classes of the logits, in order."""
+        metadata = self.images.schema.metadata or {}
+        if CLASS_NAMES not in metadata:
+            raise UserError(f"{self.folder / IMAGES} has no class names", HINT)
+        return json.loads(metadata[CLASS_NAMES])
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """Images as the teacher takes them, uint8 [N, S, S, 3]."""
+        pixels = self._array(PIXELS, 4)
+        shape = pixels.shape
+        if pixels.dtype != np.uint8 or shape[1] != shape[2] or shape[3] != 3:
+            raise UserError(
+                f"{self.folder / PIXELS} is {pixels.dtype} {list(shape)}, not uint8 [N, S, S, 3]",
+                HINT,
+            )
+        return pixels
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Pooled last feature maps of the teacher, float16 [N, D]."""
+        return self._array(FEATURES, 2)
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """What the teacher says of whole images, float32 [N, C]."""
+        return self._array(LOGITS, 2)
+
+    @property
+    def index(self) -> Path:
+        """The FAISS index over the features."""
+        return self.folder / INDEX
+
+    def score(self, column: str, parameter: str) -> np.ndarray:
+        """A score of each image, float32 [N].
+
+        Args:
+            parameter: key of params.yaml that makes `embed` write it.
+
+        Raises:
+            UserError: it was not written.
+        """
+        if column not in self.images.column_names:
+            raise UserError(
+                f"{self.folder / IMAGES} has no column '{column}'", f"set {parameter} and {HINT}"
+            )
+        return self.images[column].to_numpy().astype(np.float32)
+
+    def _array(self, name: str, dimensions: int) -> np.ndarray:
+        path = self.folder / name
+        if not path.is_file():
+            raise UserError(f"{path} not found", HINT)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}", HINT) from None
+        if array.ndim != dimensions:
+            raise UserError(f"{path} has shape {list(array.shape)}, not {dimensions}-d", HINT)
+        if len(array) != len(self):
+            raise UserError(
+                f"{path} has {len(array):,} rows, {self.folder / IMAGES} {len(self):,}", HINT
+            )
+        return array
+
+
+def write_images(folder: Path, columns: dict[str, pa.Array], class_names: Sequence[str]) -> None:
+    """Writes the table of a folder of embeddings: `row`, `id`, `label` and scores."""
+    named = {CLASS_NAMES: json.dumps(list(class_names), ensure_ascii=False).encode()}
+    write_table(folder / IMAGES, pa.table(columns).replace_schema_metadata(named))

@@ -1,0 +1,185 @@
+"""The crawl's manifest: one row a candidate with its outcome; its columns, writing, reading."""
+
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import UserError
+from pipeline.store import open_parquet
+
+Int32 = Annotated[int, pa.int32()]
+STORED = "stored"
+DUPLICATE = "duplicate"
+PLACEHOLDER = "placeholder"
+NOT_NEEDED = "not_needed"  # the class had its images before this candidate's turn
+LATER = ("licence_url", "creator", "licence_filter", "has_gps")  # columns that early crawls lack
+ARRIVED = (STORED, DUPLICATE)  # outcomes of candidates whose image the crawl has
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One search result. All text comes from the web and is hostile."""
+
+    label: int  # index of the class asked for, -1 where none was
+    class_name: str = field(metadata={"column": "class"})
+    engine: str
+    query: str
+    rank: Int32  # place among the results of its query, from 0
+    url: str
+    page_url: str = ""
+    title: str = ""
+    thumbnail: str = ""  # its URL
+    licence: str = ""
+    licence_url: str = ""
+    creator: str = ""
+    licence_filter: str = ""  # what the engine was asked for; "" is everything
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one URL gave. `outcome` is `ok`, or one word for why there is no image."""
+
+    url: str
+    final_url: str = field(default="", kw_only=True)
+    status: Int32 | None = field(default=None, kw_only=True)
+    outcome: str
+    detail: str = ""
+    id: str | None = None  # SHA-256 of the bytes, in hex
+    format: str = ""
+    size: int = 0  # bytes; of an answer that is too large: how large at least
+    has_gps: bool = False  # the EXIF data says where it was taken
+    # pixels; also of an image that is too small; in the shards' columns, not in the manifest's
+    width: int = field(default=0, kw_only=True, metadata={"column": None})
+    height: int = field(default=0, kw_only=True, metadata={"column": None})
+
+
+def _columns() -> dict[str, tuple[str, pa.DataType]]:
+    """Column → (attribute, type), from the fields of both dataclasses in order."""
+    plain = {int: pa.int64(), str: pa.string(), bool: pa.bool_()}
+    found: dict[str, tuple[str, pa.DataType]] = {}
+    for kind in (Candidate, Fetched):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for one in fields(kind):
+            column = one.metadata.get("column", one.name)
+            hint = hints[one.name]
+            if typing.get_origin(hint) in (types.UnionType, typing.Union):
+                hint = typing.get_args(hint)[0]
+            if column and column not in found:
+                exact = getattr(hint, "__metadata__", None)
+                found[column] = (one.name, exact[0] if exact else plain[hint])
+    return found
+
+
+ATTRIBUTES = {column: attribute for column, (attribute, _) in _columns().items()}
+SCHEMA = pa.schema([(column, kind) for column, (_, kind) in _columns().items()])
+
+
+def read_manifest(
+    path: Path, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+) -> pa.Table:
+    """Columns of a manifest (all by default), of the rows that satisfy `where`, in order.
+
+    Columns that an older crawl did not write are null: a crawl is never repeated for newer code.
+
+    Raises:
+        UserError: the file is missing, is not Parquet, or lacks columns that every crawl wrote.
+    """
+    names = list(columns) if columns is not None else SCHEMA.names
+    batches = list(scan_manifest(path, names, where))
+    return pa.Table.from_batches(batches, pa.schema([SCHEMA.field(name) for name in names]))
+
+
+def scan_manifest(
+    path: Path, columns: Sequence[str], where: pc.Expression | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The same, a batch in memory at a time; without `where` every row is in some batch.
+
+    Raises:
+        UserError: as `read_manifest`.
+    """
+    with open_parquet(path) as file:
+        there = set(file.schema_arrow.names)
+        lacking = [name for name in columns if name not in there and name not in LATER]
+        if lacking:
+            raise UserError(f"{path}: no column '{lacking[0]}'", "run `dvc repro crawl`")
+        wanted = list(columns) if where is None else SCHEMA.names
+        for batch in file.iter_batches(columns=[name for name in wanted if name in there]):
+            table = pa.Table.from_batches([batch])
+            for name in wanted:
+                if name not in there:
+                    table = table.append_column(
+                        SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type)
+                    )
+            if where is not None:
+                table = table.filter(where)
+            yield from table.select(list(columns)).combine_chunks().to_batches()
+
+
+def count_candidates(path: Path) -> int:
+    """Rows of a manifest.
+
+    Raises:
+        UserError: as `read_manifest`.
+    """
+    with open_parquet(path) as file:
+        return file.metadata.num_rows
+
+
+def class_names(path: Path) -> dict[int, str]:
+    """Label → class asked for, of all candidates that have one.
+
+    Raises:
+        UserError: as `read_manifest`.
+    """
+    names: dict[int, str] = {}
+    for batch in scan_manifest(path, ["label", "class"]):
+        pairs = pa.Table.from_batches([batch]).group_by(["label", "class"]).aggregate([])
+        known = zip(pairs["label"].to_pylist(), pairs["class"].to_pylist(), strict=True)
+        names |= {label: name for label, name in known if label is not None and label >= 0}
+    return names
+
+
+def placeholders(found: Mapping[Candidate, Fetched], urls: int) -> frozenset[str]:
+    """Ids of images that `urls` or more addresses gave: sites answer so for what is gone."""
+    addresses: dict[str, set[str]] = {}
+    for image in found.values():
+        if image.id is not None:
+            addresses.setdefault(image.id, set()).add(image.url)
+    return frozenset(id for id, of_image in addresses.items() if urls and len(of_image) >= urls)
+
+
+def manifest(
+    candidates: Sequence[Candidate],
+    found: Mapping[Candidate, Fetched],
+    refused: frozenset[str] = frozenset(),
+) -> pa.Table:
+    """One row a candidate, in order, so that every candidate is accounted for.
+
+    Outcomes are `stored` (the first candidate with these bytes), `duplicate` (the same bytes
+    again), `placeholder` (its id is in `refused`), `not_needed`, or why there is no image.
+    """
+    stored: set[str] = set()
+    rows = []
+    for candidate in candidates:
+        image = found.get(candidate, Fetched(candidate.url, NOT_NEEDED))
+        outcome = image.outcome
+        if image.id in refused:
+            outcome = PLACEHOLDER
+        elif image.id is not None:
+            outcome = DUPLICATE if image.id in stored else STORED
+            stored.add(image.id)
+        row = asdict(candidate) | asdict(image)
+        row |= {"outcome": outcome}
+        rows.append({column: _storable(row[name]) for column, name in ATTRIBUTES.items()})
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _storable(value: Any) -> Any:
+    # half a surrogate pair comes in by JSON escapes, headers and file names, and is no UTF-8
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -1,0 +1,98 @@
+"""Step of `pipeline teacher`: weights from a file or a hub, or a network trained here."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.console import Console
+from pipeline.device import resolve_device, resolve_precision
+from pipeline.labelled import load_labelled
+from pipeline.models import build
+from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.network import Network, parameter_count
+from pipeline.params import Teacher
+from pipeline.runkey import fields_of
+from pipeline.store import replacing, write_json
+from pipeline.teacher import sources
+from pipeline.teacher.train import Recipe, train
+from pipeline.teacher.weights import Weights, class_count, load_teacher, read_weights
+from stages import paths
+
+Made = tuple[Network, list[str], str, dict[str, Any]]  # with class names, origin and figures
+
+
+def run(section: Teacher, console: Console) -> None:
+    """Writes models/teacher."""
+    make = _trained if section.source == "train" else _published
+    network, names, source, summary = make(section, console)
+    config = ModelConfig(
+        {"name": section.architecture, "num_classes": len(names)},
+        names,
+        list(section.mean),
+        list(section.std),
+        section.input_size,
+        source,
+    )
+    with replacing(paths.TEACHER) as folder:
+        save_model(folder, network, config)
+    summary = {
+        "architecture": section.architecture,
+        "source": section.source,
+        **summary,
+        "parameters": parameter_count(network),
+        "classes": len(names),
+    }
+    write_json(paths.summary("teacher"), summary)
+    console.result(
+        f"teacher: {section.architecture}, {len(names)} classes, {source} → {paths.TEACHER}",
+        summary,
+    )
+
+
+def _published(section: Teacher, console: Console) -> Made:
+    weights = _weights(section)
+    names = section.class_names or weights.class_names
+    names = names or [f"class {k}" for k in range(class_count(weights))]
+    network = build(section.architecture, len(names))
+    load_teacher(network, weights, section.input_size)
+    if not section.sha256:
+        console.note(
+            f"{weights.origin} has the SHA-256 {weights.sha256}: set teacher.sha256 to it, and no"
+            " other weights are taken"
+        )
+    origin = Path(section.path).name if section.source == "file" else weights.origin
+    return network, names, origin, {"sha256": weights.sha256}
+
+
+def _weights(section: Teacher) -> Weights:
+    sha256, weights = section.sha256, section.weights
+    if section.source == "file":
+        return read_weights(Path(section.path), sha256)
+    if section.source == "torch.hub":
+        return sources.from_torch_hub(section.repository, weights, section.trust, sha256)
+    if section.source == "hub":
+        return sources.from_hub(section.repository, weights, sha256)
+    get = {"timm": sources.from_timm, "torchvision": sources.from_torchvision}[section.source]
+    return get(sources.name_in(section.source, section.architecture), weights, sha256)
+
+
+def _trained(section: Teacher, console: Console) -> Made:
+    device = resolve_device(section.device)
+    with console.progress("teacher: reading", section.images or None) as advance:
+        data = load_labelled(
+            section.data, "train", section.input_size, section.images, section.seed, advance
+        )
+    names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
+    torch.manual_seed(section.seed)
+    network = build(section.architecture, len(names))
+    values = section.model_copy(update={"precision": resolve_precision(section.precision, device)})
+    recipe = Recipe(**fields_of(Recipe, values))
+    steps = section.epochs * (len(data.labels) // section.batch_size)
+    with console.progress("teacher: training", steps) as advance:
+        accuracy = train(
+            network, data.pixels, data.labels, section.mean, section.std, recipe, device, advance
+        )
+    source = f"trained on {len(data.labels)} images of {section.data}"
+    figures = {"training_images": len(data.labels), "training_accuracy": round(accuracy, 4)}
+    return network, names, source, figures
