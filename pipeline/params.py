@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.registry import OBJECTIVES, SEARCH_ENGINES, OneOf
+
 Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveRgb = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
@@ -27,22 +29,12 @@ class Crawl(Section):
         description="a named set (cifar10, cifar100, shapes10), a YAML file, names separated by "
         "commas, a list of names, or names with their search queries",
     )
-    engine: Literal[
-        "auto",
-        "bing",
-        "flickr",
-        "commons",
-        "openverse",
-        "google",
-        "baidu",
-        "site",
-        "urls",
-        "files",
-        "demo",
+    engine: Annotated[
+        str, OneOf(("auto", *SEARCH_ENGINES.entries, "site", "urls", "files", "demo"))
     ] = Field(
         "auto",
         description="where images come from; `auto` is the demo for sets that only the demo has, "
-        "else bing; `site`, `urls` and `files` read `source`",
+        f"else bing. {SEARCH_ENGINES.meanings()}; `site`, `urls` and `files` read `source`",
     )
     source: str = Field(
         "",
@@ -214,10 +206,8 @@ class Embed(Section):
 
 
 class Distill(Section):
-    objective: Literal["kd3", "official", "kd", "simkd", "dfnd"] = Field(
-        "kd3",
-        description="`kd3`; `official`: KD3 as its published code does it; `kd`: softened logits; "
-        "`simkd`: features alone; `dfnd`: the teacher's labels through a matrix of label noise",
+    objective: Annotated[str, OneOf(tuple(OBJECTIVES.entries))] = Field(
+        "kd3", description=OBJECTIVES.meanings()
     )
     student: str = Field("resnet8", description="network of the student")
     epochs: int = Field(

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from pipeline.params import Params
+from pipeline.registry import OneOf
 
 WORDS = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}
 SIGNS = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
@@ -48,6 +49,9 @@ def _kind(kind: Any, metadata: Iterable[Any] = ()) -> str:
         return ", ".join(f"`{choice}`" for choice in inner)
     if origin is typing.Annotated:
         return _kind(inner[0], [*metadata, *_limits(inner[1:])])
+    words = [word for one in metadata if isinstance(one, OneOf) for word in one.words]
+    if words:
+        return ", ".join(f"`{word}`" for word in words)
     if origin in (types.UnionType, typing.Union):
         return ", ".join(dict.fromkeys(_kind(one, metadata) for one in inner))
     if origin in (list, dict):
