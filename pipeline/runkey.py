@@ -1,4 +1,4 @@
-"""What interrupted work belongs to: it may only go on with the same parameters, inputs and code."""
+"""Cache key of resumable work: it may only go on with the same parameters, inputs and code."""
 
 import dataclasses
 import hashlib
@@ -8,6 +8,26 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+NO_RESULT = frozenset(
+    {
+        "pipeline/console.py",  # draws and tells
+        "pipeline/errors.py",  # words and exit codes
+        "pipeline/conflicts.py",  # refuses values, and changes none
+        "pipeline/paramfile.py",  # reads params.yaml, whose values are tracked
+        "pipeline/params.py",  # declares them; `pipeline inputs` tracks the defaults in use
+        "pipeline/registry.py",  # names classes; each is in a file of its own, which counts
+        "pipeline/runkey.py",  # names a folder of unfinished work
+        "stages/paths.py",  # names files that dvc.yaml names as well
+    }
+)
+"""Files that a stage executes and that decide no byte of its result.
+
+A change of these must not make a month of distillation stale, nor throw away its checkpoint: they
+are neither dependencies in dvc.yaml (`stages.code`) nor part of a run's key. All others count,
+though a comment in them may be all that changes: a stage that runs once too often costs time, and
+one that is taken for up to date costs the truth.
+"""
 
 
 def run_key(parameters: Mapping[str, Any], inputs: Iterable[Path], sources: Iterable[Path]) -> str:
@@ -28,12 +48,13 @@ def run_key(parameters: Mapping[str, Any], inputs: Iterable[Path], sources: Iter
     return digest.hexdigest()[:16]
 
 
-def sources_of(stage: str) -> list[Path]:
-    """The files of this project that are loaded now, and `stage`, the one that asks."""
+def sources_of(step: str) -> list[Path]:
+    """The files of this project that are loaded now and count, and `step`, the one that asks."""
     root = Path(__file__).parent
     loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     ours = {Path(file) for file in loaded if file and root in Path(file).parents}
-    return [*sorted(ours), Path(stage)]
+    counted = {file for file in ours if file.relative_to(root.parent).as_posix() not in NO_RESULT}
+    return [*sorted(counted), Path(step)]
 
 
 def fields_of(kind: type, values: object) -> dict[str, Any]:

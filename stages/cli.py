@@ -15,12 +15,14 @@ from stages import (
     embed,
     evaluate,
     export,
+    inputs,
     neighbours,
     predict,
     preset,
     report,
     repro,
     serve_demo,
+    status,
     teacher,
     trace,
     tune,
@@ -66,14 +68,16 @@ for command in (
     predict.predict,
     trace.trace,
     neighbours.neighbours,
+    inputs.inputs,
     preset.preset,
     serve_demo.serve_demo,
     doctor.doctor,
 ):
     app.command()(with_exit_codes(command))
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    repro.repro
-)
+for around_dvc in (repro.repro, status.status):
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+        with_exit_codes(around_dvc)
+    )
 
 
 def main() -> None:

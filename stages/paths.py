@@ -3,6 +3,8 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+DVC = Path("dvc.yaml")
+INPUTS = Path("data/inputs")
 CRAWL = Path("data/crawl")
 MANIFEST = CRAWL / "manifest.parquet"
 DEDUP = Path("data/dedup/images.parquet")

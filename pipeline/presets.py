@@ -1,0 +1,115 @@
+"""Presets: what differs from the defaults, with reasons, and the whole `params.yaml` of it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.errors import UserError
+from pipeline.paramfile import load_yaml, read_params
+from pipeline.params import Params
+
+FOLDER = Path(__file__).parent.parent / "presets"
+HEAD = """\
+# Preset {name}, written whole by `pipeline preset {name}`: every key with its value, and above
+# those that are not the default the reason. docs/parameters.md explains the keys.
+"""
+KEY = re.compile(r"  (\w+): *(\S.*)")
+PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")  # words that YAML needs no quotes for
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def whole_file(name: str) -> str:
+    """The text of a params.yaml with every key of every section, in the order declared.
+
+    Values and reasons are those of the preset. All keys are there because `dvc exp run -S` sets
+    none that is missing, and because a file shows what a list of differences hides.
+
+    Raises:
+        UserError: no such preset, or one with a wrong key or value.
+    """
+    path = FOLDER / f"{name}.yaml"
+    if name not in preset_names():
+        raise UserError(f"no preset named '{name}'", f"known: {', '.join(preset_names())}")
+    params = read_params(path)
+    title, reasons, texts = _written(path)
+    lines = [HEAD.format(name=name).rstrip(), *title]
+    for section in Params.model_fields:
+        lines += ["", f"{section}:"]
+        values: BaseModel = getattr(params, section)
+        for key, value in values.model_dump(mode="json").items():
+            at = f"{section}.{key}"
+            lines += reasons.get(at, [])
+            lines.append(f"  {key}: {texts.get(at) or _as_yaml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def write_preset(name: str, path: Path) -> Path | None:
+    """Makes a preset the parameter file at `path`.
+
+    Returns:
+        Where the file that was there is kept; None if it was no one's work: a preset as written.
+
+    Raises:
+        UserError: no such preset.
+    """
+    text = whole_file(name)
+    kept = None
+    if path.exists():
+        old = path.read_bytes()
+        if all(old != whole_file(known).encode() for known in preset_names()):
+            kept = _keep(path, old)
+    path.write_text(text, "utf-8")
+    return kept
+
+
+def _keep(path: Path, data: bytes) -> Path:
+    """Writes `data` to the first free one of params.previous.yaml, params.previous-2.yaml, …"""
+    number = 1
+    while True:
+        suffix = f"-{number}" if number > 1 else ""
+        copy = path.with_name(f"{path.stem}.previous{suffix}{path.suffix}")
+        try:
+            with copy.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            number += 1
+        else:
+            return copy
+
+
+def _written(path: Path) -> tuple[list[str], dict[str, list[str]], dict[str, str]]:
+    """A preset's title, and by key path the lines of its reason and its value as written."""
+    title, *blocks = re.split(r"\n(?=\w+:)", path.read_text("utf-8"))
+    reasons: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
+    for block in blocks:
+        head, *lines = block.splitlines()
+        section, reason = head.rstrip(": "), []
+        for line in filter(str.strip, lines):
+            if line.lstrip().startswith("#"):
+                reason.append(line)
+                continue
+            found = KEY.fullmatch(line)
+            if not found:
+                raise UserError(
+                    f"{path.name}: {section}: expected `  key: value` in a line: {line}"
+                )
+            at = f"{section}.{found[1]}"
+            reasons[at], texts[at], reason = reason, found[2], []
+    return title.strip().splitlines(), reasons, texts
+
+
+def _as_yaml(value: Any) -> str:
+    """A default as YAML on one line."""
+    if isinstance(value, str) and PLAIN.fullmatch(value) and load_yaml(value, "")[0] == value:
+        return value
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    return json.dumps(value, ensure_ascii=False)

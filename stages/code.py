@@ -1,0 +1,98 @@
+"""Code of a stage: the project's files that it executes, found by reading their imports."""
+
+import ast
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from pipeline import registry
+from pipeline.registry import Registry
+from pipeline.runkey import NO_RESULT
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("pipeline", "stages")
+DATA = (".yaml", ".j2", ".css", ".js")  # files beside the code that it reads
+
+
+def code_of(stage: str) -> list[str]:
+    """The files that decide a stage's result, as dvc.yaml lists them.
+
+    They begin at the stage's step: its options in stages/ only set parameters, for one run.
+    """
+    found = executed_files(ROOT / "stages" / "steps" / f"{stage}.py", NO_RESULT)
+    return sorted(path.as_posix() for path in found)
+
+
+def executed_files(start: Path, without: Collection[str] = ()) -> set[Path]:
+    """`start` and all of the project's files that importing it, or calling what is in it, runs.
+
+    Files of a package that are not code (templates, class sets) count as read by the package;
+    empty files do not count. Classes of a registry count where one is loaded by name.
+
+    Args:
+        start: a file of the project.
+        without: files, relative to the project, that neither count nor are followed.
+    """
+    seen: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        if path in seen or path.relative_to(ROOT).as_posix() in without:
+            continue
+        seen.add(path)
+        for module in imported_modules(path):
+            waiting += _files_of(module)
+    data = {file for folder in {path.parent for path in seen} for file in _data_in(folder)}
+    return {path.relative_to(ROOT) for path in seen | data if path.stat().st_size}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Names that a file imports anywhere in it: modules, and for `from a import b` also a.b.
+
+    Which module `OBJECTIVES.load(name)` imports, only running it can tell: all of the registry's
+    package are named.
+    """
+    modules: set[str] = set()
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    called: dict[str, str] = {}  # names in this file: what they are
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}:{node.lineno}: relative import: dvc.yaml needs its name")
+            modules |= {node.module or "", *(f"{node.module}.{one.name}" for one in node.names)}
+            called |= {alias.asname or alias.name: alias.name for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and node.attr == "load":
+            name = getattr(node.value, "id", "") or getattr(node.value, "attr", "")
+            modules |= _registered(called.get(name, name))
+    return modules
+
+
+def _registered(name: str) -> set[str]:
+    """All modules that the registry of this name in pipeline/registry.py may load."""
+    found = getattr(registry, name, None)
+    if not isinstance(found, Registry):
+        return set()
+    folder = ROOT.joinpath(*found.package.split("."))
+    return {f"{found.package}.{path.stem}" for path in folder.glob("*.py")}
+
+
+def _data_in(folder: Path) -> Iterator[Path]:
+    """Files that are not code in a package, and in its folders that are no packages."""
+    for path in folder.iterdir():
+        if path.suffix in DATA:
+            yield path
+        elif path.is_dir() and not (path / "__init__.py").exists():
+            yield from _data_in(path)
+
+
+def _files_of(module: str) -> list[Path]:
+    parts = module.split(".")
+    if parts[0] not in PACKAGES:
+        return []
+    found = []
+    for end in range(1, len(parts) + 1):
+        base = ROOT.joinpath(*parts[:end])
+        found += [path for path in (base / "__init__.py", base.with_suffix(".py")) if path.exists()]
+    return found

@@ -1,0 +1,14 @@
+"""`pipeline inputs`: what the stages read and DVC does not see."""
+
+from pipeline.console import Console
+from stages.command import Json, Quiet
+
+
+def inputs(quiet: Quiet = False, as_json: Json = False) -> None:
+    """Note the content of files outside the project that params.yaml names, into data/inputs.
+
+    `dvc repro` runs this before all else; a stage whose file there has changed runs again.
+    """
+    from stages.steps.inputs import run
+
+    run(Console(quiet=quiet, as_json=as_json))

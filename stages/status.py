@@ -1,0 +1,14 @@
+"""`pipeline status`: `dvc status` that has looked at the files outside the project."""
+
+import typer
+
+from pipeline.console import Console
+from stages.repro import dvc
+
+
+def status(context: typer.Context) -> None:
+    """Run `dvc status ARGS` after a look at the files outside the project (`pipeline inputs`)."""
+    from stages.steps.inputs import note_inputs
+
+    note_inputs(Console())
+    raise typer.Exit(dvc("status", *context.args))

@@ -1,0 +1,109 @@
+"""Step of `pipeline inputs`: one small file a stage, which DVC tracks in place of what it names."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.classes import set_names
+from pipeline.console import Console
+from pipeline.content import Hashes, content
+from pipeline.paramfile import read_params
+from pipeline.params import Params
+from pipeline.store import write_json
+from stages import paths
+
+DRAWN_OR_LOADED = ("demo", "cifar10", "cifar100")  # data sets that are no path
+CODE_COUNTS_NOT = ("crawl",)  # nor do defaults, which are code: no upgrade crawls the web again
+
+
+def run(console: Console) -> None:
+    """Writes data/inputs."""
+    found = note_inputs(console)
+    outside = {at: one for stage in found.values() for at, one in stage["outside"].items()}
+    lines = [f"{at}: {_told(one)}" for at, one in outside.items()]
+    lines.append(f"inputs: {len(outside)} outside the project → {paths.INPUTS}")
+    console.result("\n".join(lines), found)
+
+
+def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
+    """Writes data/inputs, and returns for each stage what its file says.
+
+    `outside`: the content of each path by the parameter that names it; `defaults`: parameters that
+    params.yaml lacks. The file says nothing that differs between machines with the same content.
+    """
+    params = read_params(paths.PARAMS)
+    stages = yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"]
+    outside = outside_paths(params)
+    found: dict[str, dict[str, Any]] = {}
+    with (
+        Hashes(paths.CACHE / "inputs/hashes.sqlite") as hashes,
+        console.progress("inputs: reading") as advance,
+    ):
+        known = {
+            path: content(Path(path), hashes, advance)
+            for path in {path for named in outside.values() for path in named.values()}
+        }
+    for stage, declared in stages.items():
+        if "params" not in declared:
+            continue
+        contents = {
+            at: {"path": path} | (asdict(one) if (one := known[path]) else {"missing": True})
+            for at, path in outside.get(stage, {}).items()
+        }
+        defaults = {} if stage in CODE_COUNTS_NOT else defaults_in_use(params, declared["params"])
+        found[stage] = {"outside": contents, "defaults": defaults}
+        write_json(paths.INPUTS / f"{stage}.json", found[stage])
+    return found
+
+
+def outside_paths(params: Params) -> dict[str, dict[str, str]]:
+    """By stage the paths that it reads and DVC does not know, by the parameter that names them.
+
+    What a library downloads (torchvision, hubs) is not here: it is pinned by its name or hash.
+    """
+    crawl, teacher, evaluate = params.crawl, params.teacher, params.evaluate
+    named: dict[str, dict[str, str]] = {"crawl": {}, "dedup": {}, "teacher": {}, "evaluate": {}}
+    if isinstance(crawl.classes, str) and crawl.engine not in ("files", "site"):
+        if crawl.classes.endswith((".yaml", ".yml")) and crawl.classes not in set_names():
+            named["crawl"]["crawl.classes"] = crawl.classes
+    if crawl.engine in ("files", "urls"):
+        named["crawl"]["crawl.source"] = crawl.source
+    if teacher.source == "file":
+        named["teacher"]["teacher.path"] = teacher.path
+    if teacher.source == "train" and teacher.data not in DRAWN_OR_LOADED:
+        named["teacher"]["teacher.data"] = teacher.data
+    if teacher.source == "torch.hub" and Path(teacher.repository).is_dir():
+        named["teacher"]["teacher.repository"] = teacher.repository
+    if evaluate.test_set not in DRAWN_OR_LOADED:
+        test_set = {"evaluate.test_set": evaluate.test_set}
+        named["evaluate"] |= test_set
+        named["dedup"] = test_set if params.dedup.leaks else {}
+        named["export"] = test_set if params.export.int8 != "none" else {}
+    if evaluate.styles:
+        named["evaluate"]["evaluate.styles"] = evaluate.styles
+    return named
+
+
+def defaults_in_use(params: Params, declared: list[str]) -> dict[str, Any]:
+    """Parameters of a stage that params.yaml lacks: DVC tracks values that are in it, and no other.
+
+    Args:
+        declared: sections, or keys as `evaluate.test_set`, as dvc.yaml lists them for the stage.
+    """
+    found = {}
+    for at in declared:
+        section, _, only = at.partition(".")
+        values = getattr(params, section)
+        given = values.model_fields_set if section in params.model_fields_set else set()
+        for key, value in values.model_dump(mode="json").items():
+            if key not in given and only in ("", key):
+                found[f"{section}.{key}"] = value
+    return found
+
+
+def _told(one: dict[str, Any]) -> str:
+    if "missing" in one:
+        return f"{one['path']} is not there"
+    return f"{one['path']}, {one['files']:,} files, {one['bytes'] / 1e6:,.1f} MB"
