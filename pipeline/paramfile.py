@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.conflicts import conflicts
+from pipeline.conflicts import Conflict, conflicts
 from pipeline.errors import UserError
 from pipeline.params import Params
 
@@ -25,9 +25,7 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")
 )
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
@@ -108,7 +106,7 @@ def check(data: dict[str, Any], where: dict[str, str], name: str) -> Params:
     try:
         params = Params.model_validate(data)
     except ValidationError as error:
-        problems = []
+        problems: list[Conflict] = []
         for key_path, what in map(_problem, error.errors()):
             if key_path not in (known for known, _ in problems):
                 problems.append((key_path, what))

@@ -98,9 +98,7 @@ def _written(path: Path) -> tuple[list[str], dict[str, list[str]], dict[str, str
                 continue
             found = KEY.fullmatch(line)
             if not found:
-                raise UserError(
-                    f"{path.name}: {section}: expected `  key: value` in a line: {line}"
-                )
+                raise UserError(f"{path.name}: {section}: expected a line `  key: value`: {line}")
             at = f"{section}.{found[1]}"
             reasons[at], texts[at], reason = reason, found[2], []
     return title.strip().splitlines(), reasons, texts

@@ -11,7 +11,7 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from pipeline.params import Params
+from pipeline.params import Params, Section
 from pipeline.presets import write_preset
 from pipeline.registry import OneOf
 from pipeline.store import write_text
@@ -38,10 +38,8 @@ def dvc_file() -> str:
     They are walked and not written by hand, because DVC leaves a stage stale, silently, for one
     that is missing.
     """
-    head = (
-        f"# Generated from {TEMPLATE} by `make generated`, which fills in the code of each stage.\n"
-    )
-    lines, stage = [], ""
+    lines = [f"# Generated from {TEMPLATE} by `make generated`, which fills in each stage's code."]
+    stage = ""
     for line in (ROOT / TEMPLATE).read_text("utf-8").splitlines():
         named = re.fullmatch(r"  (\w+):", line)
         stage = named[1] if named else stage
@@ -50,7 +48,7 @@ def dvc_file() -> str:
             lines += [f"{indent}{file}" for file in code_of(stage)]
         else:
             lines.append(line)
-    return head + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def parameter_page() -> str:
@@ -65,7 +63,7 @@ def parameter_page() -> str:
     for section, of_section in Params.model_fields.items():
         rows += ["", f"## {section}", ""]
         rows += ["| parameter | default | values | meaning |", "|---|---|---|---|"]
-        for name, field in of_section.annotation.model_fields.items():
+        for name, field in keys_of(of_section).items():
             cells = [
                 f"`{section}.{name}`",
                 f"`{json.dumps(field.default)}`",
@@ -74,6 +72,13 @@ def parameter_page() -> str:
             ]
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def keys_of(section: FieldInfo) -> dict[str, FieldInfo]:
+    """The parameters of a section of params.yaml, in the order declared."""
+    model = section.annotation
+    assert isinstance(model, type) and issubclass(model, Section)
+    return model.model_fields
 
 
 def _values(field: FieldInfo) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-from pipeline.classes import set_names
 from pipeline.console import Console
 from pipeline.content import Hashes, content
 from pipeline.paramfile import read_params
@@ -65,9 +64,8 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
     """
     crawl, teacher, evaluate = params.crawl, params.teacher, params.evaluate
     named: dict[str, dict[str, str]] = {"crawl": {}, "dedup": {}, "teacher": {}, "evaluate": {}}
-    if isinstance(crawl.classes, str) and crawl.engine not in ("files", "site"):
-        if crawl.classes.endswith((".yaml", ".yml")) and crawl.classes not in set_names():
-            named["crawl"]["crawl.classes"] = crawl.classes
+    if crawl.engine not in ("files", "site") and is_file_of_classes(crawl.classes):
+        named["crawl"]["crawl.classes"] = str(crawl.classes)
     if crawl.engine in ("files", "urls"):
         named["crawl"]["crawl.source"] = crawl.source
     if teacher.source == "file":
@@ -86,6 +84,11 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
     return named
 
 
+def is_file_of_classes(classes: object) -> bool:
+    """Whether `crawl.classes` is the path of a class set, as `load_classes` reads it."""
+    return isinstance(classes, str) and classes.endswith((".yaml", ".yml"))
+
+
 def defaults_in_use(params: Params, declared: list[str]) -> dict[str, Any]:
     """Parameters of a stage that params.yaml lacks: DVC tracks values that are in it, and no other.
 
@@ -96,9 +99,8 @@ def defaults_in_use(params: Params, declared: list[str]) -> dict[str, Any]:
     for at in declared:
         section, _, only = at.partition(".")
         values = getattr(params, section)
-        given = values.model_fields_set if section in params.model_fields_set else set()
         for key, value in values.model_dump(mode="json").items():
-            if key not in given and only in ("", key):
+            if key not in values.model_fields_set and only in ("", key):
                 found[f"{section}.{key}"] = value
     return found
 
