@@ -1,10 +1,14 @@
-# make demo   install into .venv, then rebuild whatever is stale (dvc repro)
-# make test   install into .venv, then run the tests
+# make demo       install into .venv, then rebuild whatever is stale (dvc repro)
+# make test       install into .venv, then run the fast tests; test-slow and test-browser run the rest
+# make lint       ruff, its format and mypy
+# make format     what ruff can mend
+# make generated  dvc.yaml, params.yaml and docs/parameters.md anew, from the code
 PYTHON := $(shell command -v python3)# resolved before .venv goes on the path
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo setup test test-browser lint format clean
+.PHONY: demo setup test test-slow test-browser lint format generated clean
 
 demo: setup
 ifdef QUICK
@@ -23,7 +27,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 test: setup
-	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
+	$(PYTEST)
+
+test-slow: setup  ## real kills and whole runs
+	$(PYTEST) -m slow
 
 test-browser: setup  ## needs Chromium and its driver: apt-get install chromium chromium-driver
 	pytest -m browser
@@ -37,5 +44,8 @@ format: setup
 	ruff format .
 	ruff check --fix .
 
+generated: setup
+	python -m stages.generate
+
 clean:
-	rm -rf .cache data models reports
+	rm -rf .cache data/crawl data/dedup data/distill data/embed data/evaluate data/inputs models reports

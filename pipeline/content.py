@@ -34,10 +34,13 @@ class Hashes:
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(file, timeout=60)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS hashes (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT)"
-        )
+        try:
+            self._database = _opened(file)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # no database: what it remembered can be read again
+            file.unlink()
+            self._database = _opened(file)
 
     def __enter__(self) -> "Hashes":
         return self
@@ -72,6 +75,14 @@ class Hashes:
                 "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", (key, state, sha256)
             )
         return about.st_size, sha256
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(file, timeout=60)
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS hashes (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT)"
+    )
+    return database
 
 
 def content(path: Path, hashes: Hashes, advance: Advance = no_progress) -> Content | None:

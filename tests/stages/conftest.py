@@ -1,8 +1,9 @@
-"""One run of the whole pipeline under the real DVC, shared by the tests that look at it."""
+"""Runs of the whole pipeline under the real DVC, shared by the tests that look at them."""
 
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,23 +14,38 @@ from PIL import Image
 
 from pipeline.demo.domains import original_images
 from pipeline.demo.shapes import CLASS_NAMES
-from tests.stages.workspace import TINY, copy_project, fresh_copy, run
+from tests.stages.workspace import OUTSIDE, TINY, copy_project, fresh_copy, repro, run, stub_project
 
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after `git init` and a first `dvc repro` with tiny parameters."""
+    return shared_by_processes(tmp_path_factory, "project", first_run)
+
+
+@pytest.fixture(scope="session")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with stages that do no work and many inputs outside it; tests take a copy."""
+    return shared_by_processes(tmp_path_factory, "stub", first_stub_run)
+
+
+def shared_by_processes(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """A folder that `make` fills once, of which each process that runs tests has a copy."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        return first_run(tmp_path_factory.mktemp("project"))
-    # processes that share the tests share one run as well, and have a copy each
-    shared = tmp_path_factory.getbasetemp().parent / "project"
+        folder = factory.mktemp(name)
+        make(folder)
+        return folder
+    shared = factory.getbasetemp().parent / name
     with FileLock(f"{shared}.lock"):
-        if not (shared / "repro.log").exists():
-            first_run(shared)
-    return fresh_copy(shared, tmp_path_factory.mktemp("shared"))
+        if not (shared / ".made").exists():
+            make(shared)
+            (shared / ".made").touch()
+    return fresh_copy(shared, factory.mktemp(name))
 
 
-def first_run(folder: Path) -> Path:
+def first_run(folder: Path) -> None:
     copy_project(folder, TINY)
     write_labelled(folder / "original.parquet", 320)
     run(folder, "git", "init", "-q")
@@ -39,7 +55,15 @@ def first_run(folder: Path) -> Path:
     run(folder, "git", "add", "reports", "dvc.lock")
     run(folder, "git", "commit", "-qm", "first run")
     (folder / "repro.log").write_text(done.stdout)
-    return folder
+
+
+def first_stub_run(folder: Path) -> None:
+    stub_project(folder, OUTSIDE)
+    for name in ("teacher/resnet8.pt", "images/cat/1.jpg", "images/dog/1.jpg", "web/1.jpg"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    assert len(repro(folder)) == 8
 
 
 def write_labelled(path: Path, count: int) -> None:

@@ -6,10 +6,20 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
 
 ROOT = Path(__file__).parent.parent.parent
-COPIED = ("pipeline", "stages", "presets", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
+COPIED = (
+    *("pipeline", "stages", "presets", "docs"),
+    *("dvc.template.yaml", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"),
+)
+CODE = (".py", ".j2", ".css", ".js")  # how lines of dvc.yaml end that name code
 TINY = """
 crawl: {per_class: 16}
 dedup: {radius: 4}
@@ -20,6 +30,16 @@ evaluate: {test_set: demo, images: 60, latency: false}
 export: {formats: [torch]}
 report: {thumbnails: 4}
 """
+OUTSIDE = """
+crawl: {classes: [cat, dog], engine: files, source: web}
+dedup: {leaks: false}
+teacher: {source: file, path: teacher/resnet8.pt}
+embed: {}
+distill: {epochs: 2}
+evaluate: {test_set: images, styles: ""}
+export: {int8: none}
+report: {seed: 0}
+"""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -27,7 +47,7 @@ def environment(folder: Path) -> dict[str, str]:
     scripts = sysconfig.get_path("scripts")
     own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     return own | {
-        "PATH": os.pathsep.join([scripts, os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(folder / "bin"), scripts, os.environ["PATH"]]),
         "PYTHONPATH": str(folder),
         "GIT_AUTHOR_NAME": "t",
         "GIT_AUTHOR_EMAIL": "t@example.org",
@@ -42,7 +62,7 @@ def copy_project(folder: Path, params: str) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
+            ignored = shutil.ignore_patterns("__pycache__", "*.png")
             shutil.copytree(source, folder / name, ignore=ignored)
         else:
             shutil.copy(source, folder / name)
@@ -75,6 +95,76 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
 def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
     """The stages that `dvc repro` ran, in order."""
     return re.findall(r"^Running stage '(\w+)'", done.stdout, re.M)
+
+
+STUB = """#!{python}
+import hashlib, os, pathlib, sys
+import yaml
+
+stage = sys.argv[1]
+if stage == "inputs":
+    os.execv(sys.executable, [sys.executable, "-m", "stages", stage])
+declared = yaml.safe_load(pathlib.Path("dvc.yaml").read_text())["stages"][stage]
+params = yaml.safe_load(pathlib.Path("params.yaml").read_text())
+digest = hashlib.sha256(repr([params[at.split(".")[0]] for at in declared["params"]]).encode())
+for dep in map(pathlib.Path, declared["deps"]):
+    for file in sorted(dep.rglob("*")) if dep.is_dir() else [dep]:
+        digest.update(file.read_bytes())
+number = str(int(digest.hexdigest()[:6], 16))
+texts = {{".json": '{{"student": {{"accuracy": NUMBER}}}}', ".csv": "epoch,loss\\n1,NUMBER\\n"}}
+for kind in ("outs", "metrics", "plots"):
+    for out in declared.get(kind, []):
+        path = pathlib.Path(out if isinstance(out, str) else next(iter(out)))
+        path = path if path.suffix else path / "file"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(texts.get(path.suffix, "NUMBER").replace("NUMBER", number))
+"""
+
+
+def stub_project(folder: Path, params: str) -> Path:
+    """A copy of the project whose stages do no work, with all that DVC does around them.
+
+    What a stage writes follows from its inputs and parameters, as a result does, so that which
+    stages run again can be seen in seconds. `pipeline inputs` is the real one. No stage depends
+    on code here: DVC spends most of its time on reading those lines.
+    """
+    copy_project(folder, params)
+    dvc = folder / "dvc.yaml"
+    lines = dvc.read_text().splitlines(keepends=True)
+    dvc.write_text("".join(line for line in lines if not line.strip().endswith(CODE)))
+    program = folder / "bin/pipeline"
+    program.parent.mkdir()
+    program.write_text(STUB.format(python=sys.executable))
+    program.chmod(0o755)
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "-qm", "start")
+    return folder
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[Repo]:
+    """DVC's own interface on a copy, in this process: its start takes longer than its work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in environment(folder).items():
+            patch.setenv(name, value)
+        with Repo(str(folder)) as repo:
+            yield repo
+
+
+def repro(folder: Path, *targets: str) -> list[str]:
+    """The stages that a plain `dvc repro` runs, without `inputs`, which runs always."""
+    with inside(folder) as repo:
+        ran = [stage.addressing for stage in repo.reproduce(list(targets) or None)]
+    assert ran[0] == "inputs"
+    return ran[1:]
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """What `dvc status` says, stage by stage."""
+    with inside(folder) as repo:
+        return repo.status()
 
 
 def set_param(folder: Path, old: str, new: str) -> None:
