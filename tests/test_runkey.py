@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import runkey
+from pipeline import console, runkey, store
 from pipeline.runkey import fields_of, run_key, sources_of
 
 
@@ -67,12 +67,20 @@ def test_every_change_of_the_code_changes_the_key(tmp_path):
 
 def test_sources_are_what_is_loaded_of_this_project():
     found = sources_of(__file__)
-    assert Path(runkey.__file__) in found
+    assert Path(store.__file__) in found
     assert found[-1] == Path(__file__)
     root = Path(runkey.__file__).parent
     assert all(root in path.parents for path in found[:-1])
     assert found[:-1] == sorted(found[:-1])
     assert Path(sys.modules["pytest"].__file__) not in found
+
+
+def test_what_only_words_and_draws_throws_no_checkpoint_away():
+    found = sources_of(__file__)
+    assert Path(console.__file__) not in found
+    assert Path(runkey.__file__) not in found
+    root = Path(runkey.__file__).parent.parent
+    assert not {root / name for name in runkey.NO_RESULT} & set(found)
 
 
 def test_fields_of_takes_what_the_dataclass_has():

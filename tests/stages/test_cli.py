@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.presets import preset_names
 from tests.stages.workspace import ROOT, copy_project, environment, run
 
 HEAVY = {"torch", "faiss", "icrawler", "imagehash", "dvc", "PIL", "numpy", "aiohttp", "ray"}
@@ -107,12 +108,23 @@ def test_neighbours_of_an_image_begin_with_itself(project: Path) -> None:
 
 def test_a_preset_keeps_parameters_that_were_edited(folder: Path) -> None:
     (folder / "params.yaml").write_text("distill: {epochs: 7}\n")
-    run(folder, "pipeline", "preset", "quick")
-    quick = (ROOT / "presets/quick.yaml").read_text()
-    assert (folder / "params.yaml").read_text() == quick
+    done = run(folder, "pipeline", "preset", "quick")
+    assert done.stderr == "note: your params.yaml is kept as params.previous.yaml\n"
+    assert "preset 'quick'" in done.stdout
     assert (folder / "params.previous.yaml").read_text() == "distill: {epochs: 7}\n"
+    assert run(folder, "pipeline", "preset", "demo").stderr == ""
+    assert (folder / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+    assert run(folder, "pipeline", "preset").stdout.split() == preset_names()
 
 
+def test_inputs_outside_the_project_are_told(folder: Path) -> None:
+    (folder / "params.yaml").write_text("teacher: {source: file, path: own.pt}\n")
+    (folder / "own.pt").write_bytes(b"weights")
+    done = run(folder, "pipeline", "inputs")
+    assert done.stdout.startswith("teacher.path: own.pt, 1 files, 0.0 MB\n")
+
+
+@pytest.mark.slow
 def test_an_interrupted_crawl_exits_with_130_and_goes_on(folder: Path, tmp_path: Path) -> None:
     params = "crawl: {per_class: 60}\n"
     (folder / "params.yaml").write_text(params)

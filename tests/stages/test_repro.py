@@ -1,13 +1,15 @@
 """The pipeline under the real DVC: what runs, and what does not run again."""
 
 import json
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
-from tests.stages.workspace import fresh_copy, run, set_param, stages_run
+from tests.stages.workspace import fresh_copy, repro, run, set_param, stages_run
 
-ALL = ["crawl", "dedup", "teacher", "embed", "distill", "evaluate", "export", "report"]
+ALL = ["inputs", "crawl", "dedup", "teacher", "embed", "distill", "evaluate", "export", "report"]
 
 
 def test_a_first_repro_runs_every_stage_and_leaves_every_output(project: Path) -> None:
@@ -41,47 +43,55 @@ def test_every_candidate_of_the_crawl_is_accounted_for(project: Path) -> None:
 
 def test_a_finished_run_leaves_no_state_but_downloads_and_hashes(project: Path) -> None:
     left = {path.name for path in (project / ".cache").iterdir() if any(path.iterdir())}
-    assert left == {"crawl", "dedup"}
+    assert left == {"crawl", "dedup", "inputs"}
     assert not list(project.rglob("*.tmp*"))
 
 
-def test_repro_runs_what_changed_and_nothing_else(project: Path, tmp_path: Path) -> None:
+def test_a_second_repro_runs_nothing_and_finds_the_environments_commands(
+    project: Path, tmp_path: Path
+) -> None:
     folder = fresh_copy(project, tmp_path)
-    assert stages_run(run(folder, "dvc", "repro")) == []
+    done = run(folder, "env", "PATH=/usr/bin:/bin", sys.executable, "-m", "stages", "repro")
+    assert stages_run(done) == ["inputs"]
+    assert "Stage 'report' didn't change, skipping" in done.stdout
+
+
+def test_pipeline_status_looks_at_the_inputs_first(project: Path, tmp_path: Path) -> None:
+    folder = fresh_copy(project, tmp_path)
+    with (folder / "original.parquet").open("ab") as file:
+        file.write(b"more")
+    said = run(folder, "pipeline", "status").stdout
+    assert "teacher:" in said
+    assert "data/inputs/teacher.json" in said
+    assert "crawl:" not in said
+
+
+def test_repro_runs_what_changed_and_nothing_else(stub: Path, tmp_path: Path) -> None:
+    folder = fresh_copy(stub, tmp_path)
     set_param(folder, "epochs: 2", "epochs: 3")
-    assert stages_run(run(folder, "dvc", "repro")) == ["distill", "evaluate", "export", "report"]
-    set_param(folder, "images: 60", "images: 50")
-    assert stages_run(run(folder, "dvc", "repro")) == ["evaluate", "export", "report"]
-    set_param(folder, "radius: 4", "radius: 0")
-    ran = stages_run(run(folder, "dvc", "repro"))
-    assert ran == ["dedup", "embed", "distill", "evaluate", "export", "report"]
+    set_param(folder, "seed: 0", "seed: 1")
+    assert repro(folder) == ["distill", "evaluate", "export", "report"]
+    set_param(folder, "styles: web", "styles: images")
+    assert repro(folder) == ["evaluate", "export", "report"]
+    set_param(folder, "leaks: false", "leaks: true")
+    assert repro(folder) == ["dedup", "embed", "distill", "evaluate", "export", "report"]
 
 
-def test_experiments_metrics_and_plots_work(project: Path, tmp_path: Path) -> None:
+def test_metrics_and_plots_are_shown(project: Path) -> None:
+    metrics = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
+    shown = metrics[""]["data"]["reports/metrics.json"]["data"]
+    written = json.loads((project / "reports/metrics.json").read_text())
+    assert shown["student"]["accuracy"] == written["student"]["accuracy"]
+    run(project, "dvc", "plots", "show", "-o", "plots")
+    assert "vega" in (project / "plots/index.html").read_text().lower()
+
+
+@pytest.mark.slow
+def test_an_experiment_distils_with_its_own_values(project: Path, tmp_path: Path) -> None:
     folder = fresh_copy(project, tmp_path)
     done = run(folder, "dvc", "exp", "run", "-S", "distill.lr=0.02")
-    assert stages_run(done) == ["distill", "evaluate", "export", "report"]
+    assert stages_run(done) == ["inputs", "distill", "evaluate", "export", "report"]
     assert "lr: 0.02" in (folder / "params.yaml").read_text()
     table = run(folder, "dvc", "exp", "show", "--csv").stdout
     assert "student.accuracy" in table.splitlines()[0]
     assert "0.02" in table
-    metrics = json.loads(run(folder, "dvc", "metrics", "show", "--json").stdout)
-    shown = metrics[""]["data"]["reports/metrics.json"]["data"]
-    assert (
-        shown["student"]["accuracy"]
-        == json.loads((folder / "reports/metrics.json").read_text())["student"]["accuracy"]
-    )
-    run(folder, "dvc", "plots", "show", "-o", "plots")
-    assert "vega" in (folder / "plots/index.html").read_text().lower()
-
-
-def test_pipeline_repro_finds_the_environments_commands(project: Path, tmp_path: Path) -> None:
-    folder = fresh_copy(project, tmp_path)
-    done = run(folder, "env", "PATH=/usr/bin:/bin", *_python(), "-m", "stages", "repro", "report")
-    assert "Stage 'report' didn't change, skipping" in done.stdout
-
-
-def _python() -> tuple[str, ...]:
-    import sys
-
-    return (sys.executable,)

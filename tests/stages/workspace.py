@@ -36,7 +36,7 @@ dedup: {leaks: false}
 teacher: {source: file, path: teacher/resnet8.pt}
 embed: {}
 distill: {epochs: 2}
-evaluate: {test_set: images, styles: ""}
+evaluate: {test_set: images, styles: web}
 export: {int8: none}
 report: {seed: 0}
 """
