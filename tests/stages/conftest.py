@@ -59,7 +59,7 @@ def first_run(folder: Path) -> None:
 
 def first_stub_run(folder: Path) -> None:
     stub_project(folder, OUTSIDE)
-    for name in ("teacher/resnet8.pt", "images/cat/1.jpg", "images/dog/1.jpg", "web/1.jpg"):
+    for name in ("teacher/resnet8.pt", "images/cat/1.jpg", "styles/art/cat/1.jpg", "web/1.jpg"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())

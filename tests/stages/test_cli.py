@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.presets import preset_names
-from tests.stages.workspace import ROOT, copy_project, environment, run
+from tests.stages.workspace import ROOT, copy_project, environment, invoke, run
 
 HEAVY = {"torch", "faiss", "icrawler", "imagehash", "dvc", "PIL", "numpy", "aiohttp", "ray"}
 NO_NETWORK = """
@@ -37,7 +37,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_every_command_has_help(folder: Path) -> None:
     stages = ("crawl", "dedup", "teacher", "embed", "distill", "evaluate", "export", "report")
     for command in stages:
-        text = run(folder, "pipeline", command, "--help").stdout
+        text = invoke(folder, command, "--help").stdout
         assert "--set" in text
         assert "--json" in text
 
@@ -64,8 +64,8 @@ def test_a_crawl_without_a_network_says_so_in_one_line(folder: Path, tmp_path: P
 def test_a_misspelt_parameter_stops_every_stage_with_one_line(folder: Path) -> None:
     (folder / "params.yaml").write_text("crawl: {}\n\ndistill: {epohcs: 3}\n")
     for stage in ("crawl", "distill"):
-        done = run(folder, "pipeline", stage, check=False)
-        assert done.returncode == 2
+        done = invoke(folder, stage, check=False)
+        assert done.exit_code == 2
         assert done.stderr == (
             "error: params.yaml:3: distill.epohcs: unknown key 'epohcs'; did you mean 'epochs'?\n"
         )
@@ -83,13 +83,13 @@ def test_wrong_usage_exits_with_2(folder: Path) -> None:
         ("neighbours", "nothing.jpg"),
         ("distill",),
     ):
-        done = run(folder, "pipeline", *command, check=False)
-        assert done.returncode == 2, command
+        done = invoke(folder, *command, check=False)
+        assert done.exit_code == 2, command
         assert "Traceback" not in done.stderr
 
 
 def test_a_result_is_one_json_object_on_request(project: Path) -> None:
-    done = run(project, "pipeline", "evaluate", "--json", "--quiet")
+    done = invoke(project, "evaluate", "--json", "--quiet")
     assert json.loads(done.stdout)["test_images"] == 60
     assert done.stderr == ""
 
@@ -98,7 +98,7 @@ def test_neighbours_of_an_image_begin_with_itself(project: Path) -> None:
     import pyarrow.parquet as pq
 
     first = pq.read_table(project / "data/embed/images.parquet")["id"][0].as_py()
-    done = run(project, "pipeline", "neighbours", first[:20], "--k", "3", "--json")
+    done = invoke(project, "neighbours", first[:20], "--k", "3", "--json")
     rows = json.loads(done.stdout)["neighbours"]
     assert len(rows) == 3
     assert rows[0]["id"] == first
@@ -108,19 +108,19 @@ def test_neighbours_of_an_image_begin_with_itself(project: Path) -> None:
 
 def test_a_preset_keeps_parameters_that_were_edited(folder: Path) -> None:
     (folder / "params.yaml").write_text("distill: {epochs: 7}\n")
-    done = run(folder, "pipeline", "preset", "quick")
+    done = invoke(folder, "preset", "quick")
     assert done.stderr == "note: your params.yaml is kept as params.previous.yaml\n"
     assert "preset 'quick'" in done.stdout
     assert (folder / "params.previous.yaml").read_text() == "distill: {epochs: 7}\n"
-    assert run(folder, "pipeline", "preset", "demo").stderr == ""
+    assert invoke(folder, "preset", "demo").stderr == ""
     assert (folder / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
-    assert run(folder, "pipeline", "preset").stdout.split() == preset_names()
+    assert invoke(folder, "preset").stdout.split() == preset_names()
 
 
 def test_inputs_outside_the_project_are_told(folder: Path) -> None:
     (folder / "params.yaml").write_text("teacher: {source: file, path: own.pt}\n")
     (folder / "own.pt").write_bytes(b"weights")
-    done = run(folder, "pipeline", "inputs")
+    done = invoke(folder, "inputs")
     assert done.stdout.startswith("teacher.path: own.pt, 1 files, 0.0 MB\n")
 
 

@@ -71,7 +71,7 @@ def test_repro_runs_what_changed_and_nothing_else(stub: Path, tmp_path: Path) ->
     set_param(folder, "epochs: 2", "epochs: 3")
     set_param(folder, "seed: 0", "seed: 1")
     assert repro(folder) == ["distill", "evaluate", "export", "report"]
-    set_param(folder, "styles: web", "styles: images")
+    set_param(folder, "styles: styles", "styles: images")
     assert repro(folder) == ["evaluate", "export", "report"]
     set_param(folder, "leaks: false", "leaks: true")
     assert repro(folder) == ["dedup", "embed", "distill", "evaluate", "export", "report"]

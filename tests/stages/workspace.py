@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from dvc.repo import Repo
+from typer.testing import CliRunner
+
+from stages.cli import app
 
 ROOT = Path(__file__).parent.parent.parent
 COPIED = (
@@ -36,7 +40,7 @@ dedup: {leaks: false}
 teacher: {source: file, path: teacher/resnet8.pt}
 embed: {}
 distill: {epochs: 2}
-evaluate: {test_set: images, styles: web}
+evaluate: {test_set: images, styles: styles}
 export: {int8: none}
 report: {seed: 0}
 """
@@ -89,6 +93,18 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
     )
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def invoke(folder: Path, *arguments: str, check: bool = True) -> Result:
+    """Runs a command of `pipeline` in this process, which has imported what it needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = CliRunner().invoke(app, arguments)
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    if check:
+        assert done.exit_code == 0, done.output
     return done
 
 
