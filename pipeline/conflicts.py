@@ -1,4 +1,4 @@
-"""Values of `params.yaml` that are right one by one and wrong together."""
+"""Conflicts: values of `params.yaml` that are right one by one and wrong together."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the user did not get, and what to do about it. `stages.cli` prints these as one line."""
+"""Errors: what the user did not get, and what to do about it; `stages.cli` prints one line each."""
 
 
 class PipelineError(Exception):

@@ -1,4 +1,4 @@
-"""Reading `params.yaml`: the file's lines are kept, so that every problem names its own."""
+"""Reader of `params.yaml`: the file's lines are kept, so that every problem names its own."""
 
 import difflib
 import re
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from pipeline.conflicts import Conflict, conflicts
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.params import Either, Params, Section
 
 
 class _Loader(yaml.SafeLoader):
@@ -161,18 +161,11 @@ def _place(where: dict[str, str], key_path: str, name: str) -> str:
     return where.get(key_path, name)
 
 
-EITHER = {
-    "crawl.classes": "a set's name, names, or names with lists of queries",
-    "dedup.radius": "a whole number from 0 to 16, or auto",
-    "distill.lr": "a number above 0, or auto",
-}
-
-
 def _problem(found: Any) -> tuple[str, str]:
     location = list(found["loc"])
     key_path = ".".join(str(part) for part in location)
     kind, value, limits = found["type"], found["input"], found.get("ctx", {})
-    either = EITHER.get(".".join(map(str, location[:2])))
+    either = _either(*location[:2])
     if either:  # one problem, whichever kinds of value were tried
         return ".".join(location[:2]), f"expected {either}, got {_shown(value)}"
     if kind in ("extra_forbidden", "invalid_key"):
@@ -207,11 +200,22 @@ def _problem(found: Any) -> tuple[str, str]:
     return key_path, f"expected {expected}, got {_shown(value)}"
 
 
+def _either(section: Any = None, key: Any = None) -> str:
+    """What a parameter of several kinds may be, in words; empty for any other."""
+    field = _model_of(section).model_fields.get(key) if section in Params.model_fields else None
+    found = field.metadata if field else []
+    return next((one.words for one in found if isinstance(one, Either)), "")
+
+
 def _fields_of(location: list[Any]) -> list[str]:
-    model: type[BaseModel] = Params
-    for part in location:
-        model = model.model_fields[part].annotation  # type: ignore[assignment]
-    return list(model.model_fields)
+    """Keys that are known at a place: sections, or the parameters of one."""
+    return list((_model_of(location[0]) if location else Params).model_fields)
+
+
+def _model_of(section: str) -> type[Section]:
+    model = Params.model_fields[section].annotation
+    assert isinstance(model, type) and issubclass(model, Section)
+    return model
 
 
 def _shown(value: Any) -> str:

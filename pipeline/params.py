@@ -1,8 +1,12 @@
-"""`params.yaml` as typed, frozen values; every wrong key or value is one line that says where.
+"""Parameters: `params.yaml` as typed, frozen values, each declared once.
 
-One section a stage. The defaults are the demo's, so an empty file is a valid one.
+One section a stage; an empty file is a valid one. Defaults are those of the demo, except where
+drawings and photographs differ: there they are for photographs, and presets/demo.yaml differs.
+Allowed values, messages, params.yaml and docs/parameters.md follow from the declarations
+(`make generated`).
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +21,13 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+@dataclass(frozen=True)
+class Either:
+    """Annotation of a parameter of several kinds: in words, what an error says was expected."""
+
+    words: str
+
+
 class Section(BaseModel):
     """A section of `params.yaml`: no unknown key, no silent conversion, no change after reading."""
 
@@ -24,7 +35,10 @@ class Section(BaseModel):
 
 
 class Crawl(Section):
-    classes: str | list[str] | dict[str, list[str]] = Field(
+    classes: Annotated[
+        str | list[str] | dict[str, list[str]],
+        Either("a set's name, names, or names with lists of queries"),
+    ] = Field(
         "shapes10",
         description="a named set (cifar10, cifar100, shapes10), a YAML file, names separated by "
         "commas, a list of names, or names with their search queries",
@@ -81,7 +95,10 @@ class Dedup(Section):
     exact_hash: bool = Field(
         False, description="the library's own hashes, from images decoded in full size: slower"
     )
-    radius: Annotated[int, Field(ge=0, le=16)] | Literal["auto"] = Field(
+    radius: Annotated[
+        Annotated[int, Field(ge=0, le=16)] | Literal["auto"],
+        Either("a whole number from 0 to 16, or auto"),
+    ] = Field(
         "auto",
         description="Hamming distance up to which two pictures are compared (bits); `auto` "
         "shrinks from 12 as the images grow in number",
@@ -214,9 +231,9 @@ class Distill(Section):
         20, ge=1, description="passes; schedules stretch with it (240 as published)"
     )
     batch_size: int = Field(128, ge=2, description="images a step")
-    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        0.6, description="peak learning rate; `auto` finds one by short runs, without labels"
-    )
+    lr: Annotated[
+        Annotated[float, Field(gt=0)] | Literal["auto"], Either("a number above 0, or auto")
+    ] = Field(0.6, description="peak learning rate; `auto` finds one by short runs, without labels")
     schedule: Literal["onecycle", "step"] = Field(
         "onecycle", description="`step`: ×0.1 at 5/8, 3/4 and 7/8 of the epochs, as published"
     )

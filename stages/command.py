@@ -1,4 +1,4 @@
-"""What every stage's command has in common."""
+"""Common options of the stages' commands, and the start of one."""
 
 import json
 import os

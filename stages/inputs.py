@@ -1,4 +1,4 @@
-"""`pipeline inputs`: what the stages read and DVC does not see."""
+"""`pipeline inputs`: files outside the project, noted so that DVC sees a change."""
 
 from pipeline.console import Console
 from stages.command import Json, Quiet

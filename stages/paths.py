@@ -1,4 +1,4 @@
-"""Where files live, relative to the project's folder. Only `stages` knows."""
+"""Paths of all files, relative to the project's folder. Only `stages` knows them."""
 
 from pathlib import Path
 
