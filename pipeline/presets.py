@@ -1,5 +1,6 @@
 """Presets: what differs from the defaults, with reasons, and the whole `params.yaml` of it."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -12,10 +13,12 @@ from pipeline.paramfile import load_yaml, read_params
 from pipeline.params import Params
 
 FOLDER = Path(__file__).parent.parent / "presets"
-HEAD = """\
-# Preset {name}, written whole by `pipeline preset {name}`: every key with its value, and above
-# those that are not the default the reason. docs/parameters.md explains the keys.
-"""
+HEAD = "# Preset {name} as `pipeline preset {name}` writes it (unedited: {digest})."
+FIRST = re.compile(re.escape(HEAD).replace(r"\{name\}", r"[\w-]+").replace(r"\{digest\}", r"(\w+)"))
+ABOUT = (
+    "# docs/parameters.md explains the keys; a comment above one says why its value is not the",
+    "# default.",
+)
 KEY = re.compile(r"  (\w+): *(\S.*)")
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")  # words that YAML needs no quotes for
 
@@ -39,7 +42,7 @@ def whole_file(name: str) -> str:
         raise UserError(f"no preset named '{name}'", f"known: {', '.join(preset_names())}")
     params = read_params(path)
     title, reasons, texts = _written(path)
-    lines = [HEAD.format(name=name).rstrip(), *title]
+    lines = [*ABOUT, "", *title]
     for section in Params.model_fields:
         lines += ["", f"{section}:"]
         values: BaseModel = getattr(params, section)
@@ -47,14 +50,16 @@ def whole_file(name: str) -> str:
             at = f"{section}.{key}"
             lines += reasons.get(at, [])
             lines.append(f"  {key}: {texts.get(at) or _as_yaml(value)}")
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return f"{HEAD.format(name=name, digest=_digest(text))}\n{text}"
 
 
 def write_preset(name: str, path: Path) -> Path | None:
     """Makes a preset the parameter file at `path`.
 
     Returns:
-        Where the file that was there is kept; None if it was no one's work: a preset as written.
+        Where the file that was there is kept; None if it was no one's work: a preset as
+        this version or another one wrote it.
 
     Raises:
         UserError: no such preset.
@@ -63,10 +68,20 @@ def write_preset(name: str, path: Path) -> Path | None:
     kept = None
     if path.exists():
         old = path.read_bytes()
-        if all(old != whole_file(known).encode() for known in preset_names()):
+        if not _unedited(old.decode("utf-8", "replace")):
             kept = _keep(path, old)
     path.write_text(text, "utf-8")
     return kept
+
+
+def _unedited(text: str) -> bool:
+    first, _, rest = text.partition("\n")
+    found = FIRST.fullmatch(first)
+    return found is not None and found[1] == _digest(rest)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _keep(path: Path, data: bytes) -> Path:

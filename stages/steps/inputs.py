@@ -108,4 +108,5 @@ def defaults_in_use(params: Params, declared: list[str]) -> dict[str, Any]:
 def _told(one: dict[str, Any]) -> str:
     if "missing" in one:
         return f"{one['path']} is not there"
-    return f"{one['path']}, {one['files']:,} files, {one['bytes'] / 1e6:,.1f} MB"
+    files = f"{one['files']:,} file{'s' * (one['files'] != 1)}"
+    return f"{one['path']}, {files}, {one['bytes'] / 1e6:,.1f} MB"

@@ -121,7 +121,7 @@ def test_inputs_outside_the_project_are_told(folder: Path) -> None:
     (folder / "params.yaml").write_text("teacher: {source: file, path: own.pt}\n")
     (folder / "own.pt").write_bytes(b"weights")
     done = invoke(folder, "inputs")
-    assert done.stdout.startswith("teacher.path: own.pt, 1 files, 0.0 MB\n")
+    assert done.stdout.startswith("teacher.path: own.pt, 1 file, 0.0 MB\n")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Presets: differences with reasons, and the whole files that are made of them."""
 
+import hashlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_a_file_that_a_person_wrote_is_never_overwritten(tmp_path: Path) -> None
         assert path.read_text() == whole_file(name)
         kept[copy] = f"distill: {{epochs: {len(number)}}}\n"
     assert {copy: copy.read_text() for copy in kept} == kept
+
+
+def test_a_file_of_another_version_is_no_ones_work_until_it_is_edited(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    older = whole_file("demo").replace("  map_images: 2000\n", "").partition("\n")[2]
+    digest = hashlib.sha256(older.encode()).hexdigest()[:12]
+    first = f"# Preset demo as `pipeline preset demo` writes it (unedited: {digest}).\n"
+    path.write_text(first + older)
+    assert write_preset("demo", path) is None
+    path.write_text(first + older.replace("epochs: 20", "epochs: 21"))
+    assert write_preset("demo", path) == tmp_path / "params.previous.yaml"
 
 
 def test_an_unknown_preset_leaves_everything_as_it_was(tmp_path: Path) -> None:
