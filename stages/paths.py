@@ -5,6 +5,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DVC = Path("dvc.yaml")
 INPUTS = Path("data/inputs")
+INPUTS_LOCK = Path("inputs.lock")  # beside dvc.lock, for git
 CRAWL = Path("data/crawl")
 MANIFEST = CRAWL / "manifest.parquet"
 DEDUP = Path("data/dedup/images.parquet")

@@ -1,5 +1,6 @@
 """Step of `pipeline inputs`: one small file a stage, which DVC tracks in place of what it names."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,30 +32,41 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
 
     `outside`: the content of each path by the parameter that names it; `defaults`: parameters that
     params.yaml lacks. The file says nothing that differs between machines with the same content.
+    A path that is not here counts as unchanged if inputs.lock knows it: who clones the project
+    and pulls its outputs needs no teacher's file to go on from them.
     """
     params = read_params(paths.PARAMS)
     stages = yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"]
     outside = outside_paths(params)
     found: dict[str, dict[str, Any]] = {}
+    before = _known_before()
+    known = {}
     with (
         Hashes(paths.CACHE / "inputs/hashes.sqlite") as hashes,
         console.progress("inputs: reading") as advance,
     ):
-        known = {
-            path: content(Path(path), hashes, advance)
-            for path in {path for named in outside.values() for path in named.values()}
-        }
+        for path in sorted({path for named in outside.values() for path in named.values()}):
+            now = content(Path(path), hashes, advance)
+            known[path] = asdict(now) if now else before.get(path, {"missing": True})
     for stage, declared in stages.items():
         if "params" not in declared:
             continue
-        contents = {
-            at: {"path": path} | (asdict(one) if (one := known[path]) else {"missing": True})
-            for at, path in outside.get(stage, {}).items()
-        }
+        contents = {at: {"path": path} | known[path] for at, path in outside.get(stage, {}).items()}
         defaults = {} if stage in CODE_COUNTS_NOT else defaults_in_use(params, declared["params"])
         found[stage] = {"outside": contents, "defaults": defaults}
         write_json(paths.INPUTS / f"{stage}.json", found[stage])
+    if known != before:
+        write_json(paths.INPUTS_LOCK, known)
     return found
+
+
+def _known_before() -> dict[str, dict[str, Any]]:
+    """What inputs.lock says of each path; nothing if there is none, or none that can be read."""
+    try:
+        found = json.loads(paths.INPUTS_LOCK.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):  # as after a merge: what is here is read again
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def outside_paths(params: Params) -> dict[str, dict[str, str]]:

@@ -132,6 +132,23 @@ def test_an_input_that_is_missing_is_no_crash(place: Path) -> None:
     assert found["evaluate"]["outside"]["evaluate.test_set"]["missing"]
 
 
+def test_an_input_that_is_elsewhere_counts_as_unchanged(place: Path) -> None:
+    params = "teacher: {source: file, path: teacher.pt}\n"
+    before = noted(params)
+    (place / "teacher.pt").rename(place / "other.pt")
+    assert noted(params) == before, "a clone with the outputs need not have it"
+    assert noted(params.replace("teacher.pt", "third.pt"))["teacher"] != before["teacher"]
+    assert noted(params)["teacher"]["outside"]["teacher.path"]["missing"]
+    (place / "inputs.lock").write_text("<<<<<<< HEAD")
+    (place / "other.pt").rename(place / "teacher.pt")
+    assert noted(params) == before
+
+
+def test_a_project_without_inputs_outside_has_no_lock(place: Path) -> None:
+    noted("{}")
+    assert not (place / "inputs.lock").exists()
+
+
 def test_defaults_are_noted_where_params_yaml_lacks_a_value(place: Path) -> None:
     found = noted("distill: {epochs: 3}\nevaluate: {test_set: test}")
     defaults = {stage: one["defaults"] for stage, one in found.items()}

@@ -31,7 +31,7 @@ teacher: {data: original.parquet, architecture: resnet8, images: 0, epochs: 1, b
 embed: {}
 distill: {epochs: 2, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}
 evaluate: {test_set: demo, images: 60, latency: false}
-export: {formats: [torch]}
+export: {formats: [safetensors]}
 report: {thumbnails: 4}
 """
 OUTSIDE = """
