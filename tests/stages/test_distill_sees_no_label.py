@@ -33,4 +33,4 @@ def test_no_code_of_distill_reads_labels() -> None:
 def test_dvc_gives_distill_web_images_and_the_teacher_only() -> None:
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["distill"]
     data = [dep for dep in stage["deps"] if not dep.startswith(("pipeline/", "stages/"))]
-    assert data == ["data/embed", "models/teacher"]
+    assert data == ["data/inputs/distill.json", "data/embed", "models/teacher"]
