@@ -1,4 +1,4 @@
-"""What was fetched, kept by URL: a crawl that was interrupted, or repeated, asks only for the rest.
+"""Journal of downloads by URL: a crawl that was interrupted, or repeated, asks only for the rest.
 
 An image is a file named by its SHA-256; a record is one line. The file comes first, so a record
 always has its image, whatever moment the process dies. Once a crawl has written its shards, they

@@ -1,4 +1,4 @@
-"""Whether it is the hosts that do not answer, or the network that is down."""
+"""Outage of the network, told from hosts that do not answer."""
 
 from collections.abc import Sequence
 from contextlib import suppress

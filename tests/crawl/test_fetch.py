@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from pipeline.crawl import fetch as module
-from pipeline.crawl.exchange import Lookups
-from pipeline.crawl.fetch import Limits, fetch
+from pipeline.crawl.fetch import fetch
+from pipeline.crawl.http import Lookups, Web
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
 from pipeline.manifest import manifest
@@ -408,14 +408,16 @@ PROGRAM = """
 import json, re, sys
 from pathlib import Path
 from pipeline.manifest import Candidate
-from pipeline.crawl.fetch import Limits, fetch
+from pipeline.crawl.fetch import fetch
+from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
+from pipeline.params import Crawl
 
 told = json.load(sys.stdin)
 with Journal(Path(told["folder"])) as journal:
     candidates = [Candidate(*values) for values in told["candidates"]]
-    limits = Limits(**told["limits"])
-    found = fetch(candidates, limits, journal, "x", lambda *_: None, told["hosts"])
+    params = Crawl(**told["params"])
+    found = fetch(candidates, params, journal, Web("x", told["hosts"]), lambda *_: None)
 good = sum(record.outcome == "ok" for record in found.values())
 print(good, re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
@@ -426,7 +428,7 @@ def started(folder, candidates, hosts, **limits):
     told = {
         "folder": str(folder),
         "hosts": hosts,
-        "limits": vars(LIMITS) | limits,
+        "params": LIMITS.model_dump() | limits,
         "candidates": [
             [getattr(candidate, name) for name in candidate.__slots__] for candidate in candidates
         ],
@@ -752,7 +754,7 @@ def test_a_bug_while_counting_ends_the_crawl(tmp_path):
 
     with serving(host) as hosts, Journal(tmp_path) as journal, pytest.raises(RuntimeError):
         urls = [f"http://0.test/{n}.jpg" for n in range(10)]
-        fetch(candidates_of(urls), LIMITS, journal, AGENT, report, hosts)
+        fetch(candidates_of(urls), LIMITS, journal, Web(AGENT, hosts), report)
 
 
 def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypatch):
@@ -798,9 +800,3 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     assert set(outcomes(found).values()) == {"ok"}
     assert most["large"] == 1
     assert most["small"] > 1
-
-
-def test_limits_are_named_as_the_parameters_are():
-    from pipeline.params import Crawl
-
-    assert set(Limits.__dataclass_fields__) <= set(Crawl.model_fields)

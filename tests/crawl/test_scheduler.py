@@ -112,7 +112,7 @@ def taken(add, workers, most=2, gap=0.0, seconds=0.01):
                 plan.close()
 
     async def run():
-        plan = Scheduler(most, gap, lambda job: job)
+        plan = Scheduler(most, gap)
         plan.wanted = add(plan)
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -174,7 +174,7 @@ def test_a_job_that_comes_late_wakes_a_worker():
 
 def test_what_waits_for_a_host_can_be_taken_away():
     async def run():
-        plan = Scheduler(2, 0.0, lambda job: job)
+        plan = Scheduler(2, 0.0)
         for number in range(3):
             plan.add(Job(f"{number}", "", plan.host("a")), after=number / 10)
             plan.add(Job(f"b{number}", "", plan.host("b")))
@@ -203,7 +203,7 @@ from pathlib import Path
 from pipeline.crawl import fetch as module
 from pipeline.crawl.journal import Journal
 from tests.crawl.hosts import LIMITS, Host, candidates_of, serving, image
-from dataclasses import replace
+from pipeline.crawl.http import Web
 
 stop = Exception("enough")
 host = Host()
@@ -216,9 +216,9 @@ with serving(host) as hosts, Journal(Path(sys.argv[1])) as journal:
     hosts = {f"{n}.test": hosts["0.test"] for n in range(3000)}
     urls = [f"http://{n % 3000}.test/pictures/of/something/{n:09}.jpg" for n in range(100_000)]
     candidates = candidates_of(urls)
-    limits = replace(LIMITS, per_class=100_000, robots=False)
+    params = LIMITS.model_copy(update={"per_class": 100_000, "robots": False})
     try:
-        module.fetch(candidates, limits, journal, "x", report, hosts)
+        module.fetch(candidates, params, journal, Web("x", hosts), report)
     except Exception as error:
         assert error is stop
 print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])

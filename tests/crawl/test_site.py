@@ -3,7 +3,7 @@ import time
 import pytest
 
 from pipeline.console import no_progress
-from pipeline.crawl.session import guarded_session
+from pipeline.crawl.http import Web
 from pipeline.crawl.site import site_candidates
 from pipeline.errors import ExternalError, UserError
 from tests.crawl.hosts import Host, redirect, reply, serving
@@ -21,8 +21,8 @@ def page(body, head="", **headers):
 def crawled(routes, start="http://0.test/", depth=1, gap=0.0, advance=no_progress, others=()):
     """What is found, and the host, whose `requests` say what was asked."""
     host = Host(routes)
-    with serving(host, *others) as hosts, guarded_session(US, hosts) as session:
-        found = site_candidates(start, depth, gap, session, US, advance)
+    with serving(host, *others) as hosts:
+        found = site_candidates(start, depth, gap, Web(US, hosts), advance)
     return found, host
 
 
@@ -206,8 +206,8 @@ def test_what_binds_others_binds_not_us():
         (reply(b"x" * (5 * 2**20 + 1), **HTML), "more than 5,242,880 bytes"),
         (redirect("/"), "more than 5 redirects"),
         (redirect("http://127.0.0.1/"), "127.0.0.1 is not a public address"),
-        (redirect("http://[/"), "redirect: "),
-        (lambda request: setattr(request, "close_connection", True), "Connection aborted"),
+        (redirect("http://[/"), "Invalid IPv6 URL"),
+        (lambda request: setattr(request, "close_connection", True), "the connection broke off"),
         (page("<p>text alone"), "no image found"),
         (reply(b"", **HTML), "no image found"),
     ],
@@ -236,7 +236,8 @@ def test_pages_behind_the_start_may_fail_and_are_told():
     }
     found, host = crawled(routes, advance=lambda n=1, note="": notes.append((n, note)))
     assert len(found) == 3
-    assert sum(n for n, _ in notes) == host.images_asked() == 6
+    # aiohttp asks twice where a connection just ends
+    assert sum(n for n, _ in notes) == host.images_asked() - 1 == 6
     assert any("404" in note for _, note in notes)
 
 
@@ -265,8 +266,8 @@ def test_pages_asked_for_have_an_end(monkeypatch):
         "<img src=a.jpg>" + "".join(f"<a href={request.path}{n}/>x</a>" for n in range(20))
     )(request)
     host.routes["/robots.txt"] = reply(b"", 404)
-    with serving(host) as hosts, guarded_session(US, hosts) as session:
-        found = site_candidates("http://0.test/", 8, 0.0, session, US, no_progress)
+    with serving(host) as hosts:
+        found = site_candidates("http://0.test/", 8, 0.0, Web(US, hosts), no_progress)
     assert host.images_asked() == len(found) == 30
 
 
