@@ -473,14 +473,15 @@ def memory():
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's accounts")
-def test_ten_thousand_damaged_images_do_no_harm():
-    code = "from tests.test_images import fuzz; fuzz(10_000, 0)"
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_damaged_images_do_no_harm(count):
+    code = f"from tests.test_images import fuzz; fuzz({count}, 0)"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
     )
     assert run.returncode == 0, run.stderr
     passed, slowest, growth, peak = map(float, run.stdout.split())
-    assert 1000 < passed < 9000
+    assert 0.1 * count < passed < 0.9 * count
     # seconds, and MiB, of which a WebP of 50 megapixels takes most
     assert slowest < 3 and growth < 100 and peak < 1000
 

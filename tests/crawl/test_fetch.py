@@ -658,7 +658,10 @@ def uninterrupted(tmp_path_factory):
     return manifest(candidates, found)
 
 
-def test_a_crawl_that_is_killed_again_and_again_gives_the_same(tmp_path, uninterrupted):
+@pytest.mark.parametrize("times_killed", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_crawl_that_is_killed_again_and_again_gives_the_same(
+    tmp_path, uninterrupted, times_killed
+):
     routes, candidates = two_classes()
     needed = sum(outcome != "not_needed" for outcome in uninterrupted["outcome"].to_pylist())
     servers = [Host(delayed(routes, 9, 0.1)) for _ in range(3)]
@@ -673,7 +676,9 @@ def test_a_crawl_that_is_killed_again_and_again_gives_the_same(tmp_path, uninter
         return servers[int(urlsplit(url).netloc[0])].requests[urlsplit(url).path]
 
     with serving(*servers) as hosts:
-        while kills < 8 or len(known) < 5:  # on a busy machine little is recorded before a kill
+        while (
+            kills < times_killed or len(known) < 5
+        ):  # on a busy machine little is recorded before a kill
             kills += 1
             assert kills < 40
             process = started(tmp_path, candidates, hosts, per_class=20, connections_per_host=2)

@@ -450,7 +450,8 @@ find(hosts, bing(), [f"class {n}" for n in range(6)], 100, sys.argv[2])
 """
 
 
-def test_a_search_that_is_killed_goes_on_and_asks_nothing_twice(tmp_path):
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_search_that_is_killed_goes_on_and_asks_nothing_twice(tmp_path, kills):
     def answer(query, first):
         time.sleep(0.01)
         return paged(90)(query, first)
@@ -465,7 +466,7 @@ def test_a_search_that_is_killed_goes_on_and_asks_nothing_twice(tmp_path):
     folder = tmp_path / "killed"
     with serving(host := answering(answer)) as hosts:
         command = [sys.executable, "-c", KILLED, json.dumps(hosts), str(folder)]
-        moments = sorted(rng.sample(range(1, 25), 5))
+        moments = sorted(rng.sample(range(1, 25), kills))
         for moment in moments:
             process = subprocess.Popen(command, cwd=ROOT)
             while process.poll() is None and host.requests[PATH] < moment:

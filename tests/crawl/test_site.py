@@ -1,4 +1,6 @@
+import asyncio
 import time
+from email.utils import formatdate
 
 import pytest
 
@@ -257,6 +259,21 @@ def test_a_busy_server_is_asked_once_more():
     found, host = crawled(routes)
     assert len(found) == 3 and time.monotonic() - start < 3
     assert (host.requests["/busy"], host.requests["/ill"], host.requests["/later"]) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_a_busy_server_says_when_to_come_back(as_date, monkeypatch):
+    slept, sleep = [], asyncio.sleep
+    monkeypatch.setattr("asyncio.sleep", lambda seconds: slept.append(seconds) or sleep(0))
+
+    def busy(request):
+        wait = formatdate(time.time() + 20, usegmt=True) if as_date else "20"
+        first = request.asked() == 1
+        request.reply(b"", 503, {"Retry-After": wait}) if first else TREE["/y"](request)
+
+    found, host = crawled({"/": busy})
+    assert len(found) == 2 and host.requests["/"] == 2
+    assert 18 < max(slept) <= 20
 
 
 def test_pages_asked_for_have_an_end(monkeypatch):
