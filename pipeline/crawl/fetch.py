@@ -19,15 +19,14 @@ When a URL is settled, its classes need the next ones.
 """
 
 import asyncio
-import os
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from yarl import URL
 
+from pipeline.crawl.decoding import Decoder
 from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
@@ -36,16 +35,13 @@ from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.outage import Outage
 from pipeline.crawl.robots import Rules, rules_of
 from pipeline.crawl.scheduler import DOWN_AFTER, Host, Job, Scheduler
-from pipeline.images import ImageError, ImageInfo, inspect, open_image
+from pipeline.images import ImageError
 from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
-DECODERS = min(8, os.cpu_count() or 1)  # threads
-LARGE = 8_000_000  # pixels; of such images one is decoded at a time, in up to 250 MB
 LONGEST_WAIT = 30.0  # seconds; a host that asks for more is left alone in this crawl
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
-FOUND = [field.name for field in fields(ImageInfo)]
 
 
 def fetch(
@@ -71,20 +67,17 @@ def fetch(
     Raises:
         ExternalError: the network seems to be down, or the disk will not have an image.
     """
-    decoders = ThreadPoolExecutor(DECODERS, "decode")
     needed = Needed(params, journal, report, refused, retry)
     outage = Outage(journal, candidates)
 
     async def run() -> None:
         async with Client(web) as client:
-            exchange = Exchange(client, params, web.user_agent)
-            await Fetcher(params, journal, exchange, needed, outage, decoders).run(candidates)
+            with Decoder(params.min_side) as decoder:
+                exchange = Exchange(client, params, web.user_agent)
+                await Fetcher(params, journal, exchange, needed, outage, decoder).run(candidates)
 
-    try:
-        asyncio.run(run())
-        return needed.found
-    finally:
-        decoders.shutdown(cancel_futures=True)
+    asyncio.run(run())
+    return needed.found
 
 
 @dataclass(slots=True, eq=False)
@@ -115,13 +108,12 @@ class Fetcher:
         exchange: Exchange,
         needed: Needed,
         outage: Outage,
-        decoders: ThreadPoolExecutor,
+        decoder: Decoder,
     ) -> None:
         self.params, self.journal, self.exchange = params, journal, exchange
-        self.needed, self.outage, self.decoders = needed, outage, decoders
+        self.needed, self.outage, self.decoder = needed, outage, decoder
         self.scheduler = Scheduler(params.connections_per_host, params.host_gap)
         self._origins: dict[str, Origin] = {}
-        self._large = asyncio.Lock()
         self._checking = False
 
     async def run(self, candidates: Sequence[Candidate]) -> None:
@@ -173,18 +165,12 @@ class Fetcher:
         self.outage.heard(URL(job.address))
 
     async def _examined(self, found: Fetched, incoming: Incoming) -> Fetched:
-        loop, least = asyncio.get_running_loop(), self.params.min_side
         try:
-            kept = await loop.run_in_executor(self.decoders, _kept, found, incoming, least, LARGE)
-            if kept is None:
-                async with self._large:
-                    kept = await loop.run_in_executor(self.decoders, _kept, found, incoming, least)
+            return await self.decoder.kept(found, incoming)
         except ImageError as error:
             more = {"status": found.status, "size": found.size}
             more |= {"width": error.width, "height": error.height}
             raise Failure(error.outcome, str(error), more=more) from None
-        assert kept is not None  # the second time there is no limit
-        return kept
 
     # what becomes of a job; each of these returns the records of the URLs that end here
 
@@ -320,21 +306,3 @@ def _pause(job: Job) -> float:
     """Seconds until the next try, another number for every URL and try."""
     key = f"{job.failures} {job.url}".encode("utf-8", "replace")
     return BACK_OFF * job.failures * (0.5 + zlib.crc32(key) / 2**32)
-
-
-def _kept(
-    found: Fetched, incoming: Incoming, min_side: int, most: int | None = None
-) -> Fetched | None:
-    """Keeps an image that is good, unless it has more than `most` pixels.
-
-    Raises:
-        ImageError: it is none, or a bad one.
-        ExternalError: the disk will not have it.
-    """
-    data = incoming.read()
-    if most is not None:
-        image = open_image(data)
-        if image.width * image.height > most:
-            return None
-    info = inspect(data, min_side)
-    return replace(found, **{name: getattr(info, name) for name in FOUND}, id=incoming.keep())

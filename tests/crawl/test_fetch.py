@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.crawl import decoding
 from pipeline.crawl import fetch as module
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.http import Lookups, Web
@@ -765,16 +766,16 @@ def test_a_bug_while_counting_ends_the_crawl(tmp_path):
 def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.crawl.journal.IN_MEMORY", 0)
     monkeypatch.setattr(module, "WORKERS", 4)
-    monkeypatch.setattr(module, "DECODERS", 1)
+    monkeypatch.setattr(decoding, "DECODERS", 1)
     waiting = []
-    really = module.inspect
+    really = decoding.inspect
 
     def counted(data, min_side):
         waiting.append(len(list(tmp_path.glob("objects/*.tmp"))))
         time.sleep(0.01)
         return really(data, min_side)
 
-    monkeypatch.setattr(module, "inspect", counted)
+    monkeypatch.setattr(decoding, "inspect", counted)
     hosts_of = [Host({f"/{n}.jpg": image(n) for n in range(10)}) for _ in range(3)]
     with serving(*hosts_of) as hosts:
         urls = [f"http://{host}.test/{n}.jpg" for n in range(10) for host in range(3)]
@@ -783,10 +784,10 @@ def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypa
 
 
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "DECODERS", 4)
-    monkeypatch.setattr(module, "LARGE", 1500)
+    monkeypatch.setattr(decoding, "DECODERS", 4)
+    monkeypatch.setattr(decoding, "LARGE", 1500)
     running, most = Counter(), Counter()
-    really = module.inspect
+    really = decoding.inspect
 
     def counted(data, min_side):
         kind = "large" if len(data) > 10_000 else "small"
@@ -796,7 +797,7 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
         running[kind] -= 1
         return really(data, min_side)
 
-    monkeypatch.setattr(module, "inspect", counted)
+    monkeypatch.setattr(decoding, "inspect", counted)
     routes = {f"/{n}.png": image(n, "PNG") for n in range(12)}  # 32 x 32
     routes |= {f"/{n}.bmp": reply(picture(n, "BMP", 64)) for n in range(8)}
     host = Host(routes)
