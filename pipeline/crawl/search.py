@@ -15,7 +15,7 @@ from pipeline.console import Advance
 from pipeline.crawl.engines.engine import Engine, Result, Unreadable
 from pipeline.crawl.http import Client, Unanswered, Web
 from pipeline.crawl.pagelog import PageLog
-from pipeline.crawl.pages import EnginePages, advice, hidden
+from pipeline.crawl.result_pages import EnginePages, advice, hidden
 from pipeline.errors import ExternalError
 from pipeline.manifest import Candidate
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 
-from pipeline.demo import pages, world
+from pipeline.demo import markup, world
 from pipeline.demo.shapes import CLASS_NAMES
 from pipeline.demo.transport import Answer, Server
 from pipeline.errors import UserError
@@ -91,7 +91,7 @@ class DemoWeb:
     def __exit__(self, *exception: object) -> None:
         self._stop()
 
-    def results(self, query: str, first: int, count: int) -> list[pages.Result]:
+    def results(self, query: str, first: int, count: int) -> list[markup.Result]:
         """Results `first` to `first + count - 1` of a query; none past the end."""
         label = _asked_class(query)
         if label is None:
@@ -126,13 +126,13 @@ class DemoWeb:
     def _plan(self, label: int) -> tuple[world.WebImage, ...]:
         return world.plan(label, self.per_query, self.seed)
 
-    def _result(self, image: world.WebImage) -> pages.Result:
+    def _result(self, image: world.WebImage) -> markup.Result:
         number = image.host % self.hosts
         origin = self._origin(1 + number)
         if self.named:
             origin = f"http://{self._name(f'host{number}')}"
         body, _ = world.render(image)
-        return pages.Result(
+        return markup.Result(
             murl=origin + image.path,
             purl=origin + _sibling(image, "p", "html"),
             turl=origin + _sibling(image, "t", "jpg"),
@@ -154,16 +154,16 @@ class DemoWeb:
         fields = parse_qs(url.query)
         query, first = fields.get("q", [""])[0], fields.get("first", ["0"])[0]
         if url.path == "/":
-            return Answer(pages.home_page().encode())
+            return Answer(markup.home_page().encode())
         if url.path == "/search":
             results = self.results(query, 0, self.per_query)
-            return Answer(pages.search_page(query, results).encode())
+            return Answer(markup.search_page(query, results).encode())
         if url.path != "/images/async":
             return NOT_FOUND
         if not re.fullmatch(r"[0-9]{1,9}", first):
             return Answer(b"first must be a number from 0", status=HTTPStatus.BAD_REQUEST)
         results = self.results(query, int(first), PAGE_SIZE)
-        return Answer(pages.async_page(results).encode())
+        return Answer(markup.async_page(results).encode())
 
     def _host(self, number: int) -> Callable[[str], Answer]:
         def answer(target: str) -> Answer:
@@ -174,7 +174,7 @@ class DemoWeb:
             if path == image.path:
                 return self._image_answer(image)
             if path == _sibling(image, "p", "html"):
-                return Answer(pages.image_page(image.title, image.path, image.licence).encode())
+                return Answer(markup.image_page(image.title, image.path, image.licence).encode())
             if path == _sibling(image, "t", "jpg"):
                 return _thumbnail(image)
             return NOT_FOUND

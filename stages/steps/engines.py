@@ -10,7 +10,7 @@ from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.engines.engine import Engine, Unreadable
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.http import Client, Page, Unanswered, Web
-from pipeline.crawl.pages import ask, hidden, keep_page
+from pipeline.crawl.result_pages import ask, hidden, keep_page
 from pipeline.errors import ExternalError, UserError
 from pipeline.paramfile import read_params
 from pipeline.params import Crawl
