@@ -56,7 +56,7 @@ class Failure(Exception):
         self.more = more or {}
 
     def record(self, url: str) -> Fetched:
-        """What goes on record of a URL that ends so."""
+        """The record of a URL that ends so."""
         return Fetched(url, self.outcome, str(self)[:200], **self.more)
 
 

@@ -54,7 +54,7 @@ def fetch(
     refused: frozenset[str] = frozenset(),
     retry: frozenset[str] = frozenset(),
 ) -> dict[Candidate, Fetched]:
-    """What each needed candidate gave; the images are in the journal's folder.
+    """Downloads what is needed: candidate → record; the images are in the journal's folder.
 
     Args:
         params: `per_class` images are wanted of each class; the limits of an image and of a host.
@@ -141,7 +141,7 @@ class Fetcher:
                 await self._check_network()
 
     async def _outcome(self, job: Job, incoming: Incoming) -> str | Rules | Fetched | Failure:
-        """What came of one request: an address to go on to, rules, an image, or a failure."""
+        """Result of one request: an address to go on to, rules, an image, or a failure."""
         try:
             try:
                 found = await self.exchange.ask(job, incoming)

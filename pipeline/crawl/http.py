@@ -121,7 +121,7 @@ class Client:
         cut: bool = False,
         wanted: Callable[[int, Headers], bool] = lambda status, headers: True,
     ) -> Page:
-        """What is at an address, after at most five redirects.
+        """The answer of an address, or of where at most five redirects lead.
 
         Args:
             most: bytes that the body may have; with `cut` it ends there instead.
@@ -151,7 +151,7 @@ class Client:
         raise Unanswered(f"more than {MAX_REDIRECTS} redirects")
 
     async def answers(self, address: str) -> bool:
-        """Whether anything answers at this address now."""
+        """True if anything answers at this address now."""
         timeout = aiohttp.ClientTimeout(total=2 * CONNECT_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
         try:
             async with self.get(address, timeout=timeout):
@@ -191,7 +191,7 @@ async def receive(
 
 
 def leads_to(address: str, status: int, headers: Headers) -> str | None:
-    """Where an answer of `address` redirects to, None if it does not.
+    """Target of the redirect that answers `address`, None if it is none.
 
     Raises:
         ValueError: it says something that is no address.

@@ -98,7 +98,7 @@ class Needed:
         self.report(run.label, outcome)
 
     def _known(self, url: str) -> Fetched | None:
-        """What the journal has, unless it is to be asked for again."""
+        """The journal's record, unless the URL is to be asked for again."""
         record, params = self.journal.records.get(url), self.params
         if record is None:
             return None

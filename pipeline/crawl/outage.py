@@ -68,7 +68,7 @@ class Outage:
         return list(islice(dict.fromkeys([*reversed(self._answered), *earlier]), ASKED))
 
     def error(self) -> ExternalError:
-        """What to raise when none of those answers."""
+        """The error when none of those answers."""
         last = self._held[-1]
         return ExternalError(
             f"the network seems to be down: {len(self._held)} addresses of {len(self._silent)}"

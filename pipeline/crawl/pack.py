@@ -47,7 +47,7 @@ def pack(
 
 
 def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
-    """What became of the candidates, by outcome and class, and what the stored images are.
+    """Counts of the candidates by outcome and class, and of what the stored images are.
 
     `with_location` counts images whose metadata says where they were taken; they are stored as
     they came, metadata and all.

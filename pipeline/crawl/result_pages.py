@@ -91,7 +91,7 @@ def keep_page(engine: Engine, page: bytes, folder: Path) -> Path:
 
 
 def advice(engine: Engine) -> str:
-    """What to do when an engine does not answer as it should."""
+    """Hint for an engine that does not answer as it should."""
     return (
         f"`pipeline doctor --engine {engine.name}` shows what it answers; or take another engine"
         " (crawl.engine)"

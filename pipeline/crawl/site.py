@@ -289,7 +289,7 @@ def _page_address(address: str) -> str:
 
 
 def _joined(base: str, link: str) -> str:
-    """Where a link leads, without its fragment, as browsers read it; empty when malformed."""
+    """Target of a link, without its fragment, as browsers read it; empty when malformed."""
     link = re.sub(r"[\t\r\n]", "", link.strip()).replace(" ", "%20")
     try:
         return urldefrag(urljoin(base, link)).url

@@ -15,7 +15,7 @@ HTML_TYPE = "text/html; charset=utf-8"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sends back."""
+    """Answer of a server."""
 
     body: bytes
     content_type: str = HTML_TYPE
@@ -56,7 +56,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens: IP address and port."""
+        """IP address and port that it listens at."""
         return self.server_name, self.server_port
 
     def server_bind(self) -> None:
