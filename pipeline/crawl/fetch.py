@@ -7,7 +7,7 @@ The life of a download, from `_begun` to `_settle`:
 
     needed ─▶ robots.txt unread ─▶ waits for its host ─▶ asked by a worker ─▶ decoded ─▶ settled
                   ▲                      ▲                  │   │
-                  └───── a redirect ─────┼──────────────────┘   └─ for good ───────────▶ settled
+                  └───── a redirect ─────┼──────────────────┘   └─ fails for good ─────▶ settled
                                          └── another try, later ┘
 
 A job may be settled wherever it waits: robots.txt disallows it, its host is down or wants a long
