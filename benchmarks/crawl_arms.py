@@ -21,26 +21,26 @@ def ours(job: Job) -> None:
     import signal
     import ssl
     from collections import Counter
-    from dataclasses import replace
 
     from pipeline.classes import load_classes
     from pipeline.console import no_progress
-    from pipeline.crawl.fetch import Limits, fetch
+    from pipeline.crawl.fetch import fetch
     from pipeline.crawl.gather import gather
+    from pipeline.crawl.http import Web
     from pipeline.crawl.journal import Journal
     from pipeline.crawl.pack import pack
     from pipeline.manifest import Candidate, Fetched
     from pipeline.params import Crawl
-    from pipeline.runkey import fields_of
     from pipeline.store import replacing
 
     classes = load_classes([f"class-{label}" for label in range(job["classes"])])
     names = [one.name for one in classes.classes]
     hosts = {name: (ip, port) for name, (ip, port) in job["hosts"].items()}
-    limits = Limits(**fields_of(Limits, Crawl(per_class=job["per_class"])))
+    params = Crawl(per_class=job["per_class"])
     if not job["polite"]:
-        limits = replace(limits, connections_per_host=CONNECTIONS, host_gap=0.0)
-    tls = ssl.create_default_context(cafile=job["trusted"])
+        freely = {"connections_per_host": CONNECTIONS, "host_gap": 0.0}
+        params = params.model_copy(update=freely)
+    web = Web(AGENT, hosts, ssl.create_default_context(cafile=job["trusted"]))
     decided: Counter[str] = Counter()
 
     def report(label: int, outcome: str) -> None:
@@ -49,7 +49,7 @@ def ours(job: Job) -> None:
             signal.raise_signal(signal.SIGINT)
 
     def get(candidates: Sequence[Candidate], refused: frozenset[str]) -> dict[Candidate, Fetched]:
-        return fetch(candidates, limits, journal, AGENT, report, hosts, refused=refused, tls=tls)
+        return fetch(candidates, params, journal, web, report, refused=refused)
 
     def listed(wanted: Sequence[int]) -> list[Candidate]:
         return candidates
@@ -58,11 +58,10 @@ def ours(job: Job) -> None:
         from pipeline.crawl.engines.bing import Bing
         from pipeline.crawl.pagelog import PageLog
         from pipeline.crawl.search import search
-        from pipeline.crawl.session import guarded_session
 
         engine = Bing("demo", job["search"], 0.0)
-        with guarded_session(AGENT, hosts) as session, PageLog(journal.folder) as log:
-            return search(engine, classes, wanted, "any", session, log, journal.folder, no_progress)
+        with PageLog(journal.folder) as log:
+            return search(engine, classes, wanted, "any", web, log, journal.folder, no_progress)
 
     candidates = [
         Candidate(label, names[label], "urls", "", rank, url)

@@ -1,11 +1,9 @@
-"""Decoding images of unknown origin: by content, within limits, to plain RGB."""
+"""Decoder of images of unknown origin: by content, within limits, to plain RGB."""
 
 import contextlib
 import io
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -26,13 +24,7 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
 MAX_PIXELS = 50_000_000
 MAX_SCANS = 100  # of a JPEG; usual are 10, and 12 bytes more are one more pass over all pixels
 ORIENTATION, GPS, LATITUDE = 0x0112, 0x8825, 0x0002  # tags of Exif 2.32, 4.6.4 and 4.6.6
-COLOUR_SEGMENTS = {0xE0: b"JFIF", 0xE2: b"ICC_PROFILE", 0xEE: b"Adobe"}  # JPEG, marker: begin
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # none of entropy-coded data
-PICTURE_CHUNKS = {  # of PNG: what its pixels, colours and frames need
-    *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"),
-    *(b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"bKGD", b"pHYs"),
-}
-PICTURE_RIFF = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"}  # of WebP
 Fit = Literal["crop", "squash"]
 
 # Pillow's remarks on hostile images (size, damaged metadata) are of no use to a person; set once,
@@ -146,78 +138,6 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def without_metadata(data: bytes) -> bytes:
-    """An image that `inspect` passed without EXIF, XMP, IPTC, comments, or bytes behind its end.
-
-    JPEG, PNG and WebP; other formats are returned as they are. Pixels, colour profile, frames and
-    the EXIF orientation stay.
-
-    Raises:
-        ImageError: as `open_image`, or `truncated` when it is too damaged to be taken apart.
-    """
-    image = open_image(data)
-    strip = {"JPEG": _strip_jpeg, "MPO": _strip_jpeg, "PNG": _strip_png, "WEBP": _strip_webp}
-    if image.format not in strip:
-        return data
-    try:
-        image.load()  # the EXIF data of a PNG may stand behind its pixels
-        orientation, _ = _exif(image)
-        bare = strip[image.format](data, orientation)
-        inspect(bare, 1)
-        return bare
-    except Exception as error:  # any decoder may raise anything on hostile bytes
-        raise ImageError("truncated", _reason(error), image.width, image.height) from None
-
-
-def _strip_jpeg(data: bytes, orientation: int) -> bytes:
-    parts, marker = [data[:2]], 0
-    for marker, start, end in _jpeg_segments(data):
-        if orientation and marker != 0xE0:  # JFIF comes first
-            exif = b"Exif\0\0" + _orientation_exif(orientation)
-            parts.append(struct.pack(">HH", 0xFFE1, len(exif) + 2) + exif)
-            orientation = 0
-        tells = 0xE0 <= marker <= 0xEF or marker == 0xFE  # APPn, COM
-        begin = COLOUR_SEGMENTS.get(marker)
-        if not tells or (begin and data.startswith(begin, start + 4, end)):
-            parts.append(data[start:end])
-    return b"".join(parts) + (b"" if marker == 0xD9 else b"\xff\xd9")
-
-
-def _strip_png(data: bytes, orientation: int) -> bytes:
-    parts, start, kind = [data[:8]], 8, b""
-    while kind != b"IEND" and start + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, start)
-        end = start + 12 + length
-        if kind in PICTURE_CHUNKS:
-            parts.append(data[start:end])
-        if kind == b"IHDR" and orientation:
-            exif = b"eXIf" + _orientation_exif(orientation)
-            parts.append(struct.pack(">I", len(exif) - 4) + exif)
-            parts.append(struct.pack(">I", zlib.crc32(exif)))
-        start = end
-    return b"".join(parts)
-
-
-def _strip_webp(data: bytes, orientation: int) -> bytes:
-    parts, start = [], 12
-    riff_end = min(len(data), 8 + int(struct.unpack_from("<I", data, 4)[0]))
-    while start + 8 <= riff_end:
-        kind, length = struct.unpack_from("<4sI", data, start)
-        end = start + 8 + length + length % 2
-        if kind == b"VP8X":
-            # its flags say which chunks follow: 8 is EXIF, 4 is XMP
-            flags = (data[start + 8] & ~12) | (8 if orientation else 0)
-            parts.append(data[start : start + 8] + bytes([flags]) + data[start + 9 : end])
-        elif kind in PICTURE_RIFF:
-            parts.append(data[start:end])
-        start = end
-    if orientation:
-        exif = _orientation_exif(orientation)
-        parts.append(struct.pack("<4sI", b"EXIF", len(exif)) + exif)
-    body = b"WEBP" + b"".join(parts)
-    return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of the first picture's segments (ITU-T T.81, B.1.1), its end included.
 
@@ -255,11 +175,6 @@ def _exif(image: Image.Image) -> tuple[int, bool]:
         orientation = int(found) if found in UPRIGHT else 0
         has_gps = LATITUDE in exif.get_ifd(GPS) or b"GPSLatitude" in image.info.get("xmp", b"")
     return orientation, has_gps
-
-
-def _orientation_exif(orientation: int) -> bytes:
-    entry = struct.pack(">HHIHH", ORIENTATION, 3, 1, orientation, 0)
-    return b"MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
 
 
 def _reason(error: Exception) -> str:

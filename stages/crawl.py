@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.registry import SEARCH_ENGINES
 from stages.command import Json, Quiet, Set, start
 
 
@@ -13,7 +14,8 @@ def crawl(
     ] = None,
     per_class: Annotated[int | None, typer.Option(help="Distinct images a class.")] = None,
     engine: Annotated[
-        str | None, typer.Option(help="auto, bing, flickr, commons, urls, files, …")
+        str | None,
+        typer.Option(help=f"auto, {', '.join(SEARCH_ENGINES.entries)}, site, urls or files."),
     ] = None,
     source: Annotated[
         str | None, typer.Option(help="Engines files, urls and site: where to look.")

@@ -1,4 +1,4 @@
-"""`pipeline doctor`: is everything here that the pipeline needs, and does an engine answer?"""
+"""`pipeline doctor`: checks of the environment, or of one search engine's answers."""
 
 from typing import Annotated
 
@@ -6,12 +6,13 @@ import typer
 
 from pipeline.console import Console
 from pipeline.errors import UserError
+from pipeline.registry import SEARCH_ENGINES
 from stages.command import Json, Quiet
 
 
 def doctor(
     engine: Annotated[
-        str | None, typer.Option(help="Ask this search engine for one page: bing, commons, …")
+        str | None, typer.Option(help=f"Ask it for one page: {', '.join(SEARCH_ENGINES.entries)}.")
     ] = None,
     query: Annotated[
         str | None, typer.Option(help="What to ask the engine for; else the first class's query.")

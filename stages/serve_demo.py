@@ -1,7 +1,5 @@
 """`pipeline serve-demo`: the demo's web for a person with a browser."""
 
-import contextlib
-import time
 from typing import Annotated
 
 import typer
@@ -16,12 +14,6 @@ def serve_demo(
     quiet: Quiet = False,
 ) -> None:
     """Keep the demo's search engine and image hosts up, for a person with a browser."""
-    from pipeline.demo.server import DemoWeb
+    from stages.steps.serve_demo import run
 
-    demo = DemoWeb(per_query, seed, port=port, named=False)
-    with demo as web, contextlib.suppress(KeyboardInterrupt):
-        if not quiet:
-            host, number = web.addresses[0]
-            print(f"http://{host}:{number}/ (stop with Ctrl-C)", flush=True)
-        while True:
-            time.sleep(3600)
+    run(port, per_query, seed, quiet)

@@ -18,7 +18,6 @@ from pipeline.images import (
     inspect,
     open_image,
     to_square,
-    without_metadata,
 )
 from tests.crawl.hosts import png_claiming
 
@@ -413,43 +412,6 @@ def with_everything(kind, image, orientation=6):
     return data[:2] + segment + data[2:] + b"SECRET" + encoded(noise(), "JPEG")
 
 
-@pytest.mark.parametrize("orientation", [1, 6, 9])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_nothing_but_the_picture_is_left(kind, orientation):
-    data = with_everything(kind, noise(), orientation)
-    assert inspect(data, 1).has_gps and b"SECRET" in data
-    bare = without_metadata(data)
-    assert b"SECRET" not in bare and b"GPS" not in bare and len(bare) < len(data)
-    assert not inspect(bare, 1).has_gps
-    assert np.array_equal(np.asarray(decode(bare)), np.asarray(decode(data)))
-    assert decode(bare).size == ((30, 40) if orientation == 6 else (40, 30))
-    assert open_image(bare).info["icc_profile"] == b"a colour profile"
-    assert without_metadata(bare) == bare
-
-
-@pytest.mark.parametrize("name", IN_EVERY_MODE)
-def test_pixels_stay_to_the_bit(name):
-    data = IN_EVERY_MODE[name]
-    bare = without_metadata(data)
-    before, after = open_image(data), open_image(bare)
-    assert (before.mode, getattr(before, "n_frames", 1)) == (
-        after.mode,
-        getattr(after, "n_frames", 1),
-    )
-    for frame in range(getattr(before, "n_frames", 1)):
-        before.seek(frame)
-        after.seek(frame)
-        assert before.tobytes() == after.tobytes()
-    assert np.array_equal(np.asarray(decode(bare)), np.asarray(decode(data)))
-
-
-def test_a_jpeg_with_more_pictures_behind_it_keeps_the_first():
-    data = encoded(noise(), "MPO", save_all=True, append_images=[noise(seed=1)], exif=place())
-    bare = without_metadata(data)
-    assert open_image(bare).format == "JPEG" and not inspect(bare, 1).has_gps
-    assert np.array_equal(np.asarray(decode(bare)), np.asarray(decode(data)))
-
-
 def mutated(data, rng):
     """`data` with bits flipped, parts cut out, doubled or exchanged, or numbers made extreme."""
     data = bytearray(data)
@@ -482,7 +444,7 @@ def fuzz(count, seed):
     """Meant for a process of its own: prints what came of `count` mutated images."""
     seeds = [with_everything(kind, noise(24, 18)) for kind in ("JPEG", "PNG", "WEBP")]
     seeds += in_every_mode(24, 18).values()
-    rng, passed, taken_apart, slowest = random.Random(seed), 0, 0, 0.0
+    rng, passed, slowest = random.Random(seed), 0, 0.0
     start = memory()
     for number in range(count):
         data = mutated(seeds[number % len(seeds)], rng)
@@ -499,18 +461,9 @@ def fuzz(count, seed):
             continue
         shown = decode(data)  # what passes can be read
         assert {*shown.size} == {info.width, info.height}
-        if number % 4 or info.width * info.height > 10_000:
-            continue
-        try:
-            bare = without_metadata(data)
-        except ImageError:
-            continue
-        taken_apart += 1
-        assert not inspect(bare, 1).has_gps or info.format not in ("JPEG", "PNG", "WEBP")
-        assert np.array_equal(np.asarray(decode(bare)), np.asarray(shown))
     with open("/proc/self/status") as file:  # getrusage counts what this was forked from
         peak = next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
-    print(passed, taken_apart, f"{slowest:.3f}", f"{memory() - start:.0f}", f"{peak:.0f}")
+    print(passed, f"{slowest:.3f}", f"{memory() - start:.0f}", f"{peak:.0f}")
 
 
 def memory():
@@ -520,14 +473,15 @@ def memory():
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's accounts")
-def test_ten_thousand_damaged_images_do_no_harm():
-    code = "from tests.test_images import fuzz; fuzz(10_000, 0)"
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_damaged_images_do_no_harm(count):
+    code = f"from tests.test_images import fuzz; fuzz({count}, 0)"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
     )
     assert run.returncode == 0, run.stderr
-    passed, taken_apart, slowest, growth, peak = map(float, run.stdout.split())
-    assert 1000 < passed < 9000 and taken_apart > 500
+    passed, slowest, growth, peak = map(float, run.stdout.split())
+    assert 0.1 * count < passed < 0.9 * count
     # seconds, and MiB, of which a WebP of 50 megapixels takes most
     assert slowest < 3 and growth < 100 and peak < 1000
 

@@ -17,11 +17,11 @@ from pipeline.manifest import Candidate, Fetched
 from pipeline.store import open_parquet
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
-Entry = tuple[str, bytes]  # a name, the encoded image
+NamedImage = tuple[str, bytes]  # a name, the encoded image
 
 
 def collect(
-    entries: Iterable[Entry], min_side: int, journal: Journal, advance: Advance
+    entries: Iterable[NamedImage], min_side: int, journal: Journal, advance: Advance
 ) -> tuple[list[Candidate], dict[Candidate, Fetched]]:
     """Checks every image of a collection as if it came from the web, and keeps the good ones."""
     found = {}
@@ -46,7 +46,7 @@ def collect(
     return list(found), found
 
 
-def read_collection(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[Entry]:
+def read_collection(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[NamedImage]:
     """The images of `source` in order, or a `sample` of them drawn by `seed` (0 takes all).
 
     Args:
@@ -87,7 +87,7 @@ def _chosen(total: int, sample: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(total), sample))
 
 
-def _folder(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[Entry]:
+def _folder(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[NamedImage]:
     paths = sorted(
         path
         for path in source.rglob("*")
@@ -97,7 +97,7 @@ def _folder(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[En
         yield paths[index].relative_to(source).as_posix(), paths[index].read_bytes()
 
 
-def _tar(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[Entry]:
+def _tar(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[NamedImage]:
     with tarfile.open(source) as archive:
         members = [
             member
@@ -111,7 +111,7 @@ def _tar(source: Path, sample: int, seed: int, max_bytes: int) -> Iterator[Entry
             yield members[index].name, file.read() if file else b""
 
 
-def _parquet(paths: list[Path], sample: int, seed: int) -> Iterator[Entry]:
+def _parquet(paths: list[Path], sample: int, seed: int) -> Iterator[NamedImage]:
     counts = []
     for path in paths:
         with open_parquet(path) as file:

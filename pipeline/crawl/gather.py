@@ -1,4 +1,4 @@
-"""The whole of a crawl: search and fetch, until every class has its images or has no more."""
+"""Rounds of search and fetch, until every class has its images or the web has no more."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

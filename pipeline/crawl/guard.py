@@ -1,4 +1,4 @@
-"""What may be fetched: public http(s) addresses, whose owners have not opted out.
+"""Guard of addresses: public http(s) ones may be fetched, whose owners have not opted out.
 
 A URL from a search result is hostile. The address that was checked is the address that is
 connected to, so a name cannot change its meaning between the two.

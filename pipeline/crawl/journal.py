@@ -1,4 +1,4 @@
-"""What was fetched, kept by URL: a crawl that was interrupted, or repeated, asks only for the rest.
+"""Journal of downloads by URL: a crawl that was interrupted, or repeated, asks only for the rest.
 
 An image is a file named by its SHA-256; a record is one line. The file comes first, so a record
 always has its image, whatever moment the process dies. Once a crawl has written its shards, they
@@ -91,7 +91,7 @@ class Journal:
         self.records[record.url] = record
 
     def path(self, name: str) -> Path:
-        """Where the image with this SHA-256 is until it is sealed."""
+        """Place of the image with this SHA-256 until it is sealed."""
         return self.folder / "objects" / name[:2] / name
 
     def read(self, name: str) -> bytes:
@@ -100,7 +100,7 @@ class Journal:
         return path.read_bytes() if path.exists() else self._sealed.read(name)
 
     def holds(self, record: Fetched) -> bool:
-        """Whether the image of a record is there, with all of its bytes as far as is known."""
+        """True if the image of a record is there, with all of its bytes as far as is known."""
         try:
             size = self.path(record.id or "").stat().st_size
         except OSError:

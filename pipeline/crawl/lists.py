@@ -20,7 +20,7 @@ TEXTS = ("title", "page_url", "thumbnail", "licence", "licence_url", "creator")
 OTHER_SPELLING = {"license": "licence", "license_url": "licence_url"}
 COLUMNS = {"url", "class", "label", *TEXTS}
 
-Row = tuple[str, Mapping[str, Any]]  # where it is, its values by column
+PlacedRow = tuple[str, Mapping[str, Any]]  # where it is, its values by column
 
 
 def listed_candidates(path: Path, class_names: Sequence[str]) -> list[Candidate]:
@@ -65,14 +65,14 @@ def listed_candidates(path: Path, class_names: Sequence[str]) -> list[Candidate]
     return candidates
 
 
-def _text(path: Path) -> Iterator[Row]:
+def _text(path: Path) -> Iterator[PlacedRow]:
     for number, line in _lines(path):
         address = line.strip()
         if address and not address.startswith("#"):
             yield f"{path}, line {number}", {"url": address}
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _csv(path: Path) -> Iterator[PlacedRow]:
     reader = csv.reader((line for _, line in _lines(path)), strict=True)
     names: list[str] = []
     while True:
@@ -95,7 +95,7 @@ def _csv(path: Path) -> Iterator[Row]:
             yield place, dict(zip(names, cells, strict=True))
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
+def _jsonl(path: Path) -> Iterator[PlacedRow]:
     for number, line in _lines(path):
         place = f"{path}, line {number}"
         if not line.strip():
@@ -112,7 +112,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
         yield place, dict(zip(names, row.values(), strict=True))
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[PlacedRow]:
     with open_parquet(path) as file:
         there = file.schema_arrow.names
         names = dict(zip(_columns(path, there), there, strict=True))

@@ -1,11 +1,11 @@
-"""Which candidates are needed: in rank order, until a class has its images, each URL once."""
+"""Candidates that are needed: in rank order, until a class has its images, each URL once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.crawl.exchange import Limits
 from pipeline.crawl.journal import Journal
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import DUPLICATE, PLACEHOLDER, Candidate, Fetched
+from pipeline.params import Crawl
 
 Report = Callable[[int, str], None]
 
@@ -21,23 +21,22 @@ class ClassRun:
 
 
 class Needed:
-    """`found` is what the candidates gave that were needed.
+    """The candidates of every class that are needed, and in `found` what they gave.
 
-    `begin` queues a URL, or says at once why it gives nothing; once what was queued is decided,
-    that goes to `settle`.
+    `start` and `settle` name the URLs that are to be asked for now. Each of them has to be settled
+    some time; those that the journal knows are settled here.
     """
 
     def __init__(
         self,
-        limits: Limits,
+        params: Crawl,
         journal: Journal,
         report: Report,
         refused: frozenset[str],
         retry: frozenset[str],
-        begin: Callable[[str], Fetched | None],
     ) -> None:
-        self.limits, self.journal, self.report = limits, journal, report
-        self.refused, self.retry, self.begin = refused, retry, begin
+        self.params, self.journal, self.report = params, journal, report
+        self.refused, self.retry = refused, retry
         self.found: dict[Candidate, Fetched] = {}
         self._asking: dict[str, list[tuple[ClassRun, Candidate]]] = {}
         self._decided: dict[str, Fetched] = {}  # in this run
@@ -47,72 +46,76 @@ class Needed:
         """Nothing is under way."""
         return not self._asking
 
-    def start(self, candidates: Sequence[Candidate]) -> None:
+    def start(self, candidates: Sequence[Candidate]) -> list[str]:
         """Begins with the first candidates of every class."""
         by_class: dict[int, list[Candidate]] = {}
         for candidate in candidates:
             by_class.setdefault(candidate.label, []).append(candidate)
-        for label, of_class in by_class.items():
-            self._fill(ClassRun(label, iter(of_class)))
+        runs = [ClassRun(label, iter(of_class)) for label, of_class in by_class.items()]
+        return [url for run in runs for url in self._fill(run)]
 
-    def settle(self, record: Fetched) -> None:
+    def settle(self, record: Fetched) -> list[str]:
         """A URL that was under way is decided, and its classes go on."""
         self._decided[record.url] = record
         asked_by = self._asking.pop(record.url)
         for run, candidate in asked_by:
             run.under_way -= 1
             self._account(run, candidate, record)
-        for run in {id(run): run for run, _ in asked_by}.values():
-            self._fill(run)
+        runs = {id(run): run for run, _ in asked_by}
+        return [url for run in runs.values() for url in self._fill(run)]
 
-    def _fill(self, run: ClassRun) -> None:
+    def _fill(self, run: ClassRun) -> list[str]:
+        urls = []
         # with more under way than are wanted still, a class could end beyond its shortest run
-        while run.under_way < self.limits.per_class - len(run.distinct):
+        while run.under_way < self.params.per_class - len(run.distinct):
             candidate = next(run.waiting, None)
             if candidate is None:
-                return
+                break
             url = candidate.url
             record = self._decided.get(url)
             if record is None and url not in self._asking:
-                record = self._known(url) or self.begin(url)
-                if record is not None:
+                record = self._known(url)
+                if record is None:
+                    urls.append(url)
+                else:
                     self._decided[url] = record
             if record is not None:
                 self._account(run, candidate, record)
             else:
                 self._asking.setdefault(url, []).append((run, candidate))
                 run.under_way += 1
+        return urls
 
     def _account(self, run: ClassRun, candidate: Candidate, record: Fetched) -> None:
         self.found[candidate] = record
         outcome = record.outcome
         if record.id in self.refused:
-            outcome = "placeholder"
+            outcome = PLACEHOLDER
         elif record.id in run.distinct:
-            outcome = "duplicate"
+            outcome = DUPLICATE
         elif record.id is not None:
             run.distinct.add(record.id)
         self.report(run.label, outcome)
 
     def _known(self, url: str) -> Fetched | None:
-        """What the journal has, unless it is to be asked for again."""
-        record, limits = self.journal.records.get(url), self.limits
+        """The journal's record, unless the URL is to be asked for again."""
+        record, params = self.journal.records.get(url), self.params
         if record is None:
             return None
         if record.id is not None:
             if not self.journal.holds(record):
                 return None
-            if min(record.width, record.height) < limits.min_side:
+            if min(record.width, record.height) < params.min_side:
                 return replace(record, outcome="too_small", id=None)
-            if record.size > limits.max_bytes:
+            if record.size > params.max_bytes:
                 return replace(record, outcome="too_large", id=None)
             return record
         changed = {
-            "too_large": 0 < record.size <= limits.max_bytes,
-            "too_small": min(record.width, record.height) >= limits.min_side,
-            "robots": not limits.robots,
-            "robots_unreachable": not limits.robots,
-            "opted_out": not limits.opt_outs,
+            "too_large": 0 < record.size <= params.max_bytes,
+            "too_small": min(record.width, record.height) >= params.min_side,
+            "robots": not params.robots,
+            "robots_unreachable": not params.robots,
+            "opted_out": not params.opt_outs,
         }
         status = str(record.status)
         named = not self.retry.isdisjoint({record.outcome, status, f"{status[0]}xx"})

@@ -1,4 +1,4 @@
-"""Whether it is the hosts that do not answer, or the network that is down."""
+"""Outage of the network, told from hosts that do not answer."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -68,7 +68,7 @@ class Outage:
         return list(islice(dict.fromkeys([*reversed(self._answered), *earlier]), ASKED))
 
     def error(self) -> ExternalError:
-        """What to raise when none of those answers."""
+        """The error when none of those answers."""
         last = self._held[-1]
         return ExternalError(
             f"the network seems to be down: {len(self._held)} addresses of {len(self._silent)}"

@@ -1,12 +1,13 @@
-"""The end of a crawl: downloads become shards, a manifest and a summary."""
+"""Outputs of a crawl: shards of images, the manifest, and a summary."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from yarl import URL
 
 from pipeline.console import text_table
@@ -46,27 +47,30 @@ def pack(
 
 
 def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
-    """What became of the candidates, by outcome and class, and what the stored images are."""
-    rows = table.select(["class", "url", "outcome", "format", "size", "licence", "has_gps"])
-    rows = rows.to_pylist()
-    stored = [row for row in rows if row["outcome"] == STORED]
+    """Counts of the candidates by outcome and class, and of what the stored images are.
+
+    `with_location` counts images whose metadata says where they were taken; they are stored as
+    they came, metadata and all.
+    """
+    stored = table.filter(pc.field("outcome") == STORED)
+    classes, outcomes = table["class"].to_pylist(), table["outcome"].to_pylist()
     by_class: dict[str, Counter[str]] = {name: Counter() for name in class_names}
-    for row in rows:
-        if row["class"] in by_class:
-            by_class[row["class"]][row["outcome"]] += 1
-    sizes = np.array([row["size"] for row in stored])
+    for name, outcome in zip(classes, outcomes, strict=True):
+        if name in by_class:
+            by_class[name][outcome] += 1
+    sizes = stored["size"].to_numpy()
     return {
-        "candidates": len(rows),
+        "candidates": len(table),
         "stored": len(stored),
-        "outcomes": dict(sorted(Counter(row["outcome"] for row in rows).items())),
+        "outcomes": dict(sorted(Counter(outcomes).items())),
         "bytes": {
             "total": int(sizes.sum()),
             **{f"p{share}": int(np.percentile(sizes, share)) for share in (5, 50, 95)},
         },
-        "formats": _counted(row["format"] for row in stored),
-        "licences": _counted(row["licence"] or "not stated" for row in stored),
-        "with_location": sum(row["has_gps"] for row in stored),
-        "hosts": _counted(_host(row["url"]) for row in stored),
+        "formats": _counted(stored["format"].to_pylist()),
+        "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
+        "with_location": pc.sum(stored["has_gps"]).as_py(),
+        "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()
@@ -94,7 +98,7 @@ def _host(url: str) -> str:
         return "none"
 
 
-def _counted(values: Iterator[str]) -> dict[str, int]:
+def _counted(values: Iterable[str]) -> dict[str, int]:
     """The most frequent values first; equal counts by name, the rest together."""
     ranked = sorted(Counter(values).items(), key=lambda pair: (-pair[1], pair[0]))
     counts = dict(ranked[:MOST_HOSTS])
@@ -106,8 +110,8 @@ def _counted(values: Iterator[str]) -> dict[str, int]:
 def _stored(table: pa.Table, gathered: Gathered, journal: Journal) -> Iterator[StoredImage]:
     outcomes = table["outcome"].to_pylist()
     for candidate, outcome in zip(gathered.candidates, outcomes, strict=True):
-        if outcome == STORED:
-            image = gathered.found[candidate]
+        image = gathered.found.get(candidate)
+        if outcome == STORED and image is not None and image.id is not None:
             data = journal.read(image.id)
             yield StoredImage(
                 image.id, data, candidate.label, image.width, image.height, image.format

@@ -18,7 +18,7 @@ class Rules:
     parsed: Protego
 
     def allow(self, url: str) -> bool:
-        """Whether `url`, of the origin of these rules, may be fetched."""
+        """True if `url`, of the origin of these rules, may be fetched."""
         return self.parsed.can_fetch(url, PRODUCT)
 
     @property

@@ -1,12 +1,10 @@
-"""Who is asked next: hosts take turns, each within its own pace."""
+"""Scheduler of requests: hosts take turns, each within its own pace."""
 
 import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 MOST_BACK_OFF = 60.0  # seconds between requests to a host that asked for fewer
 STEP_BACK_AFTER = 10  # good answers in a row
@@ -66,25 +64,25 @@ class Host:
 class Job:
     """A URL that is to be asked for, and how far that has come."""
 
-    url: str  # the candidate's
+    url: str  # the candidate's; of a robots.txt: its origin
     address: str  # where redirects have led
     host: Host  # of the address
+    robots: bool = False  # it is a robots.txt
     redirects: int = 0
     failures: int = 0  # that may be tried again
-    started: float = 0.0
-    robots: Any = None  # of a robots.txt: the origin whose it is
+    started: float = 0.0  # the last request
+    status: int | None = None  # of the last request's answer
 
 
 class Scheduler:
     """Gives workers their next job. Waiting jobs hold no worker and no connection.
 
-    `admit` names the job to start in place of the one whose turn it is: itself, another that has
-    to go first, or None when it has been dealt with.
+    `most` requests at once to a host, `gap` seconds apart.
     """
 
-    def __init__(self, most: int, gap: float, admit: Callable[[Job], Job | None]) -> None:
+    def __init__(self, most: int, gap: float) -> None:
         self.hosts: dict[str, Host] = {}
-        self._most, self._gap, self._admit = most, gap, admit
+        self._most, self._gap = most, gap
         self._loop = asyncio.get_running_loop()
         # (when, order, host, job): the host may start a job then, or the job is due at it
         self._heap: list[tuple[float, int, Host, Job | None]] = []
@@ -112,11 +110,11 @@ class Scheduler:
 
     def drain(self, host: Host) -> list[Job]:
         """Takes away all that waits for a host."""
-        late = [entry for entry in self._heap if entry[2] is host and entry[3] is not None]
+        late = sorted(entry for entry in self._heap if entry[2] is host and entry[3] is not None)
         if late:
             self._heap = [entry for entry in self._heap if entry[2] is not host or not entry[3]]
             heapq.heapify(self._heap)
-        jobs = [*host.jobs, *(entry[3] for entry in sorted(late))]
+        jobs = [*host.jobs, *(job for *_, job in late if job is not None)]
         host.jobs.clear()
         return jobs
 
@@ -181,10 +179,8 @@ class Scheduler:
             if host.next_start > self._loop.time():
                 self._list(host)
                 continue
-            while host.jobs and host.running < host.limit:
-                job = self._admit(host.jobs.popleft())
-                if job is not None:
-                    return self._start(job)
+            if host.jobs and host.running < host.limit:
+                return self._start(host.jobs.popleft())
         return None
 
     def _start(self, job: Job) -> Job:

@@ -1,5 +1,6 @@
 """Images found on the pages of one site, by following its links."""
 
+import asyncio
 import re
 import time
 from collections import deque
@@ -7,16 +8,14 @@ from collections.abc import Iterator
 from itertools import islice
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-import requests
 from lxml import etree, html
-from multidict import CIMultiDict
 from yarl import URL
 
 from pipeline.console import Advance
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
+from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
 from pipeline.crawl.robots import MAX_BYTES as ROBOTS_BYTES
 from pipeline.crawl.robots import Rules, rules_of
-from pipeline.crawl.session import MAX_REDIRECTS, read
 from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import Candidate
 
@@ -24,18 +23,18 @@ MOST_PAGES = 500  # asked for, whatever comes back
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_IMAGES = 100_000
 PAGE_BYTES = 5 * 2**20
-TIMEOUT = (5.0, 10.0)  # seconds to connect, and between two parts of an answer
 LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not asked again
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
 BUSY = {429, 503}
 HTML = {"text/html", "application/xhtml+xml"}
+CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
 IMAGE_PATH = re.compile(r"\.(jpe?g|png|webp|gif|bmp)$", re.IGNORECASE)
 IMAGE_TYPE = re.compile(r"image/(jpeg|png|webp|gif|bmp)|", re.IGNORECASE)
 # an address, and its width or density unless a comma ends it (HTML, "Parsing a srcset attribute");
 # nothing here goes back, so that hostile text takes no longer than other
 SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|\s*+(?:([\d.]++)[wx])?+[^,]*+)")
 
-Found = tuple[str, str]  # the address of an image, its title
+TitledImage = tuple[str, str]  # the address of an image, its title
 
 
 class Unread(Exception):
@@ -43,12 +42,7 @@ class Unread(Exception):
 
 
 def site_candidates(
-    start: str,
-    depth: int,
-    gap: float,
-    session: requests.Session,
-    user_agent: str,
-    advance: Advance,
+    start: str, depth: int, gap: float, web: Web, advance: Advance
 ) -> list[Candidate]:
     """Images of the pages that are at most `depth` links from `start`, nearest pages first.
 
@@ -64,14 +58,22 @@ def site_candidates(
         start = _page_address(start)
     except Forbidden as error:
         raise UserError(f"crawl.source: {error}", "give the address of a page") from None
-    reader = _Reader(session, user_agent, gap)
+
+    async def run() -> list[Candidate]:
+        async with Client(web) as client:
+            return await _walk(start, depth, _Reader(client, web.user_agent, gap), advance)
+
+    return asyncio.run(run())
+
+
+async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     seen, waiting = {start}, deque([(start, 0)])
     while waiting and len(found) < MOST_IMAGES:
         address, links = waiting.popleft()
         try:
-            address, images, nexts = reader.page(address)
-        except (Unread, Forbidden, requests.RequestException) as error:
+            address, images, nexts = await reader.page(address)
+        except (Unread, Forbidden, Unanswered) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0][:160]
             if not reader.host:
                 raise ExternalError(f"{start} cannot be read: {reason}") from None
@@ -99,92 +101,93 @@ def site_candidates(
 class _Reader:
     """Reads pages of one host, politely. `host` is empty until the first has been read."""
 
-    def __init__(self, session: requests.Session, user_agent: str, gap: float) -> None:
-        self.session, self.user_agent, self.gap = session, user_agent, gap
+    def __init__(self, client: Client, user_agent: str, gap: float) -> None:
+        self.client, self.user_agent, self.gap = client, user_agent, gap
         self.host = ""
         self._rules: dict[str, Rules | None] = {}
         self._next_start = 0.0
 
-    def page(self, address: str) -> tuple[str, list[Found], list[str]]:
+    async def page(self, address: str) -> tuple[str, list[TitledImage], list[str]]:
         """Its address after redirects, its images and its links.
 
         Raises:
             Unread: it may not be read, or is no page of this host.
             Forbidden: a redirect leads to a forbidden address.
-            requests.RequestException: it cannot be read.
+            Unanswered: it cannot be read.
         """
         for _ in range(MAX_REDIRECTS + 1):
             url = check_url(address)
             if self.host and url.raw_host != self.host:
                 raise Unread(f"leads to {url.raw_host}")
-            rules = self._rules_of(url.origin())
+            rules = await self._rules_of(url.origin())
             if rules is None:
                 raise Unread("its robots.txt cannot be read")
             if not rules.allow(address):
                 raise Unread("robots.txt disallows it")
-            response = self._ask(address)
-            if response.next is not None:
-                address = _page_address(response.next.url or "")
+            page = await self._ask(address)
+            if page.leads_to is not None:
+                address = _page_address(page.leads_to)
                 continue
-            images, links = self._content(response, address)
+            images, links = self._content(page)
             self.host = url.raw_host or ""
             return address, images, [link for link in links if URL(link).raw_host == self.host]
         raise Unread(f"more than {MAX_REDIRECTS} redirects")
 
-    def _content(self, response: requests.Response, address: str) -> tuple[list[Found], list[str]]:
-        with response:
-            if response.status_code != 200:
-                raise Unread(f"it answered {response.status_code}")
-            kind, _, parameters = response.headers.get("Content-Type", "").lower().partition(";")
-            if kind.strip() not in HTML:
-                raise Unread(f"it is no HTML page but '{kind[:40]}'")
-            body = read(response, PAGE_BYTES)
-        headers = CIMultiDict(response.raw.headers.items())
-        words = robots_words(headers.getall("X-Robots-Tag", []), self.user_agent)
-        if headers.get("TDM-Reservation", "").strip() == "1":
+    def _content(self, page: Page) -> tuple[list[TitledImage], list[str]]:
+        if page.status != 200:
+            raise Unread(f"it answered {page.status}")
+        if _kind(page.headers) not in HTML:
+            raise Unread(f"it is no HTML page but '{_kind(page.headers)[:40]}'")
+        words = robots_words(page.headers.getall("X-Robots-Tag", []), self.user_agent)
+        if page.headers.get("TDM-Reservation", "").strip() == "1":
             words.add("noai")
-        tree = _parsed(body, response.encoding if "charset" in parameters else None)
+        charset = CHARSET.search(page.headers["Content-Type"])
+        tree = _parsed(page.body, charset[1] if charset else None)
         if tree is None:
             return [], []
         words |= _meta_words(tree, product_name(self.user_agent))
-        images = [] if words & OPT_OUTS else list(islice(_images(tree, address), PAGE_IMAGES))
-        links = [] if words & {"nofollow", "none"} else list(_links(tree, address))
+        images = [] if words & OPT_OUTS else list(islice(_images(tree, page.address), PAGE_IMAGES))
+        links = [] if words & {"nofollow", "none"} else list(_links(tree, page.address))
         return images, links
 
-    def _rules_of(self, origin: URL) -> Rules | None:
+    async def _rules_of(self, origin: URL) -> Rules | None:
         """None when robots.txt is unreachable, which disallows all (RFC 9309, 2.3.1.4)."""
         key = str(origin)
         if key not in self._rules:
             self._rules[key] = None
             try:
-                with self._ask(f"{key}/robots.txt", redirects=True) as response:
-                    if response.status_code < 500 and response.status_code not in BUSY:
-                        ok = response.status_code == 200
-                        text = read(response, ROBOTS_BYTES, cut=True) if ok else b""
-                        self._rules[key] = rules_of(text)
-            except requests.RequestException:
+                page = await self._ask(f"{key}/robots.txt", robots=True)
+            except (Unanswered, Forbidden):
                 return None
+            if page.status < 500 and page.status not in BUSY:
+                self._rules[key] = rules_of(page.body if page.status == 200 else b"")
         rules = self._rules[key]
         self.gap = max(self.gap, rules.delay if rules else 0.0)
         return rules
 
-    def _ask(self, address: str, redirects: bool = False) -> requests.Response:
+    async def _ask(self, address: str, robots: bool = False) -> Page:
         """One request in its turn, or two where the server asks to come back soon."""
         for again in (True, False):
-            time.sleep(max(0.0, self._next_start - time.monotonic()))
+            await asyncio.sleep(max(0.0, self._next_start - time.monotonic()))
             self._next_start = time.monotonic() + self.gap
-            response = self.session.get(
-                address, timeout=TIMEOUT, stream=True, allow_redirects=redirects
-            )
-            if not again or response.status_code not in BUSY:
+            if robots:
+                page = await self.client.page(address, ROBOTS_BYTES, cut=True)
+            else:
+                page = await self.client.page(address, PAGE_BYTES, follow=False, wanted=_is_html)
+            wait = retry_after(page.headers)
+            wait = 1.0 if wait is None else wait
+            if not again or page.status not in BUSY or wait > LONGEST_WAIT:
                 break
-            text = response.headers.get("Retry-After", "").strip()
-            wait = float(text) if text.isascii() and text.isdigit() else 1.0
-            if wait > LONGEST_WAIT:
-                break
-            response.close()
             self._next_start = max(self._next_start, time.monotonic() + wait)
-        return response
+        return page
+
+
+def _is_html(status: int, headers: Headers) -> bool:
+    return status == 200 and _kind(headers) in HTML
+
+
+def _kind(headers: Headers) -> str:
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 # icrawler's GreedyParser knows only absolute addresses with a suffix, takes `in` for "same host",
@@ -216,7 +219,7 @@ def _meta_words(tree: html.HtmlElement, robot: str) -> set[str]:
     return words
 
 
-def _images(tree: html.HtmlElement, address: str) -> Iterator[Found]:
+def _images(tree: html.HtmlElement, address: str) -> Iterator[TitledImage]:
     base = _base(tree, address)
     page_title = tree.findtext(".//title") or ""
     for one in tree.iter("a", "img", "link", "meta"):
@@ -286,7 +289,7 @@ def _page_address(address: str) -> str:
 
 
 def _joined(base: str, link: str) -> str:
-    """Where a link leads, without its fragment, as browsers read it; empty when malformed."""
+    """Target of a link, without its fragment, as browsers read it; empty when malformed."""
     link = re.sub(r"[\t\r\n]", "", link.strip()).replace(" ", "%20")
     try:
         return urldefrag(urljoin(base, link)).url

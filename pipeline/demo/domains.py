@@ -88,7 +88,8 @@ def _line(label: int, size: Size, rng: np.random.Generator) -> Image.Image:
 def _cartoon(label: int, size: Size, rng: np.random.Generator) -> Image.Image:
     side = min(size)
     contours = shapes.placed(label, size, rng, (0.5, 0.78))
-    ground = colour(rng, (0.5, 1), (0.75, 1)) if rng.random() < 0.6 else np.float32([1, 1, 1])
+    white = np.ones(3, dtype=np.float32)
+    ground = colour(rng, (0.5, 1), (0.75, 1)) if rng.random() < 0.6 else white
     pixels = np.broadcast_to(ground, (size[1], size[0], 3))
     pixels = blend(pixels, colour(rng, (0.75, 1), (0.7, 1)), shapes.filled(contours, size))
     border = shapes.stroked(contours, size, rng.uniform(0.04, 0.08) * side)
@@ -103,7 +104,7 @@ def _paper(label: int, size: Size, rng: np.random.Generator) -> Image.Image:
         hatch = 0.5 + 0.5 * np.sin(ramp(size, rng) * np.float32(rng.uniform(30, 60)))
         pencil = np.maximum(pencil, shapes.filled(contours, size) * hatch * 0.7)
     pencil = pencil * (0.8 + 0.2 * smooth_noise(size, 16, rng))
-    sheet = np.float32([0.95, 0.93, 0.87]) * rng.uniform(0.88, 1.03)
+    sheet = np.array([0.95, 0.93, 0.87], dtype=np.float32) * rng.uniform(0.88, 1.03)
     pixels = np.broadcast_to(sheet.astype(np.float32), (size[1], size[0], 3))
     lead = np.full(3, rng.uniform(0.2, 0.45), dtype=np.float32)
     photo = _tilted(to_image(blend(pixels, lead, pencil)), colour(rng, (0.2, 0.6), (0.2, 0.5)), rng)
@@ -149,12 +150,13 @@ def _watermark(label: int, size: Size, rng: np.random.Generator) -> Image.Image:
 
 def _text_stripes(size: Size, rng: np.random.Generator) -> Image.Image:
     """Slanted lines of repeated text over a whole frame, mode L; its values are the opacity."""
-    font = ImageFont.load_default(max(8, round(min(size) * rng.uniform(0.11, 0.17))))
+    points = max(8, round(min(size) * rng.uniform(0.11, 0.17)))
+    font = ImageFont.load_default(points)
     text = _WATERMARKS[rng.integers(len(_WATERMARKS))]
     opacity = int(rng.uniform(0.35, 0.7) * 255)
-    word = Image.new("L", (round(font.getlength(text)) + 8, round(font.size * 1.3)))
+    word = Image.new("L", (round(font.getlength(text)) + 8, round(points * 1.3)))
     ImageDraw.Draw(word).text((0, 0), text, fill=opacity, font=font)
-    step = round(font.size * rng.uniform(1.5, 2.6))
+    step = round(points * rng.uniform(1.5, 2.6))
     sheet = Image.new("L", (round(1.45 * max(size)),) * 2)  # its inner circle covers the frame
     for row, top in enumerate(range(0, sheet.height, step)):
         for left in range(-17 * (row % 3), sheet.width, word.width):

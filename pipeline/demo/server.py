@@ -6,15 +6,13 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from http import HTTPStatus
-from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 
-from pipeline.demo import pages, world
+from pipeline.demo import markup, world
 from pipeline.demo.shapes import CLASS_NAMES
 from pipeline.demo.transport import Answer, Server
 from pipeline.errors import UserError
@@ -24,6 +22,9 @@ SLOW_SECONDS = 1.0  # delay of a "slow" image
 RETRY_AFTER = "0"  # seconds, of a "busy" image's first answer
 THUMBNAIL_SIDE = 64  # pixels
 ADDRESS = "127.0.0.1"
+# of what is drawn and where it is found: whoever kept pages and images of another web, under the
+# same addresses, would take them for this one's; tests/demo fails when it has to change
+VERSION = "80cbd2bc"
 
 _IMAGE_PATH = re.compile(r"/([itp])/(\d{1,2})/(\d{1,6})[-.][^/]*")
 
@@ -81,7 +82,7 @@ class DemoWeb:
         except BaseException:
             self._stop()
             raise
-        self.addresses = tuple(server.server_address for server in self._servers)
+        self.addresses = tuple(server.address for server in self._servers)
         hosts = [self._name(f"host{number}") for number in range(self.hosts)]
         self.names = dict(zip([self.search_name, *hosts], self.addresses, strict=True))
         self.search_url = f"{self._origin(0)}/images/async"
@@ -90,7 +91,7 @@ class DemoWeb:
     def __exit__(self, *exception: object) -> None:
         self._stop()
 
-    def results(self, query: str, first: int, count: int) -> list[pages.Result]:
+    def results(self, query: str, first: int, count: int) -> list[markup.Result]:
         """Results `first` to `first + count - 1` of a query; none past the end."""
         label = _asked_class(query)
         if label is None:
@@ -116,22 +117,22 @@ class DemoWeb:
         self._servers = []
 
     def _origin(self, number: int) -> str:
-        return "http://{}:{}".format(*self._servers[number].server_address)
+        return "http://{}:{}".format(*self._servers[number].address)
 
     def _name(self, server: str) -> str:
         """A server's name: another seed, or another way of drawing, is another web."""
-        return f"{server}.seed{self.seed}.{_version()}.demo.test"
+        return f"{server}.seed{self.seed}.{VERSION}.demo.test"
 
     def _plan(self, label: int) -> tuple[world.WebImage, ...]:
         return world.plan(label, self.per_query, self.seed)
 
-    def _result(self, image: world.WebImage) -> pages.Result:
+    def _result(self, image: world.WebImage) -> markup.Result:
         number = image.host % self.hosts
         origin = self._origin(1 + number)
         if self.named:
             origin = f"http://{self._name(f'host{number}')}"
         body, _ = world.render(image)
-        return pages.Result(
+        return markup.Result(
             murl=origin + image.path,
             purl=origin + _sibling(image, "p", "html"),
             turl=origin + _sibling(image, "t", "jpg"),
@@ -153,16 +154,16 @@ class DemoWeb:
         fields = parse_qs(url.query)
         query, first = fields.get("q", [""])[0], fields.get("first", ["0"])[0]
         if url.path == "/":
-            return Answer(pages.home_page().encode())
+            return Answer(markup.home_page().encode())
         if url.path == "/search":
             results = self.results(query, 0, self.per_query)
-            return Answer(pages.search_page(query, results).encode())
+            return Answer(markup.search_page(query, results).encode())
         if url.path != "/images/async":
             return NOT_FOUND
         if not re.fullmatch(r"[0-9]{1,9}", first):
             return Answer(b"first must be a number from 0", status=HTTPStatus.BAD_REQUEST)
         results = self.results(query, int(first), PAGE_SIZE)
-        return Answer(pages.async_page(results).encode())
+        return Answer(markup.async_page(results).encode())
 
     def _host(self, number: int) -> Callable[[str], Answer]:
         def answer(target: str) -> Answer:
@@ -173,7 +174,7 @@ class DemoWeb:
             if path == image.path:
                 return self._image_answer(image)
             if path == _sibling(image, "p", "html"):
-                return Answer(pages.image_page(image.title, image.path, image.licence).encode())
+                return Answer(markup.image_page(image.title, image.path, image.licence).encode())
             if path == _sibling(image, "t", "jpg"):
                 return _thumbnail(image)
             return NOT_FOUND
@@ -203,15 +204,6 @@ class DemoWeb:
                 status = HTTPStatus.SERVICE_UNAVAILABLE
                 return Answer(b"<h1>Busy</h1>", status=status, retry_after=RETRY_AFTER)
         return Answer(body, content_type)
-
-
-@cache
-def _version() -> str:
-    """Digest of the code that draws this web."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
 
 
 def _asked_class(query: str) -> int | None:

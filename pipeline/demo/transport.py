@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 HTML_TYPE = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sends back."""
+    """Answer of a server."""
 
     body: bytes
     content_type: str = HTML_TYPE
@@ -53,22 +54,27 @@ class Server(ThreadingHTTPServer):
             for connection in self._connections:
                 _hang_up(connection)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """IP address and port that it listens at."""
+        return self.server_name, self.server_port
+
     def server_bind(self) -> None:
         # HTTPServer would look the host's name up, which can take seconds.
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
-    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+    def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
             self._connections.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: socket.socket) -> None:
+    def shutdown_request(self, request: Any) -> None:
         with self._lock:
             self._connections.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         # A client that went away is everyday; anything else is a bug, to be seen.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)

@@ -2,31 +2,28 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.classes import load_classes
+from pipeline.classes import ClassSet, load_classes
 from pipeline.console import Console
 from pipeline.crawl.collection import collect, read_collection
-from pipeline.crawl.fetch import Limits, fetch
+from pipeline.crawl.fetch import fetch
 from pipeline.crawl.gather import Fetch, Gathered, gather
-from pipeline.crawl.guard import HostTable
+from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.lists import listed_candidates
 from pipeline.crawl.pack import pack, summary_table
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.search import search
-from pipeline.crawl.session import guarded_session
 from pipeline.crawl.site import site_candidates
 from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
-from pipeline.runkey import fields_of
 from pipeline.store import replacing, write_json
 from stages import paths
 from stages.steps.engines import engine_for, user_agent
-
-Found = tuple[list[str], Gathered]  # names of the classes, if any; what the crawl brought
 
 
 def run(
@@ -35,9 +32,10 @@ def run(
     """Crawls into data/crawl: the result for a person, and as one JSON object."""
     with Journal(paths.CACHE / "crawl") as journal:
         crawling = Crawling(section, journal, console, retry, search_again)
-        names, found = crawling.gathered()
+        gathered = crawling.gathered()
+        labelled = any(one.label >= 0 for one in gathered.candidates)
         with replacing(paths.CRAWL) as folder:
-            summary = pack(folder, found, journal, names)
+            summary = pack(folder, gathered, journal, crawling.class_names if labelled else [])
             journal.seal(folder)
     write_json(paths.summary("crawl"), summary)
     return (
@@ -58,68 +56,73 @@ class Crawling:
     retry: frozenset[str]
     search_again: bool
 
-    def gathered(self) -> Found:
+    def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
         sources = {"files": self._files, "urls": self._list, "site": self._site}
         return sources.get(self.section.engine, self._search)()
 
-    def _files(self) -> Found:
+    @cached_property
+    def classes(self) -> ClassSet:
+        """The classes that the section names."""
+        return load_classes(self.section.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Their names, by label."""
+        return [one.name for one in self.classes.classes]
+
+    def _files(self) -> Gathered:
         section = self.section
         source = Path(section.source)
-        entries = read_collection(source, section.sample, section.seed, section.max_bytes)
+        images = read_collection(source, section.sample, section.seed, section.max_bytes)
         with self.console.progress("crawl: reading", section.sample or None) as advance:
-            candidates, found = collect(entries, section.min_side, self.journal, advance)
-        return [], Gathered(candidates, found, frozenset())
+            candidates, found = collect(images, section.min_side, self.journal, advance)
+        return Gathered(candidates, found, frozenset())
 
-    def _list(self) -> Found:
-        names = [one.name for one in load_classes(self.section.classes).classes]
-        candidates = listed_candidates(Path(self.section.source), names)
+    def _list(self) -> Gathered:
+        candidates = listed_candidates(Path(self.section.source), self.class_names)
         if any(one.label >= 0 for one in candidates):
-            return names, self._all_of(candidates, names, self.section.per_class)
-        return [], self._all_of(candidates, [], self.section.sample or len(candidates))
+            return self._all_of(candidates, self.class_names, self.section.per_class)
+        return self._all_of(candidates, [], self.section.sample or len(candidates))
 
-    def _site(self) -> Found:
-        section = self.section
-        agent = user_agent(section.contact)
-        with (
-            guarded_session(agent, {}) as session,
-            self.console.progress("crawl: reading pages") as advance,
-        ):
+    def _site(self) -> Gathered:
+        section, web = self.section, Web(user_agent(self.section.contact))
+        with self.console.progress("crawl: reading pages") as advance:
             candidates = site_candidates(
-                section.source, section.depth, section.host_gap, session, agent, advance
+                section.source, section.depth, section.host_gap, web, advance
             )
-        return [], self._all_of(candidates, [], section.sample or len(candidates))
+        return self._all_of(candidates, [], section.sample or len(candidates))
 
-    def _search(self) -> Found:
-        section, folder = self.section, self.journal.folder
-        classes = load_classes(section.classes)
-        names = [one.name for one in classes.classes]
+    def _all_of(self, candidates: list[Candidate], names: list[str], wanted: int) -> Gathered:
+        """Downloads from a list that does not grow."""
+        get = self._fetch(Web(user_agent(self.section.contact)), names, wanted)
+        urls = self.section.placeholder_urls
+        return gather(lambda _: candidates, get, len(names), wanted, urls)
+
+    def _search(self) -> Gathered:
+        section, folder, names = self.section, self.journal.folder, self.class_names
         with (
-            engine_for(section, classes, self.console) as (engine, hosts),
-            guarded_session(user_agent(section.contact), hosts) as session,
+            engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,
         ):
+            web = Web(user_agent(section.contact), hosts)
             if self.search_again:
                 log.clear()
 
             def ask(wanted: Sequence[int]) -> list[Candidate]:
                 with self.console.progress("crawl: searching", len(names)) as advance:
                     return search(
-                        engine, classes, wanted, section.licence, session, log, folder, advance
+                        engine, self.classes, wanted, section.licence, web, log, folder, advance
                     )
 
-            get = self._fetch(names, section.per_class, hosts)
-            return names, gather(ask, get, len(names), section.per_class, section.placeholder_urls)
+            get = self._fetch(web, names, section.per_class)
+            return gather(ask, get, len(names), section.per_class, section.placeholder_urls)
 
-    def _all_of(self, candidates: list[Candidate], names: list[str], wanted: int) -> Gathered:
-        get = self._fetch(names, wanted, {})
-        urls = self.section.placeholder_urls
-        return gather(lambda _: candidates, get, len(names), wanted, urls)
-
-    def _fetch(self, names: list[str], wanted: int, hosts: HostTable) -> Fetch:
+    def _fetch(self, web: Web, names: list[str], wanted: int) -> Fetch:
         """`fetch` with this crawl's limits and progress; only its first round tries again."""
-        limits = Limits(**fields_of(Limits, self.section))
-        limits = replace(limits, per_class=wanted, host_gap=0.0 if hosts else limits.host_gap)
+        # the demo's hosts are this process's own
+        limits = {"per_class": wanted} | ({"host_gap": 0.0} if web.hosts else {})
+        params = self.section.model_copy(update=limits)
         retries = iter([self.retry])
 
         def get(
@@ -132,11 +135,10 @@ class Crawling:
             ) as progress:
                 return fetch(
                     candidates,
-                    limits,
+                    params,
                     self.journal,
-                    user_agent(self.section.contact),
+                    web,
                     progress.report,
-                    hosts,
                     refused=refused,
                     retry=next(retries, frozenset()),
                 )

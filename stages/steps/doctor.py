@@ -38,7 +38,7 @@ def check_environment(console: Console) -> int:
 
 
 def _outcome(check: Callable[[], str]) -> tuple[str, int]:
-    """What a check found, and the exit code that it asks for."""
+    """Text of what a check found, and the exit code that it asks for."""
     try:
         return check(), 0
     except PipelineError as error:

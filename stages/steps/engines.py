@@ -1,32 +1,25 @@
-"""Search engine of a crawl: which, as whom, and what it answers."""
+"""Search engine of a crawl, and a check of what it answers."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.classes import DEMO_SETS, ClassSet, load_classes
 from pipeline.console import Console
-from pipeline.crawl.engines import ENGINES
 from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.engines.engine import Engine, Unreadable
 from pipeline.crawl.guard import HostTable
-from pipeline.crawl.pages import PageError, ask, hidden, keep_page
-from pipeline.crawl.session import guarded_session
+from pipeline.crawl.http import Client, Page, Unanswered, Web
+from pipeline.crawl.result_pages import ask, hidden, keep_page
 from pipeline.errors import ExternalError, UserError
 from pipeline.paramfile import read_params
 from pipeline.params import Crawl
+from pipeline.registry import SEARCH_ENGINES
 from pipeline.version import __version__
 from stages import paths
 
 FEW = 3  # addresses shown
 DEMO_SURPLUS = 1.2  # results of a demo query for each image wanted
-SEARCH_ENGINES = ("demo", *ENGINES)  # the other values of crawl.engine search for nothing
-BREAKS = "icrawler's parser of it is known to break; bing, flickr and commons are kept working"
-NOTES = {
-    "openverse": "Openverse's terms forbid to scrape its catalogue: ask for few images, and with"
-    " a token of your own in OPENVERSE_TOKEN",
-    "google": f"google: {BREAKS}",
-    "baidu": f"baidu: {BREAKS}",
-}
 
 
 @contextmanager
@@ -42,9 +35,10 @@ def engine_for(
     if name != "demo":
         if not section.contact:
             console.note("set crawl.contact, so that site owners can reach you")
-        if name in NOTES:
-            console.note(NOTES[name])
-        yield ENGINES[name](), {}
+        engine = SEARCH_ENGINES.load(name)()
+        if engine.note:
+            console.note(engine.note)
+        yield engine, {}
         return
     from pipeline.demo.server import DemoWeb
 
@@ -65,23 +59,26 @@ def user_agent(contact: str) -> str:
 
 
 def check_engine(name: str, query: str | None, console: Console) -> None:
-    """Asks a search engine for one page, and says what came back."""
-    if name not in SEARCH_ENGINES:
-        raise UserError(
-            f"doctor: no search engine named '{name}'", f"known: {', '.join(SEARCH_ENGINES)}"
-        )
+    """Asks a search engine for one page, and says what came back.
+
+    Raises:
+        UserError: there is no such engine.
+        ExternalError: it does not answer, or not with a page of results.
+    """
+    known = ("demo", *SEARCH_ENGINES.entries)
+    if name not in known:
+        raise UserError(f"doctor: no search engine named '{name}'", f"known: {', '.join(known)}")
     section = read_params(paths.PARAMS).crawl.model_copy(update={"engine": name})
     classes = load_classes(section.classes)
     query = query or classes.classes[0].queries[0]
     with engine_for(section, classes, console) as (engine, hosts):
         address = next(engine.pages(query, 1, section.licence))
-        with guarded_session(user_agent(section.contact), hosts) as session:
-            try:
-                page = ask(engine, address, session)
-            except PageError as error:
-                raise ExternalError(
-                    f"{name}: {engine.host}: {error}", "check the network, or take another engine"
-                ) from None
+        try:
+            page = asyncio.run(_one_page(engine, address, Web(user_agent(section.contact), hosts)))
+        except Unanswered as error:
+            raise ExternalError(
+                f"{name}: {engine.host}: {error}", "check the network, or take another engine"
+            ) from None
         said = f"{name}: '{query}': HTTP {page.status}, {len(page.body):,} bytes"
         try:
             if page.status != 200:
@@ -116,3 +113,8 @@ def check_engine(name: str, query: str | None, console: Console) -> None:
             "licences": licences,
         },
     )
+
+
+async def _one_page(engine: Engine, address: str, web: Web) -> Page:
+    async with Client(web) as client:
+        return await ask(engine, address, client)

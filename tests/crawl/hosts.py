@@ -19,15 +19,17 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from pipeline.crawl.fetch import Limits, fetch
+from pipeline.crawl.fetch import fetch
 from pipeline.crawl.guard import HostTable
+from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.demo.transport import Answer, Server
 from pipeline.manifest import Candidate, Fetched
+from pipeline.params import Crawl
 
 Route = Callable[["Request"], None]
 AGENT = "kd3-pipeline/1 (+https://example.com)"
-LIMITS = Limits(
+LIMITS = Crawl(
     per_class=1000,
     min_side=16,
     max_bytes=200_000,
@@ -269,19 +271,17 @@ def crawl(
     **changes: Any,
 ) -> dict[Candidate, Fetched]:
     """Fetches with `LIMITS` and these changes; `folder` is the journal's."""
-    limits = Limits(**(vars(LIMITS) | changes))
+    params = LIMITS.model_copy(update=changes)
     said = [] if reports is None else reports
     with Journal(folder) as journal:
         return fetch(
             candidates,
-            limits,
+            params,
             journal,
-            AGENT,
+            Web(AGENT, hosts, tls),
             lambda label, outcome: said.append((label, outcome)),
-            hosts,
             refused=refused,
             retry=retry,
-            tls=tls,
         )
 
 

@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from pipeline.classes import ClassSet, load_classes
 from pipeline.crawl.engines.bing import Bing
+from pipeline.crawl.http import Web
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.search import search
-from pipeline.crawl.session import guarded_session
 from tests.crawl.hosts import Host
 
 PATH = "/images/async"
@@ -72,13 +72,13 @@ def find(hosts, engine, classes, wanted=40, folder=None, licence="any", advance=
     """Candidates; the log is in `folder`, and new without one."""
     class_set = classes if isinstance(classes, ClassSet) else load_classes(classes)
     counts = [wanted] * len(class_set.classes) if isinstance(wanted, int) else wanted
-    with guarded_session("kd3-test/1", hosts) as session, PageLog(Path(folder)) as log:
+    with PageLog(Path(folder)) as log:
         return search(
             engine,
             class_set,
             counts,
             licence,
-            session,
+            Web("kd3-test/1", hosts),
             log,
             Path(folder),
             advance or (lambda n=1, note="": None),

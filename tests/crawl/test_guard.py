@@ -8,14 +8,16 @@ from aiohttp import ThreadedResolver
 from multidict import CIMultiDict
 
 from pipeline.crawl import guard
-from pipeline.crawl.fetch import Limits, fetch
+from pipeline.crawl.fetch import fetch
 from pipeline.crawl.guard import Forbidden, GuardedResolver, check_address, check_url, opted_out
+from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.manifest import Candidate
+from pipeline.params import Crawl
 from tests.crawl.hosts import Host, image, redirect, reply, serving
 from tests.crawl.listener import Listener
 
-LIMITS = Limits(1000, 1, 1 << 20, 8, 0.0, 5.0)
+LIMITS = Crawl(min_side=1, connections_per_host=8, host_gap=0.0, timeout=5.0, per_class=1000)
 
 # {port} is a real server's on loopback that is in no host table
 HOSTILE = [
@@ -175,7 +177,7 @@ HOSTILE = [
 def outcomes(folder, urls, hosts):
     candidates = [Candidate(0, "x", "test", "x", rank, url) for rank, url in enumerate(urls)]
     with Journal(folder) as journal:
-        found = fetch(candidates, LIMITS, journal, "kd3-test/1", lambda *_: None, hosts)
+        found = fetch(candidates, LIMITS, journal, Web("kd3-test/1", hosts), lambda *_: None)
     return {candidate.url: found[candidate].outcome for candidate in candidates}
 
 

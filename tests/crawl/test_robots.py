@@ -99,7 +99,7 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     "garbage": (reply(bytes(range(256)) * 20), "ok", 1),
     "packed": (reply(b"\x1f\x8b", Content_Encoding="gzip"), "robots_unreachable", 1),
     "ill": (reply(b"oops", 500), "robots_unreachable", 3),
-    "silent": (silent(4.0), "robots_unreachable", 2),
+    "silent": (silent(2.0), "robots_unreachable", 2),
     "broken": (raw(b""), "robots_unreachable", 6),  # aiohttp asks twice where one just ends
     "recovers": (
         lambda request: reply(b"", 500 if request.asked() == 1 else 404)(request),
@@ -125,7 +125,7 @@ def robots(tmp_path_factory):
         named = {name: f"{number}.test" for number, name in enumerate(servers)}
         urls = [f"http://{host}/i/{n}.jpg" for host in named.values() for n in range(3)]
         folder = tmp_path_factory.mktemp("robots")
-        got = outcomes(crawl(folder, candidates_of(urls), hosts, timeout=3))
+        got = outcomes(crawl(folder, candidates_of(urls), hosts, timeout=1.5))
     return {
         name: ({got[f"http://{named[name]}/i/{n}.jpg"] for n in range(3)}, servers[name])
         for name in named

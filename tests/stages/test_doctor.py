@@ -10,25 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.crawl.hosts import Host, Route, reply, serving
+from tests.stages.loopback import pipeline
 from tests.stages.workspace import copy_project, environment, run
-
-NAMED = """
-import sys
-import pipeline.crawl.engines.bing as bing
-import stages.steps.engines
-bing.Bing.__init__.__defaults__ = ("bing", "http://0.test/images/async", 0.0)
-guarded, port = stages.steps.engines.engine_for, int(sys.argv.pop(1))
-
-import contextlib
-@contextlib.contextmanager
-def engine_for(*arguments):
-    with guarded(*arguments) as (engine, _):
-        yield engine, {"0.test": ("127.0.0.1", port)}
-
-stages.steps.engines.engine_for = engine_for
-from stages.cli import main
-main()
-"""
 
 
 @pytest.fixture
@@ -79,16 +62,8 @@ def test_what_is_wrong_is_named_with_its_remedy_and_the_rest_goes_on(folder: Pat
 
 def ask(folder: Path, route: Route, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`pipeline doctor --engine bing` of a Bing on loopback."""
-    with serving(host := Host({"/images/async": route})):
-        command = [sys.executable, "-c", NAMED, str(host.server_port), "doctor", "--engine", "bing"]
-        return subprocess.run(
-            [*command, *arguments],
-            cwd=folder,
-            env=environment(folder),
-            text=True,
-            capture_output=True,
-            timeout=60,
-        )
+    with serving(Host({"/images/async": route})) as hosts:
+        return pipeline(folder, hosts, "doctor", "--engine", "bing", *arguments)
 
 
 def test_the_demos_engine_answers(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
@@ -10,10 +11,9 @@ from bs4.exceptions import ParserRejectedMarkup
 from icrawler.builtin.bing import BingFeeder
 from icrawler.utils import Signal
 
-from pipeline.crawl.engines.engine import Result, Unreadable, filter_of, link, text
+from pipeline.crawl.engines.engine import Engine, Result, Unreadable, filter_of, link, text
 
 ADDRESS = "https://www.bing.com/images/async"
-PAGE_RESULTS = 20
 MOST_RESULTS = 1000  # of a query; Bing repeats itself beyond
 MARKS = (b"dgControl", b"imgpt", b"iusc", b"mmComponent_images")  # of a page of image results
 LICENCES = {  # ours: icrawler's
@@ -24,24 +24,29 @@ LICENCES = {  # ours: icrawler's
 }
 
 
-class Bing:
+class Bing(Engine):
     """Bing, or the demo's engine, whose pages have the same form.
 
-    icrawler's own feeder does not encode the query, and its parser knows `.jpg` addresses only.
+    The addresses and filters are those of icrawler's feeder, which does not encode the query; its
+    parser knows `.jpg` addresses only.
     """
 
     def __init__(self, name: str = "bing", base: str = ADDRESS, page_gap: float = 1.0) -> None:
         self.name, self.base, self.page_gap = name, base, page_gap
         self.host = urlsplit(base).netloc
-        self.headers: dict[str, str] = {}
-        self.secrets: dict[str, str] = {}
 
     def pages(self, query: str, wanted: int, licence: str) -> Iterator[str]:
         code = filter_of(self.name, LICENCES, licence)
-        filters = BingFeeder(1, Signal(), None).get_filter()
-        suffix = f"&qft={filters.apply({'license': code})}" if code else ""
-        for first in range(0, min(wanted, MOST_RESULTS), PAGE_RESULTS):
-            yield f"{self.base}?q={quote_plus(query, errors='replace')}&first={first}{suffix}"
+        feeder = BingFeeder(1, Signal(), None)
+        feeder.out_queue = SimpleQueue()
+        feeder.feed(
+            quote_plus(query, errors="replace"),
+            offset=0,
+            max_num=min(wanted, MOST_RESULTS),
+            filters={"license": code} if code else None,
+        )
+        while not feeder.out_queue.empty():
+            yield self.base + feeder.out_queue.get().removeprefix(ADDRESS)
 
     def results(self, page: bytes) -> list[Result]:
         try:

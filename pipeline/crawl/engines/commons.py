@@ -7,6 +7,7 @@ from bs4 import BeautifulSoup
 from bs4.exceptions import ParserRejectedMarkup
 
 from pipeline.crawl.engines.engine import (
+    Engine,
     Result,
     Unreadable,
     address,
@@ -30,15 +31,13 @@ LICENCES = {  # words of the search
 }
 
 
-class Commons:
+class Commons(Engine):
     """Wikimedia Commons. No key; its rules ask for a user agent with an address."""
 
-    name, host, page_gap = "commons", "commons.wikimedia.org", 1.0
+    name, host = "commons", "commons.wikimedia.org"
 
     def __init__(self, base: str = ADDRESS) -> None:
         self.base = base
-        self.headers: dict[str, str] = {}
-        self.secrets: dict[str, str] = {}
 
     def pages(self, query: str, wanted: int, licence: str) -> Iterator[str]:
         words = [query, "filetype:bitmap", filter_of(self.name, LICENCES, licence)]

@@ -1,9 +1,10 @@
-"""What every search engine is to `pipeline.crawl.search`, and what their parsers have in common."""
+"""Base of the search engines, and what their parsers have in common."""
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlencode
 
 from pipeline.errors import UserError
@@ -28,14 +29,18 @@ class Unreadable(Exception):
     """A page is none that this engine's parser knows: a captcha, an error, or a new layout."""
 
 
-class Engine(Protocol):
-    """One search engine: the addresses of its result pages, and how to read them."""
+class Engine:
+    """Base of search engines: the addresses of their result pages, and how to read them.
+
+    A new engine is a subclass in a file of this package, and a line in pipeline/registry.py.
+    """
 
     name: str  # in params.yaml and in the manifest
     host: str  # for messages
-    page_gap: float  # seconds between two pages
-    headers: dict[str, str]  # sent with every page, beside the user agent
-    secrets: dict[str, str]  # added to the query of every address when it is asked, never kept
+    page_gap = 1.0  # seconds between two pages
+    note = ""  # what its users have to know, such as its terms
+    headers: Mapping[str, str] = MappingProxyType({})  # sent with every page
+    secrets: Mapping[str, str] = MappingProxyType({})  # added to the address asked for, never kept
 
     def pages(self, query: str, wanted: int, licence: str) -> Iterator[str]:
         """Addresses of the result pages of a query, in order, for `wanted` results or more.
@@ -43,7 +48,7 @@ class Engine(Protocol):
         Raises:
             UserError: the engine cannot filter by this licence.
         """
-        ...
+        raise NotImplementedError
 
     def results(self, page: bytes) -> list[Result]:
         """The results of one page, none past the last. Malformed ones are left out.
@@ -53,7 +58,7 @@ class Engine(Protocol):
         Raises:
             Unreadable: the page is no result page of this engine.
         """
-        ...
+        raise NotImplementedError
 
 
 def address(base: str, **fields: object) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline.crawl.engines.engine import (
+    Engine,
     Result,
     Unreadable,
     address,
@@ -56,14 +57,15 @@ LICENCES = {
 }
 
 
-class Flickr:
+class Flickr(Engine):
     """Flickr, with the key that the environment variable FLICKR_API_KEY holds.
 
     Raises:
         UserError: there is no key.
     """
 
-    name, page_gap = "flickr", 1.0  # a key has 3,600 calls an hour
+    name, host = "flickr", "api.flickr.com"
+    page_gap = 1.0  # seconds; a key has 3,600 calls an hour
 
     def __init__(self, base: str = ADDRESS) -> None:
         key = os.environ.get(KEY, "").strip()
@@ -72,8 +74,7 @@ class Flickr:
                 f"engine 'flickr' needs a key in the environment variable {KEY}",
                 "https://www.flickr.com/services/apps/create/ gives one",
             )
-        self.base, self.host = base, "api.flickr.com"
-        self.headers: dict[str, str] = {}
+        self.base = base
         self.secrets = {"api_key": key}
 
     def pages(self, query: str, wanted: int, licence: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.crawl.engines.engine import (
+    Engine,
     Result,
     Unreadable,
     address,
@@ -30,16 +31,20 @@ LICENCES = {
 }
 
 
-class Openverse:
+class Openverse(Engine):
     """Openverse; the environment variable OPENVERSE_TOKEN may hold an access token."""
 
-    name, host, page_gap = "openverse", "api.openverse.org", 1.0  # its limit without a token
+    name, host = "openverse", "api.openverse.org"
+    page_gap = 1.0  # seconds; its limit without a token
+    note = (
+        "Openverse's terms forbid to scrape its catalogue: ask for few images, and with a token of"
+        f" your own in {TOKEN}"
+    )
 
     def __init__(self, base: str = ADDRESS) -> None:
         self.base = base
         token = os.environ.get(TOKEN, "").strip()
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.secrets: dict[str, str] = {}
 
     def pages(self, query: str, wanted: int, licence: str) -> Iterator[str]:
         field, _, value = filter_of(self.name, LICENCES, licence).partition("=")
