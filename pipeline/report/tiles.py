@@ -1,9 +1,9 @@
-"""What a gallery shows: single images, pairs, mistakes."""
+"""Galleries as the template takes them: single images, pairs, mistakes."""
 
 import re
 from dataclasses import dataclass, field
 
-from pipeline.report.origins import host_of
+from pipeline.manifest import host_of
 from pipeline.report.thumbnails import Thumbnail
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pipeline.report.scores import read_metrics
 
 from pipeline.errors import UserError
 from pipeline.report.page import MOST_THUMBNAILS, ReportSources, build_report, headline
-from pipeline.report.scores import read_metrics
 from stages.steps.report import STEPS
 
 from .conftest import HOSTILE_CLASS, HOSTILE_TITLE, World

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pipeline.report.selection import extremes, spread
 
 from pipeline.report.figures import Series, curve_charts, line_chart, number, ticks
 from pipeline.report.inputs import Curves
-from pipeline.report.selection import extremes, spread
 from pipeline.report.stored import read_images
 from pipeline.report.tables import confusion_matrix
 from pipeline.report.thumbnails import encode_thumbnail

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pipeline.report.scores import Bin, by_kind, read_corruptions, read_metrics
+from pipeline.report.selection import disagreements, turns
 
 from pipeline.errors import UserError
 from pipeline.report.calibration import reliability_diagram
@@ -17,8 +19,6 @@ from pipeline.report.inputs import read_thresholds
 from pipeline.report.map import colours, project, read_map
 from pipeline.report.origins import read_origins
 from pipeline.report.page import ReportSources, build_live, build_report
-from pipeline.report.scores import Bin, by_kind, read_corruptions, read_metrics
-from pipeline.report.selection import disagreements, turns
 from pipeline.report.stored import read_images
 from pipeline.report.tables import kept_rows
 

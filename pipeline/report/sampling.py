@@ -1,4 +1,4 @@
-"""Which images a gallery shows: positions, the same ones for the same seed."""
+"""Samples of images for the galleries: positions, the same ones for the same seed."""
 
 import numpy as np
 
