@@ -1,4 +1,4 @@
-"""Test images among the images that a student was trained on."""
+"""Contamination: test images among the images that a student was trained on."""
 
 import numpy as np
 from scipy.spatial import cKDTree

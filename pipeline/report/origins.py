@@ -49,12 +49,7 @@ def read_origins(manifest: Path, images: Images) -> list[Origins]:
     Of images that several addresses brought, the one that was stored speaks.
     """
     kinds: list[tuple[str, str, str, Name]] = [
-        (
-            "Host",
-            "hosts",
-            "no address",
-            lambda row: host_of(row["url"]) or host_of(row["page_url"]),
-        ),
+        ("Host", "hosts", "no address", _host),
         ("Query", "queries", "none", lambda row: row["query"]),
         ("Licence", "licences", "not stated", lambda row: row["licence"]),
         ("Engine", "engines", "not stated", lambda row: row["engine"]),
@@ -72,6 +67,10 @@ def read_origins(manifest: Path, images: Images) -> list[Origins]:
         _ranked(kind, several, *counts)
         for (kind, several, _, _), *counts in zip(kinds, stored, selected, strict=True)
     ]
+
+
+def _host(row: dict[str, Any]) -> str:
+    return host_of(row["url"]) or host_of(row["page_url"])
 
 
 def _ranked(kind: str, kinds: str, stored: Counter[str], selected: Counter[str]) -> Origins:
