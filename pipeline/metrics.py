@@ -100,7 +100,7 @@ class CorruptionError(Values):
 
 
 class Metrics(Values):
-    """What `evaluate` measured; the agreements are None where the teacher is never right or wrong.
+    """All figures; the agreements are None where the teacher is never right, or never wrong.
 
     `leaked` and `contaminated` count test images found in the crawl and in what trained the
     student, None where nobody looked.
@@ -131,7 +131,7 @@ class Metrics(Values):
 
 
 def read_metrics(path: Path) -> Metrics:
-    """What `evaluate` wrote.
+    """The metrics that `evaluate` wrote.
 
     Raises:
         UserError: it is missing, or a key of it is missing or has a value that cannot be.

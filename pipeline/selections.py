@@ -11,6 +11,17 @@ from pipeline.errors import UserError
 from pipeline.store import read_table
 
 HINT = "run `dvc repro distill`"
+SCHEMA = pa.schema(
+    {
+        "row": pa.int64(),  # of the embeddings
+        "id": pa.string(),
+        "predicted": pa.int64(),  # by the deployed student
+        "confidence": pa.float32(),  # its, 0 to 1
+        "held_out": pa.bool_(),  # never to be trained on; measures agreement
+        "times_kept": pa.int32(),  # epochs in which it was trained on
+        "kept": pa.list_(pa.bool_()),  # the same by epoch
+    }
+)
 
 
 def read_selection(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -23,7 +34,7 @@ def read_selection(path: Path, columns: Sequence[str] | None = None) -> pa.Table
 
 
 def read_history(path: Path) -> np.ndarray:
-    """Which image was trained on in which epoch, bool [N, epochs].
+    """Trained on or not, by image and epoch: bool [N, epochs].
 
     Raises:
         UserError: as `read_selection`, or the images have not all the same number of epochs.

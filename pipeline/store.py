@@ -159,7 +159,7 @@ def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Seque
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Where the shard with this number is."""
+    """Path of the shard with this number."""
     return folder / f"images-{shard:05d}.parquet"
 
 

@@ -17,7 +17,7 @@ Z95 = norm.ppf(0.975)
 
 
 def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float | None]:
-    """What one network is worth by itself.
+    """Scores of one network by itself.
 
     Returns:
         accuracy and top5 with their 95% intervals (Wilson, 1927), top5 None under 6 classes;

@@ -26,7 +26,7 @@ class Web:
 
 
 def load_web(embed: Path, selection: Path, side: int, classes: int) -> Web | None:
-    """What is known of the web images, or None where one of the files is not there.
+    """The web images of a student, or None where one of the files is not there.
 
     Args:
         embed: folder of the embeddings.

@@ -18,7 +18,7 @@ PLAIN = set(",;'\"/%=? ")  # punctuation without a meaning within a line of Mark
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card tells.
+    """Content of a card.
 
     Attributes:
         config: of the student.

@@ -52,7 +52,7 @@ def as_input(pixels: np.ndarray, kind: InputKind) -> np.ndarray:
 
 
 def about(config: ModelConfig, kind: InputKind) -> dict[str, Any]:
-    """How to use a file that stands alone: the config but for the architecture, and `input`."""
+    """Directions for a file that stands alone: the config but for the architecture, and `input`."""
     values = asdict(config)
     del values["architecture"]
     return values | {"input": kind}

@@ -29,7 +29,7 @@ TOLD = {
 
 @dataclass(frozen=True)
 class History:
-    """How many images there were on the way from the search to the student.
+    """Counts of images on the way from the search to the student.
 
     Attributes:
         dropped: images that dedup did not keep, by reason.

@@ -32,7 +32,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Loss:
-    """How many images were left out for one reason."""
+    """Images left out for one reason."""
 
     reason: str
     count: int

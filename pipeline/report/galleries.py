@@ -24,7 +24,7 @@ def build_galleries(catalogue: Catalogue, seed: int) -> Iterator[Gallery]:
 
 
 def kept(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
-    """What dedup left."""
+    """Images that dedup kept."""
     images = catalogue.images
     left = np.flatnonzero(images.kept)
     chosen = spread(images.labels, left, catalogue.most, rng)
@@ -106,7 +106,7 @@ def leaks(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
 
 
 def changes(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
-    """What the selection took in and let go of in three epochs."""
+    """Images that the selection took in and let go of in three epochs."""
     turned = turns(catalogue.images)
     share = math.ceil(catalogue.most / max(1, 2 * len(turned)))
     shown = [

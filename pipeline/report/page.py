@@ -115,7 +115,7 @@ def build_report(
         environment(PACKAGE)
         .get_template("page.html.j2")
         .render(
-            sources=[path for path in vars(files).values() if path.exists()],
+            files=[path for path in vars(files).values() if path.exists()],
             origins=read_origins(files.manifest, images),
             flow=flow,
             map=drawn,
@@ -141,4 +141,4 @@ def build_live(curves_path: Path, every: int) -> str:
     """
     curves = read_curves(curves_path) if curves_path.exists() else Curves([], {}, ())
     page = environment(PACKAGE).get_template("live.html.j2")
-    return page.render(every=every, sources=[curves_path], **sections.curves(curves))
+    return page.render(every=every, files=[curves_path], **sections.curves(curves))

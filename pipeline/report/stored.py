@@ -39,7 +39,7 @@ class Images:
 
     @property
     def uniform(self) -> bool:
-        """Whether every image was trained on equally often, or there is none."""
+        """True where every image was trained on equally often, or there is none."""
         times = self.times[self.times >= 0]
         return bool((times == times[:1]).all())
 

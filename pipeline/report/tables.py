@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often `actual` was seen as `seen`, and the share of the images of `actual`."""
+    """Images of `actual` that were seen as `seen`, and their share of the images of `actual`."""
 
     actual: str
     seen: str
@@ -131,7 +131,7 @@ class KeptRow:
 def kept_rows(
     images: Images, class_names: tuple[str, ...], thresholds: dict[int, list[float]]
 ) -> list[KeptRow]:
-    """How much of each class the selection took in every epoch, in the order of the classes.
+    """Shares of each class that the selection took, by epoch, in the order of the classes.
 
     Args:
         thresholds: label -> one value an epoch, as `read_thresholds` gives them.

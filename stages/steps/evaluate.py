@@ -119,7 +119,7 @@ def _load_web(side: int, classes: int, console: Console) -> Web | None:
 
 
 def _contaminated(section: Evaluate, test: np.ndarray, web: Web, console: Console) -> int:
-    """How many test images the student was trained on.
+    """Number of test images that the student was trained on.
 
     Raises:
         ExternalError: some, and that is not allowed.
@@ -167,7 +167,7 @@ def _under_corruption(
 
 
 def _costs(pair: Pair, side: int, latency: bool, console: Console) -> dict[str, dict[str, Any]]:
-    """What each network takes: parameters, multiplications, bytes, and time if asked for."""
+    """Cost of each network: parameters, multiplications, bytes, and time if asked for."""
     times: dict[str, list[dict[str, Any]]] = {}
     if latency:
         devices = 1 + (pair.device.type == "cuda")

@@ -92,6 +92,6 @@ def _changes() -> tuple[int | None, int | None]:
 
 
 def _under_way() -> bool:
-    """Whether the student that the curves are of is yet to be finished and evaluated."""
+    """True where the student that the curves are of is yet to be finished and evaluated."""
     curves, metrics = _changes()
     return curves is None or metrics is None or metrics < curves

@@ -65,7 +65,7 @@ def _candidates(where: pc.Expression) -> list[dict[str, Any]]:
 
 
 def _verdict(id: str) -> dict[str, Any] | None:
-    """What dedup said of an image; None if there is no dedup, or it knows it not."""
+    """Dedup's verdict on an image; None if there is no dedup, or it knows it not."""
     if not paths.DEDUP.is_file():
         return None
     columns = ["kept", "reason", "duplicate_of", "distance"]
@@ -73,7 +73,7 @@ def _verdict(id: str) -> dict[str, Any] | None:
 
 
 def _use(id: str) -> dict[str, Any] | None:
-    """How distillation used an image; None if there was none, or it was not given it."""
+    """Use of an image by distillation; None if there was none, or it was not given it."""
     if not paths.SELECTION.is_file():
         return None
     columns = ["held_out", "times_kept", "kept"]

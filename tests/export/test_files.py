@@ -1,4 +1,4 @@
-"""What is shipped is the student, to the byte the same in every run, and needs nothing else."""
+"""Shipped files: each is the student, to the byte the same in every run, and needs nothing else."""
 
 import importlib.util
 import shutil
@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.embeddings import Embeddings
 from pipeline.errors import ExternalError, UserError
 from pipeline.export.checks import Pixels, agreement, choose_pixels, compare
 from pipeline.export.files import check_files, write_files
@@ -19,7 +20,7 @@ from pipeline.export.model import open_model
 from pipeline.export.program import about, export_program, write_torch
 from pipeline.export.quantised import write_int8
 from pipeline.pixels import normalise
-from tests.export.world import CONFIG, MEAN, NAMES, SIDE, STD, pixels, student
+from tests.export.world import CONFIG, MEAN, NAMES, SIDE, STD, pixels, student, write_pixels
 
 LONE = """
 import sys
@@ -48,9 +49,9 @@ ONNX_NEEDS = ("onnxruntime", "numpy", "numpy.libs", "flatbuffers", "google", "pa
 
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> Pixels:
-    path = tmp_path_factory.mktemp("pixels") / "pixels.npy"
-    np.save(path, pixels())
-    return choose_pixels(path, 256, SIDE, calibrate=True)
+    folder = tmp_path_factory.mktemp("embed")
+    write_pixels(folder)
+    return choose_pixels(Embeddings.open(folder), 256, SIDE, calibrate=True)
 
 
 @pytest.fixture(scope="module")
@@ -164,19 +165,17 @@ def test_what_is_not_the_student_is_refused(expected: np.ndarray) -> None:
 
 
 def test_web_images_are_compared_on_and_others_calibrate(tmp_path: Path) -> None:
-    path = tmp_path / "pixels.npy"
-    np.save(path, pixels())
-    few = choose_pixels(path, 256, SIDE, calibrate=True)
+    write_pixels(tmp_path)
+    web = Embeddings.open(tmp_path)
+    few = choose_pixels(web, 256, SIDE, calibrate=True)
     assert (few.web, len(few.compare), len(few.calibrate)) == (150, 256, 150)
-    many = choose_pixels(path, 100, SIDE, calibrate=True)
-    assert choose_pixels(path, 256, SIDE).web == 256
+    many = choose_pixels(web, 100, SIDE, calibrate=True)
+    assert choose_pixels(web, 256, SIDE).web == 256
     assert (many.web, len(many.compare), len(many.calibrate)) == (100, 100, 100)
     seen = {image.tobytes() for image in many.compare}
     assert len(seen) == 100 and not seen & {image.tobytes() for image in many.calibrate}
-    with pytest.raises(UserError, match="cannot be read"):
-        choose_pixels(tmp_path / "none.npy", 256, SIDE)
     with pytest.raises(UserError, match="16 pixels, the student takes 32"):
-        choose_pixels(path, 256, 32)
+        choose_pixels(web, 256, 32)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "model.safetensors"])
