@@ -219,7 +219,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, hint: str = "")
         try:
             return file.read(columns=list(columns) if columns else None)
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} cannot be read as Parquet: {error}", hint) from None
+            raise _unreadable(path, error, hint) from None
 
 
 @contextmanager
@@ -230,9 +230,13 @@ def open_parquet(path: Path, hint: str = "") -> Iterator[pq.ParquetFile]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {error}", hint) from None
+        raise _unreadable(path, error, hint) from None
     with file:
         yield file
+
+
+def _unreadable(path: Path, error: Exception, hint: str) -> UserError:
+    return UserError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}", hint)
 
 
 def _features(class_names: Sequence[str]) -> dict[str, str]:
