@@ -219,6 +219,15 @@ def test_robustness_is_hidden_where_it_was_not_measured(html: str, tmp_path: Pat
     assert "robustness" not in build_report(bare, thumbnails=0, map_images=0)
 
 
+def test_a_teacher_that_never_errs_is_no_measure_of_the_students_errors(
+    files: ReportFiles,
+) -> None:
+    change(files.metrics, corruption_error={"teacher": 0.0, "student": 0.5, "relative": None})
+    text = section(build_report(files, thumbnails=0, map_images=0), "robustness")
+    assert "Mean error: teacher 0.0%, student 50.0%." in text
+    assert "By kind" not in text
+
+
 def test_means_of_a_corruption_are_over_its_severities(small: ReportFiles) -> None:
     noise, _ = by_kind(read_corruptions(small.corruptions))
     assert (noise.name, noise.images) == ("gaussian noise", 5)
