@@ -11,14 +11,15 @@ from pipeline.templates import environment
 @pytest.fixture
 def render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Renders a text as a template of this name."""
-    package = tmp_path / "a_package"
+    package = tmp_path / f"package_of_{tmp_path.name}"  # a module's name is taken once
     package.mkdir()
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
 
     def render(name: str, text: str, /, **values: object) -> str:
         (package / name).write_text(text)
-        return environment("a_package", double=lambda x: 2 * x).get_template(name).render(**values)
+        made = environment(package.name, double=lambda x: 2 * x)
+        return made.get_template(name).render(**values)
 
     return render
 
