@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.console import Console, printable
 from pipeline.errors import UserError
 from pipeline.manifest import STORED, read_manifest
 from pipeline.selections import read_selection
@@ -18,6 +19,16 @@ CANDIDATE = (
     *("final_url", "id"),
 )
 Trace = dict[str, Any]
+
+
+def run(image: str, as_json: bool) -> None:
+    """Prints what the stages know of an image.
+
+    Raises:
+        UserError: nothing, or it could be several.
+    """
+    trace = find(image)
+    Console(as_json=as_json).result("\n".join(map(printable, as_text(trace))), trace)
 
 
 def find(image: str) -> Trace:
