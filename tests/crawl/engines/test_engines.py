@@ -5,14 +5,14 @@ import random
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from pipeline.crawl.engines.baidu import Baidu
-from pipeline.crawl.engines.google import Google
 
 from pipeline.crawl.engines import ENGINES
+from pipeline.crawl.engines.baidu import Baidu
 from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.engines.commons import Commons
 from pipeline.crawl.engines.engine import Result, Unreadable
 from pipeline.crawl.engines.flickr import Flickr
+from pipeline.crawl.engines.google import Google
 from pipeline.crawl.engines.openverse import Openverse
 from pipeline.errors import ExternalError, UserError
 from tests.crawl.hosts import Host, serving
