@@ -1,4 +1,4 @@
-"""Whether every file that a student is shipped as answers all test images as the trained one does.
+"""Exported files against the student as it was trained, on all test images.
 
     dvc repro embed && python -m benchmarks.exported --test ../shared/data/cifar10/test.parquet
 
@@ -20,6 +20,7 @@ import torch
 from benchmarks.distilled import distilled, with_own_settings
 from benchmarks.limits import processor
 from pipeline.device import resolve_device, resolve_precision
+from pipeline.embeddings import Embeddings
 from pipeline.evaluate.logits import logits_of
 from pipeline.export.checks import choose_pixels
 from pipeline.export.files import INT8, ONNX, write_files
@@ -47,7 +48,8 @@ def main() -> None:
     network, config = done.network.cpu(), done.config
     test = load_labelled(given.test, "test", config.input_size, given.images, 0)
     labels = match_labels(test, config.class_names, given.test)
-    web = choose_pixels(Path("data/embed/pixels.npy"), CALIBRATED_ON, config.input_size, True)
+    embeddings = Embeddings.open(Path("data/embed"))
+    web = choose_pixels(embeddings, CALIBRATED_ON, config.input_size, True)
 
     def by_torch(of: torch.nn.Module) -> Callable[[], np.ndarray]:
         place = torch.device("cpu")

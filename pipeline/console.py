@@ -1,4 +1,4 @@
-"""What a person sees: progress and notes on stderr, one result on stdout."""
+"""Terminal output: progress and notes on stderr, one result on stdout."""
 
 import json
 import sys
@@ -6,7 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance = Callable[..., None]  # advance(n=1, note="")
 
@@ -14,6 +17,7 @@ FIRST_LINE_AFTER = 2.0  # seconds without a terminal before a step says that it 
 LINE_EVERY = 10.0  # seconds between lines without a terminal
 MOST_CLASSES = 20  # lines of classes at a time
 MOST_REASONS = 3
+BAR, SHORT_BAR = 40, 20  # letters
 
 
 def no_progress(n: int = 1, note: str = "") -> None:
@@ -129,9 +133,9 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def _bar(title: str, total: int | None) -> Iterator[Advance]:
+def _progress(width: int) -> Iterator["Progress"]:
+    """Bars of rich on stderr, each with a note behind it; `width` is a bar's in letters."""
     from rich.console import Console as RichConsole
-    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -142,52 +146,47 @@ def _bar(title: str, total: int | None) -> Iterator[Advance]:
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(width),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=RichConsole(stderr=True)) as bars:
-        task = bars.add_task(escape(title), total=total, note="")
+    with Progress(*columns, console=RichConsole(stderr=True)) as progress:
+        yield progress
+
+
+@contextmanager
+def _bar(title: str, total: int | None) -> Iterator[Advance]:
+    from rich.markup import escape
+
+    with _progress(BAR) as progress:
+        task = progress.add_task(escape(title), total=total, note="")
+        shown = ""
 
         def advance(n: int = 1, note: str = "") -> None:
-            fields = {"note": escape(note)} if note else {}
-            bars.update(task, advance=n, **fields)
+            nonlocal shown
+            shown = note or shown
+            progress.update(task, advance=n, note=escape(shown))
 
         yield advance
 
 
 @contextmanager
 def _bars(names: Sequence[str], wanted: int) -> Iterator[Callable[[int, int, str], None]]:
-    from rich.console import Console as RichConsole
     from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=RichConsole(stderr=True)) as bars:
+    with _progress(SHORT_BAR) as progress:
         tasks = [
-            bars.add_task(escape(name[:24]), total=wanted, note="", visible=row < MOST_CLASSES)
+            progress.add_task(escape(name[:24]), total=wanted, note="", visible=row < MOST_CLASSES)
             for row, name in enumerate(names)
         ]
 
         def update(label: int, good: int, note: str) -> None:
-            bars.update(tasks[label], completed=good, note=escape(note))
-            waiting = [one for one in bars.tasks if not one.visible and not one.finished]
+            progress.update(tasks[label], completed=good, note=escape(note))
+            waiting = [one for one in progress.tasks if not one.visible and not one.finished]
             if good >= wanted and waiting:
-                bars.update(tasks[label], visible=False)
-                bars.update(waiting[0].id, visible=True)
+                progress.update(tasks[label], visible=False)
+                progress.update(waiting[0].id, visible=True)
 
         yield update
 

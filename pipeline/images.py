@@ -116,6 +116,29 @@ def inspect(data: bytes, min_side: int) -> ImageInfo:
     return ImageInfo(width, height, str(image.format).replace("MPO", "JPEG"), has_gps)
 
 
+def decode_small(data: bytes, side: int) -> Image.Image:
+    """The picture as `decode` has it, at most `side` pixels wide and high, never enlarged.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    image = open_image(data)
+    try:
+        # a JPEG is decoded at a half, a quarter or an eighth of its size where that is enough
+        image.draft("RGB", (2 * side, 2 * side))
+        image.load()
+        orientation, _ = _exif(image)
+        # transparency stays until after the resize, so that edges do not get a dark fringe
+        small = _eight_bits(image).convert("RGBA")
+        small.thumbnail((side, side), Image.Resampling.LANCZOS)
+        small = small.transpose(UPRIGHT[orientation]) if orientation else small
+        flat = Image.new("RGB", small.size, "white")
+        flat.paste(small, mask=small.getchannel("A"))
+        return flat
+    except Exception as error:  # any decoder may raise anything on hostile bytes
+        raise ImageError("truncated", _reason(error), image.width, image.height) from None
+
+
 def to_square(image: Image.Image, side: int, fit: Fit) -> np.ndarray:
     """RGB pixels, uint8 [side, side, 3], antialiased.
 
@@ -128,9 +151,14 @@ def to_square(image: Image.Image, side: int, fit: Fit) -> np.ndarray:
     return np.asarray(shown)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits of grey
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image = _eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")

@@ -1,7 +1,8 @@
-"""Labelled images: what a demo teacher is trained on, and what a student is tested on.
+"""Labelled images, and the one place that reads them.
 
-`dedup` looks at the pixels alone, `export` at what a student of 8 bits loses. Nothing that trains
-a student may import this: distillation must not see a label.
+A demo teacher is trained on them and a student tested; `dedup` looks at their pixels alone,
+`export` at what a student of 8 bits loses. Nothing that trains a student may import this:
+distillation must not see a label.
 """
 
 import json
@@ -66,38 +67,39 @@ def load_labelled(
     raise UserError(f"no labelled images at {source}: expected a .parquet file or a folder")
 
 
-def match_labels(found: LabelledImages, class_names: Sequence[str], source: str) -> np.ndarray:
+def match_labels(images: LabelledImages, class_names: Sequence[str], source: str) -> np.ndarray:
     """The labels as indices of the teacher's `class_names`, whose order may be another.
 
     Raises:
         UserError: the names are not the same; both lists are shown.
     """
-    if not found.class_names:
-        if found.labels.max(initial=-1) >= len(class_names):
+    if not images.class_names:
+        if images.labels.max(initial=-1) >= len(class_names):
             raise UserError(
-                f"{source} has label {found.labels.max()}, but the teacher has"
+                f"{source} has label {images.labels.max()}, but the teacher has"
                 f" {len(class_names)} classes: {_list(class_names)}"
             )
-        return found.labels
-    if sorted(found.class_names) != sorted(class_names):
+        return images.labels
+    if sorted(images.class_names) != sorted(class_names):
         raise UserError(
-            f"the classes of {source} ({_list(found.class_names)}) are not the teacher's"
+            f"the classes of {source} ({_list(images.class_names)}) are not the teacher's"
             f" ({_list(class_names)})",
             "set teacher.class_names in the order of the teacher's outputs",
         )
     place = {name: index for index, name in enumerate(class_names)}
-    return np.array([place[name] for name in found.class_names], np.int64)[found.labels]
+    return np.array([place[name] for name in images.class_names], np.int64)[images.labels]
 
 
-def _chosen(total: int, images: int, seed: int) -> np.ndarray:
+def _sample(total: int, images: int, seed: int) -> np.ndarray:
+    """Rows to take, in order: int64."""
     if not images or images >= total:
         return np.arange(total)
     return np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
 
 
-def _pixels(data: bytes, size: int, place: str) -> np.ndarray:
+def _pixels(data: bytes | None, size: int, place: str) -> np.ndarray:
     try:
-        return to_square(decode(data), size, "crop")
+        return to_square(decode(data or b""), size, "crop")
     except ImageError as error:
         raise UserError(f"{place}: not a whole image: {error}") from None
 
@@ -108,7 +110,7 @@ def _parquet(path: Path, size: int, images: int, seed: int, advance: Advance) ->
             if name not in file.schema_arrow.names:
                 raise UserError(f"{path} has no column '{name}'")
         names = _names(file.schema_arrow.metadata or {})
-        chosen = set(_chosen(file.metadata.num_rows, images, seed).tolist())
+        chosen = set(_sample(file.metadata.num_rows, images, seed).tolist())
         pixels, labels, row = [], [], 0
         for batch in file.iter_batches(batch_size=1000, columns=["image", "label"]):
             for image, label in zip(batch.column("image"), batch.column("label"), strict=True):
@@ -149,7 +151,7 @@ def _folder(path: Path, size: int, images: int, seed: int, advance: Advance) -> 
     ]
     if not files:
         raise UserError(f"{path} has no class folders with images")
-    chosen = [files[index] for index in _chosen(len(files), images, seed)]
+    chosen = [files[index] for index in _sample(len(files), images, seed)]
     pixels = []
     for file, _ in chosen:
         pixels.append(_pixels(file.read_bytes(), size, str(file)))
@@ -171,7 +173,7 @@ def _torchvision(source: str, split: Split, size: int, images: int, seed: int) -
             f"{source} cannot be downloaded to {DOWNLOADS}: {error}",
             "put it there by hand, or name a .parquet file",
         ) from None
-    chosen = _chosen(len(data), images, seed)
+    chosen = _sample(len(data), images, seed)
     pixels = data.data[chosen]
     if size != pixels.shape[1]:
         pixels = np.stack([to_square(Image.fromarray(image), size, "crop") for image in pixels])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -143,6 +144,14 @@ def class_names(path: Path) -> dict[int, str]:
         known = zip(pairs["label"].to_pylist(), pairs["class"].to_pylist(), strict=True)
         names |= {label: name for label, name in known if label is not None and label >= 0}
     return names
+
+
+def host_of(url: str | None) -> str:
+    """The host of an address, "" where it has none: of a file's name, or of what is no address."""
+    try:
+        return urlsplit(url or "").hostname or ""
+    except ValueError:
+        return ""
 
 
 def placeholders(found: Mapping[Candidate, Fetched], urls: int) -> frozenset[str]:

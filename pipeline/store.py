@@ -1,5 +1,6 @@
-"""Image shards and tables as Parquet: written once, deterministic, read by row or by batch."""
+"""Files between stages: written whole or not at all, the same bytes every time, read by batch."""
 
+import csv
 import json
 import os
 import re
@@ -106,6 +107,14 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file in one move: UTF-8, plain line ends, an empty cell for None."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
 def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Sequence[str]) -> int:
     """Writes `images` in order as `images-00000.parquet` …, and returns how many there were.
 
@@ -113,7 +122,8 @@ def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Seque
     as images.
     """
     schema = pa.schema(IMAGE_COLUMNS.items()).with_metadata(_features(class_names))
-    total, shard, rows, size = 0, 0, [], 0
+    rows: list[dict[str, object]] = []
+    total, shard, size = 0, 0, 0
 
     def flush() -> None:
         nonlocal shard, rows, size
@@ -149,7 +159,7 @@ def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Seque
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Where the shard with this number is."""
+    """Path of the shard with this number."""
     return folder / f"images-{shard:05d}.parquet"
 
 
@@ -193,30 +203,40 @@ def read_shard(path: Path) -> Iterator[StoredImage]:
                 yield StoredImage(data=data, **row)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: Path, columns: Sequence[str] | None = None, hint: str = "") -> pa.Table:
     """A Parquet file, or only some of its columns.
+
+    Args:
+        hint: what to do when that fails.
 
     Raises:
         UserError: the file is missing, is not Parquet, or lacks a column.
     """
-    with open_parquet(path) as file:
+    with open_parquet(path, hint) as file:
         lacking = [name for name in columns or () if name not in file.schema_arrow.names]
         if lacking:
-            raise UserError(f"{path}: no column '{lacking[0]}'")
-        return file.read(columns=list(columns) if columns else None)
+            raise UserError(f"{path}: no column '{lacking[0]}'", hint)
+        try:
+            return file.read(columns=list(columns) if columns else None)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error, hint) from None
 
 
 @contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: Path, hint: str = "") -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file, with a UserError that names it when that fails."""
     if not path.is_file():
-        raise UserError(f"{path} not found", "run `dvc repro`, or the stage that writes it")
+        raise UserError(f"{path} not found", hint or "run `dvc repro`, or the stage that writes it")
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
+        raise _unreadable(path, error, hint) from None
     with file:
         yield file
+
+
+def _unreadable(path: Path, error: Exception, hint: str) -> UserError:
+    return UserError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}", hint)
 
 
 def _features(class_names: Sequence[str]) -> dict[str, str]:

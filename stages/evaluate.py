@@ -24,6 +24,6 @@ def evaluate(
     """Measure the student beside its teacher, into reports/metrics.json."""
     options = {"test_set": test_set, "styles": styles, "corruptions": corruptions}
     params, console = start("evaluate", overrides, quiet, as_json, **options)
-    from stages.steps.evaluate import Evaluation
+    from stages.steps.evaluate import run
 
-    console.result(*Evaluation(params.evaluate, console).run())
+    run(params.evaluate, console)

@@ -14,8 +14,6 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Tell how an image was found, whether it was kept, and in how many epochs it was used."""
-    from pipeline.console import Console, printable
-    from stages.steps.trace import as_text, find
+    from stages.steps.trace import run
 
-    found = find(image)
-    Console(as_json=as_json).result("\n".join(map(printable, as_text(found))), found)
+    run(image, as_json)

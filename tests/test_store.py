@@ -15,6 +15,7 @@ from pipeline.store import (
     replacing,
     shard_path,
     shard_paths,
+    write_csv,
     write_json,
     write_shards,
     write_table,
@@ -123,6 +124,16 @@ def test_what_is_no_parquet_is_named(tmp_path, data):
         read_table(path)
 
 
+def test_damage_behind_a_whole_end_is_named_with_what_to_do(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_table(path, pa.table({"a": range(1000)}))
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.parquet cannot be read as Parquet: .*: do so"):
+        read_table(path, hint="do so")
+
+
 def test_missing_files_are_named_with_what_to_run(tmp_path):
     with pytest.raises(UserError, match=r"x\.parquet not found: run `dvc repro`"):
         read_table(tmp_path / "x.parquet")
@@ -137,8 +148,8 @@ def test_tables_are_the_same_bytes_every_time_and_read_by_column(tmp_path):
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
     assert read_table(tmp_path / "1.parquet") == table
     assert read_table(tmp_path / "1.parquet", ["b"]).column_names == ["b"]
-    with pytest.raises(UserError, match=r"1\.parquet: no column 'c'"):
-        read_table(tmp_path / "1.parquet", ["b", "c"])
+    with pytest.raises(UserError, match=r"1\.parquet: no column 'c': do so"):
+        read_table(tmp_path / "1.parquet", ["b", "c"], "do so")
 
 
 def test_text_and_json_have_plain_line_ends(tmp_path):
@@ -147,6 +158,14 @@ def test_text_and_json_have_plain_line_ends(tmp_path):
     write_json(tmp_path / "deep" / "a.json", {"b": "é", "a": [1]})
     assert (tmp_path / "deep" / "a.json").read_text("utf-8") == (
         '{\n  "b": "é",\n  "a": [\n    1\n  ]\n}\n'
+    )
+
+
+def test_csv_has_plain_line_ends_and_an_empty_cell_for_none(tmp_path):
+    rows = iter([["a, b", None, 0.1], ("日本", 3, '"')])
+    write_csv(tmp_path / "deep" / "a.csv", ("name", "count", "x"), rows)
+    assert (tmp_path / "deep" / "a.csv").read_bytes().decode() == (
+        'name,count,x\n"a, b",,0.1\n日本,3,""""\n'
     )
 
 

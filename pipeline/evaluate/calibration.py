@@ -1,4 +1,4 @@
-"""A temperature for the student's confidences, found without a label."""
+"""Temperature of the student's confidences, found without a label."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar

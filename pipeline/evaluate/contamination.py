@@ -1,4 +1,4 @@
-"""Test images among the images that a student was trained on."""
+"""Contamination: test images among the images that a student was trained on."""
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -16,7 +16,7 @@ BLOCK = 1000
 def contaminated(
     test: np.ndarray, trained: np.ndarray, rows: np.ndarray, advance: Advance = no_progress
 ) -> np.ndarray:
-    """Which test images are among those trained on, as they are or mirrored: rows, int64 [L].
+    """Rows of the test images among those trained on, as they are or mirrored: int64 [L].
 
     Pixels alone are compared, at the size that the networks see: a copy that was cut or drawn
     over is not found here. `pipeline.dedup.leakage` finds those, in the images as crawled; at this

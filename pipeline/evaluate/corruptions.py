@@ -1,4 +1,4 @@
-"""The 15 common corruptions of Hendrycks and Dietterich (ICLR 2019), drawn on the fly.
+"""Common corruptions: the 15 of Hendrycks and Dietterich (ICLR 2019), drawn on the fly.
 
 Kinds, definitions and the constants of the five severities are those of CIFAR-10-C, made for 32
 pixels; on larger images lengths in pixels grow with the side. The pixels are not those of the

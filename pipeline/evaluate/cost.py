@@ -1,4 +1,4 @@
-"""What a network costs: multiplications and time."""
+"""Cost of a network: multiplications and time."""
 
 import copy
 import time

@@ -1,4 +1,4 @@
-"""One pass of a network over images: its logits, of which every score is a function."""
+"""Logits of a network for images, of which every score is a function."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How good a student is beside its teacher: functions of labels int64 [N] and logits [N, C].
+"""Metrics of a student beside its teacher: functions of labels int64 [N] and logits [N, C].
 
 All take N ≥ 1. The predicted class is that of the largest logit, the first one of equals. Shares
 are rounded to 4 digits, points to 2, as far as test sets can tell.
@@ -17,7 +17,7 @@ Z95 = norm.ppf(0.975)
 
 
 def scores(labels: np.ndarray, logits: np.ndarray) -> dict[str, float | None]:
-    """What one network is worth by itself.
+    """Scores of one network by itself.
 
     Returns:
         accuracy and top5 with their 95% intervals (Wilson, 1927), top5 None under 6 classes;
@@ -124,7 +124,7 @@ def calibration_error(labels: np.ndarray, logits: np.ndarray, temperature: float
     return float(np.abs(np.bincount(bin_of, confidence - right)).sum() / len(labels))
 
 
-def tempered(labels: np.ndarray, logits: np.ndarray, temperature: float) -> dict[str, float]:
+def tempered(labels: np.ndarray, logits: np.ndarray, temperature: float) -> dict[str, float | None]:
     """The temperature, and NLL, Brier and ECE of the logits divided by it; no class changes."""
     cooled = scores(labels, logits / np.float32(temperature))
     return {

@@ -1,8 +1,7 @@
-"""What an evaluation leaves beside its figures: predictions, mistakes, and lines for a person."""
+"""Predictions, mistakes and summary of an evaluation, beside its metrics."""
 
-import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,17 +54,10 @@ def answers(
     }
 
 
-def predictions_csv(answered: Mapping[str, list]) -> str:
-    """The answers as text, one line an image, confidences with 4 digits."""
-    rows = zip(*answered.values(), strict=True)
-    return as_csv(answered, ((*names, f"{s:.4f}", f"{t:.4f}") for *names, s, t in rows))
-
-
-def as_csv(header: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as text."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([list(header), *rows])
-    return text.getvalue()
+def prediction_rows(answered: Mapping[str, list]) -> Iterator[tuple[str, ...]]:
+    """The answers, one row an image, confidences with 4 digits."""
+    for *names, student, teacher in zip(*answered.values(), strict=True):
+        yield (*names, f"{student:.4f}", f"{teacher:.4f}")
 
 
 def mistakes(pixels: np.ndarray, answered: Mapping[str, list]) -> pa.Table:

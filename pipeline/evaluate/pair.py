@@ -1,4 +1,4 @@
-"""A teacher and a student that answer the same images."""
+"""Pair of a teacher and a student that answer the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from pipeline.evaluate.styles import Style
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 
-Row = tuple[str, int, float, float]  # kind, severity, and the accuracies of teacher and student
+CORRUPTION_COLUMNS = ("corruption", "severity", "teacher", "student")
+CorruptionRow = tuple[str, int, float, float]  # the last two are accuracies
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Pair:
 
     def under_corruption(
         self, pixels: np.ndarray, labels: np.ndarray, seed: int, advance: Advance
-    ) -> list[Row]:
+    ) -> list[CorruptionRow]:
         """Accuracies under each kind and severity; `advance` is called 150 N times in all."""
         rows = []
         for kind in KINDS:

@@ -1,4 +1,4 @@
-"""What several corruptions are made of: images float32 [N, S, S, C] moved, zoomed and smeared."""
+"""Motion, zoom and sampling that several corruptions share: images float32 [N, S, S, C]."""
 
 import numpy as np
 from scipy.ndimage import map_coordinates

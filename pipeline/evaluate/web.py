@@ -1,12 +1,13 @@
-"""The web images that a student was distilled from, as `embed` and `distill` left them."""
+"""Web images that a student was distilled from, as `embed` and `distill` left them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.embeddings import IMAGES, LOGITS, PIXELS, Embeddings
 from pipeline.errors import UserError
-from pipeline.store import read_table
+from pipeline.selections import read_selection
 
 
 @dataclass(frozen=True)
@@ -25,40 +26,33 @@ class Web:
 
 
 def load_web(embed: Path, selection: Path, side: int, classes: int) -> Web | None:
-    """What is known of the web images, or None where one of the files is not there.
+    """The web images of a student, or None where one of the files is not there.
 
     Args:
-        embed: folder with `pixels.npy` and `logits.npy`.
-        selection: table with the columns `held_out` and `times_kept`.
+        embed: folder of the embeddings.
+        selection: record of the distillation.
         side, classes: of the networks, which the files have to be for.
 
     Raises:
         UserError: a file is broken, or they do not belong together.
     """
-    files = [embed / "pixels.npy", embed / "logits.npy", selection]
+    files = [*(embed / name for name in (IMAGES, PIXELS, LOGITS)), selection]
     if not all(path.is_file() for path in files):
         return None
-    pixels, logits = (_array(path) for path in files[:2])
-    table = read_table(selection, ["held_out", "times_kept"])
+    web = Embeddings.open(embed)
+    table = read_selection(selection, ["held_out", "times_kept"])
     if (
-        not len(pixels) == len(logits) == len(table)
-        or pixels.shape[1:] != (side, side, 3)
-        or logits.shape[1:] != (classes,)
+        len(web) != len(table)
+        or web.pixels.shape[1:] != (side, side, 3)
+        or web.logits.shape[1:] != (classes,)
     ):
         raise UserError(
-            f"{', '.join(map(str, files))} do not belong to one teacher and student",
+            f"{embed} and {selection} do not belong to one teacher and student",
             "run `dvc repro distill`",
         )
     return Web(
-        pixels,
-        logits,
+        web.pixels,
+        web.logits,
         np.flatnonzero(table["held_out"].to_numpy()),
         np.flatnonzero(table["times_kept"].to_numpy() > 0),
     )
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}", "run `dvc repro embed`") from None

@@ -1,10 +1,10 @@
-"""Whether a file that is about to be shipped is the student."""
+"""Checks that a file about to be shipped is the student, and the images for them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from pipeline.embeddings import Embeddings
 from pipeline.errors import ExternalError, UserError
 
 TOLERANCE = 1e-3  # largest difference of a logit between float formats
@@ -23,23 +23,22 @@ class Pixels:
     web: int
 
 
-def choose_pixels(path: Path, images: int, side: int, calibrate: bool = False) -> Pixels:
-    """`images` evenly spread rows of what `embed` wrote, and as many others to `calibrate` with.
+def choose_pixels(
+    embeddings: Embeddings, images: int, side: int, calibrate: bool = False
+) -> Pixels:
+    """`images` evenly spread web images, and as many others to `calibrate` with.
 
     Noise takes the place of web images that there are not enough of for comparing.
 
     Raises:
-        UserError: the file is missing, is none of `embed`, or of images of another `side`.
+        UserError: there are none, or they are of another `side`.
     """
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}", "run `dvc repro embed`") from None
-    if found.ndim != 4 or found.dtype != np.uint8 or not len(found):
-        raise UserError(f"{path} holds no pixels", "run `dvc repro embed`")
+    found = embeddings.pixels
+    if not len(found):
+        raise UserError(f"{embeddings.folder} holds no images", "run `dvc repro embed`")
     if found.shape[1:] != (side, side, 3):
         raise UserError(
-            f"{path} has images of {found.shape[1]} pixels, the student takes {side}",
+            f"{embeddings.folder} has images of {found.shape[1]} pixels, the student takes {side}",
             "run `dvc repro distill`",
         )
     step = 2 if calibrate and len(found) > 1 else 1

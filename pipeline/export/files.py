@@ -1,4 +1,4 @@
-"""The files of a student, written and then opened again to see that they are the student."""
+"""Files of a student, written and then opened again to see that they are the student."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -10,7 +10,14 @@ import numpy as np
 from pipeline.console import Advance, no_progress
 from pipeline.export.checks import Pixels, agreement, compare
 from pipeline.export.model import open_model
-from pipeline.export.program import Input, about, as_input, export_program, write_onnx, write_torch
+from pipeline.export.program import (
+    InputKind,
+    about,
+    as_input,
+    export_program,
+    write_onnx,
+    write_torch,
+)
 from pipeline.export.quantised import Scheme, write_int8
 from pipeline.models.checkpoint import WEIGHTS, ModelConfig, save_model
 from pipeline.models.network import Network
@@ -24,7 +31,7 @@ def write_files(
     config: ModelConfig,
     *,
     formats: Collection[str],
-    kind: Input,
+    kind: InputKind,
     int8: Scheme | None,
     pixels: Pixels,
     advance: Advance = no_progress,

@@ -1,4 +1,4 @@
-"""An exported student, opened from whichever file, as one function from pixels to logits."""
+"""Exported student, opened from whichever file, as one function from pixels to logits."""
 
 import json
 from collections.abc import Callable
@@ -119,7 +119,8 @@ def _described(path: Path, text: str, run: Logits) -> Model:
     try:
         about: dict[str, Any] = json.loads(text)
         names, side, kind = (about[key] for key in ("class_names", "input_size", "input"))
-        fit, temperature = about["fit"] or "crop", float(about["temperature"])
+        fit: Fit = about["fit"] or "crop"
+        temperature = float(about["temperature"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} does not say how to use it", "write it by `pipeline export`"

@@ -1,4 +1,4 @@
-"""The student as one function from pixels to logits, and that function as files."""
+"""Program of a student: one function from pixels to logits, and that function as files."""
 
 import json
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 
-Input = Literal["uint8", "float"]
+InputKind = Literal["uint8", "float"]
 ABOUT = "about"  # key of the JSON text, within a file, that says how to use it
 INPUT, OUTPUT = "images", "logits"
 
@@ -27,7 +27,10 @@ class Shipped(nn.Module):
             [B, 3, S, S] from 0 to 1.
     """
 
-    def __init__(self, network: Network, config: ModelConfig, kind: Input) -> None:
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, network: Network, config: ModelConfig, kind: InputKind) -> None:
         super().__init__()
         self.network, self.kind = network, kind
         mean, std = (torch.tensor(v, dtype=torch.float64) for v in (config.mean, config.std))
@@ -41,21 +44,21 @@ class Shipped(nn.Module):
         return self.network(images * self.scale - self.offset)
 
 
-def as_input(pixels: np.ndarray, kind: Input) -> np.ndarray:
+def as_input(pixels: np.ndarray, kind: InputKind) -> np.ndarray:
     """Pixels uint8 [B, S, S, 3] as a `Shipped` network of this kind takes them."""
     if kind == "uint8":
         return pixels
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) / np.float32(255)
 
 
-def about(config: ModelConfig, kind: Input) -> dict[str, Any]:
-    """How to use a file that stands alone: the config but for the architecture, and `input`."""
+def about(config: ModelConfig, kind: InputKind) -> dict[str, Any]:
+    """Directions for a file that stands alone: the config but for the architecture, and `input`."""
     values = asdict(config)
     del values["architecture"]
     return values | {"input": kind}
 
 
-def export_program(network: Network, config: ModelConfig, kind: Input) -> ExportedProgram:
+def export_program(network: Network, config: ModelConfig, kind: InputKind) -> ExportedProgram:
     """The student as a program of `torch.export`, for any number of images at a time.
 
     Raises:
@@ -99,6 +102,7 @@ def write_onnx(path: Path, program: ExportedProgram, describe: dict[str, Any]) -
         )
     except torch.onnx.OnnxExporterError as error:
         raise _unsuited("ONNX", error, "onnx") from None
+    assert exported is not None  # as no file was named
     ClearMetadataAndDocStringPass()(exported.model)  # names of modules, paths of the machine
     exported.model.metadata_props[ABOUT] = _text(describe)
     exported.save(path)

@@ -1,4 +1,4 @@
-"""The student as ONNX with weights and activations of 8 bits, by onnxruntime."""
+"""Quantisation of a student: ONNX with weights and activations of 8 bits, by onnxruntime."""
 
 import tempfile
 from collections.abc import Iterator

@@ -2,8 +2,8 @@
 
 from markupsafe import Markup
 
+from pipeline.metrics import Bin
 from pipeline.report.figures import BOTTOM, LEFT, RIGHT, TOP, WIDTH
-from pipeline.report.scores import Bin
 
 HEIGHT = 260
 STRIP = 34  # of the height, for how many images each bin has

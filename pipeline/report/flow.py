@@ -1,13 +1,15 @@
-"""Where the candidates went: counts from the first search result to the last selection."""
+"""Flow of the images: counts from the first search result to the last selection, with reasons."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.report.inputs import read_columns, read_teacher_classes
+from pipeline.embeddings import Embeddings
+from pipeline.manifest import STORED, read_manifest
 from pipeline.report.stored import Images
 
 REASONS = {
@@ -30,7 +32,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Loss:
-    """How many images were left out for one reason."""
+    """Images left out for one reason."""
 
     reason: str
     count: int
@@ -71,14 +73,44 @@ class Flow:
     reasons: tuple[str, ...]
     classes: tuple[ClassFlow, ...]
     names: dict[int, str]
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of the crawl by label and outcome; label -1 is that of those without a class."""
+
+    counts: Counter[tuple[int, str]]
+    names: dict[int, str]  # classes asked for
+
+    @property
+    def lost(self) -> Counter[tuple[int, str]]:
+        """Those that gave no stored image."""
+        return Counter({key: count for key, count in self.counts.items() if key[1] != STORED})
+
+
+def read_candidates(manifest: Path) -> Candidates:
+    """Counts of the manifest's rows.
+
+    Raises:
+        UserError: as `read_manifest`.
+    """
+    keys = ["label", "class", "outcome"]
+    groups = read_manifest(manifest, keys).group_by(keys, use_threads=False)
+    counts: Counter[tuple[int, str]] = Counter()
+    names: dict[int, str] = {}
+    for group in groups.aggregate([([], "count_all")]).to_pylist():
+        label = -1 if group["label"] is None else group["label"]
+        counts[label, group["outcome"] or ""] += group["count_all"]
+        names.setdefault(label, group["class"] or "")
+    return Candidates(counts, names)
 
 
 def _told(reason: str) -> str:
     return REASONS.get(reason, reason.replace("_", " ") or "no reason given")
 
 
-def _losses(counts: dict[str, int]) -> tuple[Loss, ...]:
+def _losses(counts: Mapping[str, int]) -> tuple[Loss, ...]:
     named = [Loss(_told(reason), count) for reason, count in counts.items() if count]
     return tuple(sorted(named, key=lambda loss: (-loss.count, loss.reason)))
 
@@ -88,48 +120,71 @@ def _by_label(labels: np.ndarray) -> Counter[int]:
     return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
 
-def read_flow(crawl: Path, embed: Path, images: Images, class_names: tuple[str, ...]) -> Flow:
-    """Count candidates, stored, kept and selected images, in all and by class.
+def _by_reason(counts: Counter[tuple[int, str]]) -> Counter[str]:
+    reasons: Counter[str] = Counter()
+    for (_, reason), count in counts.items():
+        reasons[reason] += count
+    return reasons
+
+
+def count_flow(
+    candidates: Candidates, embeddings: Embeddings, images: Images, class_names: tuple[str, ...]
+) -> Flow:
+    """Candidates, stored, kept and selected images, in all and by class.
 
     An image counts for the class asked for; once it is stored, for the one that dedup gave it.
     """
-    manifest = read_columns(crawl / "manifest.parquet", "crawl", ["label", "class", "outcome"])
-    groups = manifest.group_by(["label", "class", "outcome"]).aggregate([([], "count_all")])
-    outcomes: Counter[str] = Counter()
-    candidates: Counter[int] = Counter()
-    lost: Counter[tuple[int, str]] = Counter()  # (label, reason), of crawl and dedup
-    names = dict(enumerate(class_names))
-    for group in groups.to_pylist():
-        label = -1 if group["label"] is None else group["label"]
-        outcome, count = group["outcome"] or "", group["count_all"]
-        outcomes[outcome] += count
-        candidates[label] += count
-        if outcome != "stored":
-            lost[label, outcome] += count
-        names.setdefault(label, group["class"] or "")
-    names[-1] = "no class"
+    names = dict(enumerate(class_names)) | {-1: "no class"}
+    for label, name in candidates.names.items():
+        names.setdefault(label, name)
+    dropped = _dropped(images)
+    lost = candidates.lost + dropped
+    reasons = [reason for reason, _ in _by_reason(lost).most_common()]
+    stored = sum(count for (_, outcome), count in candidates.counts.items() if outcome == STORED)
+    remarks: tuple[str, ...] = ()
+    if stored != len(images.kept):
+        remarks = (
+            f"The crawl's manifest counts {stored:,} stored images, "
+            f"the dedup file {len(images.kept):,}: they are of different runs.",
+        )
+    return Flow(
+        steps=_steps(candidates, images, dropped),
+        reasons=tuple(map(_told, reasons)),
+        classes=_by_class(candidates, embeddings, images, names, lost, reasons),
+        names=names,
+        remarks=remarks,
+    )
 
+
+def _dropped(images: Images) -> Counter[tuple[int, str]]:
+    """Stored images that dedup did not keep, by label and reason."""
+    out = images.table.filter(pc.invert(images.table.column("kept"))).select(["label", "reason"])
+    groups = out.group_by(["label", "reason"], use_threads=False).aggregate([([], "count_all")])
+    counts: Counter[tuple[int, str]] = Counter()
+    for group in groups.to_pylist():
+        counts[group["label"], group["reason"] or ""] += group["count_all"]
+    return counts
+
+
+def _steps(
+    candidates: Candidates, images: Images, dropped: Counter[tuple[int, str]]
+) -> tuple[Step, ...]:
+    total = candidates.counts.total()
     stored, kept = len(images.kept), int(images.kept.sum())
     used, selected = int((images.times >= 0).sum()), int((images.times > 0).sum())
-    dropped: Counter[str] = Counter()
-    out = images.table.filter(pc.invert(images.table.column("kept"))).select(["label", "reason"])
-    for row in out.group_by(["label", "reason"]).aggregate([([], "count_all")]).to_pylist():
-        dropped[row["reason"] or ""] += row["count_all"]
-        lost[row["label"], row["reason"] or ""] += row["count_all"]
-    total = manifest.num_rows
 
-    def step(name: str, note: str, count: int, losses: dict[str, int]) -> Step:
+    def step(name: str, note: str, count: int, losses: Mapping[str, int]) -> Step:
         return Step(name, note, count, count / total if total else 0.0, _losses(losses))
 
-    steps = (
+    return (
         step("Candidates", "addresses the searches returned", total, {}),
+        step("Stored", "fetched, decoded, each once", stored, _by_reason(candidates.lost)),
         step(
-            "Stored",
-            "fetched, decoded, each once",
-            stored,
-            {name: count for name, count in outcomes.items() if name != "stored"},
+            "Kept",
+            "left after near-duplicates and the unfit are out",
+            kept,
+            _by_reason(dropped),
         ),
-        step("Kept", "left after near-duplicates and the unfit are out", kept, dropped),
         step(
             "Selected at least once",
             f"trained on in one of {images.epochs:,} epochs or more",
@@ -141,38 +196,41 @@ def read_flow(crawl: Path, embed: Path, images: Images, class_names: tuple[str, 
             },
         ),
     )
-    remarks = []
-    if outcomes["stored"] != stored:
-        remarks.append(
-            f"The crawl's manifest counts {outcomes['stored']:,} stored images, "
-            f"the dedup file {stored:,}: they are of different runs."
-        )
-    labels, seen = read_teacher_classes(embed)
-    counts = {
-        "stored": _by_label(images.labels),
-        "kept": _by_label(images.labels[images.kept]),
-        "selected": _by_label(images.labels[images.times > 0]),
-        "embedded": _by_label(labels),
-        "agree": _by_label(labels[labels == seen]),
-    }
-    each: Counter[str] = Counter()
-    for (_, reason), count in lost.items():
-        each[reason] += count
-    reasons = [reason for reason, _ in each.most_common()]
-    rows = tuple(
+
+
+def _by_class(
+    candidates: Candidates,
+    embeddings: Embeddings,
+    images: Images,
+    names: dict[int, str],
+    lost: Counter[tuple[int, str]],
+    reasons: list[str],
+) -> tuple[ClassFlow, ...]:
+    """A row a class that has candidates or stored images, in the order of the labels."""
+    found: Counter[int] = Counter()
+    for (label, _), count in candidates.counts.items():
+        found[label] += count
+    stored = _by_label(images.labels)
+    kept = _by_label(images.labels[images.kept])
+    selected = _by_label(images.labels[images.times > 0])
+    embedded = _by_label(embeddings.labels)
+    agree = _by_label(embeddings.labels[embeddings.labels == _predicted(embeddings)])
+    return tuple(
         ClassFlow(
             name=names.get(label, f"class {label}"),
-            candidates=candidates[label],
-            stored=counts["stored"][label],
-            kept=counts["kept"][label],
-            selected=counts["selected"][label],
-            agree=(
-                counts["agree"][label] / counts["embedded"][label]
-                if label >= 0 and counts["embedded"][label]
-                else None
-            ),
+            candidates=found[label],
+            stored=stored[label],
+            kept=kept[label],
+            selected=selected[label],
+            agree=agree[label] / embedded[label] if label >= 0 and embedded[label] else None,
             losses=tuple(lost[label, reason] for reason in reasons),
         )
-        for label in sorted(set(candidates) | set(counts["stored"]))
+        for label in sorted(set(found) | set(stored))
     )
-    return Flow(steps, tuple(map(_told, reasons)), rows, names, tuple(remarks))
+
+
+def _predicted(embeddings: Embeddings) -> np.ndarray:
+    """The class that the teacher sees in each embedded image, int64 [N]."""
+    logits = embeddings.logits
+    parts = [np.argmax(logits[at : at + 65536], axis=1) for at in range(0, len(logits), 65536)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Reading the files of the earlier stages: a missing or malformed one is a `UserError`."""
+"""CSV files and thresholds of the earlier stages, checked as they are read."""
 
 import csv
 import math
@@ -6,13 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-
 from pipeline.errors import UserError
+from pipeline.store import read_table
 
 
 @dataclass(frozen=True)
@@ -24,99 +19,52 @@ class Curves:
     other: tuple[str, ...]
 
 
-def require(path: Path, stage: str) -> Path:
-    """Return `path`, or raise UserError when it is not there."""
-    if not path.exists():
-        raise UserError(f"the report needs {path}, which is missing", f"run `pipeline {stage}`")
-    return path
-
-
-def malformed(path: Path, what: object) -> UserError:
+def malformed(path: Path, what: object, stage: str) -> UserError:
     """The error for a file that is there but is not what its stage writes."""
-    return UserError(f"{path}: {what}", "run the stage that writes it again")
-
-
-def read_columns(
-    path: Path, stage: str, columns: list[str], where: ds.Expression | None = None
-) -> pa.Table:
-    """Read some columns of a Parquet file, and only the rows that satisfy `where`."""
-    require(path, stage)
-    try:
-        absent = sorted(set(columns) - set(pq.read_schema(path).names))
-        if absent:
-            raise malformed(path, f"has no column {', '.join(absent)}")
-        return pq.read_table(path, columns=columns, filters=where)
-    except (pa.ArrowException, OSError) as error:
-        raise malformed(path, error) from error
-
-
-def read_history(selection: Path) -> np.ndarray:
-    """Read which image was trained on in which epoch, bool [N, epochs]: the `kept` lists."""
-    lists = read_columns(selection, "distill", ["kept"]).column("kept")
-    try:
-        lengths = set(pc.list_value_length(lists).unique().to_pylist())
-        flat = pc.list_flatten(lists).cast(pa.bool_()).to_numpy()
-        return flat.astype(bool).reshape(len(lists), *(lengths or {0}))
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise malformed(selection, f"column kept: {error}") from error
+    return UserError(f"{path}: {what}", f"run `dvc repro {stage}`")
 
 
 def read_thresholds(path: Path, epochs: int) -> dict[int, list[float]]:
-    """Read the thresholds of the selection, label -> a value an epoch; empty if it had none.
+    """The thresholds of the selection, label -> a value an epoch; empty if it had none.
 
     Raises:
         UserError: missing, malformed, or not of a distillation of so many epochs.
     """
-    table = read_columns(path, "distill", ["epoch", "label", "threshold"]).sort_by("epoch")
+    columns = ["epoch", "label", "threshold"]
+    table = read_table(path, columns, "run `dvc repro distill`").sort_by("epoch")
     found: dict[int, list[float]] = {}
     for label, value in zip(
-        table.column("label").to_pylist(), table.column("threshold").to_pylist(), strict=True
+        table["label"].to_pylist(), table["threshold"].to_pylist(), strict=True
     ):
         found.setdefault(label, []).append(value)
     if any(len(values) != epochs for values in found.values()):
-        raise malformed(path, f"has not a threshold for each of {epochs:,} epochs and class")
+        raise malformed(
+            path, f"has not a threshold for each of {epochs:,} epochs and class", "distill"
+        )
     return found
 
 
-def read_array(path: Path, rows: int) -> np.ndarray:
-    """Open the matrix of a .npy file, which has at least `rows` rows, without reading it."""
-    require(path, "embed")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise malformed(path, error) from error
-    if array.ndim != 2 or len(array) < rows:
-        raise malformed(path, f"has shape {array.shape}, too small for {rows} images")
-    return array
-
-
-def read_teacher_classes(embed: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return (label, class the teacher sees), int64 arrays with one entry an embedded image."""
-    images = read_columns(embed / "images.parquet", "embed", ["row", "label"])
-    rows = images.column("row").to_numpy()
-    logits = read_array(embed / "logits.npy", int(rows.max(initial=-1)) + 1)
-    seen = [
-        np.argmax(logits[start : start + 65536], axis=1) for start in range(0, len(logits), 65536)
-    ]
-    classes = np.concatenate(seen) if seen else np.zeros(0, np.int64)
-    return images.column("label").to_numpy(), classes[rows]
-
-
 def read_csv(path: Path, stage: str, needed: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a CSV file that has the columns `needed`."""
-    require(path, stage)
+    """Header and rows of a CSV file that has the columns `needed`.
+
+    Raises:
+        UserError: missing, malformed, or without such a column.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} not found", f"run `dvc repro {stage}`")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except (csv.Error, ValueError, OSError) as error:
-        raise malformed(path, error) from error
+        raise malformed(path, error, stage) from error
     for name in needed:
         if name not in header:
-            raise malformed(path, f"has no column {name}")
+            raise malformed(path, f"no column '{name}'", stage)
     rows = [row for row in rows if row]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise malformed(path, f"row {number} has {len(row)} cells instead of {len(header)}")
+            said = f"row {number} has {len(row)} cells instead of {len(header)}"
+            raise malformed(path, said, stage)
     return header, rows
 
 
@@ -129,7 +77,11 @@ def _numbers(cells: list[str]) -> list[float] | None:
 
 
 def read_curves(path: Path) -> Curves:
-    """Read the training log: one row an epoch, any numeric columns beside `epoch`."""
+    """The training log: one row an epoch, any numeric columns beside `epoch`.
+
+    Raises:
+        UserError: missing, malformed, or an epoch is no number.
+    """
     header, rows = read_csv(path, "distill", ("epoch",))
     columns = {
         name: _numbers([row[index] for row in rows])
@@ -139,7 +91,7 @@ def read_curves(path: Path) -> Curves:
     epoch = header.index("epoch")
     epochs = _numbers([row[epoch] for row in rows])
     if epochs is None or any(math.isnan(value) for value in epochs):
-        raise malformed(path, "column epoch holds something else than numbers")
+        raise malformed(path, "column epoch holds something else than numbers", "distill")
     return Curves(
         epochs=epochs,
         columns={name: values for name, values in columns.items() if values is not None},
@@ -148,7 +100,7 @@ def read_curves(path: Path) -> Curves:
 
 
 def read_confusions(path: Path) -> Counter[tuple[str, str]]:
-    """Count the pairs (actual class, class the student saw) in `predictions.csv`."""
+    """Counts of the pairs (actual class, class the student saw) in `predictions.csv`."""
     header, rows = read_csv(path, "evaluate", ("actual", "student", "teacher"))
     actual, student = header.index("actual"), header.index("student")
     return Counter((row[actual], row[student]) for row in rows)

@@ -1,4 +1,4 @@
-"""A map of the embedded images: near together what the teacher sees as alike."""
+"""Map of the embedded images: near together what the teacher sees as alike."""
 
 import colorsys
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from pipeline.embeddings import FEATURES, Embeddings
 from pipeline.errors import UserError
-from pipeline.report.inputs import malformed, read_array, read_columns
+from pipeline.selections import read_selection
 
 FEWEST = 12  # images of which a map says anything
 MOST_NAMED = 20  # classes with a key of their own
@@ -40,7 +41,7 @@ def project(features: np.ndarray, seed: int) -> np.ndarray | None:
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     features = features - features.mean(axis=0)
     if len(features) < FEWEST or features.shape[1] < 2 or not features.any():
@@ -116,7 +117,7 @@ def draw(points: np.ndarray, seen: np.ndarray, filled: np.ndarray, dyes: list[st
 
 
 def read_map(
-    embed: Path, selection: Path, class_names: tuple[str, ...], most: int, seed: int
+    embeddings: Embeddings, selection: Path, class_names: tuple[str, ...], most: int, seed: int
 ) -> Map | None:
     """Draw a sample of the images that distillation used.
 
@@ -130,20 +131,24 @@ def read_map(
         UserError: a file is missing or malformed, or the two are of different runs.
     """
     columns = ["row", "predicted", "times_kept"]
-    used = read_columns(selection, "distill", columns)
-    row, predicted, times = (used.column(name).to_numpy() for name in columns)
-    features = read_array(embed / "features.npy", int(row.max(initial=-1)) + 1)
+    used = read_selection(selection, columns)
+    row, predicted, times = (used[name].to_numpy() for name in columns)
+    features = embeddings.features
     if most < FEWEST:
         return None
-    if not (0 <= predicted.min(initial=0) <= predicted.max(initial=0) < len(class_names)):
+    classes, rows = len(class_names), len(features)
+    if not (0 <= predicted.min(initial=0) <= predicted.max(initial=0) < classes) or not (
+        0 <= row.min(initial=0) <= row.max(initial=-1) < rows
+    ):
         raise UserError(
-            f"{selection} has classes that the networks do not",
-            "the files are of different runs: run `pipeline distill` again",
+            f"{selection} has images or classes that {embeddings.folder} and the networks do not",
+            "the files are of different runs: run `dvc repro distill`",
         )
     drawn = np.sort(np.random.default_rng(seed).permutation(len(row))[:most])
     sample = features[row[drawn]].astype(np.float32)
     if not np.isfinite(sample).all():
-        raise malformed(embed / "features.npy", "holds values that are not finite")
+        path = embeddings.folder / FEATURES
+        raise UserError(f"{path} holds values that are not finite", "run `dvc repro embed`")
     points = project(sample, seed)
     if points is None:
         return None

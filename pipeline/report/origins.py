@@ -1,13 +1,15 @@
-"""Where the stored images come from: hosts, queries, licences and engines."""
+"""Origins of the stored images: hosts, queries, licences and engines."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
-import pyarrow.dataset as ds
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.report.inputs import read_columns
+from pipeline.manifest import STORED, host_of, scan_manifest
 from pipeline.report.stored import Images
 
 MOST_ROWS = 20
@@ -38,12 +40,7 @@ class Origins:
         return max((row.stored for row in self.rows), default=1)
 
 
-def host_of(url: str | None) -> str:
-    """The host of an address, '' where it has none."""
-    try:
-        return urlsplit(url or "").hostname or ""
-    except ValueError:
-        return ""
+Name = Callable[[dict[str, Any]], str]  # of a row of the manifest
 
 
 def read_origins(manifest: Path, images: Images) -> list[Origins]:
@@ -51,35 +48,39 @@ def read_origins(manifest: Path, images: Images) -> list[Origins]:
 
     Of images that several addresses brought, the one that was stored speaks.
     """
+    kinds: list[tuple[str, str, str, Name]] = [
+        ("Host", "hosts", "no address", _host),
+        ("Query", "queries", "none", lambda row: row["query"]),
+        ("Licence", "licences", "not stated", lambda row: row["licence"]),
+        ("Engine", "engines", "not stated", lambda row: row["engine"]),
+    ]
+    stored: list[Counter[str]] = [Counter() for _ in kinds]
+    selected: list[Counter[str]] = [Counter() for _ in kinds]
+    chosen = set(images.table.filter(pa.array(images.times > 0))["id"].to_pylist())
     columns = ["id", "url", "page_url", "licence", "engine", "query"]
-    rows = read_columns(manifest, "crawl", columns, ds.field("outcome") == "stored").to_pylist()
-    ids = images.table.column("id").to_pylist()
-    selected = {id for id, times in zip(ids, images.times.tolist(), strict=True) if times > 0}
+    for batch in scan_manifest(manifest, columns, pc.field("outcome") == STORED):
+        for row in batch.to_pylist():
+            for number, (_, _, none, name) in enumerate(kinds):
+                stored[number][name(row) or none] += 1
+                selected[number][name(row) or none] += row["id"] in chosen
     return [
-        _counted("Host", "hosts", rows, selected, "no address", _host),
-        _counted("Query", "queries", rows, selected, "none", lambda row: row["query"]),
-        _counted("Licence", "licences", rows, selected, "not stated", lambda row: row["licence"]),
-        _counted("Engine", "engines", rows, selected, "not stated", lambda row: row["engine"]),
+        _ranked(kind, several, *counts)
+        for (kind, several, _, _), *counts in zip(kinds, stored, selected, strict=True)
     ]
 
 
-def _host(row: dict) -> str:
+def _host(row: dict[str, Any]) -> str:
     return host_of(row["url"]) or host_of(row["page_url"])
 
 
-def _counted(kind: str, kinds: str, rows: list[dict], selected: set, none: str, name) -> Origins:
-    stored: Counter[str] = Counter()
-    chosen: Counter[str] = Counter()
-    for row in rows:
-        of = name(row) or none
-        stored[of] += 1
-        chosen[of] += row["id"] in selected
-    ranked = sorted(stored, key=lambda of: (-stored[of], of))
-    rest = ranked[MOST_ROWS:]
+def _ranked(kind: str, kinds: str, stored: Counter[str], selected: Counter[str]) -> Origins:
+    """The most frequent by name, the rest together."""
+    names = sorted(stored, key=lambda name: (-stored[name], name))
+    rest = names[MOST_ROWS:]
     return Origins(
         kind,
         kinds,
-        tuple(Origin(of, stored[of], chosen[of]) for of in ranked[:MOST_ROWS]),
+        tuple(Origin(name, stored[name], selected[name]) for name in names[:MOST_ROWS]),
         len(rest),
-        Origin("others", sum(stored[of] for of in rest), sum(chosen[of] for of in rest)),
+        Origin("others", sum(stored[name] for name in rest), sum(selected[name] for name in rest)),
     )

@@ -1,4 +1,4 @@
-"""The stored images with all that dedup and distillation say of each."""
+"""Stored images with all that dedup and distillation say of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.report.inputs import read_columns, read_history
+from pipeline.selections import read_history, read_selection
+from pipeline.verdicts import read_verdicts
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Images:
     table: pa.Table
     labels: np.ndarray
     kept: np.ndarray
+    leaked: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
     times: np.ndarray
@@ -35,6 +37,12 @@ class Images:
         """Epochs of the distillation."""
         return self.history.shape[1]
 
+    @property
+    def uniform(self) -> bool:
+        """True where every image was trained on equally often, or there is none."""
+        times = self.times[self.times >= 0]
+        return bool((times == times[:1]).all())
+
 
 def read_images(dedup: Path, selection: Path) -> Images:
     """Join the dedup and selection files on the image id.
@@ -44,28 +52,27 @@ def read_images(dedup: Path, selection: Path) -> Images:
     """
     columns = ["id", "shard", "row", "label", "kept", "reason"]
     columns += ["duplicate_of", "distance", "similarity", "test_image"]
-    table = read_columns(dedup, "dedup", columns)
-    used = read_columns(
-        selection, "distill", ["id", "predicted", "confidence", "held_out", "times_kept"]
-    )
-    at = pc.index_in(used.column("id"), value_set=table.column("id").combine_chunks())
+    table = read_verdicts(dedup, columns)
+    given = read_selection(selection, ["id", "predicted", "confidence", "held_out", "times_kept"])
+    at = pc.index_in(given["id"], value_set=table["id"].combine_chunks())
     if at.null_count:
         raise UserError(
             f"{selection} has {at.null_count:,} images that {dedup} does not",
-            "they are of different runs: run `pipeline distill` again",
+            "they are of different runs: run `dvc repro distill`",
         )
     positions = at.to_numpy().astype(np.int64)
     predicted = np.full(table.num_rows, -1, np.int64)
     confidence = np.full(table.num_rows, -1.0, np.float32)
     times = np.full(table.num_rows, -1, np.int64)
-    predicted[positions] = used.column("predicted").to_numpy()
-    confidence[positions] = used.column("confidence").to_numpy()
-    held_out = used.column("held_out").to_numpy()
-    times[positions] = np.where(held_out, -1, used.column("times_kept").to_numpy())
+    predicted[positions] = given["predicted"].to_numpy()
+    confidence[positions] = given["confidence"].to_numpy()
+    held_out = given["held_out"].to_numpy()
+    times[positions] = np.where(held_out, -1, given["times_kept"].to_numpy())
     return Images(
         table=table,
-        labels=table.column("label").to_numpy(),
-        kept=table.column("kept").to_numpy().astype(bool),
+        labels=table["label"].to_numpy(),
+        kept=table["kept"].to_numpy().astype(bool),
+        leaked=pc.fill_null(pc.equal(table["reason"], "leaked"), False).to_numpy(),
         predicted=predicted,
         confidence=confidence,
         times=times,

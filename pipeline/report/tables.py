@@ -1,4 +1,4 @@
-"""The confusion matrix, accuracies and selection by class, ready for the template."""
+"""Tables of the page: confusion matrix, accuracies, selection by class, latencies."""
 
 import math
 from collections import Counter
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from pipeline.metrics import Group, Latency, Metrics
 from pipeline.report.figures import dumbbell, heat_map, sparkline
-from pipeline.report.scores import Group
 from pipeline.report.stored import Images
 
 MOST_CELLS = 20
@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often `actual` was seen as `seen`, and the share of the images of `actual`."""
+    """Images of `actual` that were seen as `seen`, and their share of the images of `actual`."""
 
     actual: str
     seen: str
@@ -131,7 +131,7 @@ class KeptRow:
 def kept_rows(
     images: Images, class_names: tuple[str, ...], thresholds: dict[int, list[float]]
 ) -> list[KeptRow]:
-    """How much of each class the selection took in every epoch, in the order of the classes.
+    """Shares of each class that the selection took, by epoch, in the order of the classes.
 
     Args:
         thresholds: label -> one value an epoch, as `read_thresholds` gives them.
@@ -153,3 +153,16 @@ def kept_rows(
         figure = sparkline(label, *lines)
         rows.append(KeptRow(name, len(of_class), shares[0], shares[-1], last, figure))
     return rows
+
+
+def latency_rows(
+    metrics: Metrics,
+) -> list[tuple[tuple[str, int, int], Latency | None, Latency | None]]:
+    """Latencies of teacher and student by (device, threads, batch)."""
+    teacher, student = (
+        {(one.device, one.threads, one.batch): one for one in network.latency_ms}
+        for network in (metrics.teacher, metrics.student)
+    )
+    return [
+        (key, teacher.get(key), student.get(key)) for key in dict.fromkeys([*teacher, *student])
+    ]

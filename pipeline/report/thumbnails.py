@@ -1,22 +1,20 @@
-"""Small pictures of stored images, decoded from untrusted bytes and encoded anew."""
+"""Thumbnails of stored images, decoded from untrusted bytes and encoded anew."""
 
 import base64
 import io
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image, ImageOps
 
-from pipeline.report.inputs import malformed, require
+from pipeline.errors import UserError
+from pipeline.images import ImageError, decode_small
+from pipeline.store import open_parquet, shard_path
 
 SIDE = 96
-MAX_PIXELS = 50_000_000
-FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP"]
+HINT = "run `dvc repro crawl dedup`"
 
 
 @dataclass(frozen=True)
@@ -29,39 +27,24 @@ class Thumbnail:
 
 
 def encode_thumbnail(data: bytes | None, side: int = SIDE) -> Thumbnail | None:
-    """Decode one image and encode it as WebP of at most `side` pixels, without its metadata.
+    """One image as WebP of at most `side` pixels, without its metadata.
 
     Returns:
-        The thumbnail, or None when the bytes are not one of the formats of web images, are
-        broken, or hold more than 50 megapixels.
+        The thumbnail, or None when the bytes are no web image, broken or too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data or b""), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return None
-                image.draft("RGB", (2 * side, 2 * side))
-                image.load()
-                # Alpha is kept until after the resize, so that edges do not get a dark fringe.
-                small = image.convert("RGBA")
-                small.thumbnail((side, side), Image.Resampling.LANCZOS)
-                small.info["exif"] = image.info.get("exif", b"")
-        small = ImageOps.exif_transpose(small)
-        flat = Image.new("RGB", small.size, "white")
-        flat.paste(small, mask=small.getchannel("A"))
-        out = io.BytesIO()
-        flat.save(out, "WEBP", quality=75, method=4)
-    except Exception:
-        # Pillow's decoders raise almost anything on hostile bytes; the page shows a placeholder.
-        return None
+        small = decode_small(data or b"", side)
+    except ImageError:
+        return None  # the page shows a placeholder
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=75, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
-    return Thumbnail(uri, *flat.size)
+    return Thumbnail(uri, *small.size)
 
 
-def _rows(path: Path, wanted: set[int]) -> Iterator[tuple[int, str, bytes | None]]:
-    """Yield (row, id, bytes) of the wanted rows, reading only the row groups that hold them."""
-    with pq.ParquetFile(path) as file:
+def _read_rows(path: Path, wanted: set[int]) -> Iterator[tuple[int, str, bytes | None]]:
+    """(row, id, bytes) of the wanted rows; reads only the row groups that hold them."""
+    with open_parquet(path, HINT) as file:
         end = 0
         for group in range(file.num_row_groups):
             start, end = end, end + file.metadata.row_group(group).num_rows
@@ -86,14 +69,17 @@ def read_thumbnails(crawl: Path, wanted: dict[str, tuple[int, int]]) -> dict[str
         shards[shard][row] = image_id
     found: dict[str, Thumbnail | None] = {}
     for shard, rows in sorted(shards.items()):
-        path = require(crawl / f"images-{shard:05d}.parquet", "crawl")
+        path = shard_path(crawl, shard)
         try:
-            for row, image_id, data in _rows(path, set(rows)):
+            for row, image_id, data in _read_rows(path, set(rows)):
                 if image_id != rows[row]:
-                    raise malformed(path, f"row {row} is not the image the dedup file names")
+                    raise UserError(
+                        f"{path}: row {row} is not the image the dedup file names", HINT
+                    )
                 found[image_id] = encode_thumbnail(data)
         except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
-            raise malformed(path, error) from error
+            raise UserError(f"{path}: {error}", HINT) from error
         if absent := set(rows.values()) - set(found):
-            raise malformed(path, f"has fewer rows than the dedup file names ({len(absent)} gone)")
+            said = f"has fewer rows than the dedup file names ({len(absent)} gone)"
+            raise UserError(f"{path} {said}", HINT)
     return found

@@ -1,9 +1,9 @@
-"""What a gallery shows: single images, pairs, mistakes."""
+"""Galleries as the template takes them: single images, pairs, mistakes."""
 
 import re
 from dataclasses import dataclass, field
 
-from pipeline.report.origins import host_of
+from pipeline.manifest import host_of
 from pipeline.report.thumbnails import Thumbnail
 
 
@@ -94,7 +94,7 @@ class Gallery:
         object.__setattr__(self, "outcomes", tuple(outcomes))
 
     def places(self, item: Tile | Pair | Mistake) -> str:
-        """Where the classes of an item are among those of the gallery, as an attribute."""
+        """Numbers of an item's classes among those of the gallery, as an attribute."""
         return " ".join(str(self.classes.index(name)) for name in item.classes)
 
 

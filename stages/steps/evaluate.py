@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline.console import Console
 from pipeline.device import resolve_device
@@ -12,7 +13,7 @@ from pipeline.evaluate.calibration import fit_temperature
 from pipeline.evaluate.contamination import contaminated
 from pipeline.evaluate.corruptions import KINDS, SEVERITIES, corruption_error
 from pipeline.evaluate.cost import BATCHES, latencies, macs
-from pipeline.evaluate.pair import Pair
+from pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
 from pipeline.evaluate.styles import Style, load_styles
 from pipeline.evaluate.web import Web, load_web
 from pipeline.labelled import load_labelled, match_labels
@@ -20,155 +21,168 @@ from pipeline.models.checkpoint import WEIGHTS, load_model
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.params import Evaluate
-from pipeline.store import replacing, row_count, write_json, write_table, write_text
+from pipeline.store import replacing, row_count, write_csv, write_json, write_table
 from stages import paths
 
 FOLDERS = {"teacher": paths.TEACHER, "student": paths.STUDENT}
-CURVE_COLUMNS = ("corruption", "severity", "teacher", "student")
 
 
-class Evaluation:
-    """One comparison of the student with its teacher."""
+def run(section: Evaluate, console: Console) -> None:
+    """Measures the student beside its teacher; writes the metrics and what they are made of.
 
-    def __init__(self, section: Evaluate, console: Console) -> None:
-        self.section, self.console = section, console
-        device = resolve_device(section.device)
-        teacher, self.config = load_model(paths.TEACHER, device)
-        student, own = load_student(paths.STUDENT, device)
-        self.pair = Pair(
-            {"teacher": teacher, "student": student},
-            {"teacher": self.config, "student": own},
-            section.batch_size,
-            device,
+    Raises:
+        ExternalError: the student was trained on test images.
+        UserError: an input is missing or broken.
+    """
+    # read
+    pair = _load_pair(resolve_device(section.device), section.batch_size)
+    config = pair.configs["teacher"]
+    side, names = config.input_size, config.class_names
+    with console.progress("evaluate: reading", section.images or None) as advance:
+        test = load_labelled(section.test_set, "test", side, section.images, section.seed, advance)
+    labels = match_labels(test, names, section.test_set)
+    styles = _load_styles(section.styles, side, names, console)
+    web = _load_web(side, len(names), console)
+
+    # look for test images among those that the student was trained on
+    found = None if web is None else _contaminated(section, test.pixels, web, console)
+
+    # measure
+    with console.progress("evaluate", 2 * len(labels)) as advance:
+        teacher, student = (pair.logits(who, test.pixels, advance) for who in pair.networks)
+    temperature = 1.0 if web is None else _temperature(pair, web, console)
+    corruptions = _under_corruption(section, pair, test.pixels, labels, console)
+    with console.progress("evaluate: styles") as advance:
+        by_style = pair.by_style(styles, advance)
+    costs = _costs(pair, side, section.latency, console)
+    values = {
+        "test_set": section.test_set,
+        "test_images": len(labels),
+        "class_names": names,
+        "teacher": costs["teacher"] | metrics.scores(labels, teacher),
+        "student": costs["student"]
+        | metrics.scores(labels, student)
+        | metrics.tempered(labels, student, temperature),
+        **metrics.beside(labels, teacher, student),
+        "per_class": metrics.per_class(labels, teacher, student, names),
+        "leaked": row_count(paths.LEAKS) if paths.LEAKS.is_file() else None,
+        "contaminated": found,
+        "calibration": metrics.calibration(labels, student),
+        "calibration_tempered": metrics.calibration(labels, student, temperature),
+        "styles": by_style,
+        "corruption_error": corruption_error(corruptions),
+    }
+
+    # write
+    answers = outputs.answers(labels, teacher, student, names)
+    write_json(paths.METRICS, values)
+    write_csv(paths.PREDICTIONS, list(answers), outputs.prediction_rows(answers))
+    write_csv(paths.CORRUPTIONS, CORRUPTION_COLUMNS, corruptions)
+    with replacing(paths.MISTAKES.parent) as folder:
+        folder.mkdir()
+        write_table(folder / paths.MISTAKES.name, outputs.mistakes(test.pixels, answers))
+    console.result(f"{outputs.summary(values)}\n→ {paths.METRICS}", values)
+
+
+def _load_pair(device: torch.device, batch_size: int) -> Pair:
+    teacher, config = load_model(paths.TEACHER, device)
+    student, own = load_student(paths.STUDENT, device)
+    return Pair(
+        {"teacher": teacher, "student": student},
+        {"teacher": config, "student": own},
+        batch_size,
+        device,
+    )
+
+
+def _load_styles(source: str, side: int, class_names: list[str], console: Console) -> list[Style]:
+    if not source:
+        return []
+    with console.progress("evaluate: reading styles") as advance:
+        styles, ignored = load_styles(source, side, class_names, advance)
+    if ignored:
+        console.note(
+            f"{source}: {ignored:,} images are of classes that the teacher does not know, and"
+            " left out"
         )
-        self.side = self.config.input_size
+    return styles
 
-    def run(self) -> tuple[str, dict[str, Any]]:
-        """Measures and writes everything: the result for a person, and as one JSON object."""
-        section, names = self.section, self.config.class_names
-        with self.console.progress("evaluate: reading", section.images or None) as advance:
-            data = load_labelled(
-                section.test_set, "test", self.side, section.images, section.seed, advance
-            )
-        labels = match_labels(data, names, section.test_set)
-        styles = self._styles()
-        web = self._web()
-        found = self._contaminated(data.pixels, web)
-        with self.console.progress("evaluate", 2 * len(labels)) as advance:
-            teacher, student = (
-                self.pair.logits(who, data.pixels, advance) for who in self.pair.networks
-            )
-        temperature = self._temperature(web)
-        curves = self._curves(data.pixels, labels)
-        with self.console.progress("evaluate: styles") as advance:
-            by_style = self.pair.by_style(styles, advance)
-        costs = self._costs()
-        values = {
-            "test_set": section.test_set,
-            "test_images": len(labels),
-            "class_names": names,
-            "teacher": costs["teacher"] | metrics.scores(labels, teacher),
-            "student": costs["student"]
-            | metrics.scores(labels, student)
-            | metrics.tempered(labels, student, temperature),
-            **metrics.beside(labels, teacher, student),
-            "per_class": metrics.per_class(labels, teacher, student, names),
-            "leaked": row_count(paths.LEAKS) if paths.LEAKS.is_file() else None,
-            "contaminated": found,
-            "calibration": metrics.calibration(labels, student),
-            "calibration_tempered": metrics.calibration(labels, student, temperature),
-            "styles": by_style,
-            "corruption_error": corruption_error(curves),
-        }
-        answers = outputs.answers(labels, teacher, student, names)
-        write_json(paths.METRICS, values)
-        write_text(paths.PREDICTIONS, outputs.predictions_csv(answers))
-        write_text(paths.CORRUPTIONS, outputs.as_csv(CURVE_COLUMNS, curves))
-        with replacing(paths.MISTAKES.parent) as folder:
-            folder.mkdir()
-            write_table(folder / paths.MISTAKES.name, outputs.mistakes(data.pixels, answers))
-        return f"{outputs.summary(values)}\n→ {paths.METRICS}", values
 
-    def _styles(self) -> list[Style]:
-        source = self.section.styles
-        if not source:
-            return []
-        with self.console.progress("evaluate: reading styles") as advance:
-            styles, ignored = load_styles(source, self.side, self.config.class_names, advance)
-        if ignored:
-            self.console.note(
-                f"{source}: {ignored:,} images are of classes that the teacher does not know, and"
-                " left out"
-            )
-        return styles
-
-    def _web(self) -> Web | None:
-        classes = len(self.config.class_names)
-        web = load_web(paths.EMBED, paths.SELECTION, self.side, classes)
-        if web is None:
-            self.console.note(
-                f"{paths.EMBED} or {paths.SELECTION} is not there: test images were not looked for"
-                " among those that trained the student, and its confidences have no temperature"
-            )
-        return web
-
-    def _contaminated(self, test: np.ndarray, web: Web | None) -> int | None:
-        if web is None:
-            return None
-        title = "evaluate: looking for test images"
-        with self.console.progress(title, len(web.trained)) as advance:
-            rows = contaminated(test, web.pixels, web.trained, advance)
-        if not len(rows):
-            return 0
-        shown = ", ".join(map(str, rows[:5].tolist())) + (", …" if len(rows) > 5 else "")
-        text = (
-            f"{len(rows):,} of {len(test):,} images of {self.section.test_set} are among those"
-            f" that trained the student (numbers {shown}, from 0)"
+def _load_web(side: int, classes: int, console: Console) -> Web | None:
+    web = load_web(paths.EMBED, paths.SELECTION, side, classes)
+    if web is None:
+        console.note(
+            f"{paths.EMBED} or {paths.SELECTION} is not there: test images were not looked for"
+            " among those that trained the student, and its confidences have no temperature"
         )
-        if not self.section.allow_contaminated:
-            raise ExternalError(
-                text,
-                "set dedup.leaks to true and run `dvc repro`, or evaluate.allow_contaminated to"
-                " true for scores that are too high",
-            )
-        self.console.note(f"{text}: the student's scores are too high")
-        return len(rows)
+    return web
 
-    def _temperature(self, web: Web | None) -> float:
-        if web is None:
-            return 1.0
-        with self.console.progress("evaluate: temperature", len(web.held_out)) as advance:
-            logits = self.pair.logits("student", web.pixels[web.held_out], advance)
-        temperature = fit_temperature(logits, web.teacher_logits[web.held_out])
-        if temperature is None:
-            self.console.note(
-                f"{len(web.held_out)} web images are held out (distill.held_out), too few for a"
-                " temperature: the student's confidences stay as they are"
-            )
-        return temperature or 1.0
 
-    def _curves(self, pixels: np.ndarray, labels: np.ndarray) -> list[tuple]:
-        if not self.section.corruptions:
-            return []
-        total = len(KINDS) * len(SEVERITIES) * 2 * len(pixels)
-        with self.console.progress("evaluate: corruptions", total) as advance:
-            return self.pair.under_corruption(pixels, labels, self.section.seed, advance)
+def _contaminated(section: Evaluate, test: np.ndarray, web: Web, console: Console) -> int:
+    """Number of test images that the student was trained on.
 
-    def _costs(self) -> dict[str, dict[str, Any]]:
-        networks, times = self.pair.networks, {}
-        if self.section.latency:
-            steps = len(networks) * len(BATCHES) * (1 + (self.pair.device.type == "cuda"))
-            with self.console.progress("evaluate: latency", steps) as advance:
-                for who, network in networks.items():
-                    times[who] = latencies(network, self.side, self.pair.device, advance)
-        return {
-            who: {
-                "architecture": of.get("name") or of["backbone"],
-                "parameters": parameter_count(network),
-                "macs": macs(network, self.side),
-                "megabytes": round((FOLDERS[who] / WEIGHTS).stat().st_size / 1e6, 3),
-                "latency_ms": times.get(who, []),
-            }
-            for who, network in networks.items()
-            for of in [self.pair.configs[who].architecture]
+    Raises:
+        ExternalError: some, and that is not allowed.
+    """
+    with console.progress("evaluate: looking for test images", len(web.trained)) as advance:
+        rows = contaminated(test, web.pixels, web.trained, advance)
+    if not len(rows):
+        return 0
+    shown = ", ".join(map(str, rows[:5].tolist())) + (", …" if len(rows) > 5 else "")
+    text = (
+        f"{len(rows):,} of {len(test):,} images of {section.test_set} are among those"
+        f" that trained the student (numbers {shown}, from 0)"
+    )
+    if not section.allow_contaminated:
+        raise ExternalError(
+            text,
+            "set dedup.leaks to true and run `dvc repro`, or evaluate.allow_contaminated to"
+            " true for scores that are too high",
+        )
+    console.note(f"{text}: the student's scores are too high")
+    return len(rows)
+
+
+def _temperature(pair: Pair, web: Web, console: Console) -> float:
+    """Of the student's confidences, from images that it was not trained on; 1 with too few."""
+    with console.progress("evaluate: temperature", len(web.held_out)) as advance:
+        logits = pair.logits("student", web.pixels[web.held_out], advance)
+    temperature = fit_temperature(logits, web.teacher_logits[web.held_out])
+    if temperature is None:
+        console.note(
+            f"{len(web.held_out)} web images are held out (distill.held_out), too few for a"
+            " temperature: the student's confidences stay as they are"
+        )
+    return temperature or 1.0
+
+
+def _under_corruption(
+    section: Evaluate, pair: Pair, pixels: np.ndarray, labels: np.ndarray, console: Console
+) -> list[CorruptionRow]:
+    if not section.corruptions:
+        return []
+    total = len(KINDS) * len(SEVERITIES) * len(pair.networks) * len(pixels)
+    with console.progress("evaluate: corruptions", total) as advance:
+        return pair.under_corruption(pixels, labels, section.seed, advance)
+
+
+def _costs(pair: Pair, side: int, latency: bool, console: Console) -> dict[str, dict[str, Any]]:
+    """Cost of each network: parameters, multiplications, bytes, and time if asked for."""
+    times: dict[str, list[dict[str, Any]]] = {}
+    if latency:
+        devices = 1 + (pair.device.type == "cuda")
+        steps = len(pair.networks) * len(BATCHES) * devices
+        with console.progress("evaluate: latency", steps) as advance:
+            for who, network in pair.networks.items():
+                times[who] = latencies(network, side, pair.device, advance)
+    return {
+        who: {
+            "architecture": of.get("name") or of["backbone"],
+            "parameters": parameter_count(network),
+            "macs": macs(network, side),
+            "megabytes": round((FOLDERS[who] / WEIGHTS).stat().st_size / 1e6, 3),
+            "latency_ms": times.get(who, []),
         }
+        for who, network in pair.networks.items()
+        for of in [pair.configs[who].architecture]
+    }

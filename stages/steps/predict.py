@@ -26,7 +26,7 @@ def run(images: list[str], model: Path, k: int, trust: bool, as_json: bool) -> N
     console = Console(as_json=as_json)
     student = open_model(model)
     with console.progress("predict", len(images)) as advance:
-        rows = [_seen(image, student, k, advance) for image in images]
+        rows = [_classify(image, student, k, advance) for image in images]
     lines = [
         "  ".join(
             [row["file"], *(f"{one['confidence']:.3f} {one['name']}" for one in row["classes"])]
@@ -42,7 +42,7 @@ def run(images: list[str], model: Path, k: int, trust: bool, as_json: bool) -> N
         raise UserError("\n".join(failed))
 
 
-def _seen(image: str, student: Model, k: int, advance: Advance) -> dict[str, Any]:
+def _classify(image: str, student: Model, k: int, advance: Advance) -> dict[str, Any]:
     """The file with its likeliest classes, or with what is wrong with it."""
     advance(1)
     try:

@@ -6,11 +6,10 @@ import webbrowser
 from pipeline.console import Advance, Console, no_progress
 from pipeline.errors import UserError
 from pipeline.params import Report
-from pipeline.report.page import ReportSources, build_live, build_report
+from pipeline.report.page import STEPS, ReportFiles, build_live, build_report
 from pipeline.store import write_text
 from stages import paths
 
-STEPS = 9  # galleries and map
 EVERY = 2  # seconds between two looks at the files
 
 
@@ -30,7 +29,7 @@ def run(section: Report, console: Console, open_page: bool, watch: bool) -> None
 
 def _whole(section: Report, advance: Advance = no_progress) -> int:
     """Write the whole page; return its size in bytes."""
-    sources = ReportSources(
+    files = ReportFiles(
         crawl=paths.CRAWL,
         dedup=paths.DEDUP,
         leaks=paths.LEAKS,
@@ -45,7 +44,7 @@ def _whole(section: Report, advance: Advance = no_progress) -> int:
     )
     return _write(
         build_report(
-            sources,
+            files,
             thumbnails=section.thumbnails,
             map_images=section.map_images,
             seed=section.seed,
@@ -93,6 +92,6 @@ def _changes() -> tuple[int | None, int | None]:
 
 
 def _under_way() -> bool:
-    """Whether the student that the curves are of is yet to be finished and evaluated."""
+    """True where the student that the curves are of is yet to be finished and evaluated."""
     curves, metrics = _changes()
     return curves is None or metrics is None or metrics < curves

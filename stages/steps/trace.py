@@ -1,23 +1,37 @@
 """Step of `pipeline trace`: one image's way through the files of every stage."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.console import Console, printable
 from pipeline.errors import UserError
-from pipeline.store import open_parquet, read_table
+from pipeline.manifest import STORED, read_manifest
+from pipeline.selections import read_selection
+from pipeline.verdicts import read_verdicts
 from stages import paths
 
 ID = re.compile(r"[0-9a-fA-F]{6,64}")
-CANDIDATE = ("class", "engine", "query", "rank", "url", "page_url", "title", "outcome", "detail")
-VERDICT = ("kept", "reason", "duplicate_of", "distance")
-Found = dict[str, Any]
+CANDIDATE = (
+    *("class", "engine", "query", "rank", "url", "page_url", "title", "outcome", "detail"),
+    *("final_url", "id"),
+)
+Trace = dict[str, Any]
 
 
-def find(image: str) -> Found:
+def run(image: str, as_json: bool) -> None:
+    """Prints what the stages know of an image.
+
+    Raises:
+        UserError: nothing, or it could be several.
+    """
+    trace = find(image)
+    Console(as_json=as_json).result("\n".join(map(printable, as_text(trace))), trace)
+
+
+def find(image: str) -> Trace:
     """All that the stages know of an image.
 
     Args:
@@ -31,12 +45,10 @@ def find(image: str) -> Found:
         UserError: nothing is known of it, or it could be several.
     """
     if ID.fullmatch(image):
-        rows = _manifest(lambda table: pc.starts_with(pc.fill_null(table["id"], ""), image.lower()))
+        rows = _candidates(pc.starts_with(pc.field("id"), image.lower()))
         what = "no id in the crawl begins with"
     else:
-        rows = _manifest(
-            lambda table: pc.or_(pc.equal(table["url"], image), pc.equal(table["final_url"], image))
-        )
+        rows = _candidates((pc.field("url") == image) | (pc.field("final_url") == image))
         what = "no candidate of the crawl has the address"
     if not rows:
         raise UserError(
@@ -48,69 +60,77 @@ def find(image: str) -> Found:
     if not ids:
         return {"id": None, "candidates": rows, "stored": False, "dedup": None, "distill": None}
     (id,) = ids
-    if not ID.fullmatch(image):
-        rows = _manifest(lambda table: pc.equal(table["id"], id))
-    stored = any(row["outcome"] == "stored" for row in rows)
-    verdict, chosen = (
-        _row(paths.DEDUP, id, VERDICT),
-        _row(paths.SELECTION, id, ("held_out", "times_kept", "kept")),
-    )
-    if chosen:
-        chosen = {
-            "epochs": len(chosen["kept"]),
-            "selected": chosen["times_kept"],
-            "held_out": chosen["held_out"],
-        }
-    return {"id": id, "candidates": rows, "stored": stored, "dedup": verdict, "distill": chosen}
+    if not ID.fullmatch(image):  # other addresses may have given the same image
+        rows = _candidates(pc.field("id") == id)
+    return {
+        "id": id,
+        "candidates": rows,
+        "stored": any(row["outcome"] == STORED for row in rows),
+        "dedup": _verdict(id),
+        "distill": _use(id),
+    }
 
 
-def as_text(found: Found) -> list[str]:
+def _candidates(where: pc.Expression) -> list[dict[str, Any]]:
+    return read_manifest(paths.MANIFEST, CANDIDATE, where).to_pylist()
+
+
+def _verdict(id: str) -> dict[str, Any] | None:
+    """Dedup's verdict on an image; None if there is no dedup, or it knows it not."""
+    if not paths.DEDUP.is_file():
+        return None
+    columns = ["kept", "reason", "duplicate_of", "distance"]
+    return _row(read_verdicts(paths.DEDUP, ["id", *columns]), id)
+
+
+def _use(id: str) -> dict[str, Any] | None:
+    """Use of an image by distillation; None if there was none, or it was not given it."""
+    if not paths.SELECTION.is_file():
+        return None
+    columns = ["held_out", "times_kept", "kept"]
+    row = _row(read_selection(paths.SELECTION, ["id", *columns]), id)
+    return row and {
+        "epochs": len(row["kept"]),
+        "selected": row["times_kept"],
+        "held_out": row["held_out"],
+    }
+
+
+def _row(table: pa.Table, id: str) -> dict[str, Any] | None:
+    rows = table.filter(pc.equal(table["id"], pa.scalar(id))).drop_columns(["id"]).to_pylist()
+    return rows[0] if rows else None
+
+
+def as_text(trace: Trace) -> list[str]:
     """The same as lines for a person; the text in them is from the web."""
-    lines = [found["id"] or "no image"]
-    for row in found["candidates"]:
+    lines = [trace["id"] or "no image"]
+    for row in trace["candidates"]:
         asked = f"“{row['query']}” at {row['engine']}, result {row['rank'] + 1:,}"
         outcome = row["outcome"] + (f" ({row['detail']})" if row["detail"] else "")
         lines.append(f"  {row['class'] or 'no class'}: {asked}: {outcome}")
         lines += [f"    {row[name]}" for name in ("url", "page_url", "title") if row[name]]
-    if not found["stored"]:
+    if not trace["stored"]:
         return [*lines, "  not stored"]
-    return [*lines, f"  dedup: {_verdict(found['dedup'])}", f"  distill: {_use(found)}"]
+    dedup, distill = _dedup_text(trace["dedup"]), _distill_text(trace)
+    return [*lines, f"  dedup: {dedup}", f"  distill: {distill}"]
 
 
-def _verdict(row: Found | None) -> str:
-    if row is None:
+def _dedup_text(verdict: dict[str, Any] | None) -> str:
+    if verdict is None:
         return "has not seen it"
-    if row["kept"]:
+    if verdict["kept"]:
         return "kept"
-    said = f"dropped, {row['reason']}"
-    if row["duplicate_of"]:
-        said += f" of {row['duplicate_of']}, {row['distance']} bits apart"
+    said = f"dropped, {verdict['reason']}"
+    if verdict["duplicate_of"]:
+        said += f" of {verdict['duplicate_of']}, {verdict['distance']} bits apart"
     return said
 
 
-def _use(found: Found) -> str:
-    row = found["distill"]
-    if row is None:
-        dropped = found["dedup"] is not None and not found["dedup"]["kept"]
+def _distill_text(trace: Trace) -> str:
+    use = trace["distill"]
+    if use is None:
+        dropped = trace["dedup"] is not None and not trace["dedup"]["kept"]
         return "never given it" if dropped else "has not seen it"
-    if row["held_out"]:
+    if use["held_out"]:
         return "held out: never trained on"
-    return f"selected in {row['selected']:,} of {row['epochs']:,} epochs"
-
-
-def _manifest(wanted: Any) -> list[Found]:
-    """The rows of the manifest that `wanted` (batch → mask) picks, a batch in memory at a time."""
-    rows: list[Found] = []
-    with open_parquet(paths.MANIFEST) as file:
-        for batch in file.iter_batches(columns=[*CANDIDATE, "final_url", "id"]):
-            rows += batch.filter(wanted(batch)).to_pylist()
-    return rows
-
-
-def _row(path: Path, id: str, columns: tuple[str, ...]) -> Found | None:
-    """The row of an image in a table, None if the table is not there or knows it not."""
-    if not path.is_file():
-        return None
-    table = read_table(path, ["id", *columns])
-    found = table.filter(pc.equal(table["id"], pa.scalar(id))).to_pylist()
-    return {name: found[0][name] for name in columns} if found else None
+    return f"selected in {use['selected']:,} of {use['epochs']:,} epochs"

@@ -1,4 +1,4 @@
-"""A small project that has come as far as `evaluate`, with hostile text wherever the web writes."""
+"""Small project that has come as far as `evaluate`, with hostile text wherever the web writes."""
 
 import hashlib
 import json
@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.dedup.verdicts import COLUMNS
+from pipeline import selections, verdicts
 from pipeline.demo.domains import original_images
-from pipeline.distill.outputs import SELECTION_COLUMNS
+from pipeline.embeddings import PIXELS, write_images
 from pipeline.kd3 import Transfer
 from pipeline.manifest import Candidate, Fetched, manifest
 from pipeline.models import build
@@ -30,27 +30,58 @@ EPOCHS = 4
 IMAGES = [f"image {number}" for number in range(6)]
 IDS = [hashlib.sha256(image.encode()).hexdigest() for image in IMAGES]
 USED, TWICE, NEVER, HELD_OUT, DROPPED, LEAKED = IDS
+NETWORK = {
+    "macs": 40_700_000,
+    "megabytes": 0.31,
+    "latency_ms": [],
+    "top5": None,
+    "top5_low": None,
+    "top5_high": None,
+    "nll": 0.41,
+    "brier": 0.2,
+    "ece": 0.043,
+}
 METRICS = {
     "test_set": "/home/someone/secret/wild|life.parquet",
     "test_images": 90,
     "class_names": NAMES,
     "teacher": {
         "architecture": "resnet20",
+        "parameters": 272474,
         "accuracy": 0.9,
         "accuracy_low": 0.82,
         "accuracy_high": 0.95,
-        "parameters": 272474,
+        **NETWORK,
     },
     "student": {
         "architecture": "resnet8",
+        "parameters": 78042,
         "accuracy": 0.8667,
         "accuracy_low": 0.78,
         "accuracy_high": 0.92,
-        "parameters": 78042,
+        **NETWORK,
+        "temperature": 1.0,
+        "nll_tempered": 0.4,
+        "brier_tempered": 0.2,
+        "ece_tempered": 0.011,
     },
     "gap_points": 3.33,
+    "gap_low": -1.2,
+    "gap_high": 7.9,
+    "only_teacher_right": 5,
+    "only_student_right": 2,
+    "mcnemar_p": 0.453,
     "agreement": 0.9,
+    "agreement_teacher_right": 0.93,
+    "agreement_teacher_wrong": None,
+    "kl": 0.2,
     "per_class": [],
+    "leaked": None,
+    "contaminated": None,
+    "calibration": [],
+    "calibration_tempered": [],
+    "styles": [],
+    "corruption_error": None,
 }
 CONFIG = ModelConfig(
     Distilled.architecture(
@@ -97,9 +128,17 @@ def write_world(root: Path) -> None:
     """Writes every file that `export` and `trace` read below `root`."""
     save_model(root / "models/student", student(), CONFIG)
     write_json(root / "reports/metrics.json", METRICS)
-    (root / "data/embed").mkdir(parents=True)
-    np.save(root / "data/embed/pixels.npy", pixels())
+    write_pixels(root / "data/embed")
     write_tables(root)
+
+
+def write_pixels(folder: Path) -> None:
+    """The part of the embeddings that `export` reads."""
+    count = len(pixels())
+    columns = {"row": range(count), "id": [f"{row:064x}" for row in range(count)]}
+    columns["label"] = [0] * count
+    write_images(folder, columns, NAMES)
+    np.save(folder / PIXELS, pixels())
 
 
 def write_tables(root: Path) -> None:
@@ -121,7 +160,7 @@ def write_tables(root: Path) -> None:
     candidate(0, "https://c.example/gone.jpg", "http_error")
     write_table(root / "data/crawl/manifest.parquet", manifest(list(found), found))
 
-    blank = dict.fromkeys(COLUMNS)
+    blank = dict.fromkeys(verdicts.SCHEMA.names)
     judged = [blank | {"id": id, "label": 0, "kept": True, "reason": ""} for id in IDS]
     judged[1]["label"] = 3
     judged[4] |= {
@@ -131,7 +170,7 @@ def write_tables(root: Path) -> None:
         "distance": 3,
     }
     judged[5] |= {"kept": False, "reason": "leaked"}
-    dedup = pa.Table.from_pylist(judged, schema=pa.schema(COLUMNS.items()))
+    dedup = pa.Table.from_pylist(judged, schema=verdicts.SCHEMA)
     write_table(root / "data/dedup/images.parquet", dedup)
 
     times = {USED: 3, TWICE: 1, NEVER: 0, HELD_OUT: 0}
@@ -147,7 +186,7 @@ def write_tables(root: Path) -> None:
         }
         for row, (id, count) in enumerate(times.items())
     ]
-    table = pa.Table.from_pylist(selection, schema=pa.schema(SELECTION_COLUMNS.items()))
+    table = pa.Table.from_pylist(selection, schema=selections.SCHEMA)
     write_table(root / "data/distill/selection.parquet", table)
 
 

@@ -13,11 +13,10 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.report.page import MOST_THUMBNAILS, ReportSources, build_report, headline
-from pipeline.report.scores import read_metrics
-from stages.steps.report import STEPS
-
-from .conftest import HOSTILE_CLASS, HOSTILE_TITLE, World
+from pipeline.metrics import read_metrics
+from pipeline.report.page import MOST_THUMBNAILS, STEPS, ReportFiles, build_report
+from pipeline.report.sections import headline
+from tests.report.world import HOSTILE_CLASS, HOSTILE_TITLE, World
 
 
 class Elements(HTMLParser):
@@ -51,8 +50,7 @@ def loss_count(html: str, reason: str) -> int:
     return int(found[1].replace(",", ""))
 
 
-def test_hostile_text_is_text(sources: ReportSources) -> None:
-    html = build_report(sources)
+def test_hostile_text_is_text(html: str) -> None:
     page = Elements(html)
     assert HOSTILE_CLASS not in html
     assert HOSTILE_CLASS in page.text
@@ -63,8 +61,8 @@ def test_hostile_text_is_text(sources: ReportSources) -> None:
     assert "a new reason <b>" in page.text
 
 
-def test_nothing_leaves_the_page(sources: ReportSources) -> None:
-    page = Elements(build_report(sources))
+def test_nothing_leaves_the_page(html: str) -> None:
+    page = Elements(html)
     for tag, attributes in page.found:
         for name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href"):
             if name not in attributes:
@@ -82,25 +80,24 @@ def test_nothing_leaves_the_page(sources: ReportSources) -> None:
     assert "@import" not in styles
 
 
-def test_content_security_policy(sources: ReportSources) -> None:
-    metas = Elements(build_report(sources)).all("meta")
+def test_content_security_policy(html: str) -> None:
+    metas = Elements(html).all("meta")
     policy = next(m["content"] for m in metas if m.get("http-equiv") == "Content-Security-Policy")
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_every_image_has_alternative_text(sources: ReportSources) -> None:
-    images = Elements(build_report(sources)).all("img")
+def test_every_image_has_alternative_text(html: str) -> None:
+    images = Elements(html).all("img")
     assert images
     assert all(image["alt"] for image in images)
 
 
-def test_flow_counts_are_those_of_the_files(sources: ReportSources) -> None:
-    html = build_report(sources)
-    dedup = pq.read_table(sources.dedup)
-    selection = pq.read_table(sources.selection)
+def test_flow_counts_are_those_of_the_files(small: ReportFiles, html: str) -> None:
+    dedup = pq.read_table(small.dedup)
+    selection = pq.read_table(small.selection)
     times = selection.column("times_kept").to_pylist()
     kept = sum(dedup.column("kept").to_pylist())
-    candidates = pq.read_table(sources.crawl / "manifest.parquet").num_rows
+    candidates = pq.read_table(small.manifest).num_rows
     assert step_count(html, "Candidates") == candidates
     assert step_count(html, "Stored") == dedup.num_rows
     assert step_count(html, "Kept") == kept
@@ -113,9 +110,9 @@ def test_flow_counts_are_those_of_the_files(sources: ReportSources) -> None:
     assert "different runs" not in html
 
 
-def test_headline(sources: ReportSources) -> None:
-    page = Elements(build_report(sources))
-    metrics = json.loads(sources.metrics.read_text())
+def test_headline(small: ReportFiles, html: str) -> None:
+    page = Elements(html)
+    metrics = json.loads(small.metrics.read_text())
     student, gap = metrics["student"]["accuracy"], metrics["gap_points"]
     sentence = (
         f"The student is right on {100 * student:.1f}% of 90 test images, "
@@ -133,9 +130,9 @@ def test_headline(sources: ReportSources) -> None:
     ],
 )
 def test_headline_of_other_results(
-    sources: ReportSources, gap: float, parameters: int, said: str
+    small: ReportFiles, gap: float, parameters: int, said: str
 ) -> None:
-    metrics = read_metrics(sources.metrics)
+    metrics = read_metrics(small.metrics)
     changes = {
         "gap_points": gap,
         "teacher": metrics.teacher.model_copy(update={"parameters": 100}),
@@ -144,10 +141,10 @@ def test_headline_of_other_results(
     assert headline(metrics.model_copy(update=changes)).endswith(said)
 
 
-def test_same_files_and_seed_give_the_same_page(sources: ReportSources) -> None:
-    first = build_report(sources, thumbnails=10, seed=3)
-    assert first == build_report(sources, thumbnails=10, seed=3)
-    assert first != build_report(sources, thumbnails=10, seed=4)
+def test_same_files_and_seed_give_the_same_page(small: ReportFiles) -> None:
+    first = build_report(small, thumbnails=10, map_images=20, seed=3)
+    assert first == build_report(small, thumbnails=10, map_images=20, seed=3)
+    assert first != build_report(small, thumbnails=10, map_images=20, seed=4)
 
 
 @pytest.mark.parametrize(
@@ -167,50 +164,41 @@ def test_same_files_and_seed_give_the_same_page(sources: ReportSources) -> None:
     ],
 )
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
-def test_a_bad_file_is_named(
-    sources: ReportSources, tmp_path: Path, name: str, damage: str
-) -> None:
+def test_a_bad_file_is_named(files: ReportFiles, tmp_path: Path, name: str, damage: str) -> None:
     path = tmp_path / name
     if damage == "missing":
         path.unlink()
     else:
         path.write_bytes(b"\xff\x00garbage")
     with pytest.raises(UserError, match=re.escape(str(path))):
-        build_report(sources)
+        build_report(files)
 
 
-def test_a_missing_key_is_named(sources: ReportSources) -> None:
-    metrics = json.loads(sources.metrics.read_text())
-    del metrics["student"]["accuracy_low"]
-    sources.metrics.write_text(json.dumps(metrics))
-    with pytest.raises(UserError, match="accuracy_low"):
-        build_report(sources)
-
-
-def test_files_of_different_runs_are_refused(sources: ReportSources, tmp_path: Path) -> None:
+def test_files_of_different_runs_are_refused(files: ReportFiles, tmp_path: Path) -> None:
     other = World(images=30, size=(48, 48)).write(tmp_path / "other")
     with pytest.raises(UserError, match="different runs"):
-        build_report(dataclasses.replace(sources, selection=other.selection))
+        build_report(dataclasses.replace(files, selection=other.selection))
     with pytest.raises(UserError, match="is not the image"):
-        build_report(dataclasses.replace(sources, crawl=other.crawl))
+        build_report(dataclasses.replace(files, crawl=other.crawl))
 
 
 def test_many_classes(tmp_path: Path) -> None:
     names = [f"class {index}" for index in range(30)]
-    html = build_report(World(class_names=names, test_images=600).write(tmp_path))
+    world = World(class_names=names, test_images=600)
+    html = build_report(world.write(tmp_path), thumbnails=0, map_images=0)
     assert "largest confusions" in html
     assert 'class="matrix"' not in html
     assert "Show 5 more classes" in html
 
 
 def test_one_class(tmp_path: Path) -> None:
-    html = build_report(World(class_names=["circle"]).write(tmp_path))
+    html = build_report(World(class_names=["circle"]).write(tmp_path), map_images=0)
     assert "The student is wrong on 0 of 90 test images" in html
 
 
 def test_nothing_dropped_and_nothing_selected_out(tmp_path: Path) -> None:
     world = World(near_duplicates=0, leaked=0, lost={}, selects=False, epochs=1)
-    html = build_report(world.write(tmp_path))
+    html = build_report(world.write(tmp_path), map_images=0)
     assert step_count(html, "Candidates") == step_count(html, "Selected at least once") == 60
     assert "There are none." in html
     assert html.count("used equally often") == 2
@@ -218,12 +206,12 @@ def test_nothing_dropped_and_nothing_selected_out(tmp_path: Path) -> None:
 
 
 def test_a_broken_image_leaves_a_placeholder(tmp_path: Path) -> None:
-    html = build_report(World(pictures={0: b"not an image", 1: b"\xff\xd8\xff"}).write(tmp_path))
+    world = World(pictures={0: b"not an image", 1: b"\xff\xd8\xff"})
+    html = build_report(world.write(tmp_path), map_images=0)
     assert html.count("frame broken") >= 2
 
 
-def test_a_class_counts_for_every_reason(sources: ReportSources) -> None:
-    html = build_report(sources)
+def test_a_class_counts_for_every_reason(html: str) -> None:
     part = html.split("What was left out, by class and reason")[1].split("</table>")[0]
     reasons = re.findall(r'<th scope="col" class="n">([^<]+)</th>', part)
     totals = dict.fromkeys(reasons, 0)
@@ -241,9 +229,9 @@ def test_a_class_counts_for_every_reason(sources: ReportSources) -> None:
     }
 
 
-def test_sample_and_progress(sources: ReportSources) -> None:
+def test_sample_and_progress(small: ReportFiles) -> None:
     calls: list[int] = []
-    html = build_report(sources, thumbnails=5, progress=calls.append)
+    html = build_report(small, thumbnails=5, progress=calls.append)
     assert calls == [1] * STEPS
     assert "5 of 51 here" in html
     assert "5 of 6 here" in html
@@ -254,9 +242,9 @@ def test_sample_and_progress(sources: ReportSources) -> None:
     assert max(shown) <= 6
 
 
-def test_too_many_thumbnails(sources: ReportSources) -> None:
+def test_too_many_thumbnails(small: ReportFiles) -> None:
     with pytest.raises(UserError, match="8 MB"):
-        build_report(sources, thumbnails=MOST_THUMBNAILS + 1)
+        build_report(small, thumbnails=MOST_THUMBNAILS + 1)
 
 
 def test_size_with_pictures_that_compress_badly(tmp_path: Path) -> None:
@@ -265,8 +253,8 @@ def test_size_with_pictures_that_compress_badly(tmp_path: Path) -> None:
         out = io.BytesIO()
         Image.frombytes("RGB", (96, 96), os.urandom(3 * 96 * 96)).save(out, "BMP")
         pictures[index] = out.getvalue()
-    world = World(images=240, near_duplicates=70, shard=100, pictures=pictures)
-    html = build_report(world.write(tmp_path))
+    world = World(images=240, near_duplicates=70, pictures=pictures)
+    html = build_report(world.write(tmp_path), map_images=0)
     assert len(html.encode()) < 8_000_000
     # The limit on the parameter rests on this: the worst thumbnails leave room for the rest.
     largest = max(len(uri) for uri in re.findall(r'src="(data:image/webp[^"]*)"', html))

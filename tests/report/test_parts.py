@@ -13,13 +13,12 @@ from PIL import Image
 
 from pipeline.report.figures import Series, curve_charts, line_chart, number, ticks
 from pipeline.report.inputs import Curves
-from pipeline.report.selection import extremes, spread
+from pipeline.report.sampling import extremes, spread
 from pipeline.report.stored import read_images
 from pipeline.report.tables import confusion_matrix
 from pipeline.report.thumbnails import encode_thumbnail
 from pipeline.report.tiles import web_link
-
-from .conftest import World, draw
+from tests.report.world import World, draw
 
 
 def decoded(uri: str) -> Image.Image:
@@ -170,12 +169,12 @@ def test_largest_confusions_of_many_classes() -> None:
 
 
 def test_held_out_images_are_counted_apart_from_those_never_selected(tmp_path: Path) -> None:
-    sources = World().write(tmp_path)
-    table = pq.read_table(sources.selection)
+    files = World().write(tmp_path)
+    table = pq.read_table(files.selection)
     never = [row for row, times in enumerate(table["times_kept"].to_pylist()) if not times]
     held_out = [row in never[:3] for row in range(table.num_rows)]
     column = table.schema.get_field_index("held_out")
-    pq.write_table(table.set_column(column, "held_out", [held_out]), sources.selection)
-    images = read_images(sources.dedup, sources.selection)
+    pq.write_table(table.set_column(column, "held_out", [held_out]), files.selection)
+    images = read_images(files.dedup, files.selection)
     assert images.held_out == 3
     assert (images.times == 0).sum() == len(never) - 3

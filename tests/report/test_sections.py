@@ -11,18 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.embeddings import Embeddings
 from pipeline.errors import UserError
+from pipeline.metrics import Bin
 from pipeline.report.calibration import reliability_diagram
+from pipeline.report.corruptions import by_kind, read_corruptions
 from pipeline.report.inputs import read_thresholds
 from pipeline.report.map import colours, project, read_map
 from pipeline.report.origins import read_origins
-from pipeline.report.page import ReportSources, build_live, build_report
-from pipeline.report.scores import Bin, by_kind, read_corruptions, read_metrics
-from pipeline.report.selection import disagreements, turns
+from pipeline.report.page import ReportFiles, build_live, build_report
+from pipeline.report.sampling import disagreements, turns
 from pipeline.report.stored import read_images
 from pipeline.report.tables import kept_rows
-
-from .conftest import HOSTILE_CLASS, World
+from tests.report.world import HOSTILE_CLASS, World
 
 
 def section(html: str, key: str) -> str:
@@ -39,9 +40,9 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_the_summary_has_the_figures_of_the_file(sources: ReportSources) -> None:
-    metrics = json.loads(sources.metrics.read_text())
-    text = section(build_report(sources), "summary")
+def test_the_summary_has_the_figures_of_the_file(small: ReportFiles, html: str) -> None:
+    metrics = json.loads(small.metrics.read_text())
+    text = section(html, "summary")
     low, high = (f"{metrics[name]:.1f}" for name in ("gap_low", "gap_high"))
     assert f"95% interval {low} to {high}" in text
     assert "p = 0.064" in text
@@ -56,7 +57,8 @@ def test_the_summary_has_the_figures_of_the_file(sources: ReportSources) -> None
 
 def test_top_5_is_shown_where_there_are_classes_enough(tmp_path: Path) -> None:
     world = World(class_names=[f"class {index}" for index in range(6)])
-    text = section(build_report(world.write(tmp_path)), "summary")
+    html = build_report(world.write(tmp_path), thumbnails=0, map_images=0)
+    text = section(html, "summary")
     assert re.search(r"first five 97.0% 95.0% to 99.0% 97.0% 95.0% to 99.0%", text)
 
 
@@ -70,25 +72,25 @@ def test_top_5_is_shown_where_there_are_classes_enough(tmp_path: Path) -> None:
     ],
 )
 def test_what_became_of_test_images(
-    sources: ReportSources, leaked: int | None, contaminated: int | None, said: str, banner: bool
+    files: ReportFiles, leaked: int | None, contaminated: int | None, said: str, banner: bool
 ) -> None:
-    change(sources.metrics, leaked=leaked, contaminated=contaminated)
-    text = section(build_report(sources, map_images=0), "summary")
+    change(files.metrics, leaked=leaked, contaminated=contaminated)
+    text = section(build_report(files, thumbnails=0, map_images=0), "summary")
     assert said in text
     assert ("Do not quote these figures." in text) == banner
     assert ("3 test images were among the images that trained the student" in text) == banner
 
 
-def test_cost_has_every_batch_measured(sources: ReportSources) -> None:
-    text = section(build_report(sources, map_images=0), "cost")
+def test_cost_has_every_batch_measured(html: str) -> None:
+    text = section(html, "cost")
     assert "Teacher resnet20 272,474 40.9 M 1.09" in text
     assert "cpu 1 1 1 2 1 2" in text
     assert "cpu 1 128 128 256 128 256" in text
 
 
-def test_origins_count_stored_and_selected_images(sources: ReportSources) -> None:
-    images = read_images(sources.dedup, sources.selection)
-    hosts, queries, licences, engines = read_origins(sources.crawl / "manifest.parquet", images)
+def test_origins_count_stored_and_selected_images(small: ReportFiles) -> None:
+    images = read_images(small.dedup, small.selection)
+    hosts, queries, licences, engines = read_origins(small.manifest, images)
     assert engines.rows[0].stored == sum(row.stored for row in hosts.rows) == 60
     assert engines.rows[0].selected == int((images.times > 0).sum())
     assert hosts.rows[0].name == "img.example"
@@ -99,14 +101,14 @@ def test_origins_count_stored_and_selected_images(sources: ReportSources) -> Non
 
 def test_the_rest_of_many_origins_is_one_row(tmp_path: Path) -> None:
     names = [f"class {index}" for index in range(26)]
-    sources = World(class_names=names, images=104).write(tmp_path)
-    images = read_images(sources.dedup, sources.selection)
-    queries = read_origins(sources.crawl / "manifest.parquet", images)[1]
+    files = World(class_names=names, images=104).write(tmp_path)
+    images = read_images(files.dedup, files.selection)
+    queries = read_origins(files.manifest, images)[1]
     assert (len(queries.rows), queries.others, queries.rest.stored) == (20, 6, 24)
 
 
-def test_a_leaked_image_is_shown_beside_the_test_image(sources: ReportSources) -> None:
-    part = gallery(build_report(sources, map_images=0), "leaks")
+def test_a_leaked_image_is_shown_beside_the_test_image(html: str) -> None:
+    part = gallery(html, "leaks")
     assert part.count("<li") == 3
     assert part.count('alt="Test image 41"') == 3
     assert "similarity 0.93" in part
@@ -120,9 +122,9 @@ def test_leaks_that_nobody_looked_for(tmp_path: Path) -> None:
     assert "Nobody looked: dedup.leaks is off." in gallery(html, "leaks")
 
 
-def test_near_duplicates_say_how_far_and_how_alike(sources: ReportSources) -> None:
-    part = gallery(build_report(sources, map_images=0), "near-duplicates")
-    rows = pq.read_table(sources.dedup).to_pylist()
+def test_near_duplicates_say_how_far_and_how_alike(small: ReportFiles, html: str) -> None:
+    part = gallery(html, "near-duplicates")
+    rows = pq.read_table(small.dedup).to_pylist()
     twins = [row for row in rows if row["reason"] == "near-duplicate"]
     wanted = sorted((row["distance"], f"{row['similarity']:.2f}") for row in twins)
     found = re.findall(r"distance (\d+)</span>\s*<span class=\"seen\">similarity ([\d.]+)<", part)
@@ -131,9 +133,9 @@ def test_near_duplicates_say_how_far_and_how_alike(sources: ReportSources) -> No
     assert distances == sorted(distances, reverse=True)
 
 
-def test_what_selection_took_in_and_let_go_of(sources: ReportSources) -> None:
-    images = read_images(sources.dedup, sources.selection)
-    rows = pq.read_table(sources.selection).to_pylist()
+def test_what_selection_took_in_and_let_go_of(small: ReportFiles, html: str) -> None:
+    images = read_images(small.dedup, small.selection)
+    rows = pq.read_table(small.selection).to_pylist()
     ids = images.table.column("id").to_pylist()
     found = turns(images)
     assert [epoch for epoch, _, _ in found] == [2, 3, 5]
@@ -145,13 +147,13 @@ def test_what_selection_took_in_and_let_go_of(sources: ReportSources) -> None:
         assert {ids[at] for at in left} == {
             row["id"] for row in rows if row["kept"][before] and not row["kept"][now]
         }
-    part = gallery(build_report(sources, map_images=0), "changes")
+    part = gallery(html, "changes")
     assert "new in epoch 2" in part
     assert "dropped in epoch 5" in part
 
 
-def test_disagreements_are_the_images_seen_as_another_class(sources: ReportSources) -> None:
-    images = read_images(sources.dedup, sources.selection)
+def test_disagreements_are_the_images_seen_as_another_class(small: ReportFiles) -> None:
+    images = read_images(small.dedup, small.selection)
     names = ("circle", HOSTILE_CLASS, "star")
     apart = disagreements(images, dict(enumerate(names)), names)
     assert len(apart) > 0
@@ -162,11 +164,11 @@ def test_disagreements_are_the_images_seen_as_another_class(sources: ReportSourc
     assert set(unknown) == {at for at in apart if images.labels[at] != 1}
 
 
-def test_the_share_selected_by_class(sources: ReportSources) -> None:
-    images = read_images(sources.dedup, sources.selection)
-    thresholds = read_thresholds(sources.thresholds, images.epochs)
+def test_the_share_selected_by_class(small: ReportFiles) -> None:
+    images = read_images(small.dedup, small.selection)
+    thresholds = read_thresholds(small.thresholds, images.epochs)
     rows = kept_rows(images, ("circle", HOSTILE_CLASS, "star"), thresholds)
-    selection = pq.read_table(sources.selection).to_pylist()
+    selection = pq.read_table(small.selection).to_pylist()
     stars = [row for row in selection if row["predicted"] == 2]
     star = next(row for row in rows if row.name == "star")
     assert star.images == len(stars)
@@ -177,8 +179,8 @@ def test_the_share_selected_by_class(sources: ReportSources) -> None:
     assert star.figure.count("<polyline") == 2
 
 
-def test_thresholds_are_shown_where_there_are_some(sources: ReportSources, tmp_path: Path) -> None:
-    shown = build_report(sources, thumbnails=0, map_images=0)
+def test_thresholds_are_shown_where_there_are_some(small: ReportFiles, tmp_path: Path) -> None:
+    shown = build_report(small, thumbnails=0, map_images=0)
     assert '<th scope="col" class="n">Threshold</th>' in shown
     drawn = r"Thresholds of the classes over 5 epochs: lowest from 0\.2 to .*; mean from 0\.9 to "
     assert re.search(drawn, shown)
@@ -187,13 +189,13 @@ def test_thresholds_are_shown_where_there_are_some(sources: ReportSources, tmp_p
     assert "Thresholds of the classes" not in none
 
 
-def test_thresholds_of_another_run_are_refused(sources: ReportSources) -> None:
+def test_thresholds_of_another_run_are_refused(small: ReportFiles) -> None:
     with pytest.raises(UserError, match="not a threshold for each of 4 epochs"):
-        read_thresholds(sources.thresholds, 4)
+        read_thresholds(small.thresholds, 4)
 
 
-def test_mistakes_come_surest_first(sources: ReportSources) -> None:
-    html = build_report(sources, thumbnails=12, map_images=0)
+def test_mistakes_come_surest_first(small: ReportFiles) -> None:
+    html = build_report(small, thumbnails=12, map_images=0)
     part = gallery(html, "mistakes")
     sure = [
         int(value) for value in re.findall(r"</bdi>, (\d+)%</span>\s*<span class=\"seen\">t", part)
@@ -208,18 +210,26 @@ def test_mistakes_that_are_not_at_hand(tmp_path: Path) -> None:
     assert "The test images are not at hand" in section(html, "mistakes-section")
 
 
-def test_robustness_is_hidden_where_it_was_not_measured(tmp_path: Path) -> None:
-    html = build_report(World().write(tmp_path / "with"), map_images=0)
+def test_robustness_is_hidden_where_it_was_not_measured(html: str, tmp_path: Path) -> None:
     text = section(html, "robustness")
     assert "gaussian noise 5 75.0% 50.0% −25.0" in text
     assert "on average 201% of the teacher’s" in text
     assert "sketch 40 70.0% 55.0% −15.0" in text
-    html = build_report(World(robustness=False).write(tmp_path / "without"), map_images=0)
-    assert "robustness" not in html
+    bare = World(robustness=False).write(tmp_path / "bare")
+    assert "robustness" not in build_report(bare, thumbnails=0, map_images=0)
 
 
-def test_means_of_a_corruption_are_over_its_severities(sources: ReportSources) -> None:
-    noise, _ = by_kind(read_corruptions(sources.corruptions))
+def test_a_teacher_that_never_errs_is_no_measure_of_the_students_errors(
+    files: ReportFiles,
+) -> None:
+    change(files.metrics, corruption_error={"teacher": 0.0, "student": 0.5, "relative": None})
+    text = section(build_report(files, thumbnails=0, map_images=0), "robustness")
+    assert "Mean error: teacher 0.0%, student 50.0%." in text
+    assert "By kind" not in text
+
+
+def test_means_of_a_corruption_are_over_its_severities(small: ReportFiles) -> None:
+    noise, _ = by_kind(read_corruptions(small.corruptions))
     assert (noise.name, noise.images) == ("gaussian noise", 5)
     assert noise.teacher == pytest.approx(0.75)
     assert noise.student == pytest.approx(0.5)
@@ -228,25 +238,10 @@ def test_means_of_a_corruption_are_over_its_severities(sources: ReportSources) -
 @pytest.mark.parametrize(
     "row", ["fog,6,0.5,0.5", "fog,1,1.5,0.5", "fog,one,0.5,0.5", "fog,1,nan,0"]
 )
-def test_a_corruption_that_cannot_be_is_named(sources: ReportSources, row: str) -> None:
-    sources.corruptions.write_text(f"corruption,severity,teacher,student\n{row}\n")
+def test_a_corruption_that_cannot_be_is_named(files: ReportFiles, row: str) -> None:
+    files.corruptions.write_text(f"corruption,severity,teacher,student\n{row}\n")
     with pytest.raises(UserError, match=r"corruptions\.csv: row 2"):
-        read_corruptions(sources.corruptions)
-
-
-@pytest.mark.parametrize(
-    ("values", "where"),
-    [
-        ({"agreement": 1.5}, "agreement"),
-        ({"kl": float("nan")}, "kl"),
-        ({"gap_low": "1"}, "gap_low"),
-        ({"calibration": [{"low": 0.0}]}, r"calibration\.0\.high"),
-    ],
-)
-def test_a_metric_that_cannot_be_is_named(sources: ReportSources, values: dict, where: str) -> None:
-    change(sources.metrics, **values)
-    with pytest.raises(UserError, match=rf"metrics\.json: {where}: "):
-        read_metrics(sources.metrics)
+        read_corruptions(files.corruptions)
 
 
 def test_the_reliability_diagram_draws_every_bin_that_has_images() -> None:
@@ -280,18 +275,18 @@ def test_no_map_of_what_has_no_differences_or_is_too_little(features: np.ndarray
     assert project(features.astype(np.float32), 0) is None
 
 
-def test_the_map_shows_a_sample_in_the_colours_of_its_key(sources: ReportSources) -> None:
+def test_the_map_shows_a_sample_in_the_colours_of_its_key(small: ReportFiles) -> None:
     names = ("circle", HOSTILE_CLASS, "star")
-    drawn = read_map(sources.embed, sources.selection, names, 30, 0)
+    drawn = read_map(Embeddings.open(small.embed), small.selection, names, 30, 0)
     assert (drawn.shown, drawn.total) == (30, 51)
-    selection = pq.read_table(sources.selection).to_pylist()
+    selection = pq.read_table(small.selection).to_pylist()
     sample = np.random.default_rng(0).permutation(51)[:30]
     for colour, name in drawn.keys:
         of_class = [selection[at] for at in sample if names[selection[at]["predicted"]] == name]
         paths = "".join(re.findall(rf'stroke="{colour}"[^>]* d="([^"]*)"', drawn.svg))
         assert paths.count("h0") == sum(row["times_kept"] > 0 for row in of_class), name
         assert paths.count("M") == len(of_class) > 0, name
-    assert read_map(sources.embed, sources.selection, names, 0, 0) is None
+    assert read_map(Embeddings.open(small.embed), small.selection, names, 0, 0) is None
 
 
 def test_dots_stand_out_on_both_pages() -> None:
@@ -306,13 +301,13 @@ def test_dots_stand_out_on_both_pages() -> None:
             assert (light + 0.05) / (dark + 0.05) >= 3, (colour, page)
 
 
-def test_the_page_of_a_run_under_way_has_the_curves_alone(sources: ReportSources) -> None:
-    html = build_live(sources.curves, 3)
+def test_the_page_of_a_run_under_way_has_the_curves_alone(small: ReportFiles) -> None:
+    html = build_live(small.curves, 3)
     assert "5 epochs have ended. These are the curves alone." in html
     assert '<meta http-equiv="refresh" content="3">' in html
     assert "Loss term: feature" in html
     assert 'id="summary"' not in html
-    assert "refresh" not in build_report(sources, map_images=0)
+    assert "refresh" not in build_report(small, map_images=0)
 
 
 def test_the_page_before_the_first_epoch(tmp_path: Path) -> None:

@@ -13,48 +13,27 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from pipeline.console import Console
 from pipeline.demo.domains import original_images
 from pipeline.demo.shapes import CLASS_NAMES
+from pipeline.embeddings import write_images as write_embeddings
 from pipeline.errors import ExternalError, UserError
+from pipeline.evaluate.corruptions import KINDS
 from pipeline.evaluate.logits import logits_of
+from pipeline.metrics import Metrics, NetworkMetrics, StudentMetrics, read_metrics
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.params import Evaluate
-from stages.steps.evaluate import Evaluation
+from stages import paths
+from stages.cli import app
+from stages.steps.evaluate import run
 from tests.one_thread import one_thread as one_thread
-from tests.stages.workspace import copy_project, run
 
 SIDE, WEB, HELD_OUT = 16, 160, 60
 MEAN, STD = [0.5] * 3, [0.25] * 3
 TEST = original_images("test", 40, SIDE)
-SCORES = {"accuracy", "accuracy_low", "accuracy_high", "top5", "top5_low", "top5_high"}
-NETWORK = SCORES | {"architecture", "nll", "brier", "ece", "parameters", "macs", "megabytes"}
-KEYS = [
-    "test_set",
-    "test_images",
-    "class_names",
-    "teacher",
-    "student",
-    "gap_points",
-    "gap_low",
-    "gap_high",
-    "only_teacher_right",
-    "only_student_right",
-    "mcnemar_p",
-    "agreement",
-    "agreement_teacher_right",
-    "agreement_teacher_wrong",
-    "kl",
-    "per_class",
-    "leaked",
-    "contaminated",
-    "calibration",
-    "calibration_tempered",
-    "styles",
-    "corruption_error",
-]
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -88,6 +67,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = original_images("train", WEB, SIDE)[0]
     for name in ("embed", "distill", "dedup"):
         (folder / "data" / name).mkdir(parents=True)
+    columns = {"row": range(WEB), "id": [f"{row:064x}" for row in range(WEB)]}
+    write_embeddings(folder / "data/embed", columns | {"label": [0] * WEB}, CLASS_NAMES)
     np.save(folder / "data/embed/pixels.npy", pixels)
     logits = logits_of(networks["student"], pixels, MEAN, STD, 64, torch.device("cpu"))
     # a teacher whose classes are drawn from the student's softmax, so that a temperature exists
@@ -111,18 +92,16 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def measured(**changes: Any) -> dict[str, Any]:
     section = {"test_set": "test.parquet", "images": 0, "latency": False, "device": "cpu"}
-    text, values = Evaluation(Evaluate(**(section | changes)), Console(quiet=True)).run()
-    assert text
-    assert json.loads(Path("reports/metrics.json").read_text()) == values
-    return values
+    run(Evaluate(**(section | changes)), Console(quiet=True))
+    return json.loads(paths.METRICS.read_text())
 
 
 def test_the_metrics_have_what_their_readers_expect(folder: Path) -> None:
     found = measured(latency=True)
-    assert list(found) == KEYS
-    assert set(found["teacher"]) == NETWORK | {"latency_ms"}
-    tempered = {"temperature", "nll_tempered", "brier_tempered", "ece_tempered"}
-    assert set(found["student"]) == NETWORK | {"latency_ms"} | tempered
+    assert list(found) == list(Metrics.model_fields)
+    assert set(found["teacher"]) == set(NetworkMetrics.model_fields)
+    assert set(found["student"]) == set(StudentMetrics.model_fields)
+    assert read_metrics(paths.METRICS).model_dump(mode="json") == found
     assert [row["batch"] for row in found["student"]["latency_ms"]] == [1, 128]
     assert (found["test_images"], found["contaminated"], found["leaked"]) == (40, 0, None)
     assert sum(row["images"] for row in found["per_class"]) == 40
@@ -183,9 +162,7 @@ def test_too_few_held_out_images_leave_the_confidences_alone(
     few = np.arange(WEB) < 49
     selection = pa.table({"held_out": few, "times_kept": np.ones(WEB, np.int32)})
     pq.write_table(selection, "data/distill/selection.parquet")
-    console = Console()
-    section = Evaluate(test_set="test.parquet", latency=False, device="cpu")
-    console.result(*Evaluation(section, console).run())
+    run(Evaluate(test_set="test.parquet", latency=False, device="cpu"), Console())
     assert "49 web images are held out" in capsys.readouterr().err
     found = json.loads(Path("reports/metrics.json").read_text())
     assert found["student"]["temperature"] == 1.0
@@ -204,9 +181,7 @@ def test_a_test_image_that_was_trained_on_ends_the_evaluation(folder: Path) -> N
 
 def test_a_student_alone_is_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree("data")
-    console = Console()
-    section = Evaluate(test_set="test.parquet", latency=False, device="cpu")
-    console.result(*Evaluation(section, console).run())
+    run(Evaluate(test_set="test.parquet", latency=False, device="cpu"), Console())
     shown = capsys.readouterr()
     assert "is not there: test images were not looked for" in shown.err
     assert shown.out.startswith("evaluate: student ")
@@ -220,17 +195,18 @@ def test_leaks_that_dedup_dropped_are_counted(folder: Path) -> None:
     assert measured()["leaked"] == 3
 
 
-def test_corruptions_fill_a_table_and_a_mean(folder: Path) -> None:
-    found = measured(corruptions=True, images=12, batch_size=5)
+def test_corruptions_fill_a_table_and_a_mean(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured(corruptions=True, images=6, batch_size=4)
     with Path("reports/corruptions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len({(row["corruption"], row["severity"]) for row in rows}) == len(rows) == 75
     for who in ("teacher", "student"):
         error = 1 - np.mean([float(row[who]) for row in rows])
         assert found["corruption_error"][who] == pytest.approx(error, abs=6e-5)
-    before = Path("reports/corruptions.csv").read_bytes()
-    measured(corruptions=True, images=12, batch_size=12)
-    assert Path("reports/corruptions.csv").read_bytes() == before
+    before = Path("reports/corruptions.csv").read_text().splitlines()
+    monkeypatch.setattr("pipeline.evaluate.pair.KINDS", list(KINDS)[:3])
+    measured(corruptions=True, images=6, batch_size=6)
+    assert Path("reports/corruptions.csv").read_text().splitlines() == before[: 1 + 3 * 5]
 
 
 def test_styles_are_measured_one_by_one(folder: Path) -> None:
@@ -250,22 +226,18 @@ def test_styles_are_measured_one_by_one(folder: Path) -> None:
 def test_files_of_another_run_are_told(folder: Path) -> None:
     pixels = np.load("data/embed/pixels.npy")
     np.save("data/embed/pixels.npy", pixels[:-1])
-    with pytest.raises(UserError, match=r"pixels\.npy.*do not belong to one teacher and student"):
+    with pytest.raises(UserError, match=r"pixels\.npy has 159 rows, .*images\.parquet 160"):
         measured()
-    Path("data/embed/pixels.npy").write_bytes(b"no array")
-    with pytest.raises(UserError, match=r"pixels\.npy cannot be read"):
+    np.save("data/embed/pixels.npy", pixels[:, :8, :8])
+    with pytest.raises(UserError, match="do not belong to one teacher and student"):
         measured()
 
 
-def test_the_command_tells_a_contaminated_test_set_with_exit_code_3(
-    folder: Path, tmp_path: Path
-) -> None:
-    copy = copy_project(tmp_path / "command", "evaluate: {latency: false, device: cpu}\n")
-    for name in ("models", "data"):
-        shutil.copytree(folder / name, copy / name)
-    web = np.load(folder / "data/embed/pixels.npy")[-3:]
-    write_images(copy / "web.parquet", web, np.arange(3))
-    done = run(copy, "pipeline", "evaluate", "--test-set", "web.parquet", check=False)
-    assert done.returncode == 3
+def test_the_command_tells_a_contaminated_test_set_with_exit_code_3(folder: Path) -> None:
+    Path("params.yaml").write_text("evaluate: {latency: false, device: cpu}\n")
+    web = np.load("data/embed/pixels.npy")[-3:]
+    write_images(Path("web.parquet"), web, np.arange(3))
+    done = CliRunner().invoke(app, ["evaluate", "--test-set", "web.parquet"])
+    assert done.exit_code == 3
     assert done.stderr.startswith("error: 3 of 3 images of web.parquet are among those that")
     assert "Traceback" not in done.stderr

@@ -11,20 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.report.conftest import World
-from tests.stages.workspace import copy_project, environment, run
-
-PARAMS = "report: {thumbnails: 4, map_images: 20}\n"
+from stages.cli import app
+from tests.report.world import World
+from tests.stages.workspace import ROOT
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The project with what all stages before the report leave."""
-    folder = copy_project(tmp_path / "project", PARAMS)
-    World().write(folder / "data")
-    shutil.move(folder / "data/reports", folder / "reports")
-    return folder
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with what all stages before the report leave."""
+    World().write(tmp_path / "data")
+    shutil.move(tmp_path / "data/reports", tmp_path / "reports")
+    (tmp_path / "params.yaml").write_text("report: {thumbnails: 4, map_images: 20}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def page(folder: Path) -> str:
@@ -41,7 +42,7 @@ def wait(until: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 
 
 def test_the_page_is_written_and_its_size_told(folder: Path) -> None:
-    done = run(folder, "pipeline", "report", "--json")
+    done = CliRunner().invoke(app, ["report", "--json"])
     result = json.loads(done.stdout)
     assert result == {"path": "reports/index.html", "bytes": len(page(folder).encode())}
     assert "The student is right on" in page(folder)
@@ -50,28 +51,21 @@ def test_the_page_is_written_and_its_size_told(folder: Path) -> None:
 
 def test_a_missing_file_is_one_line(folder: Path) -> None:
     (folder / "reports/metrics.json").unlink()
-    done = run(folder, "pipeline", "report", check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "error: the report needs reports/metrics.json, which is missing: run `pipeline evaluate`"
-    )
+    done = CliRunner().invoke(app, ["report"])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        "error: reports/metrics.json not found: run `dvc repro evaluate`"
+    ]
     assert not page(folder)
 
 
-def test_open_shows_the_page_that_was_written(folder: Path) -> None:
-    browser = folder / "browser"
-    browser.write_text(f'#!{sys.executable}\nimport sys\nopen("opened", "w").write(sys.argv[1])\n')
-    browser.chmod(0o755)
-    subprocess.run(
-        [sys.executable, "-m", "stages", "report", "--open", "--quiet"],
-        cwd=folder,
-        env=environment(folder) | {"BROWSER": f"{browser} %s"},
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    opened = (folder / "opened").read_text()
-    assert opened == (folder / "reports/index.html").resolve().as_uri()
+def test_open_shows_the_page_that_was_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    CliRunner().invoke(app, ["report", "--open", "--set", "report.map_images=0"])
+    assert opened == [(folder / "reports/index.html").resolve().as_uri()]
 
 
 def test_watch_follows_a_run_from_its_first_epoch_to_its_evaluation(folder: Path) -> None:
@@ -79,9 +73,8 @@ def test_watch_follows_a_run_from_its_first_epoch_to_its_evaluation(folder: Path
     header, *rows = curves.read_text().splitlines(keepends=True)
     curves.unlink()
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages", "report", "--watch"],
-        cwd=folder,
-        env=environment(folder),
+        [sys.executable, "-m", "stages", "report", "--watch", "--set", "report.map_images=0"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

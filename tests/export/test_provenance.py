@@ -6,7 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.export.sources import _counted, by_host, by_licence, history, sources
+from pipeline.export.provenance import (
+    _counted,
+    by_host,
+    by_licence,
+    provenance_table,
+    read_history,
+)
 from pipeline.store import write_table
 from tests.export.world import NAMES, TITLE, TWICE, USED, write_tables
 
@@ -23,7 +29,7 @@ def tables(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 def test_one_row_an_image_that_was_selected_with_a_value_for_each_address(tables) -> None:
-    first, second = sources(*tables).to_pylist()
+    first, second = provenance_table(*tables).to_pylist()
     assert first == {
         "id": USED,
         "class": NAMES[0],
@@ -42,7 +48,7 @@ def test_one_row_an_image_that_was_selected_with_a_value_for_each_address(tables
 
 
 def test_counts_by_licence_and_host(tables) -> None:
-    table = sources(*tables)
+    table = provenance_table(*tables)
     assert by_licence(table) == [("CC BY `4.0`|", 1), ("CC0", 1)]
     assert by_host(table) == [("a.example", 2)]
     many = _counted(f"host{number % 25:02}" for number in range(26))
@@ -50,7 +56,7 @@ def test_counts_by_licence_and_host(tables) -> None:
 
 
 def test_the_way_of_the_images_adds_up(tables) -> None:
-    way = history(*tables)
+    way = read_history(*tables)
     assert (way.candidates, way.stored, way.kept, way.held_out, way.used) == (8, 6, 4, 1, 2)
     assert way.dropped == {"near-duplicate": 1, "leaked": 1}
 
@@ -58,17 +64,17 @@ def test_the_way_of_the_images_adds_up(tables) -> None:
 def test_a_manifest_of_an_early_crawl_has_fewer_columns(tables) -> None:
     manifest = pq.read_table(tables[0])
     write_table(tables[0], manifest.drop_columns(["creator", "licence_url"]))
-    assert sources(*tables)["creators"].to_pylist() == [[""], ["", ""]]
+    assert provenance_table(*tables)["creators"].to_pylist() == [[""], ["", ""]]
 
 
 def test_files_of_different_runs_are_refused(tables) -> None:
     write_table(tables[0], pq.read_table(tables[0]).slice(1))
     with pytest.raises(UserError, match="different runs"):
-        sources(*tables)
+        provenance_table(*tables)
 
 
 def test_nothing_selected_is_an_empty_table(tables) -> None:
     selection = pq.read_table(tables[2])
     write_table(tables[2], selection.slice(2))
-    table = sources(*tables)
+    table = provenance_table(*tables)
     assert table.num_rows == 0 and by_host(table) == []

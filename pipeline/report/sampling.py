@@ -1,4 +1,4 @@
-"""Which images a gallery shows: positions, the same ones for the same seed."""
+"""Samples of images for the galleries: positions, the same ones for the same seed."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def extremes(
 
 
 def turns(images: Images) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """What selection took in and let go of, early, half-way and late.
+    """Images that the selection took in and let go of, early, half-way and late.
 
     Returns:
         (epoch from 1, positions selected in it and not in the one before, positions for which it

@@ -1,10 +1,9 @@
-"""Where the images came from that a student learnt from. All text in it is from the web."""
+"""Provenance of the images that a student learnt from. All text in it is from the web."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,9 @@ import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
-from pipeline.store import open_parquet, read_table
+from pipeline.manifest import ARRIVED, class_names, count_candidates, host_of, scan_manifest
+from pipeline.selections import read_selection
+from pipeline.verdicts import read_verdicts
 
 MOST = 20  # licences, and hosts, that are counted by name
 # column of sources.parquet -> column of the manifest; one value an address, "" where not known
@@ -24,12 +25,11 @@ TOLD = {
     "licences": "licence",
     "licence_urls": "licence_url",
 }
-ARRIVED = ("stored", "duplicate")  # outcomes of candidates whose image the crawl has
 
 
 @dataclass(frozen=True)
 class History:
-    """How many images there were on the way from the search to the student.
+    """Counts of images on the way from the search to the student.
 
     Attributes:
         dropped: images that dedup did not keep, by reason.
@@ -44,19 +44,17 @@ class History:
     used: int
 
 
-def history(manifest: Path, dedup: Path, selection: Path) -> History:
+def read_history(manifest: Path, dedup: Path, selection: Path) -> History:
     """Counts from the three tables.
 
     Raises:
         UserError: one is missing, or not what its stage writes.
     """
-    with open_parquet(manifest) as file:
-        candidates = file.metadata.num_rows
-    judged = read_table(dedup, ["kept", "reason"])
+    judged = read_verdicts(dedup, ["kept", "reason"])
     lost = judged.filter(pc.invert(judged["kept"]))["reason"]
-    chosen = read_table(selection, ["held_out", "times_kept"])
+    chosen = read_selection(selection, ["held_out", "times_kept"])
     return History(
-        candidates=candidates,
+        candidates=count_candidates(manifest),
         stored=judged.num_rows,
         dropped=dict(Counter(lost.to_pylist()).most_common()),
         kept=judged.num_rows - len(lost),
@@ -65,7 +63,7 @@ def history(manifest: Path, dedup: Path, selection: Path) -> History:
     )
 
 
-def sources(
+def provenance_table(
     manifest: Path, dedup: Path, selection: Path, advance: Advance = no_progress
 ) -> pa.Table:
     """One row an image that was selected in an epoch or more, in the order of `selection`.
@@ -80,13 +78,13 @@ def sources(
     Raises:
         UserError: a table is missing, or they are of different runs.
     """
-    used = _selected(read_table(selection, ["id", "times_kept"]))
+    used = _selected(read_selection(selection, ["id", "times_kept"]))
     ids = used["id"].combine_chunks()
-    names: dict[int, str] = {}
-    rows = pa.concat_tables(_arrived(manifest, ids, names, advance)).combine_chunks()
+    names = class_names(manifest)
+    rows = _arrived(manifest, ids, advance)
     place = pc.index_in(rows["id"], ids).to_numpy()
     counts = np.bincount(place, minlength=len(ids))
-    judged = read_table(dedup, ["id", "label"])
+    judged = read_verdicts(dedup, ["id", "label"])
     judgement = pc.index_in(ids, judged["id"].combine_chunks())
     lost = int((counts == 0).sum()) + judgement.null_count
     if lost:
@@ -111,58 +109,36 @@ def sources(
 
 
 def by_licence(table: pa.Table) -> list[tuple[str, int]]:
-    """Images of `sources` by the first licence that an address of theirs states."""
+    """Images of a provenance table by the first licence that an address of theirs states."""
     return _counted(next(filter(None, told), "") for told in _lists(table, "licences"))
 
 
 def by_host(table: pa.Table) -> list[tuple[str, int]]:
-    """Images of `sources` by the host that they were stored from."""
-    return _counted(_host(urls[0]) for urls in _lists(table, "urls"))
+    """Images of a provenance table by the host that they were stored from."""
+    return _counted(host_of(urls[0]) for urls in _lists(table, "urls"))
 
 
 def _selected(selection: pa.Table) -> pa.Table:
     return selection.filter(pc.greater(selection["times_kept"], 0))
 
 
-def _arrived(
-    manifest: Path, ids: pa.Array, names: dict[int, str], advance: Advance
-) -> list[pa.Table]:
-    """The manifest's rows of `ids`; the class of each label is put into `names` on the way."""
-    with open_parquet(manifest) as file:
-        there = set(file.schema_arrow.names)
-        columns = ["id", "label", "class", "outcome", *(n for n in TOLD.values() if n in there)]
-        parts = [_empty()]
-        for batch in file.iter_batches(columns=columns):
-            known = zip(batch["label"].to_pylist(), batch["class"].to_pylist(), strict=True)
-            names |= {label: name for label, name in known if label is not None and label >= 0}
-            here = pc.and_(
-                pc.is_in(batch["outcome"], pa.array(ARRIVED)), pc.is_in(batch["id"], ids)
-            )
-            rows = batch.filter(here)
-            blank = pa.array([""] * len(rows), pa.string())
-            told = {
-                name: pc.fill_null(rows[name], "") if name in there else blank
-                for name in TOLD.values()
-            }
-            parts.append(pa.table({"id": rows["id"]} | told))
-            advance(len(batch))
-    return parts
-
-
-def _empty() -> pa.Table:
-    return pa.schema([(name, pa.string()) for name in ("id", *TOLD.values())]).empty_table()
+def _arrived(manifest: Path, ids: pa.Array, advance: Advance) -> pa.Table:
+    """The manifest's rows of `ids`, in its order; text that is not known is ""."""
+    columns = ["id", "outcome", *TOLD.values()]
+    schema = pa.schema([(name, pa.string()) for name in ("id", *TOLD.values())])
+    parts = []
+    for batch in scan_manifest(manifest, columns):
+        arrived = pc.is_in(batch["outcome"], pa.array(ARRIVED))
+        rows = batch.filter(pc.and_(arrived, pc.is_in(batch["id"], ids)))
+        told = [pc.fill_null(rows[name], "") for name in TOLD.values()]
+        parts.append(pa.RecordBatch.from_arrays([rows["id"], *told], schema=schema))
+        advance(len(batch))
+    return pa.Table.from_batches(parts, schema).combine_chunks()
 
 
 def _lists(table: pa.Table, name: str) -> Iterator[list[str]]:
     for batch in table.select([name]).to_batches(max_chunksize=10_000):
         yield from batch[name].to_pylist()
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # the name of a file, or none of an address
-        return ""
 
 
 def _counted(values: Iterable[str]) -> list[tuple[str, int]]:

@@ -1,0 +1,147 @@
+"""Metrics of an evaluation as reports/metrics.json holds them: their types, and the one reader."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+
+HINT = "run `dvc repro evaluate`"
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Points = Annotated[float, Field(ge=-100, le=100)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
+
+
+class Values(BaseModel):
+    """Figures that are what they say: no text for a number, nothing infinite."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Latency(Values):
+    """Milliseconds a batch takes; percentiles over many runs."""
+
+    device: str
+    threads: Count
+    batch: Count
+    p50: Amount
+    p95: Amount
+
+
+class NetworkMetrics(Values):
+    """One network on the test set; accuracies and their 95% intervals are fractions.
+
+    The top-5 accuracies are None under six classes; `nll` is in nats.
+    """
+
+    architecture: str
+    parameters: Count
+    macs: Count
+    megabytes: Amount
+    latency_ms: tuple[Latency, ...]
+    accuracy: Fraction
+    accuracy_low: Fraction
+    accuracy_high: Fraction
+    top5: Fraction | None
+    top5_low: Fraction | None
+    top5_high: Fraction | None
+    nll: Amount
+    brier: Amount
+    ece: Fraction
+
+
+class StudentMetrics(NetworkMetrics):
+    """The student, with a temperature that was fitted without labels, and calibration with it."""
+
+    temperature: Temperature
+    nll_tempered: Amount
+    brier_tempered: Amount
+    ece_tempered: Fraction
+
+
+class Group(Values):
+    """Accuracy on some of the test images, by class or style; None where there are no images."""
+
+    name: str
+    images: Count
+    teacher: Fraction | None
+    student: Fraction | None
+
+    @property
+    def difference(self) -> float | None:
+        """Student minus teacher, in percentage points."""
+        if self.teacher is None or self.student is None:
+            return None
+        return 100 * (self.student - self.teacher)
+
+
+class Bin(Values):
+    """The test images of which a network is `low` to `high` sure; None where there are none."""
+
+    low: Fraction
+    high: Fraction
+    images: Count
+    confidence: Fraction | None
+    accuracy: Fraction | None
+
+
+class CorruptionError(Values):
+    """Mean errors over all corruptions.
+
+    `relative` is the student's in percent of the teacher's; None where the teacher never errs.
+    """
+
+    teacher: Fraction
+    student: Fraction
+    relative: Amount | None
+
+
+class Metrics(Values):
+    """All figures; the agreements are None where the teacher is never right, or never wrong.
+
+    `leaked` and `contaminated` count test images found in the crawl and in what trained the
+    student, None where nobody looked.
+    """
+
+    test_set: str
+    test_images: Count
+    class_names: tuple[str, ...]
+    teacher: NetworkMetrics
+    student: StudentMetrics
+    gap_points: Points
+    gap_low: Points
+    gap_high: Points
+    only_teacher_right: Count
+    only_student_right: Count
+    mcnemar_p: Fraction
+    agreement: Fraction
+    agreement_teacher_right: Fraction | None
+    agreement_teacher_wrong: Fraction | None
+    kl: Amount
+    per_class: tuple[Group, ...]
+    leaked: Count | None
+    contaminated: Count | None
+    calibration: tuple[Bin, ...]
+    calibration_tempered: tuple[Bin, ...]
+    styles: tuple[Group, ...]
+    corruption_error: CorruptionError | None
+
+
+def read_metrics(path: Path) -> Metrics:
+    """The metrics that `evaluate` wrote.
+
+    Raises:
+        UserError: it is missing, or a key of it is missing or has a value that cannot be.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} not found", HINT)
+    try:
+        return Metrics.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        said = f"{place}: {first['msg']}" if place else first["msg"]
+        raise UserError(f"{path}: {said}", HINT) from None

@@ -1,0 +1,117 @@
+"""Sections of the page: what each shows, as values of its template."""
+
+import math
+import statistics
+from collections import Counter
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.metrics import Group, Metrics, NetworkMetrics
+from pipeline.report.calibration import reliability_diagram
+from pipeline.report.figures import curve_charts, interval_bar
+from pipeline.report.inputs import Curves
+from pipeline.report.stored import Images
+from pipeline.report.tables import confusion_matrix, group_rows, kept_rows, latency_rows
+from pipeline.report.tiles import Gallery
+from pipeline.templates import percent
+
+Section = dict[str, Any]
+
+
+def summary(metrics: Metrics) -> Section:
+    """The result in one sentence, and both networks with a bar for their accuracy."""
+    networks = [("Teacher", metrics.teacher), ("Student", metrics.student)]
+    return {
+        "headline": headline(metrics),
+        "metrics": metrics,
+        "networks": [
+            (role, network, _accuracy_bar(role, network, index))
+            for index, (role, network) in enumerate(networks)
+        ],
+    }
+
+
+def headline(metrics: Metrics) -> str:
+    """The result in one sentence."""
+    gap = f"{abs(metrics.gap_points):.1f}"
+    against = "level with its teacher"
+    if gap != "0.0":
+        side = "below" if metrics.gap_points > 0 else "above"
+        against = f"{gap} points {side} its teacher"
+    sentence = (
+        f"The student is right on {percent(metrics.student.accuracy)} of "
+        f"{metrics.test_images:,} test images, {against}"
+    )
+    if not metrics.teacher.parameters:
+        return sentence + "."
+    ratio = metrics.student.parameters / metrics.teacher.parameters
+    if ratio < 0.995:
+        digits = 0 if ratio >= 0.01 else 1
+        return f"{sentence}, with {percent(ratio, digits)} of the parameters."
+    if ratio < 1.005:
+        return f"{sentence}, with as many parameters."
+    return f"{sentence}, with {ratio:.2g} times the parameters."
+
+
+def _accuracy_bar(role: str, network: NetworkMetrics, index: int) -> Markup:
+    low, high = network.accuracy_low, network.accuracy_high
+    label = f"{role}: {percent(network.accuracy)}, 95% interval {percent(low)} to {percent(high)}"
+    return interval_bar(network.accuracy, low, high, index, label)
+
+
+def galleries(of_crawl: list[Gallery], mistakes: Gallery | None) -> Section:
+    """The galleries, and how many filters the page needs for them."""
+    shown = [*of_crawl, *([mistakes] if mistakes else [])]
+    return {
+        "galleries": of_crawl,
+        "mistakes": mistakes,
+        "most_classes": max(len(gallery.classes) for gallery in shown),
+        "most_outcomes": max(len(gallery.outcomes) for gallery in shown),
+    }
+
+
+def curves(log: Curves) -> Section:
+    """Charts of the training log, and its median speed."""
+    speeds = [speed for speed in log.columns.get("images_per_s", []) if not math.isnan(speed)]
+    return {
+        "curves": log,
+        "charts": curve_charts(log),
+        "speed": f"{statistics.median(speeds):,.0f}" if speeds else "",
+    }
+
+
+def selection(
+    images: Images, class_names: tuple[str, ...], thresholds: dict[int, list[float]]
+) -> Section:
+    """Shares selected by class."""
+    return {"epochs": images.epochs, "kept_rows": kept_rows(images, class_names, thresholds)}
+
+
+def failures(
+    metrics: Metrics, confusions: Counter[tuple[str, str]], corruptions: tuple[Group, ...]
+) -> Section:
+    """Accuracies by class, style and corruption, confusions, calibration."""
+    class_rows, class_floor = group_rows(metrics.per_class)
+    style_rows, style_floor = group_rows(metrics.styles)
+    corruption_rows, corruption_floor = group_rows(corruptions)
+    student = metrics.student
+    return {
+        "class_rows": class_rows,
+        "class_floor": class_floor,
+        "style_rows": style_rows,
+        "style_floor": style_floor,
+        "corruption_rows": corruption_rows,
+        "corruption_floor": corruption_floor,
+        "matrix": confusion_matrix(confusions, metrics.class_names),
+        "diagrams": [
+            ("Without a temperature", student.ece, metrics.calibration),
+            ("With the temperature", student.ece_tempered, metrics.calibration_tempered),
+        ],
+        "reliability": reliability_diagram,
+    }
+
+
+def cost(metrics: Metrics) -> Section:
+    """Latencies; the rest is in the networks of the summary."""
+    return {"latency_rows": latency_rows(metrics)}

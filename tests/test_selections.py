@@ -1,0 +1,34 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.selections import read_history, read_selection
+from pipeline.store import write_table
+
+
+def test_the_history_is_a_row_an_image_and_a_column_an_epoch(tmp_path):
+    path = tmp_path / "selection.parquet"
+    write_table(path, pa.table({"kept": [[True, False, True], [False, False, True]]}))
+    assert np.array_equal(read_history(path), [[True, False, True], [False, False, True]])
+    write_table(path, pa.table({"kept": pa.array([[], []], pa.list_(pa.bool_()))}))
+    assert read_history(path).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [[[True], [True, False]], [None, [True]], ["yes"]],
+    ids=["two lengths", "no list", "text"],
+)
+def test_lists_that_are_no_history_are_named(tmp_path, kept):
+    path = tmp_path / "selection.parquet"
+    write_table(path, pa.table({"kept": kept}))
+    with pytest.raises(UserError, match=r"selection\.parquet: column 'kept': .*dvc repro distill"):
+        read_history(path)
+
+
+def test_a_lacking_column_is_named_with_the_stage(tmp_path):
+    path = tmp_path / "selection.parquet"
+    write_table(path, pa.table({"id": ["a"]}))
+    with pytest.raises(UserError, match="no column 'kept': run `dvc repro distill`"):
+        read_selection(path, ["id", "kept"])

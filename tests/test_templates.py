@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
+
+from pipeline import templates
+from pipeline.templates import environment
+
+
+@pytest.fixture
+def render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Renders a text as a template of this name."""
+    package = tmp_path / f"package_of_{tmp_path.name}"  # a module's name is taken once
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def render(name: str, text: str, /, **values: object) -> str:
+        (package / name).write_text(text)
+        made = environment(package.name, double=lambda x: 2 * x)
+        return made.get_template(name).render(**values)
+
+    return render
+
+
+def test_pages_are_escaped_and_cards_escape_by_themselves(render) -> None:
+    text = "{{ name }} {{ safe }} {{ 4|double }}"
+    values = {"name": "<b>", "safe": Markup("<i>")}
+    assert render("page.html.j2", text, **values) == "&lt;b&gt; <i> 8"
+    assert render("card.md.j2", text, **values) == "<b> <i> 8"
+
+
+def test_what_cannot_be_seen_is_never_written(render) -> None:
+    hostile = "a\x00\x1b[2J\u202eb\u200b\ud800\tc\nd"
+    for name in ("page.html.j2", "card.md.j2"):
+        assert render(name, "{{ text }}", text=hostile) == "a[2Jb\tc\nd"
+
+
+def test_a_value_that_is_not_given_is_an_error(render) -> None:
+    with pytest.raises(UndefinedError):
+        render("page.html.j2", "{{ name }}")
+
+
+def test_values_are_written_as_people_read_them() -> None:
+    assert templates.clip("abcdef", 6) == "abcdef" and templates.clip("abc def", 5) == "abc…"
+    assert templates.percent(0.1234) == "12.3%" and templates.percent(None) == "–"
+    assert [templates.points(one) for one in (1.26, -1.26, 0.04, None)] == [
+        "+1.3",
+        "−1.3",
+        "0.0",
+        "–",
+    ]
+    assert [templates.large(one) for one in (41_234_567, 1_234, 12)] == ["41.2 M", "1.23 k", "12"]
+    assert [templates.probability(one) for one in (0.031, 1e-5)] == ["= 0.031", "< 0.0001"]
