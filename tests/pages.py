@@ -24,7 +24,12 @@ class Block:
 
     @property
     def place(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        return f"{shown(self.page)}:{self.line}"
+
+
+def shown(page: Path) -> str:
+    """A page's path in the project."""
+    return str(page.relative_to(ROOT))
 
 
 def blocks(language: str) -> list[Block]:

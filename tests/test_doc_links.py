@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.imports import ROOT
-from tests.pages import PAGES, blocks, prose, spans
+from tests.pages import PAGES, blocks, prose, shown, spans
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 YOURS = {  # paths that a page tells its reader to fill
@@ -37,7 +37,7 @@ def outputs() -> list[str]:
 OUTPUTS = outputs()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_paths_in_a_page_exist_or_are_made(page: Path) -> None:
     wrong = [path for path in paths_in(page) if not is_there(path)]
     assert wrong == []
@@ -82,7 +82,7 @@ def test_paths_in_a_preset_exist_or_are_explained(path: Path) -> None:
         assert (ROOT / value).exists() or key in comments or value in comments, f"{key}: {value}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"https?:", target):
@@ -110,14 +110,14 @@ def test_every_page_is_linked_from_the_readme_or_the_index() -> None:
     assert {page for page in PAGES if page.name != "README.md"} <= linked
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_lines_of_a_page_are_short(page: Path) -> None:
     for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
         if not line.startswith("|") and not re.search(r"https?://\S{60}", line):
             assert len(line) <= 100, f"{page.name}:{number}: {len(line)} characters"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_a_page_names_nothing_beside_the_project(page: Path) -> None:
     assert "../shared" not in page.read_text("utf-8")
 
