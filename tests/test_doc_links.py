@@ -15,6 +15,8 @@ YOURS = {  # paths that a page tells its reader to fill
     "teacher/wildlife.safetensors",
     "wildlife-test",
     "my-styles",
+    "data/collection",
+    *("data/cifar10/train.parquet", "data/cifar10/test.parquet", "data/cifar10/"),
     "pipeline/crawl/engines/example.py",
 }
 MADE = (".cache/", ".venv/", "reports/tune.")  # by a command, and no output of a stage
