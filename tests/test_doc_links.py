@@ -10,6 +10,7 @@ import yaml
 from tests.imports import ROOT
 from tests.pages import PAGES, blocks, prose, shown, spans
 
+RESULTS = ROOT / "benchmarks/RESULTS.md"  # with lines as long as its tables need
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 YOURS = {  # paths that a page tells its reader to fill
     "teacher/wildlife.safetensors",
@@ -21,7 +22,7 @@ YOURS = {  # paths that a page tells its reader to fill
 }
 MADE = (".cache/", ".venv/", "reports/tune.")  # by a command, and no output of a stage
 FILES = ("crawl.source", "teacher.path", "teacher.data", "evaluate.test_set", "evaluate.styles")
-FILL_IN = re.compile(r"\b(NAME|STAGE|STYLE|CLASS|RUN-KEY|VERSION|X)\b")
+FILL_IN = re.compile(r"\b(NAME|PATH|STAGE|STYLE|CLASS|RUN-KEY|VERSION|X)\b")
 DATA_SETS = {"", "demo", "cifar10", "cifar100"}
 
 
@@ -39,7 +40,7 @@ def outputs() -> list[str]:
 OUTPUTS = outputs()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=shown)
+@pytest.mark.parametrize("page", [*PAGES, RESULTS], ids=shown)
 def test_paths_in_a_page_exist_or_are_made(page: Path) -> None:
     wrong = [path for path in paths_in(page) if not is_there(path)]
     assert wrong == []
@@ -84,7 +85,7 @@ def test_paths_in_a_preset_exist_or_are_explained(path: Path) -> None:
         assert (ROOT / value).exists() or key in comments or value in comments, f"{key}: {value}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=shown)
+@pytest.mark.parametrize("page", [*PAGES, RESULTS], ids=shown)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"https?:", target):
@@ -119,7 +120,7 @@ def test_lines_of_a_page_are_short(page: Path) -> None:
             assert len(line) <= 100, f"{page.name}:{number}: {len(line)} characters"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=shown)
+@pytest.mark.parametrize("page", [*PAGES, RESULTS], ids=shown)
 def test_a_page_names_nothing_beside_the_project(page: Path) -> None:
     assert "../shared" not in page.read_text("utf-8")
 
