@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,6 +33,7 @@ from tests.export.world import (
     write_world,
 )
 from tests.one_thread import one_thread as one_thread
+from tests.pages import blocks
 
 TEST_SET = "labelled"
 PARAMS = f"""
@@ -121,6 +123,21 @@ def test_everything_to_ship_is_written_and_checked(exported: Path) -> None:
     assert "license: mit" in (folder / "README.md").read_text()
     config = json.loads((folder / "config.json").read_text())
     assert config["fit"] == "squash" and config["temperature"] == 1.0
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "torch"])
+def test_code_of_the_page_opens_the_files(
+    library: str, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = [
+        block
+        for block in blocks("python")
+        if block.page.name == "export.md" and re.search(rf"import .*\b{library}\b", block.text)
+    ]
+    monkeypatch.chdir(exported)
+    names: dict[str, Any] = {}
+    exec(compile(block.text.replace("32, 32", f"{SIDE}, {SIDE}"), block.place, "exec"), names)
+    assert tuple(names["logits"].shape) == (1, len(NAMES))
 
 
 def test_quantisation_is_measured_on_the_test_set(exported: Path) -> None:

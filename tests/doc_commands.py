@@ -1,0 +1,69 @@
+"""Commands of the pages, each with how it is checked."""
+
+import re
+import shlex
+
+from tests.pages import blocks
+
+RUN = "runs"  # on a project that went through the pipeline: tests/stages/test_doc_commands.py
+SCENARIO = "runs there, in a test of its own"
+NETWORK, MINUTES, FOREVER = "asks the web", "takes minutes", "runs until Ctrl-C"
+INSTALLS = "changes the environment"
+HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none does
+    "make demo": MINUTES,
+    "make demo QUICK=1": MINUTES,
+    "make setup": INSTALLS,
+    "make test": MINUTES,
+    "pre-commit install": INSTALLS,
+    ". .venv/bin/activate": INSTALLS,
+    "dvc repro": "tests/stages/test_repro.py",
+    "dvc repro --pull --allow-missing distill": SCENARIO,
+    "dvc commit -f distill": SCENARIO,
+    "dvc commit -f crawl": SCENARIO,
+    "dvc exp run -S distill.lr=0.3": "tests/stages/test_repro.py",
+    "dvc exp show": "tests/stages/test_repro.py",
+    "dvc metrics show": "tests/stages/test_repro.py",
+    "dvc plots show": "tests/stages/test_repro.py",
+    "dvc remote add --default storage /mnt/storage": SCENARIO,
+    "dvc push --run-cache": SCENARIO,
+    "dvc pull --run-cache": SCENARIO,
+    "pipeline preset demo": SCENARIO,
+    "pipeline preset cifar10-local": SCENARIO,
+    "pipeline crawl --search-again": RUN,
+    "pipeline crawl --retry-failed timeout,5xx": RUN,
+    "pipeline dedup --dry-run": RUN,
+    "pipeline dedup --explain ID": RUN,
+    "pipeline dedup --radius 8": RUN,
+    "pipeline distill --epochs 50": MINUTES,
+    "pipeline distill --set distill.lr=auto": "tests/stages/test_distill_rate.py",
+    "python -m stages distill": "tests/stages/test_distill_sees_no_label.py",
+    "torchrun --nproc-per-node 4 -m stages distill": "wants 4 GPUs",
+    "pipeline evaluate": RUN,
+    "pipeline evaluate --corruptions": "tests/stages/test_evaluate.py",
+    "pipeline evaluate --styles my-styles": RUN,
+    "pipeline tune --trials 20": "tests/stages/test_tune.py",
+    "pipeline tune --search lr=0.3:3 --search feature_weight=0.5,1,2": "tests/stages/test_tune.py",
+    "pipeline predict IMAGE": RUN,
+    "pipeline predict IMAGE --model models/export/model.onnx": "tests/stages/test_export.py",
+    "pipeline trace ID": RUN,
+    "pipeline neighbours IMAGE --html sheet.html": RUN,
+    "pipeline report --open": RUN,
+    "pipeline report --watch": FOREVER,
+    "pipeline doctor --engine commons": NETWORK,
+    "pipeline doctor --engine bing --query 'red fox'": NETWORK,
+    "pipeline serve-demo": FOREVER,
+}
+
+
+def commands() -> dict[str, str]:
+    """Every command of the pages' sh blocks as it would be typed, with its first place."""
+    found: dict[str, str] = {}
+    for block in blocks("sh"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            for part in re.split(r"\s&&\s", line):
+                if words := shlex.split(part, comments=True):
+                    found.setdefault(shlex.join(words), block.place)
+    return found
+
+
+COMMANDS = commands()

@@ -1,0 +1,140 @@
+"""Commands, parameters and code of the pages work as written.
+
+Every command of a page stands in `HOW` of tests/doc_commands.py with how it is checked, so that a
+new one fails until someone has said so. Here all of them are parsed.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+import yaml
+
+from pipeline.paramfile import read_params
+from pipeline.params import Params
+from stages.cli import app
+from tests.doc_commands import HOW, commands
+from tests.imports import ROOT
+from tests.pages import PAGES, Block, blocks, shown, spans
+
+COMMANDS = commands()
+
+
+def test_every_command_says_how_it_is_checked() -> None:
+    unknown = [f"{place}: {command}" for command, place in COMMANDS.items() if command not in HOW]
+    assert unknown == [], "say in HOW of tests/doc_commands.py how these are checked"
+    assert set(HOW) - set(COMMANDS) == set(), "no page has these any more"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_the_options_that_it_is_given(command: str) -> None:
+    words = shlex.split(command)
+    if words[:3] == ["python", "-m", "stages"]:
+        words = ["pipeline", *words[3:]]
+    if words[0] == "pipeline":
+        parse(words[1:])
+    elif words[0] == "dvc":
+        from dvc.cli import parse_args
+
+        parse_args(words[1:])
+        if "-S" in words:
+            assert_known(words[words.index("-S") + 1].partition("=")[0])
+    elif words[0] == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        given = get_args_parser().parse_args(words[1:])
+        assert (given.module, given.training_script) == (True, "stages")
+        parse(given.training_script_args)
+    elif words[0] == "make":
+        assert_target(words[1])
+    else:
+        assert words[0] in (".", "pre-commit"), words
+
+
+def parse(words: list[str]) -> None:
+    """Reads a command's options as `pipeline` would, and its parameters, and runs nothing."""
+    group = typer.main.get_command(app)
+    command = group.commands[words[0]]  # type: ignore[attr-defined]
+    with command.make_context(words[0], words[1:]) as context:
+        overrides = context.params.get("overrides")
+    if overrides:
+        read_params(ROOT / "params.yaml", overrides)
+
+
+def assert_known(key_path: str) -> None:
+    section, _, key = key_path.partition(".")
+    kind = Params.model_fields[section].annotation
+    assert not key or key in kind.model_fields, f"no parameter {key_path}"  # type: ignore[union-attr]
+
+
+def assert_target(name: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert name in targets, f"the Makefile has no target {name}"
+
+
+@pytest.mark.parametrize(
+    ("command", "file"), [(c, how) for c, how in HOW.items() if how.startswith("tests/")]
+)
+def test_the_test_that_runs_a_command_elsewhere_is_there(command: str, file: str) -> None:
+    words = [word for word in shlex.split(command)[1:] if re.fullmatch(r"-*[a-z][a-z-]+", word)]
+    text = (ROOT / file).read_text()
+    lacking = [word for word in words if not re.search(rf"\b{word.lstrip('-')}\b", text)]
+    assert lacking == [], f"{file} does not run `{command}`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_commands_and_parameters_in_the_text_exist(page: Path) -> None:
+    group = typer.main.get_command(app)
+    for span in spans(page):
+        words = span.split()
+        if words[0] == "make" and len(words) > 1:
+            for target in words[1:]:
+                if re.fullmatch(r"[a-z-]+", target):
+                    assert_target(target)
+        elif words[0] == "pipeline" and len(words) > 1 and words[1].islower():
+            command = group.commands[words[1]]  # type: ignore[attr-defined]
+            assert_options(command, words[2:])
+        elif (found := re.match(r"([a-z]+)\.([a-z_0-9]+)(?:: |$)", span)) and (
+            found[1] in Params.model_fields and found[2] not in ("py", "pt", "md", "json", "csv")
+        ):
+            assert_known(f"{found[1]}.{found[2]}")
+
+
+def assert_options(command: click.Command, words: list[str]) -> None:
+    known = {one for option in command.params for one in (*option.opts, *option.secondary_opts)}
+    assert {word for word in words if word.startswith("--")} <= known | {"--help"}, words
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.place)
+def test_python_of_a_page_compiles(block: Block) -> None:
+    compile(block.text, block.place, "exec")
+
+
+def test_the_engine_of_the_page_reads_a_page() -> None:
+    (block,) = [block for block in blocks("python") if "class Example" in block.text]
+    names: dict[str, type] = {}
+    exec(compile(block.text, block.place, "exec"), names)
+    engine = names["Example"]()
+    assert next(engine.pages("red fox", 10, "public-domain")).endswith(
+        "q=red+fox&start=0&rights=pd"
+    )
+    (found,) = engine.results(b'{"images": [{"url": "https://e.org/a.jpg", "title": "a"}, {}]}')
+    assert (found.url, found.title) == ("https://e.org/a.jpg", "a")
+    with pytest.raises(names["Unreadable"]):  # type: ignore[call-overload]
+        engine.results(b"{}")
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.place)
+def test_parameters_of_a_page_are_valid(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(block.text)
+    read_params(tmp_path / "params.yaml")
+
+
+def test_the_parameters_of_the_readme_are_keys_of_the_whole_file() -> None:
+    (block,) = [block for block in blocks("yaml") if block.page.name == "README.md"]
+    whole = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in yaml.safe_load(block.text).items():
+        assert set(values) <= set(whole[section])
