@@ -1,4 +1,4 @@
-"""How far a distillation has come: all that a checkpoint holds beside the modules."""
+"""Progress of a distillation: all that a checkpoint holds beside the modules."""
 
 from typing import Any
 
@@ -32,6 +32,25 @@ class Progress:
         self.losses: Tensor | None = None  # float32 [steps of the epoch, terms], on the device
         self.best: dict[str, Tensor] | None = None
         self.best_epoch: int | None = None
+
+    @property
+    def selected(self) -> Tensor:
+        """`rows`, when they are selected."""
+        assert self.rows is not None
+        return self.rows
+
+    @property
+    def step_losses(self) -> Tensor:
+        """`losses`, when there are some."""
+        assert self.losses is not None
+        return self.losses
+
+    def begin(self, epoch: int, rows: Tensor, thresholds: Tensor | None) -> None:
+        """Begins an epoch (from 1) with the images selected for it, and by which thresholds."""
+        self.rows = rows
+        self.kept[epoch - 1, rows] = True
+        if thresholds is not None:
+            self.thresholds[epoch - 1] = thresholds
 
     def record(self, terms: dict[str, Tensor], steps: int) -> None:
         """Counts a step and notes its losses, without waiting for the device."""

@@ -8,7 +8,6 @@ from pipeline.report.page import build_live, build_report
 from tests.browser import assert_sound, missing
 
 from .conftest import HOSTILE_CLASS, HOSTILE_TITLE, World
-from .test_tuning_page import page
 
 pytestmark = pytest.mark.browser
 
@@ -31,16 +30,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pages["live"] = pages["small"].with_name("live.html")
     curves = pages["small"].parent / "reports" / "distill.csv"
     pages["live"].write_text(build_live(curves, 600), encoding="utf-8")
-    pages["tuned"] = pages["small"].with_name("tune.html")
-    pages["tuned"].write_text(page(), encoding="utf-8")
     return pages
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize(
-    "name", ["small", "many", "twenty", "contaminated", "live", "tuned", "built"]
-)
+@pytest.mark.parametrize("name", ["small", "many", "twenty", "contaminated", "live", "built"])
 def test_page_is_sound(browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     if not pages[name].exists():
         missing(f"{BUILT} is not built: run `make demo`")

@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pipeline.console import no_progress
-from pipeline.distill.search import (
+from pipeline.distill.tune import (
     Runs,
     open_study,
     read_space,
