@@ -97,7 +97,7 @@ def train(
                     raise KeyboardInterrupt
 
             # log: mean losses, speed, and agreement on the held-out images
-            step_losses = world.mean(progress.step_losses).cpu()
+            step_losses = world.mean(progress.losses).cpu()
             speed = meter.stop(sum(map(len, waiting)), world.size)
             _check_finite(step_losses, progress.terms, epoch, folder)
             with state.averaged():

@@ -14,7 +14,7 @@ from pipeline.distill.outputs import (
 from pipeline.distill.peak_rate import probe_rates, probe_steps
 from pipeline.distill.run import distill
 from pipeline.distill.trainer import Row, Trained
-from pipeline.distill.trials import Trials
+from pipeline.distill.trials import HELD_OUT, Trials
 from pipeline.distill.web import WebImages, load_web_images
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.models.network import parameter_count
@@ -45,10 +45,9 @@ def run(params: Params, console: Console) -> None:
     place = f"{device.type}, {precision}" + (f", {world.size} processes" * (world.size > 1))
     console.note(f"trained on {place}; pixels {web.pixels.kind}")
     if section.lr == "auto":
-        best = _peak_rate(
-            section, web, teacher, config, precision, folder / "rates", world, console
-        )
-        section = section.model_copy(update={"lr": best})
+        choosing = web.holding_out(max(section.held_out, HELD_OUT))
+        trials = Trials(choosing, teacher, config, precision, folder / "rates", world)
+        section = section.model_copy(update={"lr": _peak_rate(section, trials, console)})
     told = epoch_writer(section.tensorboard) if world.rank == 0 else None
 
     def report(curves: list[Row]) -> None:

@@ -36,7 +36,7 @@ def run(
     overrides: list[str],
 ) -> None:
     """Runs trials until there are `trials`, and writes reports/tune.csv."""
-    space = _space(section, search, epochs, space_by_default)
+    space = search_space(section, search, epochs, space_by_default)
     device = resolve_device(section.device)
     web = _web_images(section, device)
     teacher, config = load_model(paths.TEACHER, device)
@@ -75,7 +75,7 @@ def run(
     )
 
 
-def _space(
+def search_space(
     section: Distill, search: list[str] | None, epochs: int | None, by_default: tuple[str, ...]
 ) -> tune.Space:
     """What to search, after all that can be wrong with it."""

@@ -31,7 +31,7 @@ from tests.distill.world import (
 )
 
 FIFTH = section(held_out=0.2)
-ALL = section(selection="none", crop="none", flip=False)
+ALL = section(selection="none", crop="none", flip=False, epochs=2)
 TEACHERS = [name for name in OBJECTIVES.entries if name != "official"]  # it has no prior weights
 
 
