@@ -238,4 +238,4 @@ def test_a_run_key_does_not_depend_on_the_order_of_the_parameters(tmp_path):
 def test_the_code_of_a_run_is_what_is_loaded_and_the_stage(tmp_path):
     names = [path.name for path in sources_of(str(tmp_path / "stage.py"))]
     assert names[-1] == "stage.py"
-    assert {"trainer.py", "kd3.py", "selection.py", "runkey.py"} <= set(names)
+    assert {"trainer.py", "kd3.py", "selection.py"} <= set(names)

@@ -300,7 +300,8 @@ def test_a_new_objective_is_one_file_and_one_line(prepared: Path, tmp_path: Path
     line = '        "toy": Entry("toy:Toy", "the teacher\'s classes"),\n'
     registry.write_text(head + found + line + rest)
 
-    done = distil(folder, "--set", "distill.objective=toy", "--epochs", "2")
+    few = ("--epochs", "2", "--set", "distill.batch_size=64")
+    done = distil(folder, "--set", "distill.objective=toy", *few)
     assert "note: objective 'toy' sets selection none" in done.stderr
     first, last = curves(folder)
     assert first["loss"] == first["toy"] != last["toy"]
