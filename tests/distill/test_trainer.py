@@ -341,7 +341,11 @@ def test_training_works_outside_of_the_main_thread(tmp_path, plain):
 def test_training_leaves_the_interrupt_handler_as_it_was(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     seen = []
-    run(tmp_path, advance=lambda n=1, note="": seen.append(signal.getsignal(signal.SIGINT)))
+    run(
+        tmp_path,
+        section(epochs=1),
+        advance=lambda n=1, note="": seen.append(signal.getsignal(signal.SIGINT)),
+    )
     assert before not in seen
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -356,13 +360,13 @@ def test_draws_depend_on_every_counter_and_on_their_order():
 def test_what_a_step_draws_does_not_depend_on_the_steps_before_it(tmp_path):
     recorders = []
     for refill in (True, False):  # with 3 and with 4 steps an epoch
-        of = section(selection="none", refill=refill)
+        of = section(selection="none", refill=refill, epochs=2)
         student = objective(of)
         recorders.append(Recorder(student))
         run(tmp_path / str(refill), of, student=student)
     one, other = (recorder.shown for recorder in recorders)
-    assert (len(one), len(other)) == (9, 12)
-    for epoch in range(3):
+    assert (len(one), len(other)) == (6, 8)
+    for epoch in range(2):
         for step in range(3):
             views, same_views = one[3 * epoch + step], other[4 * epoch + step]
             assert len(views) == 2  # the cropped images and the mixed ones
@@ -383,7 +387,8 @@ def forgetful() -> Objective:
 
 
 def test_dropout_does_not_depend_on_the_steps_before_it_either(tmp_path):
-    whole = run(tmp_path / "whole", student=forgetful())
+    of = section(epochs=2)
+    whole = run(tmp_path / "whole", of, student=forgetful())
 
     def interrupt_fifth(n: int = 1, note: str = "") -> None:
         steps.append(n)
@@ -392,9 +397,9 @@ def test_dropout_does_not_depend_on_the_steps_before_it_either(tmp_path):
 
     steps: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", student=forgetful(), advance=interrupt_fifth)
+        run(tmp_path / "broken", of, student=forgetful(), advance=interrupt_fifth)
     torch.rand(100)
-    assert same(whole, run(tmp_path / "broken", student=forgetful()))
+    assert same(whole, run(tmp_path / "broken", of, student=forgetful()))
 
 
 class Sequence(Network):

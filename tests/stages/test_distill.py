@@ -26,7 +26,7 @@ from pipeline.pixels import normalise
 from tests.distill.world import CPU, MEAN, SIDE, STD, teacher
 from tests.stages.workspace import copy_project, environment
 
-IMAGES = 320
+IMAGES = 192
 BATCH = 8
 PARAMS = f"""
 distill:
