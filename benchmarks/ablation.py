@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from benchmarks.distilled import distilled, with_own_settings
+from benchmarks.distilled import distilled
 from pipeline.device import resolve_device, resolve_precision
+from pipeline.distill.objectives.objective import with_own_settings
 from pipeline.labelled import load_labelled
 from pipeline.params import Distill
 

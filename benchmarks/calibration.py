@@ -1,4 +1,4 @@
-"""Which temperature, found on web images without a label, makes a student say how sure it may be.
+"""Temperatures found on web images without a label, by how sure they make a student say it is.
 
     dvc repro embed && python -m benchmarks.calibration --seeds 0 1 2 --held-out 0.15
     python -m benchmarks.calibration --images ../shared/data/cifar10/train.parquet
@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from benchmarks.distilled import distilled, web_images, with_own_settings
+from benchmarks.distilled import distilled, web_images
 from benchmarks.limits import processor
 from pipeline.device import resolve_device, resolve_precision
+from pipeline.distill.objectives.objective import with_own_settings
+from pipeline.embeddings import Embeddings
 from pipeline.evaluate.calibration import fit_temperature, least_cross_entropy
 from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.metrics import scores
@@ -44,8 +46,8 @@ def main() -> None:
     device = resolve_device(section.device)
     precision = resolve_precision(section.precision, device)
     held_out = web_images(section, device).held_out.numpy()
-    pixels = np.load("data/embed/pixels.npy", mmap_mode="r")[held_out]
-    teacher = np.load("data/embed/logits.npy", mmap_mode="r")[held_out]
+    embeddings = Embeddings.open(Path("data/embed"))
+    pixels, teacher = embeddings.pixels[held_out], embeddings.logits[held_out]
     print(
         f"{processor()}, torch {torch.__version__}; {section.student}, {section.epochs} epochs;"
         f" {len(held_out):,} web images held out; judged on {Path(given.images).name}, train\n"

@@ -41,14 +41,15 @@ from pipeline.console import no_progress
 from pipeline.device import autocast, memory_format, resolve_device, resolve_precision
 from pipeline.distill.cost import flops_per_image, peak_flops
 from pipeline.distill.loader import Resident
-from pipeline.distill.objectives import OBJECTIVES, Objective
-from pipeline.distill.run import run, settings_of
-from pipeline.distill.selection import Chooser
+from pipeline.distill.objectives.objective import Objective
+from pipeline.distill.run import distill
+from pipeline.distill.selection import Selector
 from pipeline.distill.views import Views
 from pipeline.distill.web import WebImages
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.params import Distill
+from pipeline.registry import OBJECTIVES
 
 CLASSES, SIDE = 10, 32
 MEAN, STD = [0.48, 0.457, 0.409], [0.275, 0.271, 0.281]
@@ -165,12 +166,12 @@ class Bench:
             flip=True,
             lr=0.01,
         )
-        fixed = OBJECTIVES[changes.get("objective", "kd3")].settings | {"selection": "none"}
+        fixed = OBJECTIVES.load(changes.get("objective", "kd3")).settings | {"selection": "none"}
         section = section.model_copy(update=fixed | changes)
         precision = resolve_precision(section.precision, self.device)
         with tempfile.TemporaryDirectory() as folder:
-            _, trained = run(
-                settings_of(section),
+            _, trained = distill(
+                section,
                 self.web(self.given.steps * self.given.batch),
                 self.teacher,
                 self.config,
@@ -204,15 +205,12 @@ class Bench:
 
     def judging(self) -> float:
         """Images a second of our selection, on whole images with the teacher's logits at hand."""
-        section = Distill()
-        settings = settings_of(section)
+        section = Distill(epochs=240, batch_size=self.given.batch)
         web = self.web(self.given.judged)
-        chooser = Chooser(
-            web, self.objective(), self.views(), settings.choosing, 240, 0, self.precision
-        )
-        chooser.judge(1)
+        selector = Selector(web, self.objective(), self.views(), section, self.precision)
+        selector.judge(1)
         started = now(self.device)
-        chooser.judge(2)
+        selector.judge(2)
         return len(web.ids) / (now(self.device) - started)
 
     def facts(self) -> dict[str, Any]:
@@ -250,12 +248,11 @@ class Bench:
         torch.manual_seed(0)
         student = build(self.student_name, CLASSES)
         few = self.views().whole(torch.from_numpy(self.pixels[:1]).to(self.device))
-        terms = settings_of(Distill()).terms
-        objective = OBJECTIVES["kd3"](student.to(self.device), self.teacher, few, terms)
+        objective = OBJECTIVES.load("kd3")(student.to(self.device), self.teacher, few, Distill())
         return objective.to(self.device, memory_format=memory_format(self.device))
 
     def views(self) -> Views:
-        return Views(MEAN, STD, "resized", 0.08, True)
+        return Views(Distill(crop="resized", flip=True), MEAN, STD)
 
     def published_modules(self) -> published.Modules:
         torch.manual_seed(0)

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pipeline.console import no_progress
-from pipeline.distill.objectives import OBJECTIVES
-from pipeline.distill.run import run, settings_of
+from pipeline.distill.run import distill
 from pipeline.distill.trainer import Trained
 from pipeline.distill.web import WebImages, load_web_images
 from pipeline.evaluate.logits import logits_of
@@ -37,14 +36,7 @@ class Distilled(NamedTuple):
 
 def web_images(section: Distill, device: torch.device) -> WebImages:
     """The images of data/embed, some of them held out, as the stage takes them."""
-    return load_web_images(
-        Path("data/embed"),
-        section.held_out,
-        device,
-        section.pixels,
-        section.off_topic_weight,
-        section.skip_redundant,
-    )
+    return load_web_images(Path("data/embed"), section, device)
 
 
 def distilled(section: Distill, device: torch.device, precision: torch.dtype) -> Distilled:
@@ -53,14 +45,9 @@ def distilled(section: Distill, device: torch.device, precision: torch.dtype) ->
     teacher, config = load_model(Path("models/teacher"), device)
     teacher.requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder:
-        objective, trained = run(
-            settings_of(section), web, teacher, config, precision, Path(folder), no_progress
+        objective, trained = distill(
+            section, web, teacher, config, precision, Path(folder), no_progress
         )
     student = {"name": section.student, "num_classes": len(config.class_names)}
     network, architecture = objective.deployed(student, config.architecture)
     return Distilled(network.eval(), config, architecture, trained)
-
-
-def with_own_settings(section: Distill) -> Distill:
-    """The section with what its objective fixes."""
-    return section.model_copy(update=OBJECTIVES[section.objective].settings)

@@ -1,4 +1,4 @@
-"""Where tensors live and in which precision they are multiplied."""
+"""Devices that tensors live on, and the precision in which they are multiplied."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -35,7 +35,7 @@ def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        native = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
     return torch.bfloat16 if native else torch.float32
 
 

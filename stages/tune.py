@@ -1,6 +1,5 @@
 """`pipeline tune`: a search for parameters of distill, judged without labels."""
 
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -31,8 +30,12 @@ def tune(
     No label is read. The same command goes on where it stopped; more --trials add to it.
     """
     params, console = start("distill", overrides, quiet, as_json, epochs=epochs)
-    if find_spec("optuna") is None:
-        raise UserError("tune needs optuna", "install the extra: pip install 'kd3-pipeline[tune]'")
-    from stages.steps.tune import run
+    try:
+        from stages.steps.tune import run
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        hint = "install the extra: pip install 'kd3-pipeline[tune]'"
+        raise UserError("tune needs optuna", hint) from None
 
     run(params.distill, console, trials, epochs, search, SPACE, overrides or [])

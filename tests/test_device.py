@@ -41,7 +41,7 @@ def test_a_named_precision_is_taken():
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_is_bfloat16_only_where_it_is_native(monkeypatch, native):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     expected = torch.bfloat16 if native else torch.float32
     assert resolve_precision("auto", CPU) == expected

@@ -1,4 +1,4 @@
-"""Where an interrupted distillation goes on: the last two states, named by their step."""
+"""Checkpoints of an interrupted distillation: the last two states, named by their step."""
 
 import zipfile
 from pathlib import Path

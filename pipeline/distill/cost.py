@@ -1,13 +1,15 @@
-"""How much arithmetic a training step is, and how much the device could do in its time."""
+"""Cost of a training step in arithmetic, and the most that a device does in its time."""
 
 import copy
 import re
+import time
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.distill.objectives import Objective
+from pipeline.distill.objectives.objective import Objective
 
 # dense bfloat16 products a second, from the makers' data sheets
 PEAK_FLOPS = {
@@ -48,3 +50,36 @@ def peak_flops(device: torch.device, precision: torch.dtype) -> float | None:
     # whole words: an L40 is no L4, and an A1000 no A100
     found = (peak for card, peak in PEAK_FLOPS.items() if re.search(rf"\b{card}\b", name))
     return next(found, None)
+
+
+class Meter:
+    """Speed of training in images and in arithmetic.
+
+    Args:
+        images: two or more of them, as the objective is shown them; nothing is changed by them.
+        precision: of products.
+    """
+
+    def __init__(self, objective: Objective, images: Tensor, precision: torch.dtype) -> None:
+        self._flops = flops_per_image(objective, images)
+        self._peak = peak_flops(images.device, precision)
+        self._started = time.monotonic()
+
+    def start(self) -> None:
+        """The time counts from now on."""
+        self._started = time.monotonic()
+
+    def stop(self, images: int, processes: int) -> dict[str, Any]:
+        """Figures of the training of `images` since `start`, on so many devices."""
+        speed = images / (time.monotonic() - self._started)
+        flops = speed * self._flops
+        return {
+            "images_per_s": round(speed),
+            "tflops": significant(flops / 1e12),
+            "utilisation": self._peak and significant(flops / (self._peak * processes)),
+        }
+
+
+def significant(value: float) -> float:
+    """The value with six digits."""
+    return float(f"{value:.6g}")

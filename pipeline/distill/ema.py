@@ -1,13 +1,14 @@
-"""An exponential moving average of what is trained."""
+"""Exponential moving average (EMA) of what is trained."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class Average:
+class EMA:
     """Averages a module's parameters and running statistics after every step.
 
     Args:
@@ -19,11 +20,10 @@ class Average:
         self._live = [tensor for tensor in _state(module) if tensor.is_floating_point()]
         self.tensors = [tensor.detach().clone() for tensor in self._live]
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes in the weights after step `step`, which counts from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.tensors, self._live, 1 - decay)
+        get_ema_multi_avg_fn(decay)(self.tensors, self._live, None)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

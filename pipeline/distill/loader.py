@@ -1,4 +1,4 @@
-"""Where the pixels of the web images live: all on the device, or read from disk as needed."""
+"""Pixels of the web images: all on the device, or read from disk as needed."""
 
 import os
 from collections import deque
@@ -6,16 +6,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
 from pipeline.pixels import to_device
-
-Where = Literal["auto", "resident", "streamed"]
 
 AHEAD = 2  # batches that are read while one is in use
 CHUNK = 64 * 2**20  # bytes that pass through the host's memory at a time
@@ -105,23 +101,15 @@ class Streamed:
         return pixels
 
 
-def open_pixels(path: Path, device: torch.device, where: Where = "auto") -> Resident | Streamed:
-    """Opens the `pixels.npy` that `embed` leaves.
+def open_pixels(
+    pixels: np.ndarray, device: torch.device, where: str = "auto"
+) -> Resident | Streamed:
+    """The pixels uint8 [N, S, S, 3] of a file that is mapped into memory.
 
     Args:
-        where: `auto` is resident if at most half of the device's free memory is taken so.
-
-    Raises:
-        UserError: the file is missing or broken, or it does not hold uint8 [N, S, S, 3].
+        where: `resident`, `streamed`, or `auto`: resident if at most half of the device's free
+            memory is taken so.
     """
-    hint = "run `dvc repro embed`"
-    try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}", hint) from None
-    shape = pixels.shape
-    if pixels.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
-        raise UserError(f"{path} is {pixels.dtype} {list(shape)}, not uint8 [N, S, S, 3]", hint)
     if where == "auto":
         where = "resident" if pixels.nbytes <= free_memory(device) / 2 else "streamed"
     return Resident(pixels, device) if where == "resident" else Streamed(pixels, device)

@@ -1,20 +1,17 @@
-"""The files of a finished distillation."""
+"""Files of a finished distillation."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from pipeline.distill.objectives import Objective
-from pipeline.distill.trainer import Trained
+from pipeline.distill.objectives.objective import Objective
+from pipeline.distill.trainer import Row, Trained
 from pipeline.errors import UserError
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
-from pipeline.store import replacing
+from pipeline.store import replacing, write_csv
 
 SELECTION_COLUMNS = {
     "row": pa.int64(),
@@ -88,17 +85,14 @@ def threshold_table(class_names: Sequence[str], trained: Trained) -> pa.Table:
     )
 
 
-def curves_csv(curves: Sequence[dict[str, Any]]) -> str:
-    """The curves as text, one row an epoch, for the report and `dvc plots`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(curves[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(curves)
-    return text.getvalue()
+def write_curves(path: Path, curves: Sequence[Row]) -> None:
+    """Writes one row an epoch, for the report and `dvc plots`."""
+    columns = list(curves[0])
+    write_csv(path, columns, [[row[name] for name in columns] for row in curves])
 
 
-def epoch_writer(folder: str) -> Callable[[dict[str, Any]], None] | None:
-    """What writes the figures of an epoch for TensorBoard, below `folder`; None without one.
+def epoch_writer(folder: str) -> Callable[[Row], None] | None:
+    """Writer of the figures of an epoch for TensorBoard, below `folder`; None without one.
 
     Raises:
         UserError: the package is missing.
@@ -114,7 +108,7 @@ def epoch_writer(folder: str) -> Callable[[dict[str, Any]], None] | None:
         ) from None
     writer = SummaryWriter(folder)
 
-    def write(row: dict[str, Any]) -> None:
+    def write(row: Row) -> None:
         for name, value in row.items():
             if name != "epoch" and value is not None:
                 writer.add_scalar(name, value, row["epoch"])

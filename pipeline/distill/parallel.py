@@ -1,4 +1,4 @@
-"""Several processes, one distillation: what torchrun starts gives the result of one process.
+"""Processes of torchrun that share one distillation and give the result of one process.
 
 Every process prepares the whole batch, which costs little, and passes its share of it through the
 networks. Batch norm and the contrast term see all shares.
@@ -6,6 +6,7 @@ networks. Batch norm and the contrast term see all shares.
 
 import os
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -15,7 +16,7 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class World:
-    """This process among all of them."""
+    """This process among all of them, as torch.distributed counts: its rank, and how many."""
 
     rank: int = 0
     size: int = 1
@@ -90,6 +91,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
         mean = self.world.mean(wide.mean(dim=(0, 2, 3)))
         centred = wide - mean.view(1, -1, 1, 1)
         variance = self.world.mean(centred.square().mean(dim=(0, 2, 3)))
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -104,14 +107,14 @@ def share_batch_norm(module: nn.Module, world: World) -> None:
         if type(norm) is nn.BatchNorm2d and world.size > 1:
             # same parameters, buffers and state-dict keys: only forward differs
             norm.__class__ = SharedBatchNorm
-            norm.world = world
+            cast(SharedBatchNorm, norm).world = world
 
 
 def unshare_batch_norm(module: nn.Module) -> None:
     """Undoes `share_batch_norm`."""
     for norm in module.modules():
         if type(norm) is SharedBatchNorm:
-            norm.__class__ = nn.BatchNorm2d
+            norm.__class__ = nn.BatchNorm2d  # type: ignore[assignment]  # as it was made
             del norm.world
 
 

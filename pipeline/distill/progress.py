@@ -1,4 +1,4 @@
-"""How far a distillation has come: all that a checkpoint holds beside the modules."""
+"""Progress of a distillation: all that a checkpoint holds beside the modules."""
 
 from typing import Any
 
@@ -14,10 +14,11 @@ class Progress:
         kept: bool [epochs, N], which image was trained on in which epoch.
         thresholds: float32 [epochs, C], what confidence in a class had to exceed in which epoch;
             NaN where there was none.
-        rows: the images of the current epoch; None before they are chosen.
+        rows: the images of the current epoch; None before they are selected.
         step: steps done in the current epoch.
         total: steps done in all epochs.
         terms: names of the loss terms.
+        losses: float32 [steps of the epoch, terms], on the device.
         best: the weights with the best agreement, and `best_epoch` when they were there.
     """
 
@@ -29,14 +30,27 @@ class Progress:
         self.step = 0
         self.total = 0
         self.terms: list[str] = []
-        self.losses: Tensor | None = None  # float32 [steps of the epoch, terms], on the device
+        self.losses = torch.zeros(0)
         self.best: dict[str, Tensor] | None = None
         self.best_epoch: int | None = None
+
+    @property
+    def selected(self) -> Tensor:
+        """`rows`, when they are selected."""
+        assert self.rows is not None
+        return self.rows
+
+    def begin(self, epoch: int, rows: Tensor, thresholds: Tensor | None) -> None:
+        """Begins an epoch (from 1) with the images selected for it, and by which thresholds."""
+        self.rows = rows
+        self.kept[epoch - 1, rows] = True
+        if thresholds is not None:
+            self.thresholds[epoch - 1] = thresholds
 
     def record(self, terms: dict[str, Tensor], steps: int) -> None:
         """Counts a step and notes its losses, without waiting for the device."""
         values = torch.stack([term.detach().float() for term in terms.values()])
-        if self.step == 0 or self.losses is None:
+        if self.step == 0:
             self.terms = list(terms)
             self.losses = values.new_zeros(steps, len(terms))
         self.losses[self.step] = values

@@ -1,40 +1,28 @@
-"""Which images an epoch trains on."""
+"""Selection of the images that an epoch trains on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pipeline.device import autocast
-from pipeline.distill.objectives import Objective
+from pipeline.distill.objectives.objective import Objective
 from pipeline.distill.views import Views, draws
 from pipeline.distill.web import WebImages
 from pipeline.errors import TrainingError
 from pipeline.kd3 import Selection, select, teacher_weight
+from pipeline.params import Distill
 
 PUBLISHED_EPOCHS = 240
 JUDGED = 2**32  # a counter that no step reaches, for the draws of what is judged
 
 
-@dataclass(frozen=True)
-class Choosing:
-    """How images are chosen; see `distill` in params.yaml."""
-
-    selection: Literal["dynamic", "confident", "none"]
-    cutoff: float
-    teacher_floor: float
-    confident_share: float
-    judge: Literal["whole", "random"]
-
-
-class Chooser:
+class Selector:
     """Judges the web images at the start of an epoch.
 
     Args:
-        epochs: of the whole run; the schedule of the teacher's weight is stretched to it.
-        batch_size: images a pass through the networks.
+        section: the rule; the schedule of the teacher's weight is stretched to its epochs.
+        precision: of products.
     """
 
     def __init__(
@@ -42,20 +30,15 @@ class Chooser:
         web: WebImages,
         objective: Objective,
         views: Views,
-        settings: Choosing,
-        epochs: int,
-        seed: int,
+        section: Distill,
         precision: torch.dtype,
-        batch_size: int = 512,
     ) -> None:
         self.web = web
         self.objective = objective
         self.views = views
-        self.settings = settings
-        self.epochs = epochs
-        self.seed = seed
+        self.section = section
         self.precision = precision
-        self.batch_size = batch_size
+        self.batch_size = section.batch_size  # so that judging takes no more memory than training
         self._everything = torch.arange(len(web.ids))
 
     def alpha(self, epoch: int) -> float:
@@ -63,19 +46,14 @@ class Chooser:
 
         So however short a run is, an untrained student never selects alone.
         """
-        published = teacher_weight(1 + (epoch - 1) * PUBLISHED_EPOCHS / self.epochs)
-        return max(published, self.settings.teacher_floor)
+        published = teacher_weight(1 + (epoch - 1) * PUBLISHED_EPOCHS / self.section.epochs)
+        return max(published, self.section.teacher_floor)
 
     def judge(self, epoch: int) -> Selection:
         """Selection among all images, held out or not."""
         self.objective.eval()
         teacher_logits, student_logits = self._judged(epoch)
-        return select(
-            teacher_logits,
-            student_logits,
-            self.alpha(epoch),
-            self.settings.cutoff,
-        )
+        return select(teacher_logits, student_logits, self.alpha(epoch), self.section.cutoff)
 
     def seen(self, epoch: int) -> tuple[Tensor, Tensor]:
         """The student's own class (int64 [N]) and confidence (float32 [N]) of every image."""
@@ -84,7 +62,7 @@ class Chooser:
         confidence, labels = student_logits.softmax(dim=1).max(dim=1)
         return labels, confidence
 
-    def choose(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+    def select(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """The rows to train on in this epoch, int64, and the classes' thresholds, float32 [C].
 
         Both are on the CPU. Only dynamic selection has thresholds.
@@ -93,13 +71,13 @@ class Chooser:
             TrainingError: too few for a batch norm, which needs two.
         """
         rows, thresholds = self.web.train, None
-        if self.settings.selection == "dynamic":
+        if self.section.selection == "dynamic":
             judged = self.judge(epoch)
             rows = rows[judged.mask.cpu()[rows]]
             thresholds = judged.thresholds.float().cpu()
-        elif self.settings.selection == "confident":
+        elif self.section.selection == "confident":
             confidence = self.web.teacher_logits.softmax(dim=1).amax(dim=1).cpu()[rows]
-            count = max(2, round(self.settings.confident_share * len(rows)))
+            count = max(2, round(self.section.confident_share * len(rows)))
             rows = rows[confidence.topk(min(count, len(rows))).indices.sort().values]
         if len(rows) < 2:
             raise TrainingError(
@@ -123,11 +101,9 @@ class Chooser:
     def _judged(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Logits [N, C] of teacher and student for the view that is judged."""
         student = self.objective.predict
-        if self.settings.judge == "random":
-            return tuple(
-                self._predict(network, self._everything, self._crops(epoch))
-                for network in (self.objective.teacher, student)
-            )
+        if self.section.judge == "random":
+            teacher = self._predict(self.objective.teacher, self._everything, self._crops(epoch))
+            return teacher, self._predict(student, self._everything, self._crops(epoch))
         # whole images: the teacher's logits were stored when they were embedded
         return self.web.teacher_logits, self._predict(student, self._everything, self._whole)
 
@@ -136,7 +112,7 @@ class Chooser:
 
     def _crops(self, epoch: int) -> Callable[[Tensor, int], Tensor]:
         return lambda pixels, batch: self.views.cropped(
-            pixels, draws(self.seed, epoch, JUDGED + batch)
+            pixels, draws(self.section.seed, epoch, JUDGED + batch)
         )
 
     @torch.no_grad()

@@ -1,29 +1,27 @@
-"""What the networks see of the pixels."""
+"""Views of the pixels that the networks are shown: whole images and random crops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pipeline.params import Distill
 from pipeline.pixels import normalise, pad_crop, resized_crop
 
 
 @dataclass(frozen=True)
 class Views:
-    """How pixels uint8 [B, S, S, 3] become images [B, 3, S, S]; see `distill` in params.yaml.
+    """How pixels uint8 [B, S, S, 3] become images [B, 3, S, S].
 
     Attributes:
+        section: its `crop`, `crop_scale` and `flip`.
         mean, std: what the teacher expects, for pixels from 0 to 1.
-        crop_scale: smallest share of the image that a `resized` crop shows.
     """
 
+    section: Distill
     mean: Sequence[float]
     std: Sequence[float]
-    crop: Literal["pad", "resized", "none"]
-    crop_scale: float
-    flip: bool
 
     def whole(self, pixels: Tensor) -> Tensor:
         """The images as they are."""
@@ -31,11 +29,12 @@ class Views:
 
     def cropped(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """A random crop of each image, as training shows it."""
-        if self.crop == "resized":
-            cut = resized_crop(pixels, generator, self.flip, (self.crop_scale, 1.0))
+        crop, flip = self.section.crop, self.section.flip
+        if crop == "resized":
+            cut = resized_crop(pixels, generator, flip, (self.section.crop_scale, 1.0))
         else:
-            pad = pixels.shape[1] // 8 if self.crop == "pad" else 0
-            cut = pad_crop(pixels, generator, pad, self.flip)
+            pad = pixels.shape[1] // 8 if crop == "pad" else 0
+            cut = pad_crop(pixels, generator, pad, flip)
         return self.whole(cut)
 
 

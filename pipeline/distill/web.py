@@ -1,4 +1,4 @@
-"""The web images that a student learns from."""
+"""Web images that a student learns from."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.distill.loader import Resident, Streamed, Where, open_pixels
-from pipeline.errors import UserError
+from pipeline.distill.loader import Resident, Streamed, open_pixels
+from pipeline.embeddings import Embeddings
+from pipeline.params import Distill
 from pipeline.pixels import to_device
-from pipeline.store import read_table
 
 
 @dataclass(frozen=True)
@@ -46,63 +46,40 @@ class WebImages:
         return replace(self, train=train, held_out=held)
 
 
-def load_web_images(
-    folder: Path,
-    held_out: float,
-    device: torch.device,
-    where: Where = "auto",
-    off_topic_weight: float = 0.0,
-    skip_redundant: bool = False,
-) -> WebImages:
-    """Reads the output of `embed`.
+def load_web_images(folder: Path, section: Distill, device: torch.device) -> WebImages:
+    """Reads the output of `embed`: its pixels, its logits and the scores that are asked for.
 
     An image is held out by its content alone, so it stays so when others are crawled again.
-
-    Args:
-        off_topic_weight: w in an image's prior weight 1 − w × `off_topic`.
-        skip_redundant: the prior weight of images marked `redundant` is 0.
 
     Raises:
         UserError: a file is missing, or they do not belong together; or `embed` has left no
             score that is asked for.
     """
-    images = read_table(folder / "images.parquet")
-    ids = images["id"].to_pylist()
-    pixels = open_pixels(folder / "pixels.npy", device, where)
-    logits = _tensor(folder / "logits.npy").to(device)
-    if not len(pixels) == len(logits) == len(ids):
-        raise UserError(f"the files in {folder} differ in length", "run `dvc repro embed`")
-
-    def score(column: str, parameter: str) -> Tensor:
-        if column not in images.column_names:
-            raise UserError(
-                f"{folder / 'images.parquet'} has no column '{column}'",
-                f"set {parameter} and run `dvc repro embed`",
-            )
-        return torch.from_numpy(images[column].to_numpy().astype(np.float32))
-
-    prior = None
-    if off_topic_weight or skip_redundant:
-        prior = torch.ones(len(ids))
-        if off_topic_weight:
-            prior -= off_topic_weight * score("off_topic", "embed.off_topic")
-        if skip_redundant:
-            prior *= 1 - score("redundant", "embed.redundant")
-    train, held = _split(ids, held_out, prior)
+    embeddings = Embeddings.open(folder)
+    pixels = open_pixels(embeddings.pixels, device, section.pixels)
+    logits = torch.from_numpy(np.array(embeddings.logits)).to(device)
+    prior = _prior(embeddings, section)
+    train, held = _split(embeddings.ids, section.held_out, prior)
     if prior is not None:
         # relative to their mean, so that a learning rate means what it does without them
         prior = (prior / prior[train].mean()).to(device)
-    return WebImages(ids, pixels, logits, train, held, prior)
+    return WebImages(embeddings.ids, pixels, logits, train, held, prior)
+
+
+def _prior(embeddings: Embeddings, section: Distill) -> Tensor | None:
+    """1 − w × `off_topic` for each image, 0 where it is skipped; None where all count alike."""
+    if not section.off_topic_weight and not section.skip_redundant:
+        return None
+    prior = torch.ones(len(embeddings))
+    if section.off_topic_weight:
+        off_topic = torch.from_numpy(embeddings.score("off_topic", "embed.off_topic"))
+        prior -= section.off_topic_weight * off_topic
+    if section.skip_redundant:
+        prior *= 1 - torch.from_numpy(embeddings.score("redundant", "embed.redundant"))
+    return prior
 
 
 def _split(ids: list[str], held_out: float, prior: Tensor | None) -> tuple[Tensor, Tensor]:
     out = torch.tensor([int(name[:8], 16) / 2**32 < held_out for name in ids], dtype=torch.bool)
     counts = torch.ones_like(out) if prior is None else (prior > 0).cpu()
     return (counts & ~out).nonzero().flatten(), out.nonzero().flatten()
-
-
-def _tensor(path: Path) -> Tensor:
-    try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {error}", "run `dvc repro embed`") from None

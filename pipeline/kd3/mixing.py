@@ -45,6 +45,7 @@ def _beta(alpha: float, count: int, generator: torch.Generator | None) -> Tensor
     # A small α makes both variates underflow to 0. So Gamma(α) is drawn as
     # Gamma(α + 1) · U^(1/α) (Marsaglia and Tsang, 2000), and the ratio taken of its logarithms.
     shape = torch.full((2, count), alpha + 1, dtype=torch.float64)
+    # private, because torch.distributions draws from torch's own generator alone
     boosted = torch._standard_gamma(shape, generator=generator).log()
     uniform = torch.rand(2, count, dtype=torch.float64, generator=generator)
     logarithm = boosted + torch.log1p(-uniform) / alpha  # 1 − U, because U may be 0

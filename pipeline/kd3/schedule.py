@@ -1,4 +1,4 @@
-"""How much of the combined prediction is the teacher's, by epoch."""
+"""Schedule of the teacher's weight in the combined prediction, by epoch."""
 
 import math
 

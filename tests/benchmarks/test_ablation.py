@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from benchmarks import ablation
-from pipeline.distill.objectives import OBJECTIVES
 from pipeline.params import Distill
+from pipeline.registry import OBJECTIVES
 
 SETTINGS = {"epochs": 2, "lr": 0.5}
 
@@ -13,7 +13,7 @@ SETTINGS = {"epochs": 2, "lr": 0.5}
 def test_every_arm_is_a_valid_section_and_names_a_rate():
     for name, changes in ablation.ARMS.items():
         section = Distill(**changes)
-        assert section.objective in OBJECTIVES
+        assert section.objective in OBJECTIVES.entries
         assert name not in ablation.RATES or len(ablation.RATES[name]) > 1
     assert set(ablation.RATES) <= set(ablation.ARMS)
 

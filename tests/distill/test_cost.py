@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from pipeline.distill.cost import flops_per_image, peak_flops
-from pipeline.distill.objectives import OBJECTIVES
 from pipeline.pixels import normalise
+from pipeline.registry import OBJECTIVES
 from tests.distill.world import MEAN, STD, objective, pixels, section
 
 # products of a forward pass of resnet8 with 10 classes for one image of 16 × 16, layer by layer:
@@ -63,7 +63,7 @@ def test_the_count_is_for_one_image_however_many_are_shown(count):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES.entries))
 def test_counting_changes_nothing(name, training):
     of = objective(section(objective=name)).train(training)
     shown, state = images(), torch.get_rng_state()

@@ -1,6 +1,5 @@
 import csv
 import hashlib
-import io
 import json
 
 import numpy as np
@@ -8,17 +7,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.distill.outputs import curves_csv, save_student, selection_table, threshold_table
-from pipeline.distill.run import run as run_settings
-from pipeline.distill.run import settings_of
-from pipeline.distill.trainer import Schedule, Trained
+from pipeline.distill.outputs import save_student, selection_table, threshold_table, write_curves
+from pipeline.distill.run import distill
+from pipeline.distill.trainer import Trained
 from pipeline.distill.web import load_web_images
+from pipeline.embeddings import write_images
 from pipeline.errors import UserError
 from pipeline.models.checkpoint import WEIGHTS, ModelConfig
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.pixels import normalise
-from pipeline.runkey import fields_of, run_key, sources_of
+from pipeline.runkey import run_key, sources_of
 from pipeline.store import read_table, write_table
 from tests.distill.world import (
     CPU,
@@ -46,7 +45,8 @@ def embedded(folder, names):
     """What the stage embed leaves, for images of these names."""
     folder.mkdir(exist_ok=True)
     count = len(names)
-    write_table(folder / "images.parquet", pa.table({"id": ids(names), "row": range(count)}))
+    columns = {"row": pa.array(range(count)), "id": pa.array(ids(names))}
+    write_images(folder, columns | {"label": pa.array([-1] * count, pa.int64())}, ["a", "b"])
     values = np.arange(count) % 256
     np.save(
         folder / "pixels.npy",
@@ -58,7 +58,7 @@ def embedded(folder, names):
 
 @pytest.mark.parametrize("where", ["resident", "streamed"])
 def test_web_images_come_with_their_logits(tmp_path, where):
-    found = load_web_images(embedded(tmp_path, range(50)), 0.2, CPU, where)
+    found = load_web_images(embedded(tmp_path, range(50)), section(held_out=0.2, pixels=where), CPU)
     assert found.ids == ids(range(50))
     (all_pixels,) = found.pixels.batches([torch.arange(50)])
     assert all_pixels[:, 0, 0, 0].tolist() == list(range(50))
@@ -71,7 +71,7 @@ def test_web_images_come_with_their_logits(tmp_path, where):
 
 def test_an_image_is_held_out_by_its_id_alone(tmp_path):
     def held(folder, names):
-        web_images = load_web_images(embedded(folder, names), 0.2, CPU)
+        web_images = load_web_images(embedded(folder, names), section(held_out=0.2), CPU)
         return {web_images.ids[row] for row in web_images.held_out.tolist()}
 
     few, many = held(tmp_path / "few", range(100)), held(tmp_path / "many", range(399, -1, -1))
@@ -80,17 +80,23 @@ def test_an_image_is_held_out_by_its_id_alone(tmp_path):
 
 
 def test_holding_out_more_keeps_those_held_out_before(tmp_path):
-    few = load_web_images(embedded(tmp_path, range(200)), 0.1, CPU)
+    few = load_web_images(embedded(tmp_path, range(200)), section(held_out=0.1), CPU)
     more = few.holding_out(0.3)
     assert set(few.held_out.tolist()) < set(more.held_out.tolist())
     assert sorted(more.train.tolist() + more.held_out.tolist()) == list(range(200))
-    assert more.held_out.tolist() == load_web_images(tmp_path, 0.3, CPU).held_out.tolist()
+    assert (
+        more.held_out.tolist()
+        == load_web_images(tmp_path, section(held_out=0.3), CPU).held_out.tolist()
+    )
     with pytest.raises(ValueError, match="fewer"):
         more.holding_out(0.1)
 
 
 def test_no_share_holds_out_nothing(tmp_path):
-    assert len(load_web_images(embedded(tmp_path, range(50)), 0.0, CPU).held_out) == 0
+    assert (
+        len(load_web_images(embedded(tmp_path, range(50)), section(held_out=0.0), CPU).held_out)
+        == 0
+    )
 
 
 @pytest.mark.parametrize("name", ["images.parquet", "pixels.npy", "logits.npy"])
@@ -101,15 +107,15 @@ def test_a_missing_or_broken_file_is_named(tmp_path, name, damage):
     if damage == "garbage":
         path.write_bytes(b"garbage")
     with pytest.raises(UserError, match=name):
-        load_web_images(tmp_path, 0.2, CPU)
+        load_web_images(tmp_path, section(held_out=0.2), CPU)
 
 
 @pytest.mark.parametrize("name", ["logits.npy", "pixels.npy"])
 def test_files_of_different_lengths_do_not_belong_together(tmp_path, name):
     path = embedded(tmp_path, range(5)) / name
     np.save(path, np.load(path)[:4])
-    with pytest.raises(UserError, match="differ in length"):
-        load_web_images(tmp_path, 0.2, CPU)
+    with pytest.raises(UserError, match=rf"{name} has 4 rows, .*images\.parquet 5: run"):
+        load_web_images(tmp_path, section(held_out=0.2), CPU)
 
 
 def test_the_selection_comes_back_from_its_file(tmp_path):
@@ -146,9 +152,11 @@ def test_without_thresholds_their_file_has_no_rows(tmp_path):
     assert {row["threshold_low"] for row in trained.curves} == {None}
 
 
-def test_the_curves_come_back_from_their_text(tmp_path):
-    curves = run(tmp_path).trained.curves
-    rows = list(csv.DictReader(io.StringIO(curves_csv(curves))))
+def test_the_curves_come_back_from_their_file(tmp_path):
+    curves = run(tmp_path / "run").trained.curves
+    write_curves(tmp_path / "curves.csv", curves)
+    with (tmp_path / "curves.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     found = [{k: float(v) if v else None for k, v in row.items()} for row in rows]
     assert found == curves
 
@@ -188,15 +196,15 @@ def test_the_saved_student_is_fused_and_says_what_the_trained_one_says(tmp_path,
     assert json.loads((tmp_path / "student/config.json").read_text())["source"] == "a test"
 
 
-def test_one_distillation_from_its_settings_is_that_of_its_parts(tmp_path):
+def test_one_distillation_from_its_parameters_is_that_of_its_parts(tmp_path):
     of = section(ema=0.3, compile="never", epochs=2, teacher_floor=0.5)
-    distilled, trained = run_settings(
-        settings_of(of),
+    distilled, trained = distill(
+        of,
         web(),
         teacher(),
         TEACHER,
         torch.float32,
-        tmp_path / "settings",
+        tmp_path / "whole",
         lambda n=1, note="": None,
     )
     parts = run(tmp_path / "parts", of)
@@ -230,8 +238,4 @@ def test_a_run_key_does_not_depend_on_the_order_of_the_parameters(tmp_path):
 def test_the_code_of_a_run_is_what_is_loaded_and_the_stage(tmp_path):
     names = [path.name for path in sources_of(str(tmp_path / "stage.py"))]
     assert names[-1] == "stage.py"
-    assert {"trainer.py", "kd3.py", "official.py", "selection.py", "runkey.py"} <= set(names)
-
-
-def test_the_fields_of_a_dataclass_are_taken_from_any_object():
-    assert fields_of(Schedule, section(lr=9.0))["lr"] == 9
+    assert {"trainer.py", "kd3.py", "selection.py"} <= set(names)

@@ -90,14 +90,14 @@ def test_a_second_interruption_stops_at_once(tmp_path, whole):
     assert same(run(tmp_path, OF), whole)
 
 
-def test_an_interruption_while_images_are_chosen_is_obeyed_after_the_next_step(tmp_path, whole):
+def test_an_interruption_while_images_are_selected_is_obeyed_after_the_next_step(tmp_path, whole):
     student = objective(OF)
     predict, calls = student.predict, 0
 
     def interrupting(images: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        if calls == 3:  # of the second epoch: each one chooses and measures
+        if calls == 6:  # of the second epoch: each selects in four batches and measures in one
             signal.raise_signal(signal.SIGINT)
         return predict(images)
 

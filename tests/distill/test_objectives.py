@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.distill.objectives import OBJECTIVES, Objective, kd3
-from pipeline.distill.run import settings_of
+from pipeline.distill.objectives import kd3
+from pipeline.distill.objectives.objective import Objective, with_own_settings
 from pipeline.kd3 import disagreement_weights, nt_xent
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
@@ -16,9 +16,10 @@ from pipeline.models.distilled import Distilled, load_student
 from pipeline.models.network import Network, pool
 from pipeline.params import Distill
 from pipeline.pixels import normalise
-from tests.distill.world import CPU, MEAN, STD, pixels, section, teacher, with_own_settings
+from pipeline.registry import OBJECTIVES
+from tests.distill.world import CPU, MEAN, STD, pixels, section, teacher
 
-ALL = sorted(OBJECTIVES)
+ALL = sorted(OBJECTIVES.entries)
 COUNT = 12
 
 
@@ -38,7 +39,7 @@ def new(**changes: Any) -> Objective:
     of = with_own_settings(section(**changes))
     torch.manual_seed(0)
     student = build(of.student, 10)
-    return OBJECTIVES[of.objective](student, unsure(), batch(), settings_of(of).terms)
+    return OBJECTIVES.load(of.objective)(student, unsure(), batch(), of)
 
 
 def made(**changes: Any) -> Objective:
@@ -94,7 +95,7 @@ def squares(of: Objective) -> Tensor:
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_an_objective_fixes_are_parameters_with_values_they_may_have(name):
-    Distill(**OBJECTIVES[name].settings)
+    Distill(**OBJECTIVES.load(name).settings)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -140,7 +141,7 @@ def test_the_deployed_network_says_what_the_objective_predicts(tmp_path, changes
     of = with_own_settings(section(**changes))
     torch.manual_seed(4)
     network = build(student, 10)
-    found = OBJECTIVES[of.objective](network, sure(build(name, 10)), batch(), settings_of(of).terms)
+    found = OBJECTIVES.load(of.objective)(network, sure(build(name, 10)), batch(), of)
     with torch.no_grad():
         forward(found.train())
         expected = found.eval().predict(batch())
@@ -331,7 +332,7 @@ def test_the_contrast_is_computed_in_float32_under_autocast(monkeypatch):
 
 
 def test_simkd_is_kd3_with_alignment_alone():
-    settings = OBJECTIVES["simkd"].settings
+    settings = OBJECTIVES.load("simkd").settings
     assert settings["selection"] == "none"
     own, same = made(objective="simkd", weighting=True), made(objective="kd3", **settings)
     terms, expected = forward(own), forward(same)
@@ -392,4 +393,4 @@ def test_dfnd_learns_its_noise_and_its_student():
 
 
 def test_dfnd_trains_on_the_images_of_which_the_teacher_is_sure():
-    assert OBJECTIVES["dfnd"].settings["selection"] == "confident"
+    assert OBJECTIVES.load("dfnd").settings["selection"] == "confident"

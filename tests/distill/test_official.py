@@ -10,14 +10,14 @@ from torch import Tensor
 
 from benchmarks import published
 from benchmarks.published import Losses, Modules, published_step
-from pipeline.distill.objectives import OBJECTIVES, Objective, Terms
-from pipeline.distill.run import Settings, settings_of
-from pipeline.distill.selection import JUDGED, Choosing
-from pipeline.distill.trainer import Schedule, learning_rate
-from pipeline.distill.views import draws
+from pipeline.distill.learning_rate import learning_rate
+from pipeline.distill.objectives.objective import Objective, with_own_settings
+from pipeline.distill.selection import JUDGED
+from pipeline.distill.views import Views, draws
 from pipeline.models import build
 from pipeline.params import Distill
 from pipeline.pixels import normalise, resized_crop
+from pipeline.registry import OBJECTIVES
 from tests.distill import world
 from tests.distill.world import MEAN, STD, objective, pixels, section, teacher, web
 
@@ -37,8 +37,8 @@ def official(name: str, dtype: torch.dtype) -> Objective:
             of_teacher(batch(dtype))
     of_teacher.eval().requires_grad_(False)
     student = build("resnet8", 10).to(dtype)
-    terms = settings_of(world.with_own_settings(OFFICIAL)).terms
-    return OBJECTIVES["official"](student, of_teacher, batch(dtype), terms).to(dtype)
+    of = with_own_settings(OFFICIAL)
+    return OBJECTIVES.load("official")(student, of_teacher, batch(dtype), of).to(dtype)
 
 
 def modules(of: Objective) -> Modules:
@@ -112,7 +112,7 @@ def test_in_float32_terms_and_gradients_are_the_published_ones_to_1e_5(name):
 def test_the_teachers_contrast_changes_no_gradient_of_the_student():
     """So `kd3` leaves it out. The same weights without it, and all its other settings."""
     with_term = objective(OFFICIAL).train()
-    settings = OBJECTIVES["official"].settings
+    settings = OBJECTIVES.load("official").settings
     without = objective(section(**settings)).train()
     for of in (with_term, without):
         shown = of.views(batch(torch.float32), torch.Generator().manual_seed(3))
@@ -130,10 +130,21 @@ def test_the_teachers_contrast_changes_no_gradient_of_the_student():
 # its settings, applied as the stage does
 
 FREE = {
-    Schedule: {"epochs", "batch_size", "lr", "keep", "seed"},
-    Choosing: {"confident_share"},  # of a selection that it has not
-    Terms: {"kd_temperature"},  # of a term of weight 0
-    Settings: {"objective", "student", "compile", "terms", "choosing", "schedule"},
+    "objective",
+    "student",
+    "epochs",
+    "batch_size",
+    "lr",
+    "keep",
+    "held_out",
+    "seed",
+    "confident_share",  # of a selection that it has not
+    "kd_temperature",  # of a term of weight 0
+    # where and how fast
+    "pixels",
+    "compile",
+    "device",
+    "tensorboard",
 }
 
 
@@ -165,25 +176,13 @@ def contrary() -> Distill:
         "skip_redundant": True,
         "precision": "bfloat16",
     }
-    assert other.keys() == OBJECTIVES["official"].settings.keys()
+    assert other.keys() == OBJECTIVES.load("official").settings.keys()
     return Distill(objective="official", epochs=240, lr=0.05, batch_size=1024, **other)
 
 
-def applied() -> Distill:
-    of = contrary()
-    return of.model_copy(update=OBJECTIVES[of.objective].settings)
-
-
 def test_no_parameter_of_the_section_can_change_what_is_published():
-    found = settings_of(applied())
-    assert found.crop == "resized"
-    assert found.crop_scale == 0.08
-    assert found.flip
-    assert found.choosing.selection == "dynamic"
-    assert found.choosing.judge == "random"
-    assert found.choosing.cutoff == 0.95
-    assert found.choosing.teacher_floor == 0
-    assert found.schedule == Schedule(
+    assert with_own_settings(contrary()) == Distill(
+        objective="official",
         epochs=240,
         batch_size=1024,
         lr=0.05,
@@ -191,37 +190,35 @@ def test_no_parameter_of_the_section_can_change_what_is_published():
         momentum=0.9,
         weight_decay=5e-4,
         ema=0.0,
-        keep="last",
+        selection="dynamic",
+        judge="random",
+        cutoff=0.95,
+        teacher_floor=0.0,
         refill=False,
-        seed=0,
-    )
-    assert found.terms == Terms(
         alignment=True,
         weighting=True,
         feature_loss="mean",
         feature_weight=1.0,
         logit_weight=0.0,
-        kd_temperature=4.0,
         mixing=True,
         mixing_alpha=0.1,
         contrast_weight=0.001,
         contrast_temperature=0.3,
+        crop="resized",
+        crop_scale=0.08,
+        flip=True,
+        off_topic_weight=0.0,
+        skip_redundant=False,
+        precision="float32",
     )
-    assert applied().precision == "float32"
 
 
 def test_a_new_parameter_of_training_is_either_fixed_by_it_or_free_on_purpose():
-    names = {name for kind in FREE for name in kind.__annotations__}
-    fixed = set(OBJECTIVES["official"].settings) - {
-        "precision",
-        "off_topic_weight",
-        "skip_redundant",
-    }
-    assert names - fixed == set().union(*FREE.values()) - {"schedule"}
+    assert set(Distill.model_fields) - set(OBJECTIVES.load("official").settings) == FREE
 
 
 def test_its_crops_are_torchvisions_with_the_published_scale():
-    views = world.views(settings_of(applied()))
+    views = Views(with_own_settings(contrary()), MEAN, STD)
     found = views.cropped(pixels(), torch.Generator().manual_seed(2))
     cut = resized_crop(pixels(), torch.Generator().manual_seed(2), True, (0.08, 1.0))
     assert torch.equal(found, normalise(cut, MEAN, STD))
@@ -249,15 +246,18 @@ def runs(tmp_path_factory) -> tuple[world.Run, Modules, list[list[int]]]:
 
     waiting, kept = iter(steps), []
     sgd = published.optimizer(naive, 0.02)
-    shown = world.views(settings_of(world.with_own_settings(of)))
+    shown = Views(with_own_settings(of), MEAN, STD)
     for epoch in range(1, EPOCHS + 1):
         for module in (*naive.trained(), naive.teacher):
             module.eval()
         stretched = 1 + (epoch - 1) * 240 / EPOCHS
         with_teacher = 1 - math.exp(-5 * ((stretched + 1) / 160 - 1) ** 2)
         alpha = with_teacher if stretched < 120 else 0.0
-        crops = shown.cropped(pixels(), draws(5, epoch, JUDGED))
-        judged = published.judge(naive, crops, alpha)
+        crops = [
+            shown.cropped(batch, draws(5, epoch, JUDGED + number))
+            for number, batch in enumerate(pixels().split(of.batch_size))
+        ]
+        judged = published.judge(naive, torch.cat(crops), alpha)
         chosen = set(published.threshold(*judged, 10, 0.95))
         kept.append([row for row in web().train.tolist() if row in chosen])
         for module in naive.trained():
@@ -309,6 +309,6 @@ def test_the_teacher_leaves_where_epoch_120_of_240_is(runs):
 def test_the_learning_rate_drops_after_the_published_shares_of_the_epochs(runs):
     rates = [row["lr"] for row in runs[0].trained.curves]
     assert rates == pytest.approx([0.02] * 5 + [0.002, 0.0002, 0.00002])
-    schedule = settings_of(applied()).schedule
-    drops = [epoch for epoch in range(1, 241) if learning_rate((epoch - 1) / 240, schedule) < 0.05]
+    of = with_own_settings(contrary())
+    drops = [epoch for epoch in range(1, 241) if learning_rate((epoch - 1) / 240, of) < 0.05]
     assert drops[0] == 151

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from pipeline.distill import checkpoint, trainer
+from pipeline.distill import checkpoint
+from pipeline.distill.batches import shuffled_batches
 from pipeline.distill.parallel import (
     ALONE,
     SharedBatchNorm,
@@ -19,7 +20,6 @@ from pipeline.distill.parallel import (
     share_batch_norm,
     unshare_batch_norm,
 )
-from pipeline.distill.run import settings_of
 from pipeline.errors import TrainingError, UserError
 from pipeline.kd3 import nt_xent
 from tests.distill.world import (
@@ -274,15 +274,15 @@ def test_a_batch_that_cannot_be_shared_equally_is_an_error_of_the_user(monkeypat
     ],
 )
 def test_of_a_short_last_batch_every_process_gets_equally_many_images(rows, size, batches):
-    schedule = settings_of(section(refill=False)).schedule
-    made = trainer._batches(torch.arange(rows), 3, schedule, 1, World(0, size))
+    of = section(refill=False)
+    made = shuffled_batches(torch.arange(rows), 3, of, 1, World(0, size))
     assert [len(batch) for batch in made] == batches
 
 
 def test_fewer_selected_images_than_processes_are_an_error_of_the_user():
-    schedule = settings_of(section(refill=False)).schedule
+    of = section(refill=False)
     with pytest.raises(TrainingError, match=r"3 images selected in epoch 7 for 4 processes"):
-        trainer._batches(torch.arange(3), 3, schedule, 7, World(0, 4))
-    refilled = settings_of(section()).schedule
-    made = trainer._batches(torch.arange(3), 3, refilled, 7, World(0, 4))
+        shuffled_batches(torch.arange(3), 3, of, 7, World(0, 4))
+    refilled = section()
+    made = shuffled_batches(torch.arange(3), 3, refilled, 7, World(0, 4))
     assert [len(batch) for batch in made] == [16] * 3

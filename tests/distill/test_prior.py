@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from pipeline.distill.loader import Resident, Streamed
-from pipeline.distill.objectives import OBJECTIVES
+from pipeline.distill.objectives.objective import with_own_settings
 from pipeline.distill.parallel import World
 from pipeline.distill.web import load_web_images
 from pipeline.errors import UserError
 from pipeline.paramfile import read_params
+from pipeline.registry import OBJECTIVES
 from pipeline.store import read_table, write_table
 from tests.distill.test_files import embedded
 from tests.distill.world import (
@@ -27,11 +28,11 @@ from tests.distill.world import (
     section,
     together,
     web,
-    with_own_settings,
 )
 
-ALL = section(selection="none", crop="none", flip=False)
-TEACHERS = [name for name in OBJECTIVES if name != "official"]  # it has no prior weights
+FIFTH = section(held_out=0.2)
+ALL = section(selection="none", crop="none", flip=False, epochs=2)
+TEACHERS = [name for name in OBJECTIVES.entries if name != "official"]  # it has no prior weights
 
 
 def scored(folder: Path, count: int = 50) -> Path:
@@ -45,13 +46,13 @@ def scored(folder: Path, count: int = 50) -> Path:
 
 
 def test_without_parameters_there_are_no_weights(tmp_path):
-    found = load_web_images(scored(tmp_path), 0.2, CPU)
+    found = load_web_images(scored(tmp_path), FIFTH, CPU)
     assert found.prior is None
     assert found.weights(torch.arange(3)) is None
 
 
 def test_a_weight_is_one_less_the_score_and_on_average_one(tmp_path):
-    found = load_web_images(scored(tmp_path), 0.2, CPU, off_topic_weight=0.5)
+    found = load_web_images(scored(tmp_path), section(held_out=0.2, off_topic_weight=0.5), CPU)
     plain = 1 - 0.5 * torch.arange(50) / 50
     torch.testing.assert_close(found.prior, plain / plain[found.train].mean())
     rows = torch.tensor([7, 3])
@@ -60,8 +61,8 @@ def test_a_weight_is_one_less_the_score_and_on_average_one(tmp_path):
 
 
 def test_redundant_images_are_not_trained_on_but_still_held_out(tmp_path):
-    before = load_web_images(scored(tmp_path), 0.2, CPU)
-    found = load_web_images(tmp_path, 0.2, CPU, skip_redundant=True)
+    before = load_web_images(scored(tmp_path), FIFTH, CPU)
+    found = load_web_images(tmp_path, section(held_out=0.2, skip_redundant=True), CPU)
     assert found.held_out.tolist() == before.held_out.tolist()
     assert found.train.tolist() == [row for row in before.train.tolist() if row % 5]
     assert found.prior.unique().tolist() == [0, 1]
@@ -79,7 +80,7 @@ def test_redundant_images_are_not_trained_on_but_still_held_out(tmp_path):
 )
 def test_a_score_that_embed_did_not_leave_names_its_parameter(tmp_path, asked, column, parameter):
     with pytest.raises(UserError, match=f"no column '{column}': set {parameter} and run"):
-        load_web_images(embedded(tmp_path, range(9)), 0.2, CPU, **asked)
+        load_web_images(embedded(tmp_path, range(9)), section(**asked), CPU)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,9 @@ def test_an_image_of_weight_zero_changes_nothing(tmp_path, kind):
         shown[::5] = noise
         np.save(folder / "pixels.npy", shown)
         np.save(folder / "logits.npy", web().teacher_logits.numpy())
-        images = load_web_images(folder, 0.1, CPU, kind.kind, skip_redundant=True)
+        images = load_web_images(
+            folder, section(held_out=0.1, pixels=kind.kind, skip_redundant=True), CPU
+        )
         images = replace(images, held_out=images.held_out[:0])
         students.append(run(tmp_path / str(turn), ALL, images=images))
     assert same(*students)

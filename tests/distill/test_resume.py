@@ -173,7 +173,12 @@ def distil(folder: Path, changes: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "most", "epochs"), [({}, 10, 20), (AVERAGED, 3, 6)], ids=["plain", "averaged"]
+    ("changes", "most", "epochs"),
+    [
+        (AVERAGED, 2, 4),
+        pytest.param({}, 10, 20, marks=pytest.mark.slow),
+    ],
+    ids=["twice", "ten times"],
 )
 def test_a_process_killed_again_and_again_ends_in_the_same_weights(tmp_path, changes, most, epochs):
     changes = changes | {"epochs": epochs}

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.distill.loader import Resident
-from pipeline.distill.objectives import Objective
-from pipeline.distill.run import settings_of
-from pipeline.distill.selection import Chooser, Choosing
+from pipeline.distill.objectives.objective import Objective
+from pipeline.distill.selection import Selector
 from pipeline.distill.views import Views, draws
 from pipeline.distill.web import WebImages
 from pipeline.errors import TrainingError
@@ -18,7 +17,9 @@ from tests.distill.world import CPU, section
 COUNT, CLASSES, SIDE, BATCH = 23, 4, 8, 5
 TRAIN = torch.tensor([0, 1, 2, 4, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 19, 20, 22])
 HELD_OUT = torch.tensor([3, 6, 10, 14, 18, 21])
-VIEWS = Views([0.0] * 3, [1 / 255] * 3, "pad", 0.08, True)  # crops with the values of the pixels
+VIEWS = Views(
+    section(crop="pad", flip=True), [0.0] * 3, [1 / 255] * 3
+)  # crops with the values of the pixels
 
 
 class Table(nn.Module):
@@ -69,16 +70,16 @@ def made(
     seed: int = 0,
     precision: torch.dtype = torch.float32,
     **changes: Any,
-) -> Chooser:
-    """A chooser between tables: a teacher that says of crops what it does not say of the whole.
+) -> Selector:
+    """A selector between tables: a teacher that says of crops what it does not say of the whole.
 
     Its α is the published one, unless `teacher_floor` says otherwise.
     """
     tables = Table(logits(2) if student is None else student, slope), Table(logits(3), slope)
-    between = Objective(*tables, torch.zeros(0), None)
+    between = Objective(*tables, torch.zeros(0), section())
     between.teacher.eval()
-    settings = settings_of(section(**changes)).choosing
-    return Chooser(images or web(), between, VIEWS, settings, epochs, seed, precision, BATCH)
+    of = section(epochs=epochs, seed=seed, batch_size=BATCH, **changes)
+    return Selector(images or web(), between, VIEWS, of, precision)
 
 
 def seen(network: nn.Module) -> Tensor:
@@ -96,24 +97,24 @@ def same(found: Any, expected: Any) -> bool:
 
 
 def test_whole_images_are_judged_by_the_teachers_stored_logits():
-    chooser = made(judge="whole")
-    found = chooser.judge(60)
-    student, teacher = chooser.objective.student, chooser.objective.teacher
+    selector = made(judge="whole")
+    found = selector.judge(60)
+    student, teacher = selector.objective.student, selector.objective.teacher
     assert not teacher.seen
     assert {len(batch) for batch in student.seen} == {BATCH, COUNT % BATCH}
     assert torch.equal(seen(student), VIEWS.whole(pixels()))
-    assert same(found, select(logits(1), logits(2), chooser.alpha(60), 0.95))
+    assert same(found, select(logits(1), logits(2), selector.alpha(60), 0.95))
     assert 0 < found.mask.sum() < COUNT
 
 
 def test_one_random_crop_is_shown_to_both_networks_and_changes_with_the_epoch():
-    chooser = made(judge="random")
-    student, teacher = chooser.objective.student, chooser.objective.teacher
+    selector = made(judge="random")
+    student, teacher = selector.objective.student, selector.objective.teacher
     assert not teacher.seen
     crops = []
     for epoch in (60, 61, 60):
-        found = chooser.judge(epoch)
-        assert same(found, select(logits(3), logits(2), chooser.alpha(epoch), 0.95))
+        found = selector.judge(epoch)
+        assert same(found, select(logits(3), logits(2), selector.alpha(epoch), 0.95))
         crops.append(seen(student))
         assert torch.equal(crops[-1], seen(teacher))
         assert crops[-1][:, 0, 0, 0].tolist() == list(range(COUNT))
@@ -127,9 +128,9 @@ def test_one_random_crop_is_shown_to_both_networks_and_changes_with_the_epoch():
 
 
 def test_the_crop_that_is_judged_is_not_the_one_that_is_trained_on():
-    chooser = made(judge="random")
-    chooser.judge(60)
-    judged = seen(chooser.objective.student)[:BATCH]
+    selector = made(judge="random")
+    selector.judge(60)
+    judged = seen(selector.objective.student)[:BATCH]
     for step in range(5):
         assert not torch.equal(judged, VIEWS.cropped(pixels()[:BATCH], draws(0, 60, step)))
 
@@ -137,32 +138,32 @@ def test_the_crop_that_is_judged_is_not_the_one_that_is_trained_on():
 def test_the_crop_that_is_judged_follows_the_seed():
     crops = []
     for seed in (0, 1):
-        chooser = made(judge="random", seed=seed)
-        chooser.judge(60)
-        crops.append(seen(chooser.objective.student))
+        selector = made(judge="random", seed=seed)
+        selector.judge(60)
+        crops.append(seen(selector.objective.student))
     assert not torch.equal(*crops)
 
 
 def test_judging_leaves_training_mode_and_leaves_no_gradient():
-    chooser = made()
-    chooser.objective.train()
-    assert not chooser.judge(60).confidence.requires_grad  # the table refuses training mode
+    selector = made()
+    selector.objective.train()
+    assert not selector.judge(60).confidence.requires_grad  # the table refuses training mode
 
 
 def test_in_bfloat16_the_networks_run_under_autocast_and_judgement_is_float32(monkeypatch):
-    chooser = made(precision=torch.bfloat16)
+    selector = made(precision=torch.bfloat16)
     used = []
-    known = chooser.objective.student.logits
+    known = selector.objective.student.logits
 
     def predict(images: Tensor) -> Tensor:
         used.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
         return known[images[:, 0, 0, 0].long()].bfloat16()
 
-    monkeypatch.setattr(chooser.objective, "predict", predict)
-    found = chooser.judge(60)
+    monkeypatch.setattr(selector.objective, "predict", predict)
+    found = selector.judge(60)
     assert set(used) == {torch.bfloat16}
     assert found.confidence.dtype == torch.float32
-    assert same(found, select(logits(1), known.bfloat16().float(), chooser.alpha(60), 0.95))
+    assert same(found, select(logits(1), known.bfloat16().float(), selector.alpha(60), 0.95))
 
 
 # by which rule
@@ -179,8 +180,8 @@ def test_in_bfloat16_the_networks_run_under_autocast_and_judgement_is_float32(mo
 def test_the_settings_of_the_selection_reach_it(changes):
     known = torch.cat([logits(1)[:12] / 3, logits(1)[12:] * 2])
     known[:, 0] += 2  # one class is frequent
-    chooser, plain = made(web(known), **changes), made(web(known))
-    found, published = chooser.judge(150), plain.judge(150)
+    selector, plain = made(web(known), **changes), made(web(known))
+    found, published = selector.judge(150), plain.judge(150)
     expected = select(
         known,
         logits(2),
@@ -201,8 +202,8 @@ def test_the_floor_is_the_least_weight_of_the_teacher(published_alpha):
 
 
 def test_the_teachers_weight_is_the_published_one_at_240_epochs(published_alpha):
-    chooser = made()
-    found = [chooser.alpha(epoch) for epoch in range(1, 241)]
+    selector = made()
+    found = [selector.alpha(epoch) for epoch in range(1, 241)]
     assert found == pytest.approx(published_alpha, rel=1e-5, abs=1e-6)
     assert found[118] > 0.2
     assert found[119:] == [0.0] * 121
@@ -210,8 +211,8 @@ def test_the_teachers_weight_is_the_published_one_at_240_epochs(published_alpha)
 
 @pytest.mark.parametrize("epochs", [8, 30, 60, 120])
 def test_the_teachers_weight_is_stretched_to_other_lengths(epochs, published_alpha):
-    chooser = made(epochs=epochs)
-    found = [chooser.alpha(epoch) for epoch in range(1, epochs + 1)]
+    selector = made(epochs=epochs)
+    found = [selector.alpha(epoch) for epoch in range(1, epochs + 1)]
     assert found == pytest.approx(published_alpha[:: 240 // epochs], rel=1e-5, abs=1e-6)
     assert found[epochs // 2 - 1] > 0 == found[epochs // 2]
 
@@ -225,9 +226,9 @@ def test_an_untrained_student_never_selects_alone(epochs, published_alpha):
 
 
 def test_dynamic_selection_keeps_the_selected_images_that_are_not_held_out():
-    chooser = made()
-    rows, thresholds = chooser.choose(60)
-    wanted = select(logits(1), logits(2), chooser.alpha(60), 0.95)
+    selector = made()
+    rows, thresholds = selector.select(60)
+    wanted = select(logits(1), logits(2), selector.alpha(60), 0.95)
     mask = wanted.mask
     assert rows.tolist() == [row for row in TRAIN.tolist() if mask[row]]
     assert torch.equal(thresholds, wanted.thresholds)
@@ -238,28 +239,28 @@ def test_dynamic_selection_keeps_the_selected_images_that_are_not_held_out():
 def test_a_class_that_no_image_is_predicted_as_does_no_harm():
     known = logits(1).index_fill(1, torch.tensor([2]), -50.0)
     student = logits(2).index_fill(1, torch.tensor([2]), -50.0)
-    chooser = made(web(known), student)
-    found = chooser.judge(60)
+    selector = made(web(known), student)
+    found = selector.judge(60)
     assert found.counts[2] == 0
     assert found.thresholds[2] == 0
-    rows, thresholds = chooser.choose(60)
+    rows, thresholds = selector.select(60)
     assert rows.tolist() == [row for row in TRAIN.tolist() if found.mask[row]]
     assert torch.equal(thresholds, found.thresholds)
     assert len(rows) > 2
 
 
 def test_without_selection_all_images_to_train_on_are_given_and_none_is_judged():
-    chooser = made(selection="none")
-    rows, thresholds = chooser.choose(1)
+    selector = made(selection="none")
+    rows, thresholds = selector.select(1)
     assert torch.equal(rows, TRAIN)
     assert thresholds is None
-    assert not chooser.objective.student.seen
+    assert not selector.objective.student.seen
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.5, 8), (0.3, 5), (1.0, 17), (0.01, 2)])
 def test_the_confident_images_are_those_of_which_the_teacher_is_most_sure(share, count):
-    chooser = made(selection="confident", confident_share=share)
-    rows, thresholds = chooser.choose(1)
+    selector = made(selection="confident", confident_share=share)
+    rows, thresholds = selector.select(1)
     assert len(rows) == count
     assert thresholds is None
     assert rows.tolist() == sorted(set(rows.tolist()))
@@ -267,8 +268,8 @@ def test_the_confident_images_are_those_of_which_the_teacher_is_most_sure(share,
     left = [row for row in TRAIN.tolist() if row not in set(rows.tolist())]
     assert set(rows.tolist()) <= set(TRAIN.tolist())
     assert not left or sure[rows].min() >= sure[left].max()
-    assert torch.equal(rows, chooser.choose(200)[0])
-    assert not chooser.objective.student.seen
+    assert torch.equal(rows, selector.select(200)[0])
+    assert not selector.objective.student.seen
 
 
 @pytest.mark.parametrize(("kept", "words"), [(0, "no images"), (1, "1 image")])
@@ -277,9 +278,9 @@ def test_fewer_than_two_images_are_an_error_of_these_parameters(kept, words):
     known[:, 0] = 2.0  # all one class, whose threshold is the cutoff, and of a confidence below
     known[TRAIN[:kept], 0] = 20.0
     known[HELD_OUT, 0] = 20.0  # which do not help
-    chooser = made(web(known), known)
+    selector = made(web(known), known)
     with pytest.raises(TrainingError, match=rf"^distill: {words} selected in epoch 7: ") as error:
-        chooser.choose(7)
+        selector.select(7)
     assert "raise distill.teacher_floor" in error.value.hint
     assert "lower distill.cutoff" in error.value.hint
 
@@ -288,7 +289,7 @@ def test_two_images_are_enough():
     known = torch.zeros(COUNT, CLASSES)
     known[:, 0] = 2.0
     known[TRAIN[[3, 8]], 0] = 20.0
-    assert made(web(known), known).choose(7)[0].tolist() == TRAIN[[3, 8]].tolist()
+    assert made(web(known), known).select(7)[0].tolist() == TRAIN[[3, 8]].tolist()
 
 
 # agreement
@@ -299,23 +300,17 @@ def test_agreement_is_the_share_of_held_out_images_of_equal_class(judge):
     student = logits(1)
     other = torch.cat([TRAIN, HELD_OUT[:2]])
     student[other] = -student[other]
-    chooser = made(student=student, judge=judge)
-    assert chooser.agreement() == 0.6667  # of six images four
-    assert torch.equal(seen(chooser.objective.student), VIEWS.whole(pixels()[HELD_OUT]))
+    selector = made(student=student, judge=judge)
+    assert selector.agreement() == 0.6667  # of six images four
+    assert torch.equal(seen(selector.objective.student), VIEWS.whole(pixels()[HELD_OUT]))
 
 
 def test_without_held_out_images_there_is_no_agreement():
     none = replace(web(), held_out=torch.arange(0))
-    chooser = made(none)
-    assert chooser.agreement() is None
-    assert not chooser.objective.student.seen
+    selector = made(none)
+    assert selector.agreement() is None
+    assert not selector.objective.student.seen
 
 
 def test_a_student_that_is_the_teacher_agrees():
     assert made(student=logits(1)).agreement() == 1.0
-
-
-def test_the_parameters_are_those_of_the_section():
-    found = settings_of(section(judge="random", cutoff=0.7, confident_share=0.1)).choosing
-    assert isinstance(found, Choosing)
-    assert (found.judge, found.cutoff, found.confident_share) == ("random", 0.7, 0.1)

@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.distill import trainer
+from pipeline.distill.batches import shuffled_batches
+from pipeline.distill.compiling import compiled
+from pipeline.distill.learning_rate import learning_rate
 from pipeline.distill.loader import Streamed
-from pipeline.distill.objectives import Objective
 from pipeline.distill.objectives.kd import KD
+from pipeline.distill.objectives.objective import Objective
 from pipeline.distill.parallel import ALONE
 from pipeline.distill.progress import Progress
-from pipeline.distill.run import settings_of
-from pipeline.distill.trainer import learning_rate
 from pipeline.distill.views import draws
 from pipeline.distill.web import WebImages
 from pipeline.errors import TrainingError, UserError
 from pipeline.kd3 import teacher_weight
 from pipeline.models.network import Network
 from pipeline.models.resnet import CifarResNet
+from pipeline.params import Distill
 from pipeline.pixels import normalise
 from tests.distill.world import (
     CPU,
@@ -45,7 +46,6 @@ from tests.distill.world import (
 )
 
 WHOLE = section(crop="none", flip=False)
-SCHEDULE = settings_of(SECTION).schedule
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
     assert not same(first, run(tmp_path / "c", section(seed=1)))
 
 
-def test_the_seed_of_the_schedule_alone_changes_crops_and_order(tmp_path, plain):
+def test_the_seed_of_training_alone_changes_crops_and_order(tmp_path, plain):
     assert not same(plain, run(tmp_path, section(seed=1), student=objective()))
 
 
@@ -143,7 +143,7 @@ def test_with_refill_the_steps_do_not_depend_on_what_is_kept(tmp_path, cutoff):
 
 @pytest.mark.parametrize("count", [2, 7, 80, 100])
 def test_refilled_images_are_given_equally_often(count):
-    batches = trainer._batches(torch.arange(count), 5, SCHEDULE, 1, ALONE)
+    batches = shuffled_batches(torch.arange(count), 5, SECTION, 1, ALONE)
     assert [len(batch) for batch in batches] == [16] * 5
     counts = torch.cat(batches).bincount(minlength=count)
     assert counts.max() - counts.min() <= 1
@@ -151,7 +151,7 @@ def test_refilled_images_are_given_equally_often(count):
 
 def test_every_epoch_has_another_order():
     orders = [
-        torch.cat(trainer._batches(torch.arange(64), 4, SCHEDULE, epoch, ALONE)).tolist()
+        torch.cat(shuffled_batches(torch.arange(64), 4, SECTION, epoch, ALONE)).tolist()
         for epoch in (1, 2, 3)
     ]
     assert all(sorted(order) == list(range(64)) for order in orders)
@@ -166,7 +166,7 @@ def test_without_selection_every_image_to_train_on_is_kept(tmp_path):
     assert trained.kept.all()
     assert {row["kept"] for row in trained.curves} == {1.0}
     assert {row["agreement"] for row in trained.curves} == {None}
-    assert recorder.predictions == 1  # the images are judged once, at the end
+    assert recorder.predictions == 4  # the images are judged once, at the end, in four batches
     for epoch in range(3):
         given = recorder.steps[4 * epoch : 4 * epoch + 4]
         assert sorted(row for step in given for row in step) == list(range(IMAGES))
@@ -267,11 +267,11 @@ def test_progress_ends_at_the_total_whatever_is_kept(tmp_path, refill):
     told: list[tuple[int, str]] = []
     run(
         tmp_path,
-        section(refill=refill, batch_size=5),
+        section(refill=refill, batch_size=5, epochs=2),
         advance=lambda n=1, note="": told.append((n, note)),
     )
-    assert sum(n for n, _ in told) == 3 * (56 // 5)
-    assert [note.split(",")[0] for _, note in told if note] == [f"epoch {e}" for e in (1, 2, 3)]
+    assert sum(n for n, _ in told) == 2 * (56 // 5)
+    assert [note.split(",")[0] for _, note in told if note] == ["epoch 1", "epoch 2"]
 
 
 def test_the_curves_have_a_row_an_epoch_whose_loss_is_the_sum_of_its_terms(tmp_path):
@@ -286,7 +286,7 @@ def test_the_curves_have_a_row_an_epoch_whose_loss_is_the_sum_of_its_terms(tmp_p
         assert row["threshold_low"] == round(float(limits.min()), 4)
         assert row["threshold_mean"] == round(float(limits.mean()), 4)
         assert limits.max() == pytest.approx(0.95)
-        assert row["lr"] == round(learning_rate((3 * epoch - 1) / 9, SCHEDULE), 6)
+        assert row["lr"] == round(learning_rate((3 * epoch - 1) / 9, SECTION), 6)
         assert row["alpha"] == round(teacher_weight(1 + (epoch - 1) * 80), 4)
         assert row["seconds"] > 0
         assert row["images_per_s"] > 0
@@ -314,8 +314,9 @@ def test_every_crop_trains(tmp_path, crop):
     assert math.isfinite(curves[0]["loss"])
 
 
-def test_training_in_bfloat16_keeps_float32_weights_and_losses(tmp_path, plain):
-    done = run(tmp_path, precision=torch.bfloat16)
+def test_training_in_bfloat16_keeps_float32_weights_and_losses(tmp_path):
+    of = section(epochs=1)
+    done, plain = (run(tmp_path / str(p), of, precision=p) for p in (torch.bfloat16, torch.float32))
     assert {value.dtype for value in done.weights.values()} == {torch.float32, torch.int64}
     assert all(math.isfinite(row["loss"]) for row in done.trained.curves)
     assert done.trained.confidence.dtype == torch.float32
@@ -340,7 +341,11 @@ def test_training_works_outside_of_the_main_thread(tmp_path, plain):
 def test_training_leaves_the_interrupt_handler_as_it_was(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     seen = []
-    run(tmp_path, advance=lambda n=1, note="": seen.append(signal.getsignal(signal.SIGINT)))
+    run(
+        tmp_path,
+        section(epochs=1),
+        advance=lambda n=1, note="": seen.append(signal.getsignal(signal.SIGINT)),
+    )
     assert before not in seen
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -355,13 +360,13 @@ def test_draws_depend_on_every_counter_and_on_their_order():
 def test_what_a_step_draws_does_not_depend_on_the_steps_before_it(tmp_path):
     recorders = []
     for refill in (True, False):  # with 3 and with 4 steps an epoch
-        of = section(selection="none", refill=refill)
+        of = section(selection="none", refill=refill, epochs=2)
         student = objective(of)
         recorders.append(Recorder(student))
         run(tmp_path / str(refill), of, student=student)
     one, other = (recorder.shown for recorder in recorders)
-    assert (len(one), len(other)) == (9, 12)
-    for epoch in range(3):
+    assert (len(one), len(other)) == (6, 8)
+    for epoch in range(2):
         for step in range(3):
             views, same_views = one[3 * epoch + step], other[4 * epoch + step]
             assert len(views) == 2  # the cropped images and the mixed ones
@@ -378,11 +383,12 @@ class Forgetful(CifarResNet):
 def forgetful() -> Objective:
     torch.manual_seed(0)
     student = Forgetful(10, depth=8, widths=(16, 16, 32, 64))
-    return KD(student, teacher(), whole_images()[:1], settings_of(SECTION).terms)
+    return KD(student, teacher(), whole_images()[:1], SECTION)
 
 
 def test_dropout_does_not_depend_on_the_steps_before_it_either(tmp_path):
-    whole = run(tmp_path / "whole", student=forgetful())
+    of = section(epochs=2)
+    whole = run(tmp_path / "whole", of, student=forgetful())
 
     def interrupt_fifth(n: int = 1, note: str = "") -> None:
         steps.append(n)
@@ -391,9 +397,9 @@ def test_dropout_does_not_depend_on_the_steps_before_it_either(tmp_path):
 
     steps: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", student=forgetful(), advance=interrupt_fifth)
+        run(tmp_path / "broken", of, student=forgetful(), advance=interrupt_fifth)
     torch.rand(100)
-    assert same(whole, run(tmp_path / "broken", student=forgetful()))
+    assert same(whole, run(tmp_path / "broken", of, student=forgetful()))
 
 
 class Sequence(Network):
@@ -409,29 +415,30 @@ class Sequence(Network):
 @pytest.fixture
 def without_cpp(monkeypatch) -> list[object]:
     """torch.compile without its C++ back end, which takes half a minute; and what it was given."""
-    compiled: list[object] = []
+    given: list[object] = []
     real = torch.compile
 
     def compile(function, **options):
-        compiled.append(function)
+        given.append(function)
         return real(function, backend="aot_eager", **options)
 
     monkeypatch.setattr(torch, "compile", compile)
-    yield compiled
-    torch._dynamo.reset()
+    yield given
+    torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_compiled_networks_train_alike_and_are_plain_again_without_the_cpp_back_end(
     tmp_path, without_cpp
 ):
     of = section(selection="none", mixing=False, epochs=2)
     plain = run(tmp_path / "plain", of)
     assert without_cpp == []
-    compiled = run(tmp_path / "compiled", of, compiled=True)
+    done = run(tmp_path / "compiled", of.model_copy(update={"compile": "always"}))
     assert len(without_cpp) == 2
     for name, value in plain.weights.items():
-        torch.testing.assert_close(compiled.weights[name], value, rtol=1e-3, atol=1e-5)
-    for network in (compiled.objective.teacher, compiled.objective.student):
+        torch.testing.assert_close(done.weights[name], value, rtol=1e-3, atol=1e-5)
+    for network in (done.objective.teacher, done.objective.student):
         assert "features" not in vars(network)
         assert network.features.__func__ is CifarResNet.features
 
@@ -439,23 +446,26 @@ def test_compiled_networks_train_alike_and_are_plain_again_without_the_cpp_back_
 def test_a_features_module_is_compiled_and_plain_again_without_the_cpp_back_end(
     tmp_path, without_cpp
 ):
-    def student() -> Objective:
-        torch.manual_seed(0)
-        return KD(Sequence(), teacher(), whole_images()[:1], settings_of(SECTION).terms)
+    of = section(selection="none", epochs=1, compile="always")
 
-    of = section(selection="none", epochs=1)
-    compiled = run(tmp_path / "compiled", of, student=student(), compiled=True)
-    features = compiled.objective.student.features
-    assert any(function.__self__ is features for function in without_cpp)
-    assert features._compiled_call_impl is None
-    plain = run(tmp_path / "plain", of, student=student())
+    def student(of: Distill) -> Objective:
+        torch.manual_seed(0)
+        return KD(Sequence(), teacher(), whole_images()[:1], of)
+
+    done = run(tmp_path / "compiled", of, student=student(of))
+    features = done.objective.student.features
+    assert any(function is features for function in without_cpp)
+    assert isinstance(features, nn.Sequential)
+    assert done.objective.teacher.features.__func__ is CifarResNet.features
+    plain = run(tmp_path / "plain", of, student=student(SECTION))
+    assert done.weights.keys() == plain.weights.keys()
     for name, value in plain.weights.items():
-        torch.testing.assert_close(compiled.weights[name], value, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(done.weights[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_networks_are_plain_again_after_an_error():
-    student = objective()
-    with pytest.raises(ArithmeticError), trainer._compiled(student, True):
+    student = objective(section(compile="always"))
+    with pytest.raises(ArithmeticError), compiled(student, CPU):
         assert "features" in vars(student.student)
         assert "features" in vars(student.teacher)
         raise ArithmeticError
@@ -524,7 +534,7 @@ def test_the_deployed_weights_are_those_that_the_best_epoch_ended_with(tmp_path)
     assert not equal(done.weights, ends[-1])
 
 
-PUBLISHED = replace(SCHEDULE, epochs=240, lr=0.05, schedule="step")
+PUBLISHED = section(epochs=240, lr=0.05, schedule="step")
 
 
 @pytest.mark.parametrize("steps", [1, 7, 1251])
@@ -539,13 +549,13 @@ def test_the_step_schedule_drops_after_the_published_epochs(epoch, drops, steps)
 
 
 def test_the_onecycle_schedule_rises_then_falls_to_nothing():
-    rates = [learning_rate(step / 1000, SCHEDULE) for step in range(1001)]
+    rates = [learning_rate(step / 1000, SECTION) for step in range(1001)]
     peak = rates.index(max(rates))
     assert peak == 200
-    assert rates[0] == pytest.approx(0.04 * SCHEDULE.lr)
-    assert rates[peak] == pytest.approx(SCHEDULE.lr)
+    assert rates[0] == pytest.approx(0.04 * SECTION.lr)
+    assert rates[peak] == pytest.approx(SECTION.lr)
     assert all(a < b for a, b in pairwise(rates[: peak + 1]))
     assert all(a > b for a, b in pairwise(rates[peak:]))
     assert rates[-1] == pytest.approx(0, abs=1e-12)
     # no jump between rise and fall
-    assert max(abs(a - b) for a, b in pairwise(rates)) < 0.01 * SCHEDULE.lr
+    assert max(abs(a - b) for a, b in pairwise(rates)) < 0.01 * SECTION.lr

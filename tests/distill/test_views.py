@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from pipeline.distill.views import Views, draws
+from pipeline.params import Distill
 from pipeline.pixels import draw_boxes, normalise, pad_crop, resized_crop
 
 SIDE = 16
@@ -13,7 +14,7 @@ COUNT = 60
 
 
 def views(crop: str = "pad", scale: float = 0.08, flip: bool = False) -> Views:
-    return Views(MEAN, STD, crop, scale, flip)
+    return Views(Distill(crop=crop, crop_scale=scale, flip=flip), MEAN, STD)
 
 
 def pixels(side: int = SIDE) -> Tensor:
@@ -42,7 +43,7 @@ def test_whole_images_are_normalised_and_nothing_else(crop):
 @pytest.mark.parametrize("side", [16, 32, 7])
 def test_a_padded_crop_moves_images_by_an_eighth_at_most(side):
     column = torch.arange(side, dtype=torch.uint8)[None, None, :, None].expand(300, side, side, 3)
-    plain = Views([0.0] * 3, [1.0] * 3, "pad", 0.08, False)
+    plain = Views(Distill(crop="pad"), [0.0] * 3, [1.0] * 3)
     found = (plain.cropped(column, source()) * 255).round().int()
     middle = found[:, 0, side // 2, side // 2] - side // 2
     pad = side // 8

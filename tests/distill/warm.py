@@ -1,4 +1,4 @@
-"""What every process of the tests begins with: made once, in the server that forks them."""
+"""Preparation of every process of the tests: made once, in the server that forks them."""
 
 import gc
 

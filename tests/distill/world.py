@@ -24,17 +24,16 @@ from torch import Tensor, distributed
 from pipeline.console import Advance, no_progress
 from pipeline.demo.domains import original_images
 from pipeline.distill.loader import Resident
-from pipeline.distill.objectives import OBJECTIVES, Objective
+from pipeline.distill.objectives.objective import Objective, with_own_settings
 from pipeline.distill.parallel import ALONE, World, join, leave
-from pipeline.distill.run import Settings, settings_of
-from pipeline.distill.selection import Chooser
-from pipeline.distill.trainer import Trained, distill
+from pipeline.distill.trainer import Trained, train
 from pipeline.distill.views import Views
 from pipeline.distill.web import WebImages
 from pipeline.models import build
 from pipeline.models.network import Network
 from pipeline.params import Distill
 from pipeline.pixels import normalise
+from pipeline.registry import OBJECTIVES
 
 CPU = torch.device("cpu")
 SIDE = 16
@@ -86,17 +85,7 @@ def objective(of: Distill = SECTION) -> Objective:
     of = with_own_settings(of)
     example = normalise(pixels(slice(1)), MEAN, STD)
     torch.manual_seed(of.seed)
-    return OBJECTIVES[of.objective](
-        build(of.student, 10), teacher(), example, settings_of(of).terms
-    )
-
-
-def views(settings: Settings) -> Views:
-    return Views(MEAN, STD, settings.crop, settings.crop_scale, settings.flip)
-
-
-def with_own_settings(of: Distill) -> Distill:
-    return of.model_copy(update=OBJECTIVES[of.objective].settings)
+    return OBJECTIVES.load(of.objective)(build(of.student, 10), teacher(), example, of)
 
 
 @dataclass
@@ -119,28 +108,13 @@ def run(
     report: Callable[[list[dict[str, Any]]], None] = lambda curves: None,
     precision: torch.dtype = torch.float32,
     world: World = ALONE,
-    compiled: bool = False,
 ) -> Run:
     """Distils, or goes on with what an earlier run left in `folder`."""
     of = with_own_settings(of)
     images, student = images or web(), student or objective(of)
     student.world = world
-    settings = settings_of(of)
-    chooser = Chooser(
-        images, student, views(settings), settings.choosing, of.epochs, of.seed, precision
-    )
-    trained = distill(
-        images,
-        student,
-        views(settings),
-        chooser,
-        settings.schedule,
-        precision,
-        folder,
-        advance,
-        report,
-        compiled,
-    )
+    views = Views(of, MEAN, STD)
+    trained = train(images, student, views, of, precision, folder, advance, report)
     return Run(student, trained)
 
 

@@ -1,4 +1,4 @@
-"""What callers count on: the signatures, and work that does not grow op by op with the batch."""
+"""Interface that callers count on: signatures, and work that does not grow with the batch."""
 
 import inspect
 

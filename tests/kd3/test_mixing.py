@@ -24,6 +24,13 @@ def test_the_published_mixture_is_reproduced(golden):
     golden.matches(found, "mix_output")
 
 
+def test_torch_has_the_private_function_that_draws_gamma_variates():
+    assert hasattr(torch, "_standard_gamma"), (
+        f"torch {torch.__version__} has no _standard_gamma any more: the gamma variates of"
+        " pipeline/kd3/mixing.py have to be drawn otherwise, from a generator of one's own"
+    )
+
+
 def test_lambda_one_is_the_identity():
     images = batch()
     found = mix_distribution(images, torch.ones(6), torch.arange(6).roll(1))

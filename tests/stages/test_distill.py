@@ -18,6 +18,7 @@ import torch
 
 from pipeline.demo.domains import original_images
 from pipeline.demo.shapes import CLASS_NAMES
+from pipeline.embeddings import write_images
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
@@ -25,7 +26,7 @@ from pipeline.pixels import normalise
 from tests.distill.world import CPU, MEAN, SIDE, STD, teacher
 from tests.stages.workspace import copy_project, environment
 
-IMAGES = 320
+IMAGES = 192
 BATCH = 8
 PARAMS = f"""
 distill:
@@ -50,7 +51,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     embed = folder / "data/embed"
     embed.mkdir(parents=True)
     ids = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
-    pq.write_table(pa.table({"id": ids}), embed / "images.parquet")
+    columns = {"id": pa.array(ids), "label": pa.array([-1] * IMAGES, pa.int64())}
+    write_images(embed, columns, CLASS_NAMES)
     np.save(embed / "pixels.npy", pixels)
     np.save(embed / "logits.npy", logits.numpy())
     resnet8 = {"name": "resnet8", "num_classes": 10}
@@ -268,6 +270,48 @@ def test_tensorboard_without_its_package_is_told_before_anything_is_trained(
     )
     assert states(folder) == {}
     assert not (folder / "board").exists()
+
+
+TOY = '''"""Objective that knows the teacher's classes alone."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.distill.objectives.objective import Objective
+
+
+class Toy(Objective):
+    settings = {"selection": "none"}
+
+    def forward(self, images: Tensor, *others: Tensor, weights: Tensor | None = None):
+        _, target = self.ask_teacher(images)
+        return {"toy": functional.cross_entropy(self.student(images), target.argmax(dim=1))}
+'''
+
+
+def test_a_new_objective_is_one_file_and_one_line(prepared: Path, tmp_path: Path) -> None:
+    folder = copy(prepared, tmp_path / "project")
+    (folder / "pipeline/distill/objectives/toy.py").write_text(TOY)
+    registry = folder / "pipeline/registry.py"
+    head, found, rest = registry.read_text().partition(
+        '    "pipeline.distill.objectives",\n    {\n'
+    )
+    assert found
+    line = '        "toy": Entry("toy:Toy", "the teacher\'s classes"),\n'
+    registry.write_text(head + found + line + rest)
+
+    few = ("--epochs", "2", "--set", "distill.batch_size=64")
+    done = distil(folder, "--set", "distill.objective=toy", *few)
+    assert "note: objective 'toy' sets selection none" in done.stderr
+    first, last = curves(folder)
+    assert first["loss"] == first["toy"] != last["toy"]
+    assert {first["kept"], last["kept"]} == {"1.0"}
+    assert load_student(folder / "models/student", CPU)
+
+    wrong = start(folder, "-m", "stages", "distill", "--set", "distill.objective=toi")
+    _, stderr = wrong.communicate(timeout=60)
+    assert wrong.returncode == 2
+    assert "expected one of toy, kd3, official, kd, simkd, dfnd, got 'toi'" in stderr
 
 
 def test_two_processes_of_torchrun_write_one_student_and_say_one_line(

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.distill.tuning import PROBE_RATES
+from pipeline.distill.peak_rate import RATES
 from tests.stages.workspace import environment, run
 
 AUTO = ("distill", "--set", "distill.lr=auto")
@@ -19,10 +19,10 @@ def test_a_rate_is_found_told_and_written(project: Path, tmp_path: Path) -> None
     shutil.copytree(project, folder, symlinks=True)
     done = run(folder, "pipeline", *AUTO)
     summary = json.loads((folder / "reports/distill.json").read_text())
-    assert summary["lr"] in PROBE_RATES
+    assert summary["lr"] in RATES
     note = next(line for line in done.stderr.splitlines() if line.startswith("note: learning"))
     assert note.startswith(f"note: learning rate {summary['lr']}; agreement after short runs was")
-    assert all(f"{rate} (" in note for rate in PROBE_RATES)
+    assert all(f"{rate} (" in note for rate in RATES)
     peak = max(
         float(line.split(",")[1])
         for line in (folder / "reports/distill.csv").open()

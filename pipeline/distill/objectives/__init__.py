@@ -1,1 +1,1 @@
-"""Losses that a student can minimise. A new one is a file here and a line in pipeline/registry.py."""
+"""Losses that a student can minimise: a file here and a line in pipeline/registry.py each."""

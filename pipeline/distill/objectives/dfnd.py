@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.distill.objectives.objective import Objective, Terms, softened_divergence
+from pipeline.distill.objectives.objective import Objective, softened_divergence
 from pipeline.models.network import Network
+from pipeline.params import Distill
 
 KEPT_LABELS = 0.9  # share of the teacher's labels that the untrained matrix takes to be right
 
@@ -22,8 +23,10 @@ class DFND(Objective):
 
     settings: ClassVar[dict[str, Any]] = {"selection": "confident"}
 
-    def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
-        super().__init__(student, teacher, images, terms)
+    def __init__(
+        self, student: Network, teacher: Network, images: Tensor, section: Distill
+    ) -> None:
+        super().__init__(student, teacher, images, section)
         classes = student.num_classes
         noise = torch.full((classes, classes), (1 - KEPT_LABELS) / max(classes - 1, 1))
         noise.fill_diagonal_(KEPT_LABELS)
@@ -40,6 +43,6 @@ class DFND(Objective):
             unlikely = functional.nll_loss(likelihood, target.argmax(dim=1), reduction="none")
             unlikely = (unlikely if weights is None else weights * unlikely).mean()
         return {
-            "kl": softened_divergence(logits, target, self.terms.kd_temperature, weights),
+            "kl": softened_divergence(logits, target, self.section.kd_temperature, weights),
             "noisy_label": unlikely,
         }

@@ -13,4 +13,4 @@ class KD(Objective):
     ) -> dict[str, Tensor]:
         _, target = self.ask_teacher(images)
         logits = self.student(images)
-        return {"kl": softened_divergence(logits, target, self.terms.kd_temperature, weights)}
+        return {"kl": softened_divergence(logits, target, self.section.kd_temperature, weights)}

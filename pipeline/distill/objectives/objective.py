@@ -1,7 +1,6 @@
-"""The interface of every objective: its views of a batch, its loss terms, its student."""
+"""Interface of every objective: its views of a batch, its loss terms, its student."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +8,8 @@ from torch.nn import functional
 
 from pipeline.distill.parallel import ALONE, World
 from pipeline.models.network import Network, pool
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Settings of the loss terms; see `distill` in params.yaml."""
-
-    alignment: bool
-    weighting: bool
-    feature_loss: Literal["mean", "relative"]
-    feature_weight: float
-    logit_weight: float
-    kd_temperature: float
-    mixing: bool
-    mixing_alpha: float
-    contrast_weight: float
-    contrast_temperature: float
+from pipeline.params import Distill
+from pipeline.registry import OBJECTIVES
 
 
 class Objective(nn.Module):
@@ -34,15 +19,18 @@ class Objective(nn.Module):
         student: the network to train.
         teacher: frozen, in evaluation mode.
         images: a batch as the student sees it, for the sizes of the feature maps.
+        section: weights and switches of the terms.
     """
 
     # parameters that the objective's own paper or code fixes; they override those of the user
     settings: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
+    def __init__(
+        self, student: Network, teacher: Network, images: Tensor, section: Distill
+    ) -> None:
         super().__init__()
         self.student = student
-        self.terms = terms
+        self.section = section
         self.world: World = ALONE
         self._teacher = [teacher]  # in a list, so that it is no part of this module's state
 
@@ -91,6 +79,11 @@ class Objective(nn.Module):
             feature_map = self.teacher.features(images)
             logits = self.teacher.classify(pool(feature_map)).float()
         return feature_map, logits.clone()  # a tensor of inference mode cannot be used in a loss
+
+
+def with_own_settings(section: Distill) -> Distill:
+    """The section with what its objective fixes."""
+    return section.model_copy(update=OBJECTIVES.load(section.objective).settings)
 
 
 def softened_divergence(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from pipeline.distill.objectives.kd3 import KD3
-from pipeline.distill.objectives.objective import Terms
 from pipeline.kd3 import Projection
 from pipeline.models.network import Network, pool
+from pipeline.params import Distill
 
 
 class Official(KD3):
@@ -45,12 +45,14 @@ class Official(KD3):
         "precision": "float32",
     }
 
-    def __init__(self, student: Network, teacher: Network, images: Tensor, terms: Terms) -> None:
-        super().__init__(student, teacher, images, terms)
+    def __init__(
+        self, student: Network, teacher: Network, images: Tensor, section: Distill
+    ) -> None:
+        super().__init__(student, teacher, images, section)
         self.teacher_projection = Projection(teacher.feature_channels)
 
     def _other_terms(self, teacher_map: Tensor, others: tuple[Tensor, ...]) -> dict[str, Tensor]:
         with torch.no_grad():
             views = pool(teacher_map), pool(self.teacher.features(others[0]))
         a, b = (self._project(self.teacher_projection, view) for view in views)
-        return {"teacher_contrast": self.terms.contrast_weight * self._contrast(a, b)}
+        return {"teacher_contrast": self.section.contrast_weight * self._contrast(a, b)}

@@ -1,10 +1,14 @@
+import json
 import math
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from pipeline.console import no_progress
-from pipeline.distill.search import (
+from pipeline.distill.tune import (
     Runs,
     open_study,
     read_space,
@@ -72,22 +76,14 @@ def test_values_are_of_the_parameters_type():
         ("lr", "expected NAME=LOW:HIGH or NAME=A,B"),
         ("lrr=0.1:1", "unknown key 'lrr'; did you mean 'lr'?"),
         ("lr=-1:1", "a number above 0"),
-        ("lr=0.1,big", "expected a number above 0, or auto, got 'big'"),
         ("lr=0.1,auto", "'auto' is a search itself"),
         ("lr=auto:1", "a range is of numbers"),
-        ("lr=0.1,", "got None"),
         ("lr=1:0.1", "1.0 is not below 0.1"),
         ("lr=[", "not YAML"),
         ("crop=padd,none", "did you mean 'pad'?"),
-        ("crop=pad:none", "a range is of numbers"),
-        ("cutoff=0.5:1.5", "at most 1"),
-        ("batch_size=8.5:16", "a whole number"),
-        ("flip=true:false", "a range is of numbers"),
         ("logit_weight=0:1", "begins above 0: list the values: logit_weight=A,B"),
         ("student=resnet8,resnet9", "no architecture named 'resnet9'"),
         ("seed=1,2", "seed cannot be searched: a better seed is luck"),
-        ("device=cpu,cuda", "device cannot be searched"),
-        ("keep=last,agreement", "keep cannot be searched"),
     ],
 )
 def test_a_wrong_option_is_one_line_that_quotes_it(text, said):
@@ -170,6 +166,18 @@ def test_drawn_numbers_are_short_and_in_the_space(tmp_path):
     assert all(float(f"{values['lr']:.4g}") == values["lr"] for values in judge.seen)
     assert all(0.05 <= values["lr"] <= 2 for values in judge.seen)
     assert all(isinstance(values["batch_size"], int) for values in judge.seen)
+
+
+def test_optuna_dashboard_lists_the_trials_of_the_journal(tmp_path):
+    dashboard = pytest.importorskip("optuna_dashboard")
+    rows = go(tmp_path / "journal.log", 3, Judge())
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    app, environ = dashboard.wsgi(storage), {"PATH_INFO": "/api/studies/0"}
+    setup_testing_defaults(environ)
+    found = json.loads(b"".join(app(environ, lambda *told: None)))
+    assert found["name"] == "tune"
+    agreements = [trial["values"] for trial in found["trials"]]
+    assert sorted(agreements) == sorted([row["agreement"]] for row in rows)
 
 
 def test_results_come_best_first_and_failures_last(tmp_path):

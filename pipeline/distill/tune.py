@@ -1,4 +1,4 @@
-"""A search for parameters of distill: its space, and a study that goes on where it stopped."""
+"""Search for parameters of distill: its space, and a study that goes on where it stopped."""
 
 import hashlib
 import json
@@ -9,16 +9,20 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from pipeline.console import Advance
 from pipeline.device import resolve_precision
-from pipeline.distill.objectives import OBJECTIVES
-from pipeline.distill.run import settings_of
-from pipeline.distill.tuning import Trials
+from pipeline.distill.objectives.objective import with_own_settings
+from pipeline.distill.trials import Trials
 from pipeline.distill.web import WebImages
 from pipeline.errors import UserError
 from pipeline.models import build
@@ -26,8 +30,9 @@ from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 from pipeline.paramfile import check, load_yaml
 from pipeline.params import Distill
+from pipeline.registry import OBJECTIVES
 
-Space = dict[str, CategoricalDistribution | FloatDistribution | IntDistribution]
+Space = dict[str, BaseDistribution]
 # values → agreement of a run with them, and why it failed ("" if it did not)
 Judge = Callable[[dict[str, Any], Advance], tuple[float, str]]
 
@@ -63,11 +68,13 @@ def read_space(texts: Sequence[str], objective: str) -> Space:
         if name in space:
             raise UserError(f"--search {text}: {name} is given twice")
         space[name] = distribution
-    objectives = space["objective"].choices if "objective" in space else (objective,)
-    for one in objectives:
-        for name in space.keys() & OBJECTIVES[one].settings.keys():
+    searched = space.get("objective", CategoricalDistribution((objective,)))
+    assert isinstance(searched, CategoricalDistribution)  # there is no range of words
+    for one in map(str, searched.choices):
+        fixed = OBJECTIVES.load(one).settings
+        for name in space.keys() & fixed.keys():
             raise UserError(
-                f"--search {name}: objective '{one}' sets it to {OBJECTIVES[one].settings[name]}",
+                f"--search {name}: objective '{one}' sets it to {fixed[name]}",
                 "leave it out, or take another objective",
             )
     return space
@@ -95,15 +102,14 @@ class Runs:
         precision = resolve_precision(wanted.precision, self.device)
         trials = Trials(self.web, self.teacher, self.config, precision, self.folder)
         name = trial_name(values)
-        agreement = trials.agreement(settings_of(wanted), name, advance)
+        agreement = trials.agreement(wanted, name, advance)
         found = json.loads((self.folder / name / "agreement.json").read_text("utf-8"))
         return agreement, found.get("failed", "")
 
 
 def with_values(section: Distill, values: Mapping[str, Any]) -> Distill:
     """The parameters of a trial, with what its objective sets itself."""
-    changed = section.model_copy(update=dict(values))
-    return changed.model_copy(update=OBJECTIVES[changed.objective].settings)
+    return with_own_settings(section.model_copy(update=dict(values)))
 
 
 def trial_name(values: Mapping[str, Any]) -> str:
@@ -180,7 +186,7 @@ def results(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (bool(row["failed"]), -row["agreement"], row["trial"]))
 
 
-def _parameter(text: str) -> tuple[str, CategoricalDistribution | FloatDistribution]:
+def _parameter(text: str) -> tuple[str, BaseDistribution]:
     option = f"--search {text}"
     name, equals, described = text.partition("=")
     if not equals:

@@ -1,0 +1,24 @@
+"""Peak learning rate for `lr: auto`: short runs, of which the best agrees with the teacher."""
+
+from pipeline.console import Advance
+from pipeline.distill.trials import Trials
+from pipeline.params import Distill
+
+RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
+LENGTH = 0.15  # of the epochs of the whole run
+
+
+def probe(section: Distill, rate: float) -> Distill:
+    """A short run at one peak learning rate."""
+    epochs = max(2, round(LENGTH * section.epochs))
+    return section.model_copy(update={"lr": rate, "epochs": epochs, "keep": "last"})
+
+
+def probe_steps(trials: Trials, section: Distill) -> int:
+    """Steps of all short runs."""
+    return len(RATES) * trials.steps(probe(section, RATES[0]))
+
+
+def probe_rates(trials: Trials, section: Distill, advance: Advance) -> dict[float, float]:
+    """Agreement at the end of a short run, by peak learning rate."""
+    return {rate: trials.agreement(probe(section, rate), f"rate-{rate}", advance) for rate in RATES}

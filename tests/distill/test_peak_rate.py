@@ -1,0 +1,36 @@
+import pytest
+
+from pipeline.console import no_progress
+from pipeline.distill.peak_rate import RATES, probe, probe_rates
+from pipeline.params import Distill
+
+LONG = Distill(epochs=40, keep="agreement", lr="auto")
+
+
+class Likes:
+    """Trials that agree most at one rate, without running."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.runs: list[Distill] = []
+
+    def agreement(self, section: Distill, name: str, advance: object) -> float:
+        self.runs.append(section)
+        return 1 / (1 + abs(section.lr - self.rate))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_the_rate_with_the_best_agreement_is_found(rate):
+    found = probe_rates(Likes(rate), LONG, no_progress)
+    assert max(found, key=found.__getitem__) == rate
+    assert list(found) == list(RATES)
+
+
+def test_a_probe_is_a_short_run_that_differs_in_its_rate_alone():
+    likes = Likes(0.1)
+    probe_rates(likes, LONG, no_progress)
+    assert [run.lr for run in likes.runs] == list(RATES)
+    for run in likes.runs:
+        changed = {"lr": run.lr, "epochs": 6, "keep": "last"}
+        assert run == LONG.model_copy(update=changed)
+    assert probe(LONG.model_copy(update={"epochs": 2}), 0.1).epochs == 2
