@@ -37,7 +37,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.dedup.fingerprints import BATCH, print_images, print_shards
+from pipeline.dedup.fingerprints import BATCH, fingerprint_images, fingerprint_shards
 from pipeline.dedup.hashing import SHAPES, hashes, library_hash
 from pipeline.dedup.picture import lanczos, small_picture
 from pipeline.images import decode
@@ -98,7 +98,7 @@ def theirs(data: Sequence[bytes]) -> None:
 
 
 def hash_only(data: Sequence[bytes]) -> None:
-    """The whole picture's hash and its mirror image's, by the functions that prints use."""
+    """The whole picture's hash and its mirror image's, by the functions that fingerprints use."""
     for start in range(0, len(data), BATCH):
         pixels = []
         for one in data[start : start + BATCH]:
@@ -107,10 +107,10 @@ def hash_only(data: Sequence[bytes]) -> None:
         hashes(np.stack(pixels), "phash")
 
 
-def prints(data: Sequence[bytes], exact: bool = False) -> None:
+def fingerprints(data: Sequence[bytes], exact: bool = False) -> None:
     """All that dedup takes from the images."""
     for start in range(0, len(data), BATCH):
-        print_images(data[start : start + BATCH], "phash", exact)
+        fingerprint_images(data[start : start + BATCH], "phash", exact)
 
 
 def cpu_ms(arm: Callable[[Sequence[bytes]], None], data: Sequence[bytes]) -> float:
@@ -131,8 +131,8 @@ def hashing_tables(given: argparse.Namespace, found: dict[str, Any]) -> list[str
         arms: dict[str, Callable[[Sequence[bytes]], float]] = {
             "imagehash.phash": lambda data: cpu_ms(theirs, data),
             "hash only": lambda data: cpu_ms(hash_only, data),
-            "print": lambda data: cpu_ms(prints, data),
-            "print, exact": lambda data: cpu_ms(lambda data: prints(data, True), data),
+            "print": lambda data: cpu_ms(fingerprints, data),
+            "print, exact": lambda data: cpu_ms(lambda data: fingerprints(data, True), data),
         }
         with tempfile.TemporaryDirectory() as folder:
             if given.imagededup:
@@ -162,7 +162,7 @@ def bit_rows(name: str, data: Sequence[bytes], found: dict[str, Any]) -> list[st
     rows = []
     for kind in SHAPES:
         parts = [
-            print_images(data[at : at + BATCH], kind, False)[0] for at in range(0, len(data), BATCH)
+            fingerprint_images(data[at : at + BATCH], kind, False)[0] for at in range(0, len(data), BATCH)
         ]
         ours = np.concatenate([part.hashes[:, [0, 3]] for part in parts])
         upright = [decode(one) for one in data]
@@ -197,7 +197,7 @@ def process_table(given: argparse.Namespace, found: dict[str, Any]) -> list[str]
         ):
             start, cpu_before = time.perf_counter(), sum(os.times()[:4])
             cache = Path(folder, f"cache-{turn}-{workers}-{shards}")
-            print_shards(paths[:shards], "phash", False, cache, workers)
+            fingerprint_shards(paths[:shards], "phash", False, cache, workers)
             walls.setdefault((workers, shards), []).append(time.perf_counter() - start)
             if shards == SHARDS:
                 cpu[workers].append(sum(os.times()[:4]) - cpu_before)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.dedup import verify
-from pipeline.dedup.fingerprints import print_images
+from pipeline.dedup.fingerprints import fingerprint_images
 from pipeline.dedup.verify import WHOLE, resample, similarity
 from tests.dedup.real import real_images
 
@@ -206,8 +206,8 @@ def test_real_copies_are_alike_and_real_neighbours_are_not():
     copies = [
         image.crop((7, 0, image.width, image.height - 7)).resize((150, 120)) for image in images
     ]
-    originals, _ = print_images([encoded(image, 90) for image in images], "phash", exact=False)
-    edited, _ = print_images([encoded(image, 50) for image in copies], "phash", exact=False)
+    originals, _ = fingerprint_images([encoded(image, 90) for image in images], "phash", exact=False)
+    edited, _ = fingerprint_images([encoded(image, 50) for image in copies], "phash", exact=False)
     found = similarity(originals.grey, originals.trim, edited.grey, edited.trim)
     assert found.min() > 0.8
     i, j = np.array(list(pairwise(range(40)))).T
