@@ -71,7 +71,9 @@ class Unlike:
     def among(cls, fingerprints: Fingerprints, names: Sequence[str]) -> "Unlike":
         i, j, distance = candidate_pairs(fingerprints.hashes, max(RADII), ~fingerprints.flat)
         started = time.process_time()
-        alike = similarity(fingerprints.grey[i], fingerprints.trim[i], fingerprints.grey[j], fingerprints.trim[j])
+        alike = similarity(
+            fingerprints.grey[i], fingerprints.trim[i], fingerprints.grey[j], fingerprints.trim[j]
+        )
         cost = (time.process_time() - started) / max(len(i), 1)
         plain = np.bitwise_count(fingerprints.hashes[i, 0] ^ fingerprints.hashes[j, 0])
         both = (frozenset((names[a], names[b])) for a, b in zip(i, j, strict=True))
@@ -102,7 +104,9 @@ class Copies:
     plain: np.ndarray  # bits between the two whole pictures' hashes
 
     @classmethod
-    def of(cls, name: str, files: Sequence[bytes], fingerprints: Fingerprints, seed: int) -> "Copies":
+    def of(
+        cls, name: str, files: Sequence[bytes], fingerprints: Fingerprints, seed: int
+    ) -> "Copies":
         made = []
         for place, file in enumerate(files):
             image = Image.open(io.BytesIO(file)).convert("RGB")
@@ -117,7 +121,9 @@ class Copies:
         flat = fingerprints.flat[:count] | copies.flat
         return cls(
             np.where(flat, 65, np.min(near, axis=0)),
-            similarity(fingerprints.grey[:count], fingerprints.trim[:count], copies.grey, copies.trim),
+            similarity(
+                fingerprints.grey[:count], fingerprints.trim[:count], copies.grey, copies.trim
+            ),
             near[0],
         )
 
@@ -145,7 +151,12 @@ def among_others(paths: Sequence[Path], radius: int, least: float) -> dict[str, 
     alike = np.concatenate(
         [np.empty(0, np.float32)]
         + [
-            similarity(fingerprints.grey[a], fingerprints.trim[a], fingerprints.grey[b], fingerprints.trim[b])
+            similarity(
+                fingerprints.grey[a],
+                fingerprints.trim[a],
+                fingerprints.grey[b],
+                fingerprints.trim[b],
+            )
             for start in range(0, len(i), AT_ONCE)
             for a, b in [(i[start : start + AT_ONCE], j[start : start + AT_ONCE])]
         ]

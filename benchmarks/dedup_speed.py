@@ -162,7 +162,8 @@ def bit_rows(name: str, data: Sequence[bytes], found: dict[str, Any]) -> list[st
     rows = []
     for kind in SHAPES:
         parts = [
-            fingerprint_images(data[at : at + BATCH], kind, False)[0] for at in range(0, len(data), BATCH)
+            fingerprint_images(data[at : at + BATCH], kind, False)[0]
+            for at in range(0, len(data), BATCH)
         ]
         ours = np.concatenate([part.hashes[:, [0, 3]] for part in parts])
         upright = [decode(one) for one in data]

@@ -145,13 +145,19 @@ def main() -> None:
     made = {}
     for name, (web, test) in MADE.items():
         shown = np.stack([np.asarray(image) for image in edited(originals, test, options.seed)])
-        fingerprints = fingerprinted([saved(image) for image in edited(originals, web, options.seed)])
+        fingerprints = fingerprinted(
+            [saved(image) for image in edited(originals, web, options.seed)]
+        )
         # the other test images are there to be mistaken for these
-        made[name] = shares(leaks(fingerprints, np.concatenate([shown, tests]), LOWEST), len(originals))
+        made[name] = shares(
+            leaks(fingerprints, np.concatenate([shown, tests]), LOWEST), len(originals)
+        )
     planted = {
         name: shares(
             leaks(
-                fingerprinted([saved(image) for image in edited(own, edit, options.seed)]), tests, LOWEST
+                fingerprinted([saved(image) for image in edited(own, edit, options.seed)]),
+                tests,
+                LOWEST,
             ),
             len(own),
         )

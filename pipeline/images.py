@@ -92,7 +92,7 @@ def decode(data: bytes) -> Image.Image:
         raise ImageError("truncated", _reason(error), image.width, image.height) from None
 
 
-def decode_small(
+def decode_reduced(
     data: bytes, side: int, mode: Literal["YCbCr", "L"] = "YCbCr"
 ) -> tuple[Image.Image, Box, Image.Image | None]:
     """An upright picture of at least `side` pixels a side, or as many as there are, at least cost.

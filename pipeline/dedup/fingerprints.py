@@ -18,7 +18,7 @@ from pipeline.dedup.hashing import (
     lanczos,
     library_hash,
 )
-from pipeline.images import Box, ImageError, decode, decode_small
+from pipeline.images import Box, ImageError, decode, decode_reduced
 
 SMALL = 128  # pixels of the shorter side that a scaled decode leaves, at least
 COLOUR = 32  # side of the colour picture
@@ -72,7 +72,7 @@ def fingerprint_images(
     greys: dict[int, tuple[Image.Image, Box]] = {}
     for row, one in enumerate(data):
         try:
-            small, box, full = decode_small(one, SMALL)
+            small, box, full = decode_reduced(one, SMALL)
         except ImageError as problem:
             errors[row] = str(problem) or problem.outcome
             continue

@@ -58,7 +58,7 @@ class MobileNetV2(Network):
         self.feature_channels = int(1280 * max(width_mult, 1.0))
         self.conv2 = nn.Sequential(*_convolution(width, self.feature_channels, 1, 1))
         tail = nn.Sequential(nn.Linear(self.feature_channels, num_classes))
-        self.add_module("classifier", tail)
+        setattr(self, self.classifier_name, tail)
         initialise(self)
 
     def features(self, images: Tensor) -> Tensor:

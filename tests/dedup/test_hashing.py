@@ -3,17 +3,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pipeline.dedup.fingerprints import squashed
 from pipeline.dedup.hashing import (
     KINDS,
     SHAPES,
     centre_of,
     cut_hashes,
     hashes,
+    lanczos,
     library_hash,
 )
-from pipeline.dedup.picture import lanczos, squashed
 from pipeline.images import decode
-from tests.dedup.real import real_images
+from tests.dedup.pictures import bits_apart, picture
+from tests.dedup.real import PACS, PHOTOGRAPHS, TINY_IMAGENET, real_images
 
 THEIRS = {
     "phash": imagehash.phash,
@@ -22,12 +24,6 @@ THEIRS = {
     "whash": imagehash.whash,
     "crop_resistant": imagehash.crop_resistant_hash,
 }
-
-
-def picture(index, width=70, height=50):
-    """A smooth random picture."""
-    coarse = np.random.default_rng(index).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def pictures():
@@ -40,10 +36,6 @@ def batch(images, kind):
 
 def theirs(images, kind):
     return [int(str(THEIRS[kind](image)), 16) for image in images]
-
-
-def bits_apart(a, b):
-    return np.bitwise_count(np.asarray(a, np.uint64) ^ np.asarray(b, np.uint64))
 
 
 @pytest.mark.parametrize("kind", ["phash", "dhash", "ahash", "whash"])
@@ -84,11 +76,9 @@ def test_many_pictures_at_once_have_the_bits_of_imagehash(kind):
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-@pytest.mark.parametrize(
-    "name", ["pacs-dog-horse/train.parquet", "tiny-imagenet-32/train-00000-of-00002.parquet"]
-)
-def test_many_real_images_at_once_have_the_bits_of_imagehash(name, kind):
-    images = [decode(data) for data in real_images(name, 150)]
+@pytest.mark.parametrize("source", [PHOTOGRAPHS, PACS, TINY_IMAGENET])
+def test_many_real_images_at_once_have_the_bits_of_imagehash(source, kind):
+    images = [decode(data) for data in real_images(source, 150)]
     found = batch(images, kind)
     assert found[:, 0].tolist() == theirs(images, kind)
     assert found[:, 1].tolist() == theirs(map(ImageOps.mirror, images), kind)

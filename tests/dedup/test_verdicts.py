@@ -5,10 +5,10 @@ import pyarrow as pa
 
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.leakage import Leaks
-from pipeline.dedup.verdicts import COLUMNS, Pairs, Sources, judge, summarise
+from pipeline.dedup.verdicts import COLUMNS, Pairs, Provenance, judge, summarise
 
 SIDES = [30, 40, 35, 50, 30, 20, 60]  # of images 0 to 6
-NOWHERE = Sources({}, {}, Counter())
+NOWHERE = Provenance({}, {}, Counter())
 
 
 def fingerprints(errors=(), flat=()):
@@ -94,18 +94,20 @@ def test_what_is_broken_or_blank_is_named_and_groups_with_nothing():
 
 
 def test_the_class_of_most_addresses_wins_over_the_group():
-    sources = Sources({"id0": Counter({3: 1}), "id1": Counter({3: 1, 5: 4})}, {}, Counter({5: 3}))
-    table = judge(fingerprints(), pairs((0, 1, 2, 0.9)), 0.85, sources)
+    provenance = Provenance(
+        {"id0": Counter({3: 1}), "id1": Counter({3: 1, 5: 4})}, {}, Counter({5: 3})
+    )
+    table = judge(fingerprints(), pairs((0, 1, 2, 0.9)), 0.85, provenance)
     rows = table.to_pylist()
     assert (rows[0]["label"], rows[1]["label"], rows[1]["labels"]) == (5, 5, [3, 5])
-    summary = summarise(table, sources, {3: "cat", 5: "dog"}, 12)
+    summary = summarise(table, provenance, {3: "cat", 5: "dog"}, 12)
     assert summary["label_conflicts"] == 1
     assert summary["exact_duplicates"] == 3
     assert [one["name"] for one in summary["classes"]] == ["cat", "dog"]
 
 
 def test_the_better_known_of_equal_images_is_kept():
-    equal = Sources({}, {"id4": 3}, Counter())
+    equal = Provenance({}, {"id4": 3}, Counter())
     table = judge(fingerprints(), pairs((0, 4, 0, 1.0)), 0.85, equal)
     assert table["duplicate_of"].to_pylist()[0] == "id4"
 
