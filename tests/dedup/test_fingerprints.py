@@ -60,7 +60,7 @@ def test_exact_hashes_are_those_of_imagehash(kind):
     assert found.hashes[:, MIRRORED].tolist() == mirrored
 
 
-@pytest.mark.parametrize("kind", ["whash", "crop_resistant"])
+@pytest.mark.parametrize("kind", ["whash", pytest.param("crop_resistant", marks=pytest.mark.slow)])
 def test_kinds_without_a_fast_path_are_exact_in_every_key(kind):
     image = scene(3, 300, 200)
     framed = bordered(image, 0.1, "navy")

@@ -51,13 +51,12 @@ def test_the_crop_resistant_hash_is_that_of_the_largest_segment():
     drawn = Image.new("L", (300, 300), 40)
     drawn.paste(picture(1, 190, 150).convert("L").point(lambda level: 140 + level // 3), (15, 20))
     drawn.paste(230, (230, 200, 280, 280))
-    segments = str(imagehash.crop_resistant_hash(drawn)).split(",")
-    assert len(segments) > 1
     sizes = []
-    imagehash.crop_resistant_hash(
+    hashed = imagehash.crop_resistant_hash(
         drawn, hash_func=lambda part: sizes.append(part.size) or imagehash.dhash(part)
     )
-    assert f"{library_hash(drawn, 'crop_resistant'):016x}" in segments
+    segments = str(hashed).split(",")
+    assert len(segments) > 1
     largest = max(range(len(sizes)), key=lambda k: sizes[k][0] * sizes[k][1])
     assert f"{library_hash(drawn, 'crop_resistant'):016x}" == segments[largest]
 

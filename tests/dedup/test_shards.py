@@ -110,6 +110,27 @@ def test_a_finished_shard_is_not_decoded_again(tmp_path, monkeypatch):
     assert len(list(cache.iterdir())) == 1  # what others left is gone
 
 
+def test_an_interruption_keeps_the_shards_that_are_finished(tmp_path, monkeypatch):
+    data = [encoded(scene(index, 40, 40)) for index in range(6)]
+    paths, cache = shards(tmp_path, data[:2], data[2:4], data[4:]), tmp_path / "cache"
+    done = []
+
+    def interrupted(n):
+        done.append(n)
+        if len(done) == 2:  # the second shard is decoded and not stored yet
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fingerprint_shards(paths, "phash", False, cache, 1, interrupted)
+    decoded = []
+    monkeypatch.setattr(
+        module, "_fingerprint_group", lambda path, *rest: decoded.append(path) or group(path, *rest)
+    )
+    resumed = fingerprint_shards(paths, "phash", False, cache)
+    assert decoded == paths[1:]
+    same(resumed, fingerprint_shards(paths, "phash", False, tmp_path / "fresh"))
+
+
 group = module._fingerprint_group
 
 CHILD = """
@@ -147,6 +168,7 @@ def gone(pid):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads Linux's list of processes")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_after_an_end_at_any_moment_no_process_is_left_and_work_goes_on(

@@ -76,6 +76,24 @@ def workspace(crawled: Crawled, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("stop", [2, 4, 6])  # within the first, second and third shard
+def test_interrupted_it_goes_on_and_writes_the_same_bytes(crawled, tmp_path, stop):
+    calls: list[int] = []
+
+    def interrupted(n: int = 1, note: str = "") -> None:
+        calls.append(n)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(crawled, tmp_path / "embed", batch_size=3, advance=interrupted)
+    assert not (tmp_path / "embed/images.parquet").exists()
+    run(crawled, tmp_path / "embed", batch_size=3)
+    run(crawled, tmp_path / "other", batch_size=3)
+    assert contents(tmp_path / "embed") == contents(tmp_path / "other")
+
+
+@pytest.mark.slow
 def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace):
     other = workspace.parent / "other"
     shutil.copytree(workspace, other)
@@ -110,6 +128,7 @@ def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace):
     assert "interrupted: the same command goes on" in (workspace / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_other_verdicts_begin_anew(crawled, workspace):
     process, calls = started(workspace, stop=4)
     assert ended(process, signal.SIGKILL) == -signal.SIGKILL
