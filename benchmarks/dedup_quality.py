@@ -30,7 +30,7 @@ import PIL
 from PIL import Image, ImageDraw
 
 from benchmarks.limits import processor
-from benchmarks.pictures import EDITS, load, fingerprinted, saved
+from benchmarks.pictures import EDITS, fingerprints_of, load, saved
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.grouping import groups
 from pipeline.dedup.near import PAIRED, candidate_pairs
@@ -111,7 +111,7 @@ class Copies:
         for place, file in enumerate(files):
             image = Image.open(io.BytesIO(file)).convert("RGB")
             made.append(saved(EDITS[name](image, np.random.default_rng([seed, place]))))
-        copies = fingerprinted(made)
+        copies = fingerprints_of(made)
         count = len(files)
         near = [
             np.bitwise_count(fingerprints.hashes[:count, one] ^ copies.hashes[:, other])
@@ -146,7 +146,7 @@ def plain_recall(copies: Mapping[str, Copies], half: int, radius: int) -> float:
 
 def among_others(paths: Sequence[Path], radius: int, least: float) -> dict[str, Any]:
     """What is flagged among many images of which no pair is known, files once each."""
-    fingerprints = fingerprinted(sorted({file for path in paths for file in load(path)}))
+    fingerprints = fingerprints_of(sorted({file for path in paths for file in load(path)}))
     i, j, _ = candidate_pairs(fingerprints.hashes, radius, ~fingerprints.flat)
     alike = np.concatenate(
         [np.empty(0, np.float32)]
@@ -189,7 +189,7 @@ def main() -> None:
     order = np.random.default_rng(options.seed).permutation(len(files))[: options.images]
     files = [files[row] for row in order]
     names = [hashlib.sha256(file).hexdigest()[:8] for file in files]
-    fingerprints = fingerprinted(files)
+    fingerprints = fingerprints_of(files)
     pairs = Unlike.among(fingerprints, names)
     copies = {
         name: Copies.of(name, files[: options.edited], fingerprints, options.seed) for name in EDITS

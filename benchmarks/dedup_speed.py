@@ -5,7 +5,7 @@
 
 Hashing: real images (PACS) enlarged or reduced to JPEGs of each size. Arms take turns --repeats
 times; CPU time of one process, medians, and a ratio is the median of the rounds' ratios. `hash
-only` is what a hash alone takes; `print` is all of what dedup takes from the one decode: four
+only` is what a hash alone takes; `fingerprint` is all of what dedup takes from the one decode: four
 keys, border, flatness, 64x64 in grey and 32x32 in colour. Bits are those that differ from
 imagehash's function on the upright picture in full. Two processes are timed by the wall clock on
 shards, as dedup runs them, with and without their start; that needs two cores that are idle, the
@@ -37,10 +37,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.dedup.fingerprints import BATCH, fingerprint_images, fingerprint_shards
-from pipeline.dedup.hashing import SHAPES, hashes, library_hash
-from pipeline.dedup.picture import lanczos, small_picture
-from pipeline.images import decode
+from pipeline.dedup.fingerprints import SMALL, fingerprint_images
+from pipeline.dedup.hashing import SHAPES, hashes, lanczos, library_hash
+from pipeline.dedup.shards import BATCH, fingerprint_shards
+from pipeline.images import decode, decode_reduced
 from pipeline.store import StoredImage, shard_path, write_shards
 
 PACS = Path(__file__).parents[2] / "shared/data/pacs-dog-horse/train.parquet"
@@ -102,7 +102,7 @@ def hash_only(data: Sequence[bytes]) -> None:
     for start in range(0, len(data), BATCH):
         pixels = []
         for one in data[start : start + BATCH]:
-            small, box, _ = small_picture(one, "L")
+            small, box, _ = decode_reduced(one, SMALL, "L")
             pixels.append(lanczos(small, "phash", box))
         hashes(np.stack(pixels), "phash")
 
@@ -131,8 +131,8 @@ def hashing_tables(given: argparse.Namespace, found: dict[str, Any]) -> list[str
         arms: dict[str, Callable[[Sequence[bytes]], float]] = {
             "imagehash.phash": lambda data: cpu_ms(theirs, data),
             "hash only": lambda data: cpu_ms(hash_only, data),
-            "print": lambda data: cpu_ms(fingerprints, data),
-            "print, exact": lambda data: cpu_ms(lambda data: fingerprints(data, True), data),
+            "fingerprint": lambda data: cpu_ms(fingerprints, data),
+            "fingerprint, exact": lambda data: cpu_ms(lambda data: fingerprints(data, True), data),
         }
         with tempfile.TemporaryDirectory() as folder:
             if given.imagededup:
@@ -149,7 +149,7 @@ def hashing_tables(given: argparse.Namespace, found: dict[str, Any]) -> list[str
             ratio = statistics.median(one["imagehash.phash"] / one[arm] for one in rounds)
             speed.append(f"| {name} | {kilobytes:.0f} | {arm} | {middle:.3f} | {ratio:.2f}× |")
         if given.imagededup:
-            for arm in ("hash only", "print"):
+            for arm in ("hash only", "fingerprint"):
                 ratio = statistics.median(one["imagededup PHash"] / one[arm] for one in rounds)
                 speed.append(f"| {name} | | imagededup ÷ {arm} | | {ratio:.2f}× |")
         found[name] = {"bytes": kilobytes * 1000, "cpu_ms": rounds}

@@ -28,10 +28,10 @@ from benchmarks.pictures import (
     cropped,
     encoded,
     enhanced,
+    fingerprints_of,
     framed,
     in_turn,
     load,
-    fingerprinted,
     resized,
     saved,
     with_caption,
@@ -145,7 +145,7 @@ def main() -> None:
     made = {}
     for name, (web, test) in MADE.items():
         shown = np.stack([np.asarray(image) for image in edited(originals, test, options.seed)])
-        fingerprints = fingerprinted(
+        fingerprints = fingerprints_of(
             [saved(image) for image in edited(originals, web, options.seed)]
         )
         # the other test images are there to be mistaken for these
@@ -155,7 +155,7 @@ def main() -> None:
     planted = {
         name: shares(
             leaks(
-                fingerprinted([saved(image) for image in edited(own, edit, options.seed)]),
+                fingerprints_of([saved(image) for image in edited(own, edit, options.seed)]),
                 tests,
                 LOWEST,
             ),
@@ -164,7 +164,7 @@ def main() -> None:
         for name, edit in PLANTED.items()
     }
 
-    fingerprints = fingerprinted(tiny_imagenet(options.data, options.web, options.seed))
+    fingerprints = fingerprints_of(tiny_imagenet(options.data, options.web, options.seed))
     started = time.process_time()
     found = leaks(fingerprints, tests, LOWEST)
     report = {

@@ -136,8 +136,8 @@ def load(path: Path) -> list[bytes]:
     return [image["bytes"] for image in table["image"].to_pylist()]
 
 
-def fingerprinted(files: Sequence[bytes]) -> Fingerprints:
-    """The fingerprints of encoded images, with what a search for test images reads of their table."""
+def fingerprints_of(files: Sequence[bytes]) -> Fingerprints:
+    """Fingerprints of encoded images, with what a search for test images reads of their table."""
     parts = [
         fingerprint_images(files[start : start + AT_ONCE], "phash", exact=False)
         for start in range(0, len(files), AT_ONCE)
