@@ -116,8 +116,11 @@ def test_columns_that_an_older_crawl_lacks_are_null(old):
 
 def test_a_column_that_every_crawl_wrote_is_named_where_it_is_missing(path):
     write_table(path, pa.parquet.read_table(path).drop_columns(["class"]))
-    with pytest.raises(UserError, match=r"manifest\.parquet: no column 'class': run `dvc repro"):
-        class_names(path)
+    for read in (class_names, lambda path: read_manifest(path, ["id"], pc.field("class") == "cat")):
+        with pytest.raises(
+            UserError, match=r"manifest\.parquet: no column 'class': run `dvc repro"
+        ):
+            read(path)
 
 
 @pytest.mark.parametrize("content", [None, b"no parquet"])
