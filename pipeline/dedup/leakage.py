@@ -38,7 +38,7 @@ class Leaks:
 def leaks(
     fingerprints: Fingerprints,
     test_pixels: np.ndarray,
-    similarity: float = 0.80,
+    similarity: float,
     advance: Advance = no_progress,
 ) -> Leaks:
     """Finds the web images that are copies of test images, of another size, cut or mirrored.

@@ -78,8 +78,8 @@ def locate(kept: Sequence[KeptImage], crawl: Path) -> tuple[list[KeptImage], lis
         types = {name: schema.field(name).type for name in READ if name in schema.names}
         wrong = [name for name in READ if types.get(name) != IMAGE_COLUMNS[name]]
         if wrong:
-            told = f"expected {IMAGE_COLUMNS[wrong[0]]}, found {types.get(wrong[0])}"
-            problems.append(f"{path}: column '{wrong[0]}': {told}")
+            kinds = f"expected {IMAGE_COLUMNS[wrong[0]]}, found {types.get(wrong[0])}"
+            problems.append(f"{path}: column '{wrong[0]}': {kinds}")
             continue
         for image in group:
             if image.row < rows:

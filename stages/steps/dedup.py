@@ -45,9 +45,7 @@ class Deduplication:
         """Judges every image, and writes data/dedup."""
         test = self._test_pixels() if self.section.leaks else None
         fingerprints = self._fingerprints()
-        radius = self.section.radius
-        if radius == "auto":
-            radius = radius_for(len(fingerprints.hashes))
+        radius = self._radius(fingerprints)
         pairs = self._pairs(fingerprints, radius)
         leaked = self._leaks(fingerprints, test) if test is not None else None
         table = judge(fingerprints, pairs, self.section.similarity, self.provenance, leaked)
@@ -97,11 +95,7 @@ class Deduplication:
                     "kept": summary["kept"],
                 }
             )
-        used = (
-            self.section.radius
-            if self.section.radius != "auto"
-            else radius_for(len(fingerprints.hashes))
-        )
+        used = self._radius(fingerprints)
         lines = [
             f"{'*' if row['radius'] == used else ' '} {row['radius']:>6}  {row['pairs']:>10,}"
             f"  {row['alike']:>10,}  {row['near_duplicates']:>15,}  {row['kept']:>10,}"
@@ -124,6 +118,10 @@ class Deduplication:
                 workers,
                 advance,
             )
+
+    def _radius(self, fingerprints: Fingerprints) -> int:
+        given = self.section.radius
+        return radius_for(len(fingerprints.hashes)) if given == "auto" else given
 
     def _pairs(self, fingerprints: Fingerprints, radius: int) -> Pairs:
         with self.console.progress("dedup: comparing pairs") as advance:

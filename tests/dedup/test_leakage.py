@@ -1,5 +1,6 @@
 import io
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +9,11 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from pipeline.dedup import leakage
 from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.dedup.leakage import leaks
+from pipeline.params import Dedup
 from tests.dedup.real import PACS, PHOTOGRAPHS, other_images, real_images
 from tests.dedup.test_verify import SIZE, cropped, encoded, scene
 
+leaks = partial(leakage.leaks, similarity=Dedup().leak_similarity)
 PLANTED = range(8)  # scenes that the test set has
 
 
