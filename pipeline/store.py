@@ -1,5 +1,6 @@
 """Image shards and tables as Parquet: written once, deterministic, read by row or by batch."""
 
+import csv
 import json
 import os
 import re
@@ -104,6 +105,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Writes readable JSON with a stable layout."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file in one move: UTF-8, plain line ends, an empty cell for None."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Sequence[str]) -> int:

@@ -1,7 +1,5 @@
 """Coverage of classes by the crawl: what was asked for, beside what the teacher predicts."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,11 +69,7 @@ def class_rows(
     ]
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """The rows as text, for `dvc plots`; nan and None are empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(columns), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: "" if value != value else value for name, value in row.items()})
-    return out.getvalue()
+def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[list[Any]]:
+    """The rows for `write_csv`; nan, and what a row does not have, are None."""
+    values = ([row.get(column) for column in columns] for row in rows)
+    return [[None if value != value else value for value in row] for row in values]

@@ -11,7 +11,7 @@ import torch
 from pipeline import manifest
 from pipeline.console import Console
 from pipeline.device import resolve_device, resolve_precision
-from pipeline.embed.coverage import as_csv, asked_rows, class_rows
+from pipeline.embed.coverage import asked_rows, cells, class_rows
 from pipeline.embed.features import embed, kept_images
 from pipeline.embed.index import IndexReport, build_index
 from pipeline.embed.predictions import Predictions, read_logits, summarise
@@ -20,7 +20,7 @@ from pipeline.embeddings import FILES, Embeddings
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.params import Embed
 from pipeline.runkey import run_key, sources_of
-from pipeline.store import read_table, remove, replacing, shard_paths, write_json, write_text
+from pipeline.store import read_table, remove, replacing, shard_paths, write_csv, write_json
 from pipeline.teacher.normalisation import NormalisationCheck, check_normalisation, sample
 from stages import paths
 
@@ -29,7 +29,7 @@ BY_CLASS = (
     *("class", "asked", "predicted", "coverage"),
     *("off_topic", "redundant_cosine", "weight_cosine"),
 )
-CELLS = ("asked", "predicted", "images", "share")
+BY_CELL = ("asked", "predicted", "images", "share")
 
 
 def run(section: Embed, console: Console) -> None:
@@ -96,9 +96,10 @@ def _write_tables(
     """Writes the matrix of classes asked for and predicted, and the scores by class."""
     asked = manifest.class_names(paths.MANIFEST)
     about = (predictions, embeddings.labels, asked, config.class_names)
-    cells = asked_rows(*about) if section.coverage else []
-    write_text(paths.COVERAGE, as_csv(cells, CELLS))
-    write_text(paths.CLASSES, as_csv(class_rows(*about, scores.classes), BY_CLASS))
+    by_cell = asked_rows(*about) if section.coverage else []
+    by_class = class_rows(*about, scores.classes)
+    write_csv(paths.COVERAGE, BY_CELL, cells(by_cell, BY_CELL))
+    write_csv(paths.CLASSES, BY_CLASS, cells(by_class, BY_CLASS))
 
 
 def _summary(

@@ -1,7 +1,6 @@
 """Scores of images and classes, against their definitions on data with a known answer."""
 
 import csv
-import io
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.console import no_progress
-from pipeline.embed.coverage import NOT_ASKED, as_csv, asked_rows, class_rows, coverage
+from pipeline.embed.coverage import NOT_ASKED, asked_rows, cells, class_rows, coverage
 from pipeline.embed.predictions import Predictions, read_logits
 from pipeline.embed.redundancy import redundant
 from pipeline.embed.scores import score
@@ -17,6 +16,7 @@ from pipeline.embed.shift import weight_cosines
 from pipeline.embed.topic import FARTHEST, core_distance, off_topic
 from pipeline.models import build
 from pipeline.params import Embed
+from pipeline.store import write_csv
 
 DRAWS = np.random.default_rng(3)
 WIDTH = 16
@@ -189,7 +189,7 @@ def test_classes_are_starved_below_a_quarter_of_the_mean_and_flooded_above_four_
     assert coverage(seen_as([0] * 41 + [1] * 4 + [2] * 5, classes=5))[0] == "flooded"
 
 
-def test_the_matrix_counts_what_was_asked_for_beside_what_is_seen():
+def test_the_matrix_counts_what_was_asked_for_beside_what_is_seen(tmp_path):
     predictions = seen_as([0, 0, 1, 2, 1])
     labels = np.array([7, 7, 7, 3, -1])
     asked, names = {7: "cat", 3: 'a "fox", grey'}, ["cat", "dog", "fox"]
@@ -200,13 +200,14 @@ def test_the_matrix_counts_what_was_asked_for_beside_what_is_seen():
         ('a "fox", grey', "fox"): (1, 1.0),
         (NOT_ASKED, "dog"): (1, 1.0),
     }
-    text = as_csv(rows, ("asked", "predicted", "images", "share"))
-    assert [row["asked"] for row in csv.DictReader(io.StringIO(text))] == [
-        row["asked"] for row in rows
-    ]
-    table = class_rows(
-        predictions, labels, asked, names, {"weight_cosine": [0.5, float("nan"), 0.25]}
-    )
-    assert as_csv(table, ("class", "asked", "predicted", "weight_cosine", "off_topic")) == (
-        "class,asked,predicted,weight_cosine,off_topic\ncat,3,2,0.5,\ndog,0,2,,\nfox,0,1,0.25,\n"
+    columns = ("asked", "predicted", "images", "share")
+    write_csv(tmp_path / "cells.csv", columns, cells(rows, columns))
+    with (tmp_path / "cells.csv").open(encoding="utf-8") as file:
+        read = [row["asked"] for row in csv.DictReader(file)]
+    assert read == [row["asked"] for row in rows]
+    table = class_rows(predictions, labels, asked, names, {"cosine": [0.5, float("nan"), 0.25]})
+    columns = ("class", "asked", "predicted", "cosine", "off_topic")
+    write_csv(tmp_path / "classes.csv", columns, cells(table, columns))
+    assert (tmp_path / "classes.csv").read_text() == (
+        "class,asked,predicted,cosine,off_topic\ncat,3,2,0.5,\ndog,0,2,,\nfox,0,1,0.25,\n"
     )
