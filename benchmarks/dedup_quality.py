@@ -30,8 +30,8 @@ import PIL
 from PIL import Image, ImageDraw
 
 from benchmarks.limits import processor
-from benchmarks.pictures import EDITS, load, printed, saved
-from pipeline.dedup.fingerprints import Prints
+from benchmarks.pictures import EDITS, fingerprints_of, load, saved
+from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.grouping import groups
 from pipeline.dedup.near import PAIRED, candidate_pairs
 from pipeline.dedup.verify import similarity
@@ -68,16 +68,18 @@ class Unlike:
     cost: float  # seconds of CPU time to verify one
 
     @classmethod
-    def among(cls, prints: Prints, names: Sequence[str]) -> "Unlike":
-        i, j, distance = candidate_pairs(prints.hashes, max(RADII), ~prints.flat)
+    def among(cls, fingerprints: Fingerprints, names: Sequence[str]) -> "Unlike":
+        i, j, distance = candidate_pairs(fingerprints.hashes, max(RADII), ~fingerprints.flat)
         started = time.process_time()
-        alike = similarity(prints.grey[i], prints.trim[i], prints.grey[j], prints.trim[j])
+        alike = similarity(
+            fingerprints.grey[i], fingerprints.trim[i], fingerprints.grey[j], fingerprints.trim[j]
+        )
         cost = (time.process_time() - started) / max(len(i), 1)
-        plain = np.bitwise_count(prints.hashes[i, 0] ^ prints.hashes[j, 0])
+        plain = np.bitwise_count(fingerprints.hashes[i, 0] ^ fingerprints.hashes[j, 0])
         both = (frozenset((names[a], names[b])) for a, b in zip(i, j, strict=True))
         unlike = np.array([len(pair) == 2 and pair not in SAME for pair in both], bool)
         parts = (part[unlike] for part in (i, j, distance, alike, plain))
-        return cls(*parts, len(prints.hashes), cost)
+        return cls(*parts, len(fingerprints.hashes), cost)
 
     def flagged(self, radius: int, least: float, half: int | None = None) -> np.ndarray:
         """bool [P]; of a half are the pairs whose images are both at its places."""
@@ -102,22 +104,26 @@ class Copies:
     plain: np.ndarray  # bits between the two whole pictures' hashes
 
     @classmethod
-    def of(cls, name: str, files: Sequence[bytes], prints: Prints, seed: int) -> "Copies":
+    def of(
+        cls, name: str, files: Sequence[bytes], fingerprints: Fingerprints, seed: int
+    ) -> "Copies":
         made = []
         for place, file in enumerate(files):
             image = Image.open(io.BytesIO(file)).convert("RGB")
             made.append(saved(EDITS[name](image, np.random.default_rng([seed, place]))))
-        copies = printed(made)
+        copies = fingerprints_of(made)
         count = len(files)
         near = [
-            np.bitwise_count(prints.hashes[:count, one] ^ copies.hashes[:, other])
+            np.bitwise_count(fingerprints.hashes[:count, one] ^ copies.hashes[:, other])
             for pair in PAIRED
             for one, other in (pair, pair[::-1])
         ]
-        flat = prints.flat[:count] | copies.flat
+        flat = fingerprints.flat[:count] | copies.flat
         return cls(
             np.where(flat, 65, np.min(near, axis=0)),
-            similarity(prints.grey[:count], prints.trim[:count], copies.grey, copies.trim),
+            similarity(
+                fingerprints.grey[:count], fingerprints.trim[:count], copies.grey, copies.trim
+            ),
             near[0],
         )
 
@@ -140,17 +146,22 @@ def plain_recall(copies: Mapping[str, Copies], half: int, radius: int) -> float:
 
 def among_others(paths: Sequence[Path], radius: int, least: float) -> dict[str, Any]:
     """What is flagged among many images of which no pair is known, files once each."""
-    prints = printed(sorted({file for path in paths for file in load(path)}))
-    i, j, _ = candidate_pairs(prints.hashes, radius, ~prints.flat)
+    fingerprints = fingerprints_of(sorted({file for path in paths for file in load(path)}))
+    i, j, _ = candidate_pairs(fingerprints.hashes, radius, ~fingerprints.flat)
     alike = np.concatenate(
         [np.empty(0, np.float32)]
         + [
-            similarity(prints.grey[a], prints.trim[a], prints.grey[b], prints.trim[b])
+            similarity(
+                fingerprints.grey[a],
+                fingerprints.trim[a],
+                fingerprints.grey[b],
+                fingerprints.trim[b],
+            )
             for start in range(0, len(i), AT_ONCE)
             for a, b in [(i[start : start + AT_ONCE], j[start : start + AT_ONCE])]
         ]
     )
-    kept, total = alike >= least, len(prints.grey)
+    kept, total = alike >= least, len(fingerprints.grey)
     grouping = groups(total, i[kept], j[kept], alike[kept], np.arange(total))
     return {
         "images": total,
@@ -178,10 +189,10 @@ def main() -> None:
     order = np.random.default_rng(options.seed).permutation(len(files))[: options.images]
     files = [files[row] for row in order]
     names = [hashlib.sha256(file).hexdigest()[:8] for file in files]
-    prints = printed(files)
-    pairs = Unlike.among(prints, names)
+    fingerprints = fingerprints_of(files)
+    pairs = Unlike.among(fingerprints, names)
     copies = {
-        name: Copies.of(name, files[: options.edited], prints, options.seed) for name in EDITS
+        name: Copies.of(name, files[: options.edited], fingerprints, options.seed) for name in EDITS
     }
 
     default = options.radius, options.similarity
@@ -238,7 +249,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
     if options.sheet:
-        sheet(pairs, prints.grey, names).save(options.sheet)
+        sheet(pairs, fingerprints.grey, names).save(options.sheet)
 
 
 def show(report: dict[str, Any], pairs: Unlike) -> None:

@@ -5,7 +5,7 @@
 
 Hashing: real images (PACS) enlarged or reduced to JPEGs of each size. Arms take turns --repeats
 times; CPU time of one process, medians, and a ratio is the median of the rounds' ratios. `hash
-only` is what a hash alone takes; `print` is all of what dedup takes from the one decode: four
+only` is what a hash alone takes; `fingerprint` is all of what dedup takes from the one decode: four
 keys, border, flatness, 64x64 in grey and 32x32 in colour. Bits are those that differ from
 imagehash's function on the upright picture in full. Two processes are timed by the wall clock on
 shards, as dedup runs them, with and without their start; that needs two cores that are idle, the
@@ -37,10 +37,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.dedup.fingerprints import BATCH, print_images, print_shards
-from pipeline.dedup.hashing import SHAPES, hashes, library_hash
-from pipeline.dedup.picture import lanczos, small_picture
-from pipeline.images import decode
+from pipeline.dedup.fingerprints import SMALL, fingerprint_images
+from pipeline.dedup.hashing import SHAPES, hashes, lanczos, library_hash
+from pipeline.dedup.shards import BATCH, fingerprint_shards
+from pipeline.images import decode, decode_reduced
 from pipeline.store import StoredImage, shard_path, write_shards
 
 PACS = Path(__file__).parents[2] / "shared/data/pacs-dog-horse/train.parquet"
@@ -98,19 +98,19 @@ def theirs(data: Sequence[bytes]) -> None:
 
 
 def hash_only(data: Sequence[bytes]) -> None:
-    """The whole picture's hash and its mirror image's, by the functions that prints use."""
+    """The whole picture's hash and its mirror image's, by the functions that fingerprints use."""
     for start in range(0, len(data), BATCH):
         pixels = []
         for one in data[start : start + BATCH]:
-            small, box, _ = small_picture(one, "L")
+            small, box, _ = decode_reduced(one, SMALL, "L")
             pixels.append(lanczos(small, "phash", box))
         hashes(np.stack(pixels), "phash")
 
 
-def prints(data: Sequence[bytes], exact: bool = False) -> None:
+def fingerprints(data: Sequence[bytes], exact: bool = False) -> None:
     """All that dedup takes from the images."""
     for start in range(0, len(data), BATCH):
-        print_images(data[start : start + BATCH], "phash", exact)
+        fingerprint_images(data[start : start + BATCH], "phash", exact)
 
 
 def cpu_ms(arm: Callable[[Sequence[bytes]], None], data: Sequence[bytes]) -> float:
@@ -131,8 +131,8 @@ def hashing_tables(given: argparse.Namespace, found: dict[str, Any]) -> list[str
         arms: dict[str, Callable[[Sequence[bytes]], float]] = {
             "imagehash.phash": lambda data: cpu_ms(theirs, data),
             "hash only": lambda data: cpu_ms(hash_only, data),
-            "print": lambda data: cpu_ms(prints, data),
-            "print, exact": lambda data: cpu_ms(lambda data: prints(data, True), data),
+            "fingerprint": lambda data: cpu_ms(fingerprints, data),
+            "fingerprint, exact": lambda data: cpu_ms(lambda data: fingerprints(data, True), data),
         }
         with tempfile.TemporaryDirectory() as folder:
             if given.imagededup:
@@ -149,7 +149,7 @@ def hashing_tables(given: argparse.Namespace, found: dict[str, Any]) -> list[str
             ratio = statistics.median(one["imagehash.phash"] / one[arm] for one in rounds)
             speed.append(f"| {name} | {kilobytes:.0f} | {arm} | {middle:.3f} | {ratio:.2f}× |")
         if given.imagededup:
-            for arm in ("hash only", "print"):
+            for arm in ("hash only", "fingerprint"):
                 ratio = statistics.median(one["imagededup PHash"] / one[arm] for one in rounds)
                 speed.append(f"| {name} | | imagededup ÷ {arm} | | {ratio:.2f}× |")
         found[name] = {"bytes": kilobytes * 1000, "cpu_ms": rounds}
@@ -162,7 +162,8 @@ def bit_rows(name: str, data: Sequence[bytes], found: dict[str, Any]) -> list[st
     rows = []
     for kind in SHAPES:
         parts = [
-            print_images(data[at : at + BATCH], kind, False)[0] for at in range(0, len(data), BATCH)
+            fingerprint_images(data[at : at + BATCH], kind, False)[0]
+            for at in range(0, len(data), BATCH)
         ]
         ours = np.concatenate([part.hashes[:, [0, 3]] for part in parts])
         upright = [decode(one) for one in data]
@@ -197,7 +198,7 @@ def process_table(given: argparse.Namespace, found: dict[str, Any]) -> list[str]
         ):
             start, cpu_before = time.perf_counter(), sum(os.times()[:4])
             cache = Path(folder, f"cache-{turn}-{workers}-{shards}")
-            print_shards(paths[:shards], "phash", False, cache, workers)
+            fingerprint_shards(paths[:shards], "phash", False, cache, workers)
             walls.setdefault((workers, shards), []).append(time.perf_counter() - start)
             if shards == SHARDS:
                 cpu[workers].append(sum(os.times()[:4]) - cpu_before)

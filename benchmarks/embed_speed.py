@@ -48,15 +48,17 @@ from benchmarks.limits import now, processor
 from pipeline.console import no_progress
 from pipeline.demo.domains import original_images
 from pipeline.device import autocast, resolve_device, resolve_precision
+from pipeline.embed.batches import Batch, KeptImage, read
 from pipeline.embed.features import embed
-from pipeline.embed.index import build_index, neighbours
-from pipeline.embed.pieces import KeptImage, Piece, read
+from pipeline.embed.index import build_index, search
+from pipeline.embed.predictions import read_logits
 from pipeline.embed.scores import score
-from pipeline.embed.summary import read_logits
+from pipeline.embeddings import Embeddings
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network, pool
+from pipeline.params import Embed
 from pipeline.pixels import normalise
 from pipeline.store import SHARD_ROWS, StoredImage, shard_paths, write_shards
 from pipeline.teacher.normalisation import check_normalisation, sample
@@ -162,41 +164,29 @@ class Bench:
 
     def embed(self, count: int, precision: str, scores: bool = False) -> int:
         """Embeds as the stage does, with or without what follows the pass (but for the index)."""
-        with tempfile.TemporaryDirectory() as folder:
+        section = Embed(batch_size=self.given.batch, workers=self.given.workers, redundant=0.2)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch, "embed")
             embed(
                 self.kept(count),
                 self.crawl,
                 self.network,
                 self.config,
-                Path(folder, "embed"),
-                batch_size=self.given.batch,
-                fit="crop",
-                device=self.device,
-                precision=PRECISIONS[precision],
-                workers=self.given.workers,
-                advance=no_progress,
+                folder,
+                section,
+                self.device,
+                PRECISIONS[precision],
+                no_progress,
             )
             if scores:
-                arrays = (
-                    np.load(Path(folder, "embed", f"{name}.npy"), mmap_mode="r")
-                    for name in ("pixels", "features", "logits")
-                )
-                self.score(*arrays)
+                self.score(Embeddings.open(folder), section)
         return count
 
-    def score(self, pixels: np.ndarray, features: np.ndarray, logits: np.ndarray) -> None:
+    def score(self, found: Embeddings, section: Embed) -> None:
         """Everything that can be asked for."""
-        check_normalisation(self.network, self.config, pixels[sample(len(pixels))])
-        score(
-            features,
-            read_logits(logits),
-            self.network,
-            off_topic=True,
-            redundant=0.2,
-            coverage=True,
-            shift=True,
-            advance=no_progress,
-        )
+        check_normalisation(self.network, self.config, found.pixels[sample(len(found))])
+        predictions = read_logits(found.logits)
+        score(found.features, predictions, self.network, section, no_progress)
 
     def tensors(self) -> list[Tensor]:
         """A few batches that take turns: more would not be read any faster."""
@@ -238,15 +228,15 @@ def indexed(features: np.ndarray, kind: str) -> dict[str, Any]:
     """What an index of this kind is like; a batch is of 100 queries, without reading the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "index.faiss")
-        report = build_index(features, path, kind)  # type: ignore[arg-type]
+        report = build_index(features, path, kind)
         size = path.stat().st_size / 1e6
         queries = features[:: len(features) // 100][:100]
         faiss.omp_set_num_threads(1)
         started = time.perf_counter()
-        neighbours(path, queries[:1], 10)
+        search(path, queries[:1], 10)
         read_ms = 1000 * (time.perf_counter() - started)
         started = time.perf_counter()
-        neighbours(path, queries, 10)
+        search(path, queries, 10)
         batch_ms = (1000 * (time.perf_counter() - started) - read_ms) / (len(queries) - 1)
     return {"asked": kind, **vars(report), "batch_ms": batch_ms, "read_ms": read_ms, "mb": size}
 
@@ -298,8 +288,8 @@ def decoded(crawl: Path) -> Iterator[np.ndarray]:
         ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
         for start in range(0, len(ids), 100):
             rows = tuple(range(start, min(start + 100, len(ids))))
-            piece = Piece(path, rows, tuple(ids[start : start + 100]), 0, True)
-            pixels, problems = read(piece, SIDE, "crop")
+            batch = Batch(path, rows, tuple(ids[start : start + 100]), 0, True)
+            pixels, problems = read(batch, SIDE, "crop")
             assert not problems, problems
             yield from pixels
 

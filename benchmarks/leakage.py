@@ -28,10 +28,10 @@ from benchmarks.pictures import (
     cropped,
     encoded,
     enhanced,
+    fingerprints_of,
     framed,
     in_turn,
     load,
-    printed,
     resized,
     saved,
     with_caption,
@@ -145,28 +145,34 @@ def main() -> None:
     made = {}
     for name, (web, test) in MADE.items():
         shown = np.stack([np.asarray(image) for image in edited(originals, test, options.seed)])
-        prints = printed([saved(image) for image in edited(originals, web, options.seed)])
+        fingerprints = fingerprints_of(
+            [saved(image) for image in edited(originals, web, options.seed)]
+        )
         # the other test images are there to be mistaken for these
-        made[name] = shares(leaks(prints, np.concatenate([shown, tests]), LOWEST), len(originals))
+        made[name] = shares(
+            leaks(fingerprints, np.concatenate([shown, tests]), LOWEST), len(originals)
+        )
     planted = {
         name: shares(
             leaks(
-                printed([saved(image) for image in edited(own, edit, options.seed)]), tests, LOWEST
+                fingerprints_of([saved(image) for image in edited(own, edit, options.seed)]),
+                tests,
+                LOWEST,
             ),
             len(own),
         )
         for name, edit in PLANTED.items()
     }
 
-    prints = printed(tiny_imagenet(options.data, options.web, options.seed))
+    fingerprints = fingerprints_of(tiny_imagenet(options.data, options.web, options.seed))
     started = time.process_time()
-    found = leaks(prints, tests, LOWEST)
+    found = leaks(fingerprints, tests, LOWEST)
     report = {
         "machine": processor(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__}
         | {"faiss": faiss.__version__},
         "seed": options.seed,
-        "web": len(prints.grey),
+        "web": len(fingerprints.grey),
         "tests": len(tests),
         "planted": options.planted,
         "cpu_seconds": time.process_time() - started,
@@ -178,7 +184,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
     if options.sheet:
-        sheet(found, prints.colour, tests).save(options.sheet)
+        sheet(found, fingerprints.colour, tests).save(options.sheet)
 
 
 def edited(images: Sequence[Image.Image], edit: Edit, seed: int) -> list[Image.Image]:

@@ -1,15 +1,16 @@
-"""What a machine can do at most, and how much of it a piece of work asks for."""
+"""Limits of a machine, and how much of them a piece of work asks for."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+# private, and the only place of it: torch's own documentation of dispatch modes imports it so
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 def bandwidth(device: torch.device) -> float:
@@ -67,14 +68,23 @@ class Traffic(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        given = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        taken = [*_tensors(args), *_tensors((kwargs or {}).values())]
+        given = list(_tensors([result]))
         storages = {tensor.untyped_storage().data_ptr() for tensor in taken}
         views = all(tensor.untyped_storage().data_ptr() in storages for tensor in given)
-        if not views or func._schema.is_mutable:
+        if not views or func._schema.is_mutable:  # private: no other name says so
             self.operations += 1
             self.bytes += sum(tensor.nbytes for tensor in (*taken, *given))
         return result
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among arguments, and in the lists of tensors that some operations take."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 @contextmanager

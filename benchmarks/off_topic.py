@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
@@ -32,12 +33,13 @@ from pipeline.console import no_progress
 from pipeline.demo.world import plan
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.embed.features import TeacherPass
-from pipeline.embed.summary import Seen, read_logits
+from pipeline.embed.predictions import Predictions, read_logits
 from pipeline.embed.topic import core_distance, off_topic
+from pipeline.embeddings import Embeddings
 from pipeline.labelled import load_labelled
+from pipeline.manifest import STORED, read_manifest
 from pipeline.models.checkpoint import load_model
 from pipeline.paramfile import read_params
-from pipeline.store import read_table
 
 ON_TOPIC = {
     "automobile": ("beach wagon", "convertible", "limousine", "sports car"),
@@ -104,24 +106,25 @@ def measured(
     features: np.ndarray, logits: np.ndarray, on_topic: np.ndarray, seed: int
 ) -> dict[str, Any]:
     """AUC of each score; the images count as one web."""
-    seen = read_logits(logits)
+    predictions = read_logits(logits)
     return {
         "images": len(on_topic),
         "on_topic": int(on_topic.sum()),
         "scores": {
-            name: auc(values, on_topic, seed) for name, values in scores_of(features, seen).items()
+            name: auc(values, on_topic, seed)
+            for name, values in scores_of(features, predictions).items()
         },
     }
 
 
-def scores_of(features: np.ndarray, seen: Seen) -> dict[str, np.ndarray]:
+def scores_of(features: np.ndarray, predictions: Predictions) -> dict[str, np.ndarray]:
     """Higher is more off-topic."""
-    distance = core_distance(features, seen, no_progress)
+    distance = core_distance(features, predictions, no_progress)
     return {
-        "confidence": -seen.confidence,
-        "energy": seen.energy,
+        "confidence": -predictions.confidence,
+        "energy": predictions.energy,
         "core distance": distance,
-        "off_topic": off_topic(seen, distance),
+        "off_topic": off_topic(predictions, distance),
     }
 
 
@@ -178,17 +181,18 @@ def tiny_imagenet(folder: Path, count: int, seed: int) -> tuple[np.ndarray, np.n
 def demo() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features, logits and which images are on-topic, of the demo in the current folder."""
     seed = read_params(Path("params.yaml")).crawl.seed
-    manifest = read_table(Path("data/crawl/manifest.parquet"), ["id", "url", "outcome"])
+    stored = pc.field("outcome") == STORED
+    manifest = read_manifest(Path("data/crawl/manifest.parquet"), ["id", "url"], stored)
     place = {
         row["id"]: [int(number) for number in re.search(r"/i/(\d+)/(\d+)-", row["url"]).groups()]
         for row in manifest.to_pylist()
-        if row["outcome"] == "stored"
     }
-    ids = read_table(Path("data/embed/images.parquet"), ["id"])["id"].to_pylist()
+    embeddings = Embeddings.open(Path("data/embed"))
     longest = max(rank for _, rank in place.values()) + 1
-    drawn = [plan(label, longest, seed)[rank].drawn for label, rank in map(place.get, ids)]
-    features, logits = (np.load(f"data/embed/{name}.npy") for name in ("features", "logits"))
-    return features, logits, np.array([label is not None for label in drawn])
+    drawn = [
+        plan(label, longest, seed)[rank].drawn for label, rank in map(place.get, embeddings.ids)
+    ]
+    return embeddings.features, embeddings.logits, np.array([label is not None for label in drawn])
 
 
 if __name__ == "__main__":

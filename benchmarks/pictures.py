@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.dedup.fingerprints import Prints, print_images
+from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
 
 SAVED = 92  # JPEG quality of a picture on the web
 AT_ONCE = 2000  # pictures decoded
@@ -136,10 +136,10 @@ def load(path: Path) -> list[bytes]:
     return [image["bytes"] for image in table["image"].to_pylist()]
 
 
-def printed(files: Sequence[bytes]) -> Prints:
-    """The prints of encoded images, with what a search for test images reads of their table."""
+def fingerprints_of(files: Sequence[bytes]) -> Fingerprints:
+    """Fingerprints of encoded images, with what a search for test images reads of their table."""
     parts = [
-        print_images(files[start : start + AT_ONCE], "phash", exact=False)
+        fingerprint_images(files[start : start + AT_ONCE], "phash", exact=False)
         for start in range(0, len(files), AT_ONCE)
     ]
     sizes = np.array([Image.open(io.BytesIO(file)).size for file in files])
@@ -147,4 +147,4 @@ def printed(files: Sequence[bytes]) -> Prints:
     table = pa.table({"width": sizes[:, 0], "height": sizes[:, 1], "error": errors})
     names = ("hashes", "trim", "flat", "grey", "colour")
     arrays = {name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in names}
-    return Prints(table, **arrays)
+    return Fingerprints(table, **arrays)

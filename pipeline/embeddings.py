@@ -1,7 +1,7 @@
-"""The folder that `embed` writes and later stages read, as one object."""
+"""Embeddings of the kept images: the folder that `embed` writes and later stages read."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,11 @@ class Embeddings:
             )
         return self.images[column].to_numpy().astype(np.float32)
 
+    def add_scores(self, scores: Mapping[str, np.ndarray]) -> None:
+        """Writes the table anew with more columns [N]; this object stays as it was opened."""
+        columns = {name: self.images[name] for name in self.images.column_names}
+        write_images(self.folder, columns | dict(scores), self.class_names)
+
     def _array(self, name: str, dimensions: int) -> np.ndarray:
         path = self.folder / name
         if not path.is_file():
@@ -129,7 +134,16 @@ class Embeddings:
         return array
 
 
-def write_images(folder: Path, columns: dict[str, pa.Array], class_names: Sequence[str]) -> None:
-    """Writes the table of a folder of embeddings: `row`, `id`, `label` and scores."""
+def write_images(
+    folder: Path,
+    columns: Mapping[str, pa.Array | pa.ChunkedArray | np.ndarray],
+    class_names: Sequence[str],
+) -> None:
+    """Writes the table of a folder of embeddings.
+
+    Args:
+        columns: `row`, `id`, `label` and scores, of N values each.
+        class_names: of the C classes of the logits, in order; kept in the schema's metadata.
+    """
     named = {CLASS_NAMES: json.dumps(list(class_names), ensure_ascii=False).encode()}
-    write_table(folder / IMAGES, pa.table(columns).replace_schema_metadata(named))
+    write_table(folder / IMAGES, pa.table(dict(columns)).replace_schema_metadata(named))

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 UPRIGHT = {  # EXIF orientation -> what undoes it
@@ -22,10 +23,12 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
     8: Image.Transpose.ROTATE_90,
 }
 MAX_PIXELS = 50_000_000
+LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
 MAX_SCANS = 100  # of a JPEG; usual are 10, and 12 bytes more are one more pass over all pixels
 ORIENTATION, GPS, LATITUDE = 0x0112, 0x8825, 0x0002  # tags of Exif 2.32, 4.6.4 and 4.6.6
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # none of entropy-coded data
 Fit = Literal["crop", "squash"]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # Pillow's remarks on hostile images (size, damaged metadata) are of no use to a person; set once,
 # because images are decoded in threads
@@ -79,6 +82,55 @@ def decode(data: bytes) -> Image.Image:
         return rgb.transpose(UPRIGHT[orientation]) if orientation else rgb
     except Exception as error:  # any decoder may raise anything on hostile bytes
         raise ImageError("truncated", _reason(error), image.width, image.height) from None
+
+
+def decode_reduced(
+    data: bytes, side: int, mode: Literal["YCbCr", "L"] = "YCbCr"
+) -> tuple[Image.Image, Box, Image.Image | None]:
+    """An upright picture of at least `side` pixels a side, or as many as there are, at least cost.
+
+    JPEGs are decoded at a half, a quarter or an eighth of their size, which libjpeg does while it
+    decodes, as long as both sides keep `side` pixels. Everything else is decoded in full.
+
+    Args:
+        mode: what a colour JPEG is decoded to: YCbCr, whose first channel is its grey, or L.
+
+    Returns:
+        The picture; the part of it that shows the image, since a size that does not divide is
+        rounded up; and the image in full, if it had to be decoded (RGB).
+
+    Raises:
+        ImageError: as `decode`, or `too_many_pixels` on a side.
+    """
+    image = open_image(data)
+    if max(image.size) > LONGEST:
+        raise ImageError("too_many_pixels", f"{image.width} x {image.height}")
+    if isinstance(image, JpegImageFile):
+        # of another colour space, or broken: the full decode copes, or says why
+        with contextlib.suppress(Exception):
+            return (*_drafted(image, side, mode), None)
+    image = decode(data)
+    factor = max(1, min(image.size) // side)
+    box = (0.0, 0.0, image.width / factor, image.height / factor)
+    return image.reduce(factor), box, image
+
+
+def _drafted(image: JpegImageFile, side: int, mode: str) -> tuple[Image.Image, Box]:
+    drafted = image.draft(mode, (side, side))
+    if drafted is None or drafted[0] not in ("YCbCr", "L"):
+        raise ValueError(drafted)
+    width, height = drafted[1][2:]  # with the fraction that the picture's own size lacks
+    image.load()
+    code = image.getexif().get(ORIENTATION)
+    if code not in UPRIGHT:
+        return image, (0.0, 0.0, width, height)
+    small = image.transpose(UPRIGHT[code])
+    if code >= 5:
+        width, height = height, width
+    # what is beyond the image is at the right and at the bottom only until the picture is turned
+    left = small.width - width if code in (2, 3, 6, 7) else 0.0
+    top = small.height - height if code in (3, 4, 7, 8) else 0.0
+    return small, (left, top, left + width, top + height)
 
 
 @dataclass(frozen=True, slots=True)

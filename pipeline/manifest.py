@@ -1,4 +1,4 @@
-"""The crawl's manifest: one row a candidate with its outcome; its columns, writing, reading."""
+"""Manifest of the crawl: one row a candidate with its outcome; its columns, writing, reading."""
 
 import types
 import typing
@@ -104,22 +104,33 @@ def scan_manifest(
     Raises:
         UserError: as `read_manifest`.
     """
+    wanted = list(dict.fromkeys([*columns, *_read_by(where)]))
     with open_parquet(path) as file:
-        there = set(file.schema_arrow.names)
-        lacking = [name for name in columns if name not in there and name not in LATER]
+        written = set(file.schema_arrow.names)
+        lacking = [name for name in wanted if name not in written and name not in LATER]
         if lacking:
             raise UserError(f"{path}: no column '{lacking[0]}'", "run `dvc repro crawl`")
-        wanted = list(columns) if where is None else SCHEMA.names
-        for batch in file.iter_batches(columns=[name for name in wanted if name in there]):
+        for batch in file.iter_batches(columns=[name for name in wanted if name in written]):
             table = pa.Table.from_batches([batch])
             for name in wanted:
-                if name not in there:
+                if name not in written:
                     table = table.append_column(
                         SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type)
                     )
             if where is not None:
                 table = table.filter(where)
             yield from table.select(list(columns)).combine_chunks().to_batches()
+
+
+def _read_by(where: pc.Expression | None) -> list[str]:
+    """Columns that an expression reads: those without which it cannot be evaluated."""
+    found: list[str] = []
+    for name in SCHEMA.names if where is not None else ():
+        try:
+            SCHEMA.empty_table().drop_columns([name]).filter(where)
+        except pa.ArrowInvalid:
+            found.append(name)
+    return found
 
 
 def count_candidates(path: Path) -> int:

@@ -12,6 +12,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from pipeline.images import Box
+
 KEYS = ("whole", "trimmed", "centre", "mirrored")
 SHAPES = {"phash": (32, 32), "dhash": (8, 9), "ahash": (8, 8)}  # pixels: rows, columns
 GREY = 64  # side of the grey picture that cut-outs are hashed from
@@ -39,6 +41,12 @@ def library_hash(image: Image.Image, kind: str) -> int:
     gives one hash a segment; a key holds one, so it is that of the largest segment.
     """
     return int(_packed(LIBRARY[kind](image).hash[None])[0])
+
+
+def lanczos(grey: Image.Image, kind: str, box: Box | None = None) -> np.ndarray:
+    """The pixels that imagehash's `kind` compares: uint8 [*SHAPES[kind]]."""
+    rows, columns = SHAPES[kind]
+    return np.asarray(grey.resize((columns, rows), Image.Resampling.LANCZOS, box=box))
 
 
 def hashes(pixels: np.ndarray, kind: str) -> np.ndarray:

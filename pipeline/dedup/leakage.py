@@ -1,4 +1,4 @@
-"""Test images in a crawl: each stored image against a whole test set, by pixels.
+"""Leakage of test images into a crawl: each stored image against a whole test set, by pixels.
 
 A teacher's embedding is a poor judge of copies, so candidates come from small thumbnails of several
 crops, and `verify.similarity` decides.
@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.console import Advance, no_progress
 from pipeline.dedup import verify
-from pipeline.dedup.fingerprints import Prints
+from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.verify import WHOLE, resample
 
 THUMBNAIL = 16  # pixels a side
@@ -29,16 +29,16 @@ BLOCK = 256  # web images at once; if 10,000 test images are near to all of them
 class Leaks:
     """The web images that show a test image, each with the one that it is most like."""
 
-    image: np.ndarray  # int64 [L], rows of the prints, rising
+    image: np.ndarray  # int64 [L], rows of the fingerprints, rising
     test: np.ndarray  # int64 [L], rows of the test pixels
     cosine: np.ndarray  # float32 [L], of the thumbnails
     similarity: np.ndarray  # float32 [L], of the edges
 
 
 def leaks(
-    prints: Prints,
+    fingerprints: Fingerprints,
     test_pixels: np.ndarray,
-    similarity: float = 0.80,
+    similarity: float,
     advance: Advance = no_progress,
 ) -> Leaks:
     """Finds the web images that are copies of test images, of another size, cut or mirrored.
@@ -53,9 +53,9 @@ def leaks(
         advance: called with the number of web images done.
     """
     tests = len(test_pixels)
-    readable = np.flatnonzero([not error for error in prints.images["error"].to_pylist()])
-    advance(len(prints.grey) - len(readable))
-    grey = np.empty((tests, *prints.grey.shape[1:]), np.uint8)
+    readable = np.flatnonzero([not error for error in fingerprints.images["error"].to_pylist()])
+    advance(len(fingerprints.grey) - len(readable))
+    grey = np.empty((tests, *fingerprints.grey.shape[1:]), np.uint8)
     index = faiss.IndexFlatIP(3 * THUMBNAIL**2)
     for pixels in (test_pixels, test_pixels[:, :, ::-1]):  # row M + m is m mirrored
         for start in range(0, tests, BLOCK):
@@ -69,13 +69,13 @@ def leaks(
     found = [np.empty((0, 4))]
     for start in range(0, len(readable), BLOCK):
         images = readable[start : start + BLOCK]
-        image, box, near, cosine = _candidates(prints, images, index)
+        image, box, near, cosine = _candidates(fingerprints, images, index)
         test, flipped = near % max(tests, 1), near >= tests
         shown = grey[test]
         shown[flipped] = shown[flipped, :, ::-1]
         # the part of the web image that was near is given as if the rest were its border
         alike = verify.similarity(
-            prints.grey[image], box, shown, np.tile(WHOLE, (len(image), 1)), mirrored=False
+            fingerprints.grey[image], box, shown, np.tile(WHOLE, (len(image), 1)), mirrored=False
         )
         block = np.stack([image, test, cosine, alike], axis=1)[alike >= similarity]
         block = block[np.lexsort((block[:, 1], -block[:, 3], block[:, 0]))]
@@ -91,7 +91,7 @@ def leaks(
 
 
 def _candidates(
-    prints: Prints, images: np.ndarray, index: faiss.IndexFlatIP
+    fingerprints: Fingerprints, images: np.ndarray, index: faiss.IndexFlatIP
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """At most `MOST` rows of the index for each web image: the nearest, each once.
 
@@ -100,15 +100,16 @@ def _candidates(
         (int64 [P]), and their cosine (float32 [P]).
     """
     rows, parts, labels, cosines = [], [], [], []
-    for part_of, boxes in _parts(prints, images):
+    for part_of, boxes in _parts(fingerprints, images):
         if not len(part_of):
             continue  # FAISS would answer with arrays of another type
-        colour = prints.colour[part_of]
+        colour = fingerprints.colour[part_of]
         size = boxes[:, 2:] - boxes[:, :2]
         for crop in CROPS:
             inset = np.concatenate([size, -size], axis=1) * (crop / 2)
             limits, near, label = index.range_search(_thumbnails(colour, boxes + inset), COSINE)
-            times = np.diff(limits.astype(np.int64))
+            limits = limits.astype(np.int64)
+            times = limits[1:] - limits[:-1]
             rows.append(np.repeat(part_of, times))
             parts.append(np.repeat(boxes, times, axis=0))
             labels.append(label)
@@ -123,15 +124,17 @@ def _candidates(
     return row[order], part[order], label[order], cosine[order]
 
 
-def _parts(prints: Prints, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _parts(
+    fingerprints: Fingerprints, images: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Some of the images, and the part of each that a test image may show: float32 [P, 4]."""
     yield images, np.tile(WHOLE, (len(images), 1))
-    width, height = (prints.images[side].to_numpy()[images] for side in ("width", "height"))
+    width, height = (fingerprints.images[side].to_numpy()[images] for side in ("width", "height"))
     shorter = np.minimum(width, height)
     margin = np.stack([1 - shorter / width, 1 - shorter / height], axis=1).astype(np.float32) / 2
     oblong = np.maximum(width, height) > SQUARE * shorter
     yield images[oblong], np.concatenate([margin, 1 - margin], axis=1)[oblong]
-    trim = prints.trim[images]
+    trim = fingerprints.trim[images]
     bordered = (trim != WHOLE).any(axis=1)
     yield images[bordered], trim[bordered]
 

@@ -31,7 +31,7 @@ SORT_COST, SPLIT_COST, COMPARE_COST = 8.0, 40.0, 0.8
 TABLE_COST, STEP_COST = 40_000.0, 4_000.0
 MOST_SHARED = 6
 
-# which keys of one image are compared with which of another, by their places in prints.KEYS
+# which keys of one image are compared with which of another, by their places in hashing.KEYS
 WHOLE, TRIMMED, CENTRE, MIRRORED = range(4)
 PAIRED = ((WHOLE, WHOLE), (TRIMMED, TRIMMED), (TRIMMED, CENTRE), (WHOLE, MIRRORED))
 DISTANCE_BITS = 7  # of a packed pair, which leaves room for 2^28 images
@@ -142,14 +142,14 @@ def candidate_pairs(
     Raises:
         UserError: more than 20 million pairs.
     """
-    used = sorted({key for pair in paired for key in pair})
+    used = sorted({key for keys in paired for key in keys})
     allowed = np.zeros((len(used), len(used)), bool)
-    for pair in paired:
-        one, other = map(used.index, pair)
-        allowed[one, other] = allowed[other, one] = True
+    for keys in paired:
+        first, second = map(used.index, keys)
+        allowed[first, second] = allowed[second, first] = True
     images = np.flatnonzero(eligible)
     # entry e is key used[e % len(used)] of images[e // len(used)]
-    entries = np.ascontiguousarray(hashes[np.ix_(images, used)]).reshape(-1)
+    entries = np.ascontiguousarray(hashes[images][:, used]).reshape(-1)
     a, b = _distinct_within(entries, radius, advance)
     order = np.argsort(entries)
     entries = entries[order]
@@ -216,9 +216,9 @@ def _distinct_within(
     edges = [BITS * block // planned.blocks for block in range(planned.blocks + 1)]
     blocks = [(low, high - low) for low, high in pairwise(edges)]
     tables = list(combinations(range(planned.blocks), planned.shared)) if radius else []
-    for first, chosen in groupby(tables, lambda table: table[: planned.split > 0]):
+    for first, group in groupby(tables, lambda table: table[: planned.split > 0]):
         parts = _parts(values, blocks[first[0]], planned.split) if first else [values]
-        chosen = list(chosen)
+        chosen = list(group)
         for part in parts:
             for table in chosen:
                 for pairs in _agreeing(part, blocks, table, planned.split, radius):

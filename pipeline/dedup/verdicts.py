@@ -1,25 +1,29 @@
-"""Which stored images are kept, and why the others are not."""
+"""Verdicts: each stored image is kept or dropped, with the reason and what it looks like."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress
-from pipeline.dedup.fingerprints import Prints
-from pipeline.dedup.grouping import groups
+from pipeline.dedup.fingerprints import Fingerprints
+from pipeline.dedup.grouping import Grouping, best_first, groups
 from pipeline.dedup.leakage import Leaks
 from pipeline.dedup.near import candidate_pairs
 from pipeline.dedup.verify import similarity
+from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
 
 NEAR_DUPLICATE = "near-duplicate"
 LEAKED = "leaked"
 LOW_INFORMATION = "low-information"
 UNREADABLE = "unreadable"
 PAIRS_AT_ONCE = 2048
+FACTS = ("page_url", "title", "licence", "licence_url", "creator")  # of where an image is from
 COLUMNS = {
     "id": pa.string(),
     "shard": pa.int32(),
@@ -40,29 +44,31 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What the crawl's manifest knows of each stored image."""
+class Provenance:
+    """Where the crawl's manifest says that each stored image is from."""
 
     labels: Mapping[str, Counter[int]]  # id -> how many addresses brought it for each class
-    provenance: Mapping[str, int]  # id -> fields that say where it is from
-    repeated: Counter[int]  # label -> addresses that gave bytes which were there already
+    facts: Mapping[str, int]  # id -> columns of FACTS that are filled, of its best candidate
+    repeated: Counter[int]  # label -> addresses that gave bytes which the crawl had already
 
     @classmethod
-    def of(cls, manifest: pa.Table) -> "Sources":
-        """From `manifest.parquet`."""
+    def read(cls, manifest: Path) -> "Provenance":
+        """From `manifest.parquet`.
+
+        Raises:
+            UserError: as `pipeline.manifest.read_manifest`.
+        """
         labels: dict[str, Counter[int]] = {}
-        provenance: dict[str, int] = {}
+        facts: dict[str, int] = {}
         repeated: Counter[int] = Counter()
-        told = ("page_url", "title", "licence", "licence_url", "creator")
-        for row in manifest.select(["id", "label", "outcome", *told]).to_pylist():
-            if row["outcome"] not in ("stored", "duplicate"):
-                continue
-            labels.setdefault(row["id"], Counter())[row["label"]] += 1
-            provenance[row["id"]] = max(
-                provenance.get(row["id"], 0), sum(bool(row[name]) for name in told)
-            )
-            repeated[row["label"]] += row["outcome"] == "duplicate"
-        return cls(labels, provenance, repeated)
+        columns = ["id", "label", "outcome", *FACTS]
+        for batch in scan_manifest(manifest, columns, pc.field("outcome").isin(ARRIVED)):
+            for row in batch.to_pylist():
+                id, known = row["id"], sum(bool(row[name]) for name in FACTS)
+                labels.setdefault(id, Counter())[row["label"]] += 1
+                facts[id] = max(facts.get(id, 0), known)
+                repeated[row["label"]] += row["outcome"] == DUPLICATE
+        return cls(labels, facts, repeated)
 
 
 @dataclass(frozen=True)
@@ -74,99 +80,118 @@ class Pairs:
     distance: np.ndarray  # int32 [P], bits
     similarity: np.ndarray  # float32 [P], -1 to 1
 
+    def where(self, chosen: np.ndarray) -> "Pairs":
+        """Some of them: bool [P]."""
+        return Pairs(self.i[chosen], self.j[chosen], self.distance[chosen], self.similarity[chosen])
 
-def verified_pairs(prints: Prints, radius: int, advance: Advance = no_progress) -> Pairs:
+
+def verified_pairs(
+    fingerprints: Fingerprints, radius: int, advance: Advance = no_progress
+) -> Pairs:
     """All pairs of images near by any key, each compared on pixels."""
-    readable = np.array([not error for error in prints.images["error"].to_pylist()], bool)
-    i, j, distance = candidate_pairs(prints.hashes, radius, readable & ~prints.flat)
+    readable = np.array([not error for error in fingerprints.images["error"].to_pylist()], bool)
+    i, j, distance = candidate_pairs(fingerprints.hashes, radius, readable & ~fingerprints.flat)
     alike = np.empty(len(i), np.float32)
     for start in range(0, len(i), PAIRS_AT_ONCE):
         a, b = (side[start : start + PAIRS_AT_ONCE] for side in (i, j))
         alike[start : start + len(a)] = similarity(
-            prints.grey[a], prints.trim[a], prints.grey[b], prints.trim[b]
+            fingerprints.grey[a], fingerprints.trim[a], fingerprints.grey[b], fingerprints.trim[b]
         )
         advance(len(a))
     return Pairs(i, j, distance, alike)
 
 
 def judge(
-    prints: Prints, pairs: Pairs, least: float, sources: Sources, leaks: Leaks | None = None
+    fingerprints: Fingerprints,
+    pairs: Pairs,
+    least: float,
+    provenance: Provenance,
+    leaks: Leaks | None = None,
 ) -> pa.Table:
     """One row an image, in order: kept, or the reason, and which image it duplicates.
 
     An image that shows a test image goes, and with it all that look like it. Of the others that
-    look alike the best is kept: most pixels, then most bytes, then best known origin, then by id.
-    An image that several classes brought takes the label of most addresses, over its whole group;
-    its own if that leaves a choice.
+    look alike the best is kept (`grouping.best_first`). An image that several classes brought
+    takes the label of most addresses, over its whole group; its own if that leaves a choice.
 
     Args:
         least: similarity from which two pictures are one.
+
+    Returns:
+        Table with the columns `COLUMNS`.
     """
-    rows = prints.images.to_pylist()
-    total = len(rows)
-    alike = pairs.similarity >= least
-    i, j, distance, similar = (
-        part[alike] for part in (pairs.i, pairs.j, pairs.distance, pairs.similarity)
-    )
-    shown = np.full(total, -1, np.int64)
+    images = fingerprints.images
+    alike = pairs.where(pairs.similarity >= least)
+    test_image = np.full(images.num_rows, -1, np.int64)
     if leaks is not None:
-        shown[leaks.image] = leaks.test
-    reason = np.full(total, "", object)
-    reason[prints.flat] = LOW_INFORMATION
-    reason[[bool(row["error"]) for row in rows]] = UNREADABLE
-    reason[shown >= 0] = LEAKED
-    of = _looks_leaked(shown, i, j, similar)
-    reason[of >= 0] = LEAKED
-    shown[of >= 0] = shown[of[of >= 0]]
+        test_image[leaks.image] = leaks.test
+    reason = np.full(images.num_rows, "", object)
+    reason[fingerprints.flat] = LOW_INFORMATION
+    reason[[bool(error) for error in images["error"].to_pylist()]] = UNREADABLE
+    reason[test_image >= 0] = LEAKED
+    original = _looks_leaked(test_image, alike)
+    reason[original >= 0] = LEAKED
+    test_image[original >= 0] = test_image[original[original >= 0]]
 
-    free = (reason[i] == "") & (reason[j] == "")
-    order = sorted(
-        range(total),
-        key=lambda k: (
-            -rows[k]["width"] * rows[k]["height"],
-            -rows[k]["size"],
-            -sources.provenance.get(rows[k]["id"], 0),
-            rows[k]["id"],
-        ),
-    )
-    rank = np.empty(total, np.int64)
-    rank[order] = np.arange(total)
-    grouping = groups(total, i[free], j[free], similar[free], rank)
-    duplicates = grouping.representative != np.arange(total)
+    free = alike.where((reason[alike.i] == "") & (reason[alike.j] == ""))
+    rank = _rank(images, provenance)
+    grouping = groups(images.num_rows, free.i, free.j, free.similarity, rank)
+    duplicates = grouping.representative != np.arange(images.num_rows)
     reason[duplicates] = NEAR_DUPLICATE
-    of[duplicates] = grouping.representative[duplicates]
-    pair = {(a, b): n for n, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True))}
+    original[duplicates] = grouping.representative[duplicates]
+    hashes = fingerprints.hashes[:, 0]
+    return _table(images, hashes, reason, original, test_image, alike, grouping, provenance)
 
-    labels = _labels(rows, grouping.representative, sources)
-    for k, (row, other) in enumerate(zip(rows, of.tolist(), strict=True)):
-        edge = pair[min(k, other), max(k, other)] if other >= 0 else None
+
+def _rank(images: pa.Table, provenance: Provenance) -> np.ndarray:
+    """Place of each image among all, int64 [N], 0 the best to keep."""
+    ids = images["id"].to_pylist()
+    areas = images["width"].to_numpy().astype(np.int64) * images["height"].to_numpy()
+    facts = [provenance.facts.get(id, 0) for id in ids]
+    return best_first(areas, images["size"].to_numpy(), facts, ids)
+
+
+def _table(
+    images: pa.Table,
+    hashes: np.ndarray,
+    reason: np.ndarray,
+    original: np.ndarray,
+    test_image: np.ndarray,
+    alike: Pairs,
+    grouping: Grouping,
+    provenance: Provenance,
+) -> pa.Table:
+    rows = images.to_pylist()
+    edges = zip(alike.i.tolist(), alike.j.tolist(), strict=True)
+    edge_of = {pair: number for number, pair in enumerate(edges)}
+    labels = _labels(rows, grouping.representative, provenance)
+    for k, (row, other) in enumerate(zip(rows, original.tolist(), strict=True)):
+        edge = edge_of[min(k, other), max(k, other)] if other >= 0 else None
         row |= {
             "label": labels[k].most,
             "labels": labels[k].all,
-            "hash": int(prints.hashes[k, 0]),
+            "hash": int(hashes[k]),
             "kept": not reason[k],
             "reason": str(reason[k]),
             "group": int(grouping.group[k]),
             "duplicate_of": None if edge is None else rows[other]["id"],
-            "distance": None if edge is None else int(distance[edge]),
-            "similarity": None if edge is None else float(similar[edge]),
-            "test_image": int(shown[k]) if shown[k] >= 0 else None,
+            "distance": None if edge is None else int(alike.distance[edge]),
+            "similarity": None if edge is None else float(alike.similarity[edge]),
+            "test_image": int(test_image[k]) if test_image[k] >= 0 else None,
         }
     return pa.Table.from_pylist(
         [{name: row[name] for name in COLUMNS} for row in rows], schema=pa.schema(COLUMNS.items())
     )
 
 
-def _looks_leaked(
-    shown: np.ndarray, i: np.ndarray, j: np.ndarray, similar: np.ndarray
-) -> np.ndarray:
+def _looks_leaked(test_image: np.ndarray, alike: Pairs) -> np.ndarray:
     """For each image the leaked one that it is most like, -1 for none and for leaked ones."""
-    of = np.full(len(shown), -1, np.int64)
-    one, other = np.concatenate([i, j]), np.concatenate([j, i])
-    order = np.argsort(np.concatenate([similar, similar]), kind="stable")
-    order = order[(shown[one[order]] >= 0) & (shown[other[order]] < 0)]
-    of[other[order]] = one[order]  # the last one written is the most alike
-    return of
+    original = np.full(len(test_image), -1, np.int64)
+    one, other = np.concatenate([alike.i, alike.j]), np.concatenate([alike.j, alike.i])
+    order = np.argsort(np.concatenate([alike.similarity, alike.similarity]), kind="stable")
+    order = order[(test_image[one[order]] >= 0) & (test_image[other[order]] < 0)]
+    original[other[order]] = one[order]  # the last one written is the most alike
+    return original
 
 
 @dataclass(frozen=True)
@@ -178,12 +203,12 @@ class Votes:
 
 
 def _labels(
-    rows: Sequence[Mapping[str, Any]], representative: np.ndarray, sources: Sources
+    rows: Sequence[Mapping[str, Any]], representative: np.ndarray, provenance: Provenance
 ) -> list[Votes]:
     """Each image's classes over its group."""
     of_group: dict[int, Counter[int]] = {}
     for row, best in zip(rows, representative.tolist(), strict=True):
-        own = sources.labels.get(row["id"]) or Counter([row["label"]])
+        own = provenance.labels.get(row["id"]) or Counter([row["label"]])
         of_group.setdefault(best, Counter()).update(own)
     votes = []
     for row, best in zip(rows, representative.tolist(), strict=True):
@@ -194,7 +219,7 @@ def _labels(
 
 
 def summarise(
-    table: pa.Table, sources: Sources, class_names: Mapping[int, str], radius: int
+    table: pa.Table, provenance: Provenance, class_names: Mapping[int, str], radius: int
 ) -> dict[str, Any]:
     """Counts for a person and for `dvc metrics`, overall and by class."""
     rows = table.select(["label", "reason", "group", "labels", "kept"]).to_pylist()
@@ -202,12 +227,12 @@ def summarise(
     for row in rows:
         by_label.setdefault(row["label"], Counter())[row["reason"]] += 1
     return {
-        **_counts(Counter(row["reason"] for row in rows), sources.repeated.total()),
+        **_counts(Counter(row["reason"] for row in rows), provenance.repeated.total()),
         "radius": radius,
         "groups_of_several": len({row["group"] for row in rows if row["reason"] == NEAR_DUPLICATE}),
         "label_conflicts": sum(row["kept"] and len(row["labels"]) > 1 for row in rows),
         "classes": [
-            {"name": class_names.get(label, ""), **_counts(counts, sources.repeated[label])}
+            {"name": class_names.get(label, ""), **_counts(counts, provenance.repeated[label])}
             for label, counts in sorted(by_label.items())
         ],
     }

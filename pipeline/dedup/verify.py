@@ -1,4 +1,4 @@
-"""Whether two pictures show the same thing, by their pixels: aligned gradient fields.
+"""Similarity of two pictures by their pixels: normalised correlation of aligned gradient fields.
 
 A hash says which pictures may be copies, this says which are. Brightness, contrast, colour and
 compression leave the direction of edges as it is, so the pictures are compared by that: fields of

@@ -1,23 +1,21 @@
-"""Which classes the crawl brought: what was asked for, beside what the teacher sees."""
+"""Coverage of classes by the crawl: what was asked for, beside what the teacher predicts."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.embed.summary import Seen
+from pipeline.embed.predictions import Predictions
 
 STARVED, FLOODED = 1 / 4, 4  # times the mean of the classes
 NOT_ASKED = "(no class)"  # images of an engine that searches for none
 
 
-def coverage(seen: Seen) -> list[str]:
+def coverage(predictions: Predictions) -> list[str]:
     """For each class `starved` (predicted for less than 1/4 of a class's mean number of images),
     `flooded` (for more than 4 times as many), or neither (empty)."""
-    counts = np.bincount(seen.predicted, minlength=seen.classes)
+    counts = np.bincount(predictions.predicted, minlength=predictions.classes)
     mean = counts.mean()
     return [
         "starved" if n < STARVED * mean else "flooded" if n > FLOODED * mean else "" for n in counts
@@ -25,7 +23,10 @@ def coverage(seen: Seen) -> list[str]:
 
 
 def asked_rows(
-    seen: Seen, labels: np.ndarray, asked: Mapping[int, str], class_names: Sequence[str]
+    predictions: Predictions,
+    labels: np.ndarray,
+    asked: Mapping[int, str],
+    class_names: Sequence[str],
 ) -> list[dict[str, Any]]:
     """The cells of the matrix class asked for × class predicted that are not empty.
 
@@ -35,7 +36,9 @@ def asked_rows(
     Returns:
         asked, predicted, images, and share of the images of the class that was asked for.
     """
-    pairs, images = np.unique(np.stack([labels, seen.predicted], 1), axis=0, return_counts=True)
+    pairs, images = np.unique(
+        np.stack([labels, predictions.predicted], 1), axis=0, return_counts=True
+    )
     totals = dict(zip(*np.unique(labels, return_counts=True), strict=True))
     return [
         {
@@ -49,7 +52,7 @@ def asked_rows(
 
 
 def class_rows(
-    seen: Seen,
+    predictions: Predictions,
     labels: np.ndarray,
     asked: Mapping[int, str],
     class_names: Sequence[str],
@@ -58,7 +61,7 @@ def class_rows(
     """One row for each class of the teacher: class, images asked for by this name, images
     predicted, and its `scores`."""
     wanted = Counter(asked.get(label, NOT_ASKED) for label in labels.tolist())
-    predicted = np.bincount(seen.predicted, minlength=seen.classes).tolist()
+    predicted = np.bincount(predictions.predicted, minlength=predictions.classes).tolist()
     return [
         {"class": name, "asked": wanted[name], "predicted": predicted[label]}
         | {score: values[label] for score, values in scores.items()}
@@ -66,11 +69,7 @@ def class_rows(
     ]
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """The rows as text, for `dvc plots`; nan and None are empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(columns), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: "" if value != value else value for name, value in row.items()})
-    return out.getvalue()
+def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[list[Any]]:
+    """The rows for `write_csv`; nan, and what a row does not have, are None."""
+    values = ([row.get(column) for column in columns] for row in rows)
+    return [[None if value != value else value for value in row] for row in values]

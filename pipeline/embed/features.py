@@ -1,5 +1,6 @@
 """One pass of the teacher over the kept images: pixels, features and logits."""
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -8,35 +9,36 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.console import Advance
 from pipeline.device import autocast
-from pipeline.embed.pieces import KeptImage, Piece, cut, read, there
-from pipeline.embed.rows import Rows
+from pipeline.embed.arrays import ArrayWriter
+from pipeline.embed.batches import Batch, KeptImage, batches, locate, read
+from pipeline.embeddings import FEATURES, LOGITS, PIXELS, write_images
 from pipeline.errors import ExternalError, UserError
-from pipeline.images import Fit
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network, pool
+from pipeline.params import Embed
 from pipeline.pixels import normalise, to_device
-from pipeline.store import remove, write_table
+from pipeline.store import remove
 
-ARRAYS = ("pixels.npy", "features.npy", "logits.npy")
 NAMED = 10  # problems that an error tells one by one
 SLICE = 2**16  # pixels of images that a CPU passes at once: their maps stay in its cache
 
-Read = Callable[[Piece], tuple[np.ndarray, list[str]]]
+Read = Callable[[Batch], tuple[np.ndarray, list[str]]]
 
 
 @dataclass(frozen=True)
 class Passed:
-    """A piece after the teacher's pass: pixels, features and logits, or what is wrong with it."""
+    """A batch after the teacher's pass: pixels, features and logits, or what is wrong with it."""
 
     arrays: dict[str, np.ndarray]
     problems: list[str]
@@ -61,16 +63,14 @@ def embed(
     network: Network,
     config: ModelConfig,
     folder: Path,
-    *,
-    batch_size: int,
-    fit: Fit,
+    section: Embed,
     device: torch.device,
     precision: torch.dtype,
-    workers: int,
     advance: Advance,
 ) -> None:
-    """Writes `pixels.npy` (uint8 [N, S, S, 3]), `features.npy` (float16 [N, D]), `logits.npy`
-    (float32 [N, C]) and `images.parquet` (row → id, label) into `folder`.
+    """Writes what `Embeddings` reads into `folder`, but for scores and index: `pixels.npy`
+    (uint8 [N, S, S, 3]), `features.npy` (float16 [N, D]), `logits.npy` (float32 [N, C]) and
+    `images.parquet` (row, id, label; class names).
 
     Killed at any moment and called again with the same arguments it goes on behind the last whole
     shard, and what it writes is the same to the byte. Memory does not grow with N.
@@ -78,43 +78,44 @@ def embed(
     Args:
         kept: in the order of `kept_images`.
         network: on `device`, in evaluation mode; stays as it is.
+        section: its `batch_size`, `fit` and `workers` are used.
         precision: of convolutions; pooling and classifier are in float32.
-        workers: threads that decode and pass images on a CPU, processes that decode for any other
-            device; at least 1.
 
     Raises:
         UserError: images can no longer be read; names each of the first ten. Nothing stays.
         ExternalError: the disk is full or fails, or a process died.
     """
-    found, problems = there(kept, crawl)
-    layout = {
-        "pixels": (np.uint8, (config.input_size, config.input_size, 3)),
-        "features": (np.float16, (network.feature_channels,)),
-        "logits": (np.float32, (len(config.class_names),)),
+    found, problems = locate(kept, crawl)
+    layout: dict[str, tuple[type, tuple[int, ...]]] = {
+        PIXELS: (np.uint8, (config.input_size, config.input_size, 3)),
+        FEATURES: (np.float16, (network.feature_channels,)),
+        LOGITS: (np.float32, (len(config.class_names),)),
     }
     teacher = TeacherPass(network, config, device, precision)
-    load = partial(read, side=config.input_size, fit=fit)
+    load = partial(read, side=config.input_size, fit=section.fit)
     passed = _passed_by_threads if device.type == "cpu" else _passed_by_device
-    with Rows(folder, len(kept), layout) as rows:
-        advance(rows.saved)
-        pieces = [piece for piece in cut(found, crawl, batch_size) if piece.start >= rows.saved]
-        with closing(passed(pieces, load, teacher, workers, problems)) as results:
-            for piece, result in zip(pieces, results, strict=True):
+    workers = section.workers or os.cpu_count() or 1
+    with ArrayWriter(folder, len(kept), layout) as arrays:
+        advance(arrays.saved)
+        every = batches(found, crawl, section.batch_size)
+        rest = [batch for batch in every if batch.start >= arrays.saved]
+        with closing(passed(rest, load, teacher, workers, problems)) as results:
+            for batch, result in zip(rest, results, strict=True):
                 problems += result.problems
                 if not problems:
-                    rows.append(result.arrays)
-                    if piece.last:
-                        rows.save()
-                advance(len(piece.rows))
+                    arrays.append(result.arrays)
+                    if batch.last:
+                        arrays.save()
+                advance(len(batch.rows))
     if problems:
         remove(folder)
         raise _unreadable(problems)
     columns = {
         "row": pa.array(range(len(kept)), pa.int64()),
-        "id": [image.id for image in kept],
+        "id": pa.array([image.id for image in kept], pa.string()),
         "label": pa.array([image.label for image in kept], pa.int64()),
     }
-    write_table(folder / "images.parquet", pa.table(columns))
+    write_images(folder, columns, config.class_names)
 
 
 class TeacherPass:
@@ -146,9 +147,9 @@ class TeacherPass:
 
 
 def _passed_by_threads(
-    pieces: Sequence[Piece], load: Read, teacher: TeacherPass, workers: int, problems: list[str]
+    waiting: Sequence[Batch], load: Read, teacher: TeacherPass, workers: int, problems: list[str]
 ) -> Generator[Passed, None, None]:
-    """Each thread decodes and passes pieces of its own, with no other thread inside an operation.
+    """Each thread decodes and passes batches of its own, with no other thread inside an operation.
 
     Pillow and torch work outside of the interpreter's lock. Threads that share every operation
     wait for the slowest of them dozens of times a batch, and compete with those that decode.
@@ -157,19 +158,19 @@ def _passed_by_threads(
     ended = threading.Event()
     step = max(1, SLICE // teacher.config.input_size**2)
 
-    def work(piece: Piece) -> Passed:
-        pixels, wrong = load(piece)
+    def work(batch: Batch) -> Passed:
+        pixels, wrong = load(batch)
         parts: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(pixels), step):
             if problems or wrong or ended.is_set():
                 return Passed({}, wrong)
             parts.append(teacher(pixels[start : start + step]))
         features, logits = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-        return Passed({"pixels": pixels, "features": features, "logits": logits}, [])
+        return Passed({PIXELS: pixels, FEATURES: features, LOGITS: logits}, [])
 
     threads = ThreadPoolExecutor(workers, "embed", torch.set_num_threads, (1,))
     try:
-        yield from _ahead((threads.submit(work, piece).result for piece in pieces), 2 * workers)
+        yield from _ahead((threads.submit(work, batch).result for batch in waiting), 2 * workers)
     finally:
         ended.set()
         threads.shutdown(cancel_futures=True)
@@ -177,9 +178,9 @@ def _passed_by_threads(
 
 
 def _passed_by_device(
-    pieces: Sequence[Piece], load: Read, teacher: TeacherPass, workers: int, problems: list[str]
+    waiting: Sequence[Batch], load: Read, teacher: TeacherPass, workers: int, problems: list[str]
 ) -> Generator[Passed, None, None]:
-    """Processes decode ahead, and the results of a piece are awaited when the next one is begun.
+    """Processes decode ahead, and the results of a batch are awaited when the next one is begun.
 
     Threads would not keep up with a GPU: much of Pillow's work on a small image holds the lock.
     """
@@ -197,17 +198,17 @@ def _passed_by_device(
         def finish() -> Passed:
             if copied:
                 copied.synchronize()
-            arrays = {"pixels": pixels, "features": features.numpy(), "logits": logits.numpy()}
+            arrays = {PIXELS: pixels, FEATURES: features.numpy(), LOGITS: logits.numpy()}
             return Passed(arrays, [])
 
         return finish
 
-    loader = DataLoader(
-        _Decoding(pieces, load),
+    loader: DataLoader[Any] = DataLoader(
+        _Decoding(waiting, load),
         batch_size=None,
-        num_workers=min(workers, len(pieces)),
+        num_workers=min(workers, len(waiting)),
         collate_fn=_as_it_is,
-        multiprocessing_context="spawn" if pieces else None,  # a fork may hold a lock
+        multiprocessing_context="spawn" if waiting else None,  # a fork may hold a lock
     )
     yield from _ahead((begun(*decoded) for decoded in _whole(loader)), 1)
 
@@ -222,20 +223,20 @@ def _whole(loader: DataLoader) -> Iterator[tuple[np.ndarray, list[str]]]:
 
 
 @dataclass(frozen=True)
-class _Decoding:
-    """The pieces for torch's loader, whose processes end when this one does, however it does."""
+class _Decoding(Dataset[tuple[np.ndarray, list[str]]]):
+    """The batches for torch's loader, whose processes end when this one does, however it does."""
 
-    pieces: Sequence[Piece]
+    waiting: Sequence[Batch]
     load: Read
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return len(self.waiting)
 
     def __getitem__(self, at: int) -> tuple[np.ndarray, list[str]]:
-        return self.load(self.pieces[at])
+        return self.load(self.waiting[at])
 
 
-def _as_it_is(decoded: tuple[np.ndarray, list[str]]) -> tuple[np.ndarray, list[str]]:
+def _as_it_is(decoded: Any) -> Any:
     # an array goes through a pipe; as a tensor it would need shared memory, scarce in containers
     return decoded
 

@@ -1,4 +1,4 @@
-"""A FAISS index over the teacher's features, by cosine.
+"""FAISS index over the teacher's features, by cosine.
 
 Johnson, Douze, Jégou: Billion-scale similarity search with GPUs (2017); Malkov, Yashunin: HNSW
 (2016). All work on an index is done by one thread: the same features give the same bytes.
@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import faiss
 import numpy as np
 
 from pipeline.errors import UserError
-
-Kind = Literal["auto", "flat", "ivf", "hnsw", "ivfpq"]
 
 FLAT_ROWS = 200_000
 FLAT_VALUES = 2**23  # N x D; more take over 2 ms a query to read
@@ -45,13 +43,14 @@ class IndexReport:
     query_ms: float
 
 
-def build_index(features: np.ndarray, path: Path, kind: Kind = "auto") -> IndexReport:
+def build_index(features: np.ndarray, path: Path, kind: str = "auto") -> IndexReport:
     """Writes an index of `features` (float [N, D]) to `path`.
 
     Args:
-        kind: `flat` is exact; `ivf` and `hnsw` visit as much as the recall asks for; `ivfpq` is
-            small, and its recall poor. `auto` is flat as long as that answers a query in about
-            2 ms, then ivf, but flat all the same where ivf would have to visit a quarter of all.
+        kind: as `embed.index` of params.yaml. `flat` is exact; `ivf` and `hnsw` visit as much as
+            the recall asks for; `ivfpq` is small, and its recall poor. `auto` is flat as long as
+            that answers a query in about 2 ms, then ivf, but flat all the same where ivf would
+            have to visit a quarter of all.
 
     Raises:
         UserError: too few rows for `ivfpq`.
@@ -71,7 +70,7 @@ def build_index(features: np.ndarray, path: Path, kind: Kind = "auto") -> IndexR
     return IndexReport(name, recall, seconds, 1000 * statistics.median(times))
 
 
-def neighbours(path: Path, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def search(path: Path, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The `k` nearest rows of each query (float [Q, D]) and their cosines, [Q, k] each.
 
     A row is -1 where an index that is not exact has found no more.
@@ -90,7 +89,7 @@ def neighbours(path: Path, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.
     return rows, cosines
 
 
-def _built(features: np.ndarray, kind: Kind, rows: np.ndarray) -> tuple[str, faiss.Index, float]:
+def _built(features: np.ndarray, kind: str, rows: np.ndarray) -> tuple[str, Any, float]:
     """FAISS's name, the index and its recall at 10 for queries with the features of `rows`."""
     total, width = features.shape
     if kind == "flat" or (kind == "auto" and total <= FLAT_ROWS and total * width <= FLAT_VALUES):
@@ -115,8 +114,8 @@ def _built(features: np.ndarray, kind: Kind, rows: np.ndarray) -> tuple[str, fai
     return found
 
 
-def _filled(name: str, features: np.ndarray) -> faiss.Index:
-    index = faiss.index_factory(features.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+def _filled(name: str, features: np.ndarray) -> Any:
+    index: Any = faiss.index_factory(features.shape[1], name, faiss.METRIC_INNER_PRODUCT)
     if name.startswith("IVF"):
         index.cp.seed, index.cp.max_points_per_centroid = 0, POINTS
         index.cp.min_points_per_centroid = 1  # FAISS would print a warning
@@ -135,14 +134,14 @@ def _filled(name: str, features: np.ndarray) -> faiss.Index:
 
 def _tuned(
     name: str,
-    index: faiss.Index,
+    index: Any,
     parameter: str,
     least: int,
     most: int,
     features: np.ndarray,
     rows: np.ndarray,
     tenth: np.ndarray,
-) -> tuple[str, faiss.Index, float]:
+) -> tuple[str, Any, float]:
     """Doubles what a query visits until the recall is reached; FAISS keeps it in the file."""
     visits = least
     while True:
@@ -168,7 +167,7 @@ def _tenth_cosines(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return best.min(axis=1, initial=np.inf)
 
 
-def _recall(index: faiss.Index, features: np.ndarray, rows: np.ndarray, tenth: np.ndarray) -> float:
+def _recall(index: Any, features: np.ndarray, rows: np.ndarray, tenth: np.ndarray) -> float:
     """By cosines and not by rows, because copies of an image are equally near."""
     nearest = min(NEAREST, len(features) - 1)
     if not nearest:

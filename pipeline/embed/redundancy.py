@@ -1,4 +1,4 @@
-"""Images that say what others say already, in the teacher's eyes.
+"""Redundancy: images that say what others say already, in the teacher's eyes.
 
 After SemDeDup (Abbas et al., 2023). Theirs drops what exceeds a cosine. In the space of a
 classifier any fixed cosine takes more of the images that show a class well than of the others, so
@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.console import Advance
 from pipeline.embed.index import one_thread, unit
-from pipeline.embed.summary import Seen, blocks
+from pipeline.embed.predictions import Predictions, blocks
 
 CLUSTER = 1000  # images on average: only images of one cluster are compared
 SAMPLE = 256  # images a cluster that its centre is fitted to
@@ -22,7 +22,7 @@ ALONE = -2.0  # below any cosine
 
 
 def redundant(
-    features: np.ndarray, seen: Seen, share: float, advance: Advance
+    features: np.ndarray, predictions: Predictions, share: float, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
     """Marks the images of each predicted class that are most like another one that comes before.
 
@@ -38,9 +38,9 @@ def redundant(
         in which none was.
     """
     marked = np.zeros(len(features), bool)
-    cut = np.full(seen.classes, np.nan, np.float32)
+    cut = np.full(predictions.classes, np.nan, np.float32)
     with one_thread():
-        for label, rows in seen.by_class():
+        for label, rows in predictions.by_class():
             cosine = np.full(len(rows), ALONE, np.float32)
             for inside in _clusters(features, rows):
                 cosine[inside] = _nearest_before(unit(features[rows[inside]]))

@@ -1,22 +1,19 @@
-"""What embeddings are good for: scores of images, of classes and of the whole crawl."""
+"""Scores of images, of classes and of the whole crawl, from embeddings."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.console import Advance
 from pipeline.embed.coverage import coverage as covered
+from pipeline.embed.predictions import Predictions
 from pipeline.embed.redundancy import redundant as marked
 from pipeline.embed.shift import weight_cosines
-from pipeline.embed.summary import Seen
 from pipeline.embed.topic import core_distance
 from pipeline.embed.topic import off_topic as scored
 from pipeline.models.network import Network
-from pipeline.store import read_table, write_table
+from pipeline.params import Embed
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,9 @@ class Scores:
 
 def score(
     features: np.ndarray,
-    seen: Seen,
+    predictions: Predictions,
     network: Network,
-    *,
-    off_topic: bool,
-    redundant: float,
-    coverage: bool,
-    shift: bool,
+    section: Embed,
     advance: Advance,
 ) -> Scores:
     """Scores images by features (float [N, D], may be a memory map) and what the teacher said.
@@ -51,46 +44,37 @@ def score(
 
     Args:
         network: the teacher.
+        section: its `off_topic`, `redundant`, `coverage` and `shift` say which scores.
         advance: called with N images in all for each of off-topic, redundant and shift.
-        redundant: share of each class to mark; 0 looks for none.
     """
     found = Scores()
-    if coverage:
-        flags = found.classes["coverage"] = covered(seen)
+    if section.coverage:
+        flags = found.classes["coverage"] = covered(predictions)
         found.figures["coverage"] = {name: flags.count(name) for name in ("starved", "flooded")}
-    if off_topic:
-        distance = core_distance(features, seen, advance)
-        each = found.images["off_topic"] = scored(seen, distance)
-        mean = np.full(seen.classes, np.nan)
-        for label, rows in seen.by_class():
+    if section.off_topic:
+        distance = core_distance(features, predictions, advance)
+        each = found.images["off_topic"] = scored(predictions, distance)
+        mean = np.full(predictions.classes, np.nan)
+        for label, rows in predictions.by_class():
             mean[label] = each[rows].mean(dtype=np.float64)
         found.classes["off_topic"] = _rounded(mean)
         found.figures["off_topic"] = {
-            "mean_energy": round(float(seen.energy.mean(dtype=np.float64)), 4),
+            "mean_energy": round(float(predictions.energy.mean(dtype=np.float64)), 4),
             "mean_core_distance": round(float(distance.mean(dtype=np.float64)), 4),
         }
-    if redundant:
-        each, cut = marked(features, seen, redundant, advance)
+    if section.redundant:
+        each, cut = marked(features, predictions, section.redundant, advance)
         found.images["redundant"] = each
         found.classes["redundant_cosine"] = _rounded(cut)
         lowest = None if np.isnan(cut).all() else round(float(np.nanmin(cut)), 4)
         found.figures["redundant"] = {"images": int(each.sum()), "lowest_cosine": lowest}
-    if shift:
-        cosines = weight_cosines(features, seen, network, advance)
+    if section.shift:
+        cosines = weight_cosines(features, predictions, network, advance)
         found.figures["shift"] = {"weight_cosine": None}
         if cosines is not None:
             found.classes["weight_cosine"] = _rounded(cosines)
             found.figures["shift"]["weight_cosine"] = round(float(np.nanmean(cosines)), 4)
     return found
-
-
-def add_columns(path: Path, columns: Mapping[str, np.ndarray]) -> pa.Table:
-    """Adds columns [N] to the table of N rows in `path`, and returns it."""
-    table = read_table(path)
-    for name, values in columns.items():
-        table = table.append_column(name, pa.array(values))
-    write_table(path, table)
-    return table
 
 
 def _rounded(values: np.ndarray) -> list[float]:

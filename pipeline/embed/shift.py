@@ -1,4 +1,4 @@
-"""How far the web images are from those that the teacher was trained on, which nobody has.
+"""Distribution shift between the web images and the teacher's training set, which nobody has.
 
 The teacher tells of them: the weights of a class point to where its features were, and batch norms
 remember the moments of what went through them (`pipeline.teacher.normalisation`).
@@ -8,12 +8,12 @@ import numpy as np
 from torch import nn
 
 from pipeline.console import Advance
-from pipeline.embed.summary import Seen, blocks
+from pipeline.embed.predictions import Predictions, blocks
 from pipeline.models.network import Network
 
 
 def weight_cosines(
-    features: np.ndarray, seen: Seen, network: Network, advance: Advance
+    features: np.ndarray, predictions: Predictions, network: Network, advance: Advance
 ) -> np.ndarray | None:
     """Cosine of the mean feature of the images predicted as a class and the class's weights.
 
@@ -31,8 +31,8 @@ def weight_cosines(
     if len(layers) != 1 or layers[0].in_features != features.shape[1]:
         return None
     weights = layers[0].weight.detach().double().cpu().numpy()
-    cosines = np.full(seen.classes, np.nan)
-    for label, rows in seen.by_class():
+    cosines = np.full(predictions.classes, np.nan)
+    for label, rows in predictions.by_class():
         total = sum(features[some].sum(axis=0, dtype=np.float64) for some in blocks(rows))
         length = np.linalg.norm(total) * np.linalg.norm(weights[label])
         cosines[label] = total @ weights[label] / max(length, 1e-12)

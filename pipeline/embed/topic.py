@@ -1,4 +1,4 @@
-"""How little an image looks like any of the teacher's classes."""
+"""Off-topic score: how little an image looks like any of the teacher's classes."""
 
 import faiss
 import numpy as np
@@ -6,7 +6,7 @@ from scipy.stats import rankdata
 
 from pipeline.console import Advance
 from pipeline.embed.index import one_thread, unit
-from pipeline.embed.summary import Seen, blocks
+from pipeline.embed.predictions import Predictions, blocks
 
 # a core of 100 separated better than one of 300 or of a fourth of the class on Tiny-ImageNet and
 # with CIFAR-10 in it, and on a demo no worse than any; see benchmarks/off_topic.py
@@ -15,18 +15,18 @@ NEAREST = 10
 FARTHEST = 2.0  # cosine distance of opposite vectors
 
 
-def off_topic(seen: Seen, distance: np.ndarray) -> np.ndarray:
+def off_topic(predictions: Predictions, distance: np.ndarray) -> np.ndarray:
     """A score from 0 (most like its class) to 1 for each image, float32 [N].
 
     The mean of two ranks among all N images, each scaled to 0..1: that of the energy of the logits
     and that of `core_distance`. It orders the images of one crawl; it is no probability, and
     scores of two crawls cannot be compared.
     """
-    ranks = (rankdata(values) - 1 for values in (seen.energy, distance))
+    ranks = (rankdata(values) - 1 for values in (predictions.energy, distance))
     return (sum(ranks) / (2 * max(1, len(distance) - 1))).astype(np.float32)
 
 
-def core_distance(features: np.ndarray, seen: Seen, advance: Advance) -> np.ndarray:
+def core_distance(features: np.ndarray, predictions: Predictions, advance: Advance) -> np.ndarray:
     """Cosine distance to the tenth nearest image in the core of the predicted class, float32 [N].
 
     The distance is that of Sun et al., "Out-of-Distribution Detection with Deep Nearest
@@ -38,11 +38,11 @@ def core_distance(features: np.ndarray, seen: Seen, advance: Advance) -> np.ndar
     """
     distance = np.full(len(features), FARTHEST, np.float32)
     with one_thread():
-        for _, rows in seen.by_class():
+        for _, rows in predictions.by_class():
             if len(rows) == 1:
                 advance(1)
                 continue  # with nothing near, it is as far off as can be
-            core = rows[np.argsort(seen.energy[rows], kind="stable")]
+            core = rows[np.argsort(predictions.energy[rows], kind="stable")]
             core = core[: min(CORE, max(NEAREST + 1, len(rows) // 4))]
             index = faiss.IndexFlatIP(features.shape[1])
             index.add(unit(features[core]))

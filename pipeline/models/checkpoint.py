@@ -1,4 +1,4 @@
-"""A trained network on disk: `model.safetensors` and `config.json`, and nothing that can run."""
+"""Checkpoint of a network: `model.safetensors` and `config.json`, and nothing that can run."""
 
 import hashlib
 import json

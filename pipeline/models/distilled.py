@@ -1,4 +1,4 @@
-"""The student that is deployed: backbone, transfer module and the teacher's classifier in one."""
+"""Distilled student: backbone, transfer module and the teacher's classifier as one network."""
 
 from pathlib import Path
 from typing import Any

@@ -36,16 +36,18 @@ def _pairs(network: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         for node in graph.nodes:
             if node.op != "call_module":
                 continue
-            module, source = modules[node.target], node.args[0]
+            module, source = modules[str(node.target)], node.args[0]
             calls[module] += 1
+            if not isinstance(source, fx.Node) or source.op != "call_module":
+                continue
+            before = modules[str(source.target)]
             if (
                 type(module) is nn.BatchNorm2d
                 and module.running_mean is not None
-                and source.op == "call_module"
-                and type(modules[source.target]) is nn.Conv2d
+                and type(before) is nn.Conv2d
                 and len(source.users) == 1
             ):
-                pairs.append((modules[source.target], module))
+                pairs.append((before, module))
     # a module that is called twice is not the same function after folding
     return [pair for pair in pairs if all(calls[module] == 1 for module in pair)]
 

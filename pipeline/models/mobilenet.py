@@ -57,7 +57,8 @@ class MobileNetV2(Network):
         self.stage_channels = width
         self.feature_channels = int(1280 * max(width_mult, 1.0))
         self.conv2 = nn.Sequential(*_convolution(width, self.feature_channels, 1, 1))
-        self.classifier = nn.Sequential(nn.Linear(self.feature_channels, num_classes))
+        tail = nn.Sequential(nn.Linear(self.feature_channels, num_classes))
+        setattr(self, self.classifier_name, tail)
         initialise(self)
 
     def features(self, images: Tensor) -> Tensor:

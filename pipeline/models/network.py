@@ -1,4 +1,4 @@
-"""The one interface of every network: a feature map, and a classifier on what is pooled of it."""
+"""Interface of every network: a feature map, and a classifier on what is pooled of it."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ class Network(nn.Module):
     def classifier(self) -> nn.Module:
         """The tail, from pooled features [B, C] to logits: a linear layer, or several layers."""
         # not getattr: where the child itself is called `classifier`, that is this property
-        return self._modules[self.classifier_name]
+        return dict(self.named_children())[self.classifier_name]
 
     @property
     def num_classes(self) -> int:

@@ -84,6 +84,10 @@ class RepVGG(Network):
     """1, 2, 4, 14 and 1 blocks; feature map [B, widths[3], S/8, S/8]."""
 
     classifier_name = "linear"
+    stage1: nn.Sequential
+    stage2: nn.Sequential
+    stage3: nn.Sequential
+    stage4: nn.Sequential
 
     def __init__(self, num_classes: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -122,6 +126,10 @@ class PlainWideBlock(nn.Module):
 
 class PlainWideResNet(Network):
     """WRN-`depth`-`widen`; feature map [B, 64·widen, S/4, S/4]."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
 
     def __init__(self, num_classes: int, depth: int, widen: int) -> None:
         super().__init__()

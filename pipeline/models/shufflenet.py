@@ -90,6 +90,9 @@ class ShuffleNetV1(Network):
     """Three stages of 4, 8 and 4 units; feature map [B, widths[2], S/8, S/8]."""
 
     classifier_name = "linear"
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
 
     def __init__(
         self, num_classes: int, widths: Sequence[int] = (240, 480, 960), groups: int = 3
@@ -115,6 +118,9 @@ class ShuffleNetV2(Network):
     """Three stages of 4, 8 and 4 units; feature map [B, 1024, S/8, S/8], widened from the last."""
 
     classifier_name = "linear"
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
     widening = ("conv2", "bn2")
 
     def __init__(self, num_classes: int, widths: Sequence[int] = (116, 232, 464)) -> None:

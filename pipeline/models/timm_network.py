@@ -1,6 +1,8 @@
 """Networks of timm, cut in two at their last spatial map."""
 
 import difflib
+import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +76,7 @@ class CutNetwork(Network):
 
 
 class _NoCut(Exception):
-    """Says why a model cannot be cut."""
+    """Reason why a model cannot be cut."""
 
 
 class _Outline(fx.Tracer):
@@ -130,7 +132,9 @@ def _cut(model: nn.Module, side: int) -> CutNetwork:
     for step in steps:
         outputs.append(step(outputs[-1]))
     shapes = [output.shape for output in outputs[1:]]
-    spatial = [at for at, shape in enumerate(shapes) if len(shape) == 4 and shape[2:].numel() > 1]
+    spatial = [
+        at for at, shape in enumerate(shapes) if len(shape) == 4 and math.prod(shape[2:]) > 1
+    ]
     if not spatial:
         raise _NoCut("no map of several positions is left")
     place = spatial[-1] + 1
@@ -143,8 +147,8 @@ def _cut(model: nn.Module, side: int) -> CutNetwork:
         some = torch.randn(2, channels, 3, 3, generator=torch.Generator().manual_seed(0))
         if not torch.allclose(tail(some), tail(pool(some)[:, :, None, None]), atol=TOLERANCE):
             raise _NoCut("what follows takes more than the average of the map")
-    own = [f"features.{name}." for name in features._modules]
-    own += [f"tail.{name}." for name in tail._modules]
+    own = [f"features.{name}." for name in _child_names(names[:place])]
+    own += [f"tail.{name}." for name in _child_names(names[place:])]
     pooled = nn.Unflatten(1, (channels, 1, 1))
     tail = _sequence(["pooled", *names[place:]], [pooled, *steps[place:]])
     own_names = {f"{name}.": new for name, new in zip(names, own, strict=True)}
@@ -173,13 +177,16 @@ def _steps(model: nn.Module) -> tuple[list[str], list[nn.Module]]:
 
 
 def _sequence(names: Sequence[str], steps: Sequence[nn.Module]) -> nn.Sequential:
-    sequence = nn.Sequential()
-    for name, step in zip(names, steps, strict=True):
+    return nn.Sequential(OrderedDict(zip(_child_names(names), steps, strict=True)))
+
+
+def _child_names(names: Sequence[str]) -> list[str]:
+    """Names for the children of a sequence, each once: an activation may be used twice."""
+    found: list[str] = []
+    for name in names:
         name = name.replace(".", "_")
-        if name in dict(sequence.named_children()):  # an activation may be used twice
-            name = f"{name}_{len(sequence)}"
-        sequence.add_module(name, step)
-    return sequence
+        found.append(f"{name}_{len(found)}" if name in found else name)
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -1,10 +1,10 @@
-"""The classifiers of torchvision, cut in two at their global average pooling."""
+"""Classifiers of torchvision, cut in two at their global average pooling."""
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -68,7 +68,7 @@ class ChainedNetwork(TorchvisionNetwork):
         model: nn.Module,
         classifier_name: str,
         dropout: float,
-        steps: list[str | Callable[[Tensor], Tensor]],
+        steps: Sequence[str | Callable[[Tensor], Tensor]],
     ) -> None:
         super().__init__(model, classifier_name, dropout)
         self.steps = tuple(steps)
@@ -94,7 +94,7 @@ class Unregistered(nn.Module):
 
 
 class _NoCut(Exception):
-    """Says why a model cannot be cut."""
+    """Reason why a model cannot be cut."""
 
 
 class _Outline(fx.Tracer):
@@ -119,19 +119,21 @@ def _cut(model: nn.Module) -> Network:
     name, dropout = _tail(model, nodes[place:])
     if nodes[0].target != "features":
         steps = [
-            node.target if node.op == "call_module" else _function(node) for node in nodes[:place]
+            str(node.target) if node.op == "call_module" else _function(node)
+            for node in nodes[:place]
         ]
         return ChainedNetwork(model, name, dropout, steps)
     # the child `features` has to go all the way to the map: no method can be called the same
+    features = cast(nn.Sequential, model.get_submodule("features"))
     for node in nodes[1:place]:
-        model.features.append(Unregistered(_module(model, node) or _function(node)))
+        features.append(Unregistered(_module(model, node) or _function(node)))
     return TorchvisionNetwork(model, name, dropout)
 
 
 def _tail(model: nn.Module, nodes: list[fx.Node]) -> tuple[str, float]:
     """Name of the classifier that follows the pooling, and the dropout between them."""
     pooling, *between, last = nodes
-    classifier, dropout = _module(model, last), 0.0
+    classifier, name, dropout = _module(model, last), str(last.target), 0.0
     flat = pooling.target == "mean"
     for node in between:
         module = _module(model, node)
@@ -144,17 +146,18 @@ def _tail(model: nn.Module, nodes: list[fx.Node]) -> tuple[str, float]:
     if classifier is None or not any(isinstance(m, nn.Linear) for m in classifier.modules()):
         raise _NoCut("no linear layer follows its global average pooling")
     if not flat:  # the classifier itself flattens, after a norm for maps
-        linear = next(layer for layer in classifier if isinstance(layer, nn.Linear))
+        linear = next(one for one in classifier.children() if isinstance(one, nn.Linear))
         unflatten = nn.Unflatten(1, (linear.in_features, 1, 1))
         children = OrderedDict(unflatten=unflatten, **dict(classifier.named_children()))
-        setattr(model, last.target, nn.Sequential(children))
-    return last.target, dropout
+        setattr(model, name, nn.Sequential(children))
+    return name, dropout
 
 
 def _pooled_to(node: fx.Node, module: nn.Module | None) -> tuple[int, int] | None:
     """Height and width that a pooling leaves; None for all else."""
     if node.op == "call_method" and node.target == "mean" and list(node.args[1:]) == [[2, 3]]:
         return 1, 1
+    size: Any
     if isinstance(module, nn.AdaptiveAvgPool2d):
         size = module.output_size
     elif node.target is functional.adaptive_avg_pool2d:
@@ -172,7 +175,7 @@ def _instead_of_pooling(
     if left:
         return "its last pooling leaves {}×{} positions".format(*left[-1])
     last = [node for node in nodes if node.op == "call_module"][-1]
-    layers = list(_module(model, last).children())
+    layers = list(model.get_submodule(str(last.target)).children())
     if isinstance(layers[-1], nn.AdaptiveAvgPool2d):
         return f"it pools after its last convolution, at the end of '{last.target}'"
     if any(isinstance(layer, nn.AdaptiveAvgPool2d) for layer in layers):
@@ -181,10 +184,10 @@ def _instead_of_pooling(
 
 
 def _module(model: nn.Module, node: fx.Node) -> nn.Module | None:
-    return model.get_submodule(node.target) if node.op == "call_module" else None
+    return model.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def _function(node: fx.Node) -> Unregistered:
-    if node.op != "call_function":
+    if node.op != "call_function" or not callable(node.target):
         raise _NoCut(f"'{node.name}' is no layer")
     return Unregistered(node.target, *node.args[1:], **node.kwargs)

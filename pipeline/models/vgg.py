@@ -28,7 +28,7 @@ class VGG(Network):
         self.block2 = _block(128, 256, layers[2])
         self.block3 = _block(256, 512, layers[3])
         self.block4 = _block(512, 512, layers[4])
-        self.classifier = nn.Linear(512, num_classes)
+        setattr(self, self.classifier_name, nn.Linear(512, num_classes))
         self.feature_channels = 512
         initialise(self)
 

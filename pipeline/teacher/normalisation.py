@@ -1,4 +1,4 @@
-"""Is the teacher fed as it was trained? Asked of images without labels.
+"""Normalisation check: whether the teacher is fed as it was trained, by images without labels.
 
 Batch norms remember the mean and variance of what went through them in training. Fed in the same
 way, even images of another kind come close; another mean and std of the input moves every layer.
@@ -39,8 +39,8 @@ COLLAPSED = 0.5  # and a class with so large a share of the images is no sign of
 
 
 @dataclass(frozen=True)
-class Row:
-    """How one normalisation does.
+class Measurement:
+    """Fit of one normalisation to the teacher.
 
     Attributes:
         divergence: of the inputs of batch norms from their running statistics: Kullback-Leibler
@@ -56,10 +56,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sanity:
-    """`rows[0]` is the configured normalisation; `better` names one that clearly does better."""
+class NormalisationCheck:
+    """Measurements of the configured normalisation, which is the first, and of the known ones.
 
-    rows: list[Row]
+    Attributes:
+        better: name of one that clearly does better than the configured one.
+        by_confidence: the network has no batch norms to judge by.
+    """
+
+    measurements: list[Measurement]
     better: str | None
     by_confidence: bool
 
@@ -68,12 +73,12 @@ class Sanity:
         """One line for the user; empty if nothing is wrong."""
         if self.better is None:
             return ""
-        row = next(row for row in self.rows if row.name == self.better)
-        mean, std = NORMALISATIONS[self.better]
+        found = next(one for one in self.measurements if one.name == self.better)
+        given, (mean, std) = self.measurements[0], NORMALISATIONS[self.better]
         what = (
-            f"mean confidence {self.rows[0].confidence:.2f}, {row.confidence:.2f}"
+            f"mean confidence {given.confidence:.2f}, {found.confidence:.2f}"
             if self.by_confidence
-            else f"batch norms are off by {self.rows[0].divergence:.3g}, {row.divergence:.3g}"
+            else f"batch norms are off by {given.divergence:.3g}, {found.divergence:.3g}"
         )
         return (
             f"teacher.mean and teacher.std do not seem to be those that the teacher was trained"
@@ -81,11 +86,11 @@ class Sanity:
         )
 
     def table(self) -> str:
-        """The rows as text, one line each."""
+        """The measurements as text, one line each."""
         lines = [f"{'normalisation':<18} {'batch norms':>12} {'confidence':>11} {'top class':>10}"]
-        for row in self.rows:
-            off = "-" if math.isnan(row.divergence) else f"{row.divergence:.3g}"
-            lines.append(f"{row.name:<18} {off:>12} {row.confidence:>11.3f} {row.share:>10.1%}")
+        for one in self.measurements:
+            off = "-" if math.isnan(one.divergence) else f"{one.divergence:.3g}"
+            lines.append(f"{one.name:<18} {off:>12} {one.confidence:>11.3f} {one.share:>10.1%}")
         if self.by_confidence:
             lines.append("The network has no batch norms: judged by confidence alone.")
         return "\n".join(lines)
@@ -102,7 +107,9 @@ def sample(total: int) -> np.ndarray:
     return np.linspace(0, total - 1, count).astype(np.int64)
 
 
-def check_normalisation(network: Network, config: ModelConfig, pixels: np.ndarray) -> Sanity:
+def check_normalisation(
+    network: Network, config: ModelConfig, pixels: np.ndarray
+) -> NormalisationCheck:
     """Compares the configured mean and std with the known ones.
 
     A normalisation is clearly better if its divergence is less than 1/`CLEARLY` of the configured
@@ -115,26 +122,26 @@ def check_normalisation(network: Network, config: ModelConfig, pixels: np.ndarra
     """
     given = (tuple(config.mean), tuple(config.std))
     known = {name: values for name, values in NORMALISATIONS.items() if not _same(values, given)}
-    rows = [
+    measurements = [
         _measure(network, name, torch.from_numpy(pixels), *values)
         for name, values in {CONFIGURED: given, **known}.items()
     ]
-    configured, others = rows[0], rows[1:]
+    configured, others = measurements[0], measurements[1:]
     if by_confidence := math.isnan(configured.divergence):
-        sound = [row for row in others if row.share < COLLAPSED]
-        best = max(sound, key=lambda row: row.confidence, default=configured)
+        sound = [one for one in others if one.share < COLLAPSED]
+        best = max(sound, key=lambda one: one.confidence, default=configured)
         collapsed = configured.share >= COLLAPSED
         clearly = collapsed or best.confidence > configured.confidence + CONFIDENT
     else:
-        best = min(others, key=lambda row: row.divergence)
+        best = min(others, key=lambda one: one.divergence)
         clearly = configured.divergence + NOISE > CLEARLY * (best.divergence + NOISE)
     better = best.name if clearly and best is not configured else None
-    return Sanity(rows, better, by_confidence)
+    return NormalisationCheck(measurements, better, by_confidence)
 
 
 def _measure(
     network: Network, name: str, pixels: Tensor, mean: Sequence[float], std: Sequence[float]
-) -> Row:
+) -> Measurement:
     device = next(network.parameters()).device
     confidence, classes = 0.0, []
     with torch.no_grad(), _moments(network) as moments:
@@ -146,7 +153,7 @@ def _measure(
     share = torch.cat(classes).bincount().max() / len(pixels)
     layers = [_divergence(norm, *sums) for norm, sums in moments.items()]
     divergence = sum(layers) / len(layers) if layers else math.nan
-    return Row(name, divergence, confidence / len(pixels), float(share))
+    return Measurement(name, divergence, confidence / len(pixels), float(share))
 
 
 @contextmanager
@@ -176,9 +183,11 @@ def _moments(network: Network) -> Iterator[dict[nn.BatchNorm2d, list[Tensor]]]:
 def _divergence(norm: nn.BatchNorm2d, count: Tensor, total: Tensor, squares: Tensor) -> float:
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0) + norm.eps
-    there = norm.running_mean.double().cpu()
-    ratio = variance / (norm.running_var.double().cpu() + norm.eps)
-    shift = (mean - there).square() / (norm.running_var.double().cpu() + norm.eps)
+    assert norm.running_mean is not None and norm.running_var is not None  # see `_moments`
+    running_mean = norm.running_mean.double().cpu()
+    running_variance = norm.running_var.double().cpu() + norm.eps
+    ratio = variance / running_variance
+    shift = (mean - running_mean).square() / running_variance
     value = float((0.5 * (ratio - 1 - ratio.log() + shift)).mean())
     return value if math.isfinite(value) else math.inf
 

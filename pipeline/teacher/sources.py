@@ -1,4 +1,4 @@
-"""Getting a teacher's weights from where they are published; caches are those of each library."""
+"""Sources of a teacher's weights: hubs and libraries, each with the cache of its own library."""
 
 import contextlib
 import hashlib

@@ -1,7 +1,4 @@
-"""Training a teacher on labelled images: the demo's on a CPU, or a strong one on a GPU."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""Training of a teacher on labelled images: the demo's on a CPU, or a strong one on a GPU."""
 
 import numpy as np
 import torch
@@ -11,82 +8,68 @@ from pipeline.console import Advance
 from pipeline.device import autocast, memory_format
 from pipeline.errors import UserError
 from pipeline.models.network import Network
+from pipeline.params import Teacher
 from pipeline.pixels import normalise, pad_crop, to_device
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: SGD with Nesterov momentum, one-cycle learning rate, shifted crops.
-
-    Attributes:
-        lr: the peak of the cycle.
-        cutout: side of the square that is blanked in each image, in pixels; 0 for none.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    flip: bool
-    seed: int
-    precision: torch.dtype
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    cutout: int = 0
 
 
 def train(
     network: Network,
     pixels: np.ndarray,
     labels: np.ndarray,
-    mean: Sequence[float],
-    std: Sequence[float],
-    recipe: Recipe,
+    section: Teacher,
     device: torch.device,
+    precision: torch.dtype,
     advance: Advance,
 ) -> float:
     """Trains `network` in place and returns its accuracy on the augmented images (last epoch).
 
+    SGD with Nesterov momentum, a linear one-cycle learning rate that peaks at `lr`, shifted crops.
+
     Args:
-        pixels: uint8 [N, S, S, 3]; labels: int64 [N].
+        pixels: uint8 [N, S, S, 3].
+        labels: int64 [N].
+        section: its `mean`, `std` and all keys from `epochs` to `seed` are used.
+        precision: of the network's products; the loss is in float32.
 
     Raises:
         UserError: fewer images than a batch.
     """
-    if len(pixels) < recipe.batch_size:
-        raise UserError(f"{len(pixels)} images are fewer than a batch of {recipe.batch_size}")
-    generator = torch.Generator().manual_seed(recipe.seed)
+    if len(pixels) < section.batch_size:
+        raise UserError(f"{len(pixels)} images are fewer than a batch of {section.batch_size}")
+    generator = torch.Generator().manual_seed(section.seed)
     images = torch.from_numpy(pixels).to(device)
     targets = torch.from_numpy(labels).to(device)
-    network.to(device, memory_format=memory_format(device)).train()
+    network.to(device)
+    network.to(memory_format=memory_format(device)).train()
     optimizer = torch.optim.SGD(
         network.parameters(),
-        recipe.lr,
+        section.lr,
         momentum=0.9,
-        weight_decay=recipe.weight_decay,
+        weight_decay=section.weight_decay,
         nesterov=True,
     )
-    steps = len(pixels) // recipe.batch_size
+    steps = len(pixels) // section.batch_size
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        recipe.lr,
-        total_steps=recipe.epochs * steps,
+        section.lr,
+        total_steps=section.epochs * steps,
         anneal_strategy="linear",
         cycle_momentum=False,
     )
     right = torch.zeros((), device=device)
-    for epoch in range(recipe.epochs):
+    for epoch in range(section.epochs):
         order = torch.randperm(len(pixels), generator=generator).to(device)
         right.zero_()
         for step in range(steps):
-            rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-            crops = pad_crop(images[rows], generator, images.shape[1] // 8, recipe.flip)
-            inputs = normalise(crops, mean, std)
-            if recipe.cutout:
-                inputs = cut_out(inputs, generator, recipe.cutout)
-            with autocast(device, recipe.precision):
+            rows = order[step * section.batch_size : (step + 1) * section.batch_size]
+            crops = pad_crop(images[rows], generator, images.shape[1] // 8, section.flip)
+            inputs = normalise(crops, section.mean, section.std)
+            if section.cutout:
+                inputs = cut_out(inputs, generator, section.cutout)
+            with autocast(device, precision):
                 logits = network(inputs)
             loss = functional.cross_entropy(
-                logits.float(), targets[rows], label_smoothing=recipe.label_smoothing
+                logits.float(), targets[rows], label_smoothing=section.label_smoothing
             )
             optimizer.zero_grad()
             loss.backward()
@@ -94,9 +77,10 @@ def train(
             cycle.step()
             right += (logits.argmax(dim=1) == targets[rows]).sum()
             advance(1)
-        advance(0, f"epoch {epoch + 1} of {recipe.epochs}, accuracy {_share(right, recipe, steps)}")
+        accuracy = float(right) / (steps * section.batch_size)
+        advance(0, f"epoch {epoch + 1} of {section.epochs}, accuracy {100 * accuracy:.1f}%")
     network.eval()
-    return float(right) / (steps * recipe.batch_size)
+    return accuracy
 
 
 def cut_out(images: torch.Tensor, generator: torch.Generator, side: int) -> torch.Tensor:
@@ -112,7 +96,3 @@ def cut_out(images: torch.Tensor, generator: torch.Generator, side: int) -> torc
     rows, columns = (offset >= 0) & (offset < side)
     hole = to_device(rows[:, :, None] & columns[:, None, :], images.device)
     return images.masked_fill(hole[:, None], 0.0)
-
-
-def _share(right: torch.Tensor, recipe: Recipe, steps: int) -> str:
-    return f"{100 * float(right) / (steps * recipe.batch_size):.1f}%"

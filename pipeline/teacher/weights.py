@@ -1,4 +1,4 @@
-"""A teacher's weights: read from a file, and fitted to a network."""
+"""Weights of a teacher: read from a file, and fitted to a network."""
 
 import hashlib
 import re
@@ -131,9 +131,10 @@ def class_count(weights: Weights) -> int:
     """
     names = [name for name, tensor in weights.state.items() if tensor.ndim == 2]
     places = {name: LAST_NUMBER.fullmatch(name) for name in names}
-    numbered = all(places.values()) and len({place[1] for place in places.values()}) == 1
+    matches = {name: match for name, match in places.items() if match}
+    numbered = len(matches) == len(names) and len({match[1] for match in matches.values()}) == 1
     if numbered:
-        names.sort(key=lambda name: int(places[name][2]))
+        names.sort(key=lambda name: int(matches[name][2]))
     ordered = numbered or len(names) == 1 or weights.ordered
     if not names or not ordered:
         raise UserError(
@@ -163,7 +164,7 @@ def load_teacher(network: Network, weights: Weights, input_size: int) -> None:
         raise UserError(f"{weights.origin} does not fit the architecture: {listed}")
     network.load_state_dict(state)
     if weights.reference is not None:
-        _compare(network, weights, input_size)
+        _compare(network, weights.reference, weights.origin, input_size)
 
 
 def rename(
@@ -233,17 +234,17 @@ def _size_problem(network: Network, input_size: int) -> list[str]:
     return []
 
 
-def _compare(network: Network, weights: Weights, input_size: int) -> None:
+def _compare(network: Network, reference: nn.Module, origin: str, input_size: int) -> None:
     """The source's own network, which runs its code, and ours have to agree."""
     training = network.training
     draw = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, input_size, input_size, generator=draw)
     with torch.no_grad():
-        logits, expected = network.eval()(images), weights.reference.eval()(images)
+        logits, expected = network.eval()(images), reference.eval()(images)
     network.train(training)
     if logits.shape != expected.shape or not torch.allclose(logits, expected, 1e-3, 1e-3):
         raise UserError(
-            f"teacher.architecture: {weights.origin} has other logits than this architecture with"
+            f"teacher.architecture: {origin} has other logits than this architecture with"
             " its weights",
             "choose the architecture that the source describes",
         )

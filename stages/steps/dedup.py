@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline.console import Console, text_table
-from pipeline.dedup.fingerprints import Prints, print_shards
+from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
-from pipeline.dedup.verdicts import Pairs, Sources, judge, summarise, verified_pairs
+from pipeline.dedup.shards import fingerprint_shards
+from pipeline.dedup.verdicts import Pairs, Provenance, judge, summarise, verified_pairs
 from pipeline.errors import ExternalError, UserError
 from pipeline.labelled import load_labelled
+from pipeline.manifest import class_names, read_manifest
 from pipeline.params import Params
 from pipeline.store import read_table, replacing, row_count, shard_paths, write_json, write_table
 from stages import paths
@@ -35,22 +38,18 @@ class Deduplication:
 
     def __init__(self, params: Params, console: Console) -> None:
         self.section, self.params, self.console = params.dedup, params, console
-        manifest = read_table(paths.MANIFEST)
-        self.sources = Sources.of(manifest)
-        named = zip(manifest["label"].to_pylist(), manifest["class"].to_pylist(), strict=True)
-        self.class_names = {label: name for label, name in named if label >= 0}
+        self.provenance = Provenance.read(paths.MANIFEST)
+        self.class_names = class_names(paths.MANIFEST)
 
     def verdicts(self) -> Result:
         """Judges every image, and writes data/dedup."""
         test = self._test_pixels() if self.section.leaks else None
-        prints = self._prints()
-        radius = self.section.radius
-        if radius == "auto":
-            radius = radius_for(len(prints.hashes))
-        pairs = self._pairs(prints, radius)
-        leaked = self._leaks(prints, test) if test is not None else None
-        table = judge(prints, pairs, self.section.similarity, self.sources, leaked)
-        summary = summarise(table, self.sources, self.class_names, radius)
+        fingerprints = self._fingerprints()
+        radius = self._radius(fingerprints)
+        pairs = self._pairs(fingerprints, radius)
+        leaked = self._leaks(fingerprints, test) if test is not None else None
+        table = judge(fingerprints, pairs, self.section.similarity, self.provenance, leaked)
+        summary = summarise(table, self.provenance, self.class_names, radius)
         with replacing(paths.DEDUP.parent) as folder:
             folder.mkdir()
             write_table(folder / paths.DEDUP.name, table)
@@ -71,11 +70,11 @@ class Deduplication:
 
     def by_radius(self) -> Result:
         """What each radius would drop, up to that which has too many pairs; writes nothing."""
-        prints = self._prints()
+        fingerprints = self._fingerprints()
         most, pairs = MOST_RADIUS, None
         while pairs is None:
             try:
-                pairs = self._pairs(prints, most)
+                pairs = self._pairs(fingerprints, most)
             except UserError as error:
                 self.console.note(str(error).splitlines()[0])
                 most -= 2
@@ -83,10 +82,9 @@ class Deduplication:
                     raise
         rows = []
         for radius in range(most + 1):
-            near = pairs.distance <= radius
-            within = Pairs(*(part[near] for part in vars(pairs).values()))
-            table = judge(prints, within, self.section.similarity, self.sources)
-            summary = summarise(table, self.sources, self.class_names, radius)
+            within = pairs.where(pairs.distance <= radius)
+            table = judge(fingerprints, within, self.section.similarity, self.provenance)
+            summary = summarise(table, self.provenance, self.class_names, radius)
             alike = int((within.similarity >= self.section.similarity).sum())
             rows.append(
                 {
@@ -97,9 +95,7 @@ class Deduplication:
                     "kept": summary["kept"],
                 }
             )
-        used = (
-            self.section.radius if self.section.radius != "auto" else radius_for(len(prints.hashes))
-        )
+        used = self._radius(fingerprints)
         lines = [
             f"{'*' if row['radius'] == used else ' '} {row['radius']:>6}  {row['pairs']:>10,}"
             f"  {row['alike']:>10,}  {row['near_duplicates']:>15,}  {row['kept']:>10,}"
@@ -110,11 +106,11 @@ class Deduplication:
         )
         return "\n".join([head, *lines]), {"radii": rows}
 
-    def _prints(self) -> Prints:
+    def _fingerprints(self) -> Fingerprints:
         shards = shard_paths(paths.CRAWL)
         workers = self.section.workers or os.cpu_count() or 1
         with self.console.progress("dedup: hashing", sum(map(row_count, shards))) as advance:
-            return print_shards(
+            return fingerprint_shards(
                 shards,
                 self.section.hash,
                 self.section.exact_hash,
@@ -123,9 +119,13 @@ class Deduplication:
                 advance,
             )
 
-    def _pairs(self, prints: Prints, radius: int) -> Pairs:
+    def _radius(self, fingerprints: Fingerprints) -> int:
+        given = self.section.radius
+        return radius_for(len(fingerprints.hashes)) if given == "auto" else given
+
+    def _pairs(self, fingerprints: Fingerprints, radius: int) -> Pairs:
         with self.console.progress("dedup: comparing pairs") as advance:
-            return verified_pairs(prints, radius, advance)
+            return verified_pairs(fingerprints, radius, advance)
 
     def _test_pixels(self) -> np.ndarray:
         source = self.params.evaluate.test_set
@@ -138,9 +138,11 @@ class Deduplication:
                 str(error), "mend evaluate.test_set, or set dedup.leaks to false"
             ) from None
 
-    def _leaks(self, prints: Prints, test: np.ndarray) -> Leaks:
-        with self.console.progress("dedup: looking for test images", len(prints.hashes)) as advance:
-            return leaks(prints, test, self.section.leak_similarity, advance)
+    def _leaks(self, fingerprints: Fingerprints, test: np.ndarray) -> Leaks:
+        with self.console.progress(
+            "dedup: looking for test images", len(fingerprints.hashes)
+        ) as advance:
+            return leaks(fingerprints, test, self.section.leak_similarity, advance)
 
 
 def explanation(image: str) -> Result:
@@ -155,16 +157,14 @@ def explanation(image: str) -> Result:
         known = f"{len(found)} images have ids that begin so" if found else "no such image"
         raise UserError(f"{image}: {known}", f"ids are in {paths.DEDUP}")
     (row,) = found
-    urls: dict[str, list[str]] = {}
-    manifest = read_table(paths.MANIFEST, ["id", "url"])
-    for id, url in zip(*(manifest[name].to_pylist() for name in ("id", "url")), strict=True):
-        urls.setdefault(id, []).append(url)
+    origins = read_manifest(paths.MANIFEST, ["url"], pc.field("id") == row["id"])
+    urls = origins["url"].to_pylist()
     group = [one for one in rows if row["group"] >= 0 and one["group"] == row["group"]]
     lines = [
         f"{row['id']}: {'kept' if row['kept'] else 'dropped as ' + row['reason']}"
         f" ({row['width']} × {row['height']})"
     ]
-    lines += [f"  from {url}" for url in urls.get(row["id"], [])]
+    lines += [f"  from {url}" for url in urls]
     if row["duplicate_of"]:
         lines.append(
             f"  looks like {row['duplicate_of']}: {row['distance']} of 64 bits apart,"
@@ -176,7 +176,7 @@ def explanation(image: str) -> Result:
         if one["id"] != row["id"] and len(group) > 1:
             what = "kept" if one["kept"] else f"{one['distance']} bits, {one['similarity']:.3f}"
             lines.append(f"  in its group: {one['id']} ({one['width']} × {one['height']}): {what}")
-    return "\n".join(lines), row | {"urls": urls.get(row["id"], []), "members": len(group)}
+    return "\n".join(lines), row | {"urls": urls, "members": len(group)}
 
 
 def _leak_table(table: pa.Table, leaked: Leaks, test: np.ndarray) -> pa.Table:

@@ -1,35 +1,35 @@
 """Step of `pipeline embed`: the teacher over the kept images, scores, index."""
 
 import math
-import os
 import shutil
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import PIL
 import torch
 
+from pipeline import manifest
 from pipeline.console import Console
 from pipeline.device import resolve_device, resolve_precision
-from pipeline.embed.coverage import as_csv, asked_rows, class_rows
-from pipeline.embed.features import ARRAYS, kept_images
-from pipeline.embed.features import embed as embed_images
-from pipeline.embed.index import build_index
-from pipeline.embed.scores import add_columns, score
-from pipeline.embed.summary import read_logits, summarise
-from pipeline.models.checkpoint import load_model
+from pipeline.embed.coverage import asked_rows, cells, class_rows
+from pipeline.embed.features import embed, kept_images
+from pipeline.embed.index import IndexReport, build_index
+from pipeline.embed.predictions import Predictions, read_logits, summarise
+from pipeline.embed.scores import Scores, score
+from pipeline.embeddings import FILES, Embeddings
+from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.params import Embed
 from pipeline.runkey import run_key, sources_of
-from pipeline.store import read_table, remove, replacing, shard_paths, write_json, write_text
-from pipeline.teacher.normalisation import check_normalisation, sample
+from pipeline.store import read_table, remove, replacing, shard_paths, write_csv, write_json
+from pipeline.teacher.normalisation import NormalisationCheck, check_normalisation, sample
 from stages import paths
 
-INDEX = "index.faiss"
 SCORES = ("off_topic", "redundant", "coverage", "shift")
 BY_CLASS = (
     *("class", "asked", "predicted", "coverage"),
     *("off_topic", "redundant_cosine", "weight_cosine"),
 )
-CELLS = ("asked", "predicted", "images", "share")
+BY_CELL = ("asked", "predicted", "images", "share")
 
 
 def run(section: Embed, console: Console) -> None:
@@ -38,61 +38,30 @@ def run(section: Embed, console: Console) -> None:
     precision = resolve_precision(section.precision, device)
     kept = kept_images(read_table(paths.DEDUP))
     network, config = load_model(paths.TEACHER, device)
-    key = run_key(
-        section.model_dump(exclude={"workers", "index", *SCORES})
-        | {"device": device.type, "precision": str(precision)}
-        | {"torch": torch.__version__, "pillow": PIL.__version__},
-        inputs=[*shard_paths(paths.CRAWL), paths.DEDUP, paths.TEACHER],
-        sources=sources_of(__file__),
-    )
-    folder = paths.CACHE / "embed" / key
+    folder = _unfinished(section, device, precision)
     with console.progress("embed", len(kept)) as advance:
-        embed_images(
-            kept,
-            paths.CRAWL,
-            network,
-            config,
-            folder,
-            batch_size=section.batch_size,
-            fit=section.fit,
-            device=device,
-            precision=precision,
-            workers=section.workers or os.cpu_count() or 1,
-            advance=advance,
-        )
-    features = np.load(folder / "features.npy", mmap_mode="r")
-    seen = read_logits(np.load(folder / "logits.npy", mmap_mode="r"))
-    chosen = {name: getattr(section, name) for name in SCORES}
+        embed(kept, paths.CRAWL, network, config, folder, section, device, precision, advance)
+    embeddings = Embeddings.open(folder)
+    predictions = read_logits(embeddings.logits)
     passes = section.off_topic + bool(section.redundant) + section.shift
     with console.progress("embed: scores", passes * len(kept)) as advance:
-        scores = score(features, seen, network, **chosen, advance=advance)
+        scores = score(embeddings.features, predictions, network, section, advance)
     with console.progress("embed: normalisation and index", 2) as advance:
-        some = np.load(folder / "pixels.npy", mmap_mode="r")[sample(len(kept))]
-        sanity = check_normalisation(network, config, some)
+        check = check_normalisation(network, config, embeddings.pixels[sample(len(kept))])
         advance()
-        index = build_index(features, folder / INDEX, section.index)
+        index = build_index(embeddings.features, embeddings.index, section.index)
         advance()
-    summary = summarise(seen) | scores.figures
-    if section.shift:
-        off = sanity.rows[0].divergence
-        summary["shift"]["batch_norms"] = round(off, 4) if math.isfinite(off) else None
-    # no times: what is unchanged has to look so in `dvc metrics diff`
-    summary["index"] = {"kind": index.kind, "recall_at_10": round(index.recall_at_10, 4)}
-    labels = add_columns(folder / "images.parquet", scores.images)["label"].to_numpy()
-    manifest = read_table(paths.MANIFEST, ["label", "class"])
-    asked = dict(zip(*(manifest[name].to_pylist() for name in ("label", "class")), strict=True))
-    about = (seen, labels, asked, config.class_names)
-    cells = asked_rows(*about) if section.coverage else []
-    write_text(paths.COVERAGE, as_csv(cells, CELLS))
-    write_text(paths.CLASSES, as_csv(class_rows(*about, scores.classes), BY_CLASS))
+    embeddings.add_scores(scores.images)
+    _write_tables(section, embeddings, predictions, scores, config)
+    summary = _summary(section, predictions, scores, check, index)
     write_json(paths.summary("embed"), summary)
     with replacing(paths.EMBED) as moved:
         moved.mkdir(parents=True)
-        for name in (*ARRAYS, "images.parquet", INDEX):
+        for name in FILES:
             shutil.move(folder / name, moved / name)
     remove(folder)
-    if sanity.warning:
-        console.note(sanity.warning)
+    if check.warning:
+        console.note(check.warning)
     console.note(
         f"passed on {device.type}, {precision}; index {index.kind}: recall@10"
         f" {index.recall_at_10:.3f}, {index.query_ms:.2f} ms a query, built in"
@@ -103,3 +72,49 @@ def run(section: Embed, console: Console) -> None:
         f" {summary['mean_confidence']:.2f} → {paths.EMBED}",
         summary,
     )
+
+
+def _unfinished(section: Embed, device: torch.device, precision: torch.dtype) -> Path:
+    """The folder in which an interrupted pass goes on."""
+    key = run_key(
+        section.model_dump(exclude={"workers", "index", *SCORES})
+        | {"device": device.type, "precision": str(precision)}
+        | {"torch": torch.__version__, "pillow": PIL.__version__},
+        inputs=[*shard_paths(paths.CRAWL), paths.DEDUP, paths.TEACHER],
+        sources=sources_of(__file__),
+    )
+    return paths.CACHE / "embed" / key
+
+
+def _write_tables(
+    section: Embed,
+    embeddings: Embeddings,
+    predictions: Predictions,
+    scores: Scores,
+    config: ModelConfig,
+) -> None:
+    """Writes the matrix of classes asked for and predicted, and the scores by class."""
+    asked = manifest.class_names(paths.MANIFEST)
+    about = (predictions, embeddings.labels, asked, config.class_names)
+    by_cell = asked_rows(*about) if section.coverage else []
+    by_class = class_rows(*about, scores.classes)
+    write_csv(paths.COVERAGE, BY_CELL, cells(by_cell, BY_CELL))
+    write_csv(paths.CLASSES, BY_CLASS, cells(by_class, BY_CLASS))
+
+
+def _summary(
+    section: Embed,
+    predictions: Predictions,
+    scores: Scores,
+    check: NormalisationCheck,
+    index: IndexReport,
+) -> dict[str, Any]:
+    summary = summarise(predictions) | scores.figures
+    if section.shift:
+        divergence = check.measurements[0].divergence
+        summary["shift"]["batch_norms"] = (
+            round(divergence, 4) if math.isfinite(divergence) else None
+        )
+    # no times: what is unchanged has to look so in `dvc metrics diff`
+    summary["index"] = {"kind": index.kind, "recall_at_10": round(index.recall_at_10, 4)}
+    return summary

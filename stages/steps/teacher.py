@@ -12,10 +12,9 @@ from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.network import Network, parameter_count
 from pipeline.params import Teacher
-from pipeline.runkey import fields_of
 from pipeline.store import replacing, write_json
 from pipeline.teacher import sources
-from pipeline.teacher.train import Recipe, train
+from pipeline.teacher.train import train
 from pipeline.teacher.weights import Weights, class_count, load_teacher, read_weights
 from stages import paths
 
@@ -86,13 +85,10 @@ def _trained(section: Teacher, console: Console) -> Made:
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
     torch.manual_seed(section.seed)
     network = build(section.architecture, len(names))
-    values = section.model_copy(update={"precision": resolve_precision(section.precision, device)})
-    recipe = Recipe(**fields_of(Recipe, values))
+    precision = resolve_precision(section.precision, device)
     steps = section.epochs * (len(data.labels) // section.batch_size)
     with console.progress("teacher: training", steps) as advance:
-        accuracy = train(
-            network, data.pixels, data.labels, section.mean, section.std, recipe, device, advance
-        )
+        accuracy = train(network, data.pixels, data.labels, section, device, precision, advance)
     source = f"trained on {len(data.labels)} images of {section.data}"
     figures = {"training_images": len(data.labels), "training_accuracy": round(accuracy, 4)}
     return network, names, source, figures

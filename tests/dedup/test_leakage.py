@@ -1,5 +1,6 @@
 import io
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -7,11 +8,12 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from pipeline.dedup import leakage
-from pipeline.dedup.fingerprints import print_images
-from pipeline.dedup.leakage import leaks
-from tests.dedup.real import real_images
+from pipeline.dedup.fingerprints import fingerprint_images
+from pipeline.params import Dedup
+from tests.dedup.real import PACS, PHOTOGRAPHS, other_images, real_images
 from tests.dedup.test_verify import SIZE, cropped, encoded, scene
 
+leaks = partial(leakage.leaks, similarity=Dedup().leak_similarity)
 PLANTED = range(8)  # scenes that the test set has
 
 
@@ -26,21 +28,24 @@ def shown_by(images, side=32):
 TEST = shown_by([scene(index) for index in range(12)])
 
 
-def printed(images, quality=90):
-    prints, errors = print_images([encoded(image, quality) for image in images], "phash", False)
+def fingerprints_of(images, quality=90):
+    data = [encoded(image, quality) for image in images]
+    fingerprints, errors = fingerprint_images(data, "phash", False)
     width, height = np.array([image.size for image in images]).T
-    return replace(prints, images=pa.table({"width": width, "height": height, "error": errors}))
+    return replace(
+        fingerprints, images=pa.table({"width": width, "height": height, "error": errors})
+    )
 
 
 def nothing():
-    prints, _ = print_images([], "phash", False)
+    fingerprints, _ = fingerprint_images([], "phash", False)
     none = pa.array([], pa.int32())
     table = pa.table({"width": none, "height": none, "error": pa.array([], pa.string())})
-    return replace(prints, images=table)
+    return replace(fingerprints, images=table)
 
 
 def found(images, test=TEST, **options):
-    leaked = leaks(printed(images), test, **options)
+    leaked = leaks(fingerprints_of(images), test, **options)
     return dict(zip(leaked.image.tolist(), leaked.test.tolist(), strict=True))
 
 
@@ -89,7 +94,7 @@ def test_test_images_may_have_any_size(side):
 
 
 def test_each_leak_comes_with_its_similarities_in_the_order_of_the_images():
-    leaked = leaks(printed([scene(3), scene(200), scene(1)]), TEST)
+    leaked = leaks(fingerprints_of([scene(3), scene(200), scene(1)]), TEST)
     assert (leaked.image.tolist(), leaked.test.tolist()) == ([0, 2], [3, 1])
     assert leaked.cosine.min() > 0.99
     assert leaked.similarity.min() > 0.95
@@ -98,20 +103,20 @@ def test_each_leak_comes_with_its_similarities_in_the_order_of_the_images():
 
 def test_the_least_similarity_is_kept():
     cut = [cropped(scene(index), 0, 0, 0.93, 0.93) for index in PLANTED]
-    leaked = leaks(printed(cut), TEST, similarity=0.0)
+    leaked = leaks(fingerprints_of(cut), TEST, similarity=0.0)
     middle = float(np.median(leaked.similarity))
-    fewer = leaks(printed(cut), TEST, similarity=middle)
+    fewer = leaks(fingerprints_of(cut), TEST, similarity=middle)
     assert fewer.image.tolist() == leaked.image[leaked.similarity >= middle].tolist()
     assert 0 < len(fewer.image) < len(leaked.image)
 
 
 def test_blocks_make_no_difference(monkeypatch):
     web = [WEB[edit](scene(index)) for index in range(4) for edit in WEB] + [scene(300)]
-    prints = printed(web)
-    once = leaks(prints, TEST)
+    fingerprints = fingerprints_of(web)
+    once = leaks(fingerprints, TEST)
     monkeypatch.setattr(leakage, "BLOCK", 5)
     steps = []
-    again = leaks(prints, TEST, advance=steps.append)
+    again = leaks(fingerprints, TEST, advance=steps.append)
     assert once.image.tolist() == again.image.tolist()
     assert once.test.tolist() == again.test.tolist()
     np.testing.assert_allclose(once.similarity, again.similarity, atol=1e-5)
@@ -140,11 +145,11 @@ def test_blank_test_images_and_blank_web_images_are_like_nothing():
 
 
 def test_an_image_that_cannot_be_read_is_passed_over():
-    prints = printed([scene(0), scene(1), scene(2)])
+    fingerprints = fingerprints_of([scene(0), scene(1), scene(2)])
     error = pa.array(["", "truncated", ""])
-    prints = replace(prints, images=prints.images.set_column(2, "error", error))
+    fingerprints = replace(fingerprints, images=fingerprints.images.set_column(2, "error", error))
     steps = []
-    assert leaks(prints, TEST, advance=steps.append).image.tolist() == [0, 2]
+    assert leaks(fingerprints, TEST, advance=steps.append).image.tolist() == [0, 2]
     assert sum(steps) == 3
 
 
@@ -152,24 +157,19 @@ def test_no_test_images_and_no_web_images():
     empty = [
         leaks(nothing(), TEST),
         leaks(nothing(), TEST[:0]),
-        leaks(printed([scene(0)]), TEST[:0]),
+        leaks(fingerprints_of([scene(0)]), TEST[:0]),
     ]
     for leaked in empty:
         assert {array.shape for array in vars(leaked).values()} == {(0,)}
-    unreadable = printed([scene(0)])
+    unreadable = fingerprints_of([scene(0)])
     table = unreadable.images.set_column(2, "error", pa.array(["truncated"]))
     assert len(leaks(replace(unreadable, images=table), TEST).image) == 0
 
 
-def test_real_test_images_are_found_in_real_web_images():
-    web = [
-        Image.open(io.BytesIO(data)).convert("RGB")
-        for data in real_images("pacs-dog-horse/train.parquet", 24)
-    ]
-    others = [
-        np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        for data in real_images("cifar10/test.parquet", 500)
-    ]
+@pytest.mark.parametrize(("source", "total"), [(PHOTOGRAPHS, 12), (PACS, 24)])
+def test_real_test_images_are_found_in_real_web_images(source, total):
+    web = [Image.open(io.BytesIO(data)).convert("RGB") for data in real_images(source, total)]
+    others = other_images(source, 500)
     rng = np.random.default_rng(0)
     for share in (0, 0.05):
         places = rng.uniform(0, share, (len(web), 2))

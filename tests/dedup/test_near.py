@@ -1,17 +1,15 @@
 import io
-from pathlib import Path
 
 import imagehash
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.dedup import near
 from pipeline.dedup.near import PAIRED, Plan, candidate_pairs, pairs_within, plan, radius_for
 from pipeline.errors import UserError
+from tests.dedup.real import PACS, PHOTOGRAPHS, real_images
 
-SHARED = Path(__file__).parents[3] / "shared/data"
 TREND = 2.0  # how much of the hashes of `skewed` is common to all, beside noise of 1
 
 
@@ -57,8 +55,14 @@ def test_pairs_are_those_of_brute_force(radius, draw):
     assert draw is skewed or len(expected[0])
 
 
-@pytest.mark.parametrize("radius", [1, 2, 3, 4, 6, 8])
-@pytest.mark.parametrize("shared", range(5))
+@pytest.mark.parametrize(
+    ("radius", "shared"),
+    [
+        pytest.param(radius, shared, marks=[pytest.mark.slow] if radius * shared > 12 else [])
+        for radius in (1, 2, 3, 4, 6, 8)
+        for shared in range(5)
+    ],
+)
 def test_every_plan_finds_the_same(monkeypatch, radius, shared):
     hashes = np.concatenate([planted(300, shared), skewed(200, shared)])
     expected = brute(hashes, radius)
@@ -90,7 +94,10 @@ def switches(radius, most):
     return found
 
 
-@pytest.mark.parametrize("radius", [2, 5, 8, 10, 12])  # at 16 it never does
+# at 16 it never does
+@pytest.mark.parametrize(
+    "radius", [2, 5, 8, *(pytest.param(radius, marks=pytest.mark.slow) for radius in (10, 12))]
+)
 def test_nothing_is_lost_where_the_plan_changes(radius):
     totals = switches(radius, 6000)
     assert totals
@@ -251,12 +258,10 @@ def test_the_radius_shrinks_as_images_grow_in_number():
     assert [radius_for(total) for total in totals] == [12, 12, 12, 12, 12, 10, 8, 6, 4]
 
 
-def test_pairs_of_real_pictures_are_those_of_brute_force():
-    path = SHARED / "pacs-dog-horse/train.parquet"
-    if not path.is_file():
-        pytest.skip(f"needs {path}")
-    pictures = pq.read_table(path, columns=["image"])["image"].slice(0, 300).to_pylist()
-    bits = [imagehash.phash(Image.open(io.BytesIO(one["bytes"]))).hash.ravel() for one in pictures]
+@pytest.mark.parametrize("source", [PHOTOGRAPHS, PACS])
+def test_pairs_of_real_pictures_are_those_of_brute_force(source):
+    images = [Image.open(io.BytesIO(data)) for data in real_images(source, 300)]
+    bits = [imagehash.phash(image).hash.ravel() for image in images]
     hashes = np.packbits(np.array(bits), axis=1).view(np.uint64)[:, 0]
     for radius in (8, 12, 20):
         expected = brute(hashes, radius)

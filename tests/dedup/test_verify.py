@@ -6,9 +6,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.dedup import verify
-from pipeline.dedup.fingerprints import print_images
+from pipeline.dedup.fingerprints import fingerprint_images
 from pipeline.dedup.verify import WHOLE, resample, similarity
-from tests.dedup.real import real_images
+from tests.dedup.real import PACS, PHOTOGRAPHS, real_images
 
 SIZE = 200
 
@@ -198,18 +198,16 @@ def test_resampling_down_takes_the_mean_of_what_it_leaves_out():
     np.testing.assert_allclose(inner, 127.5, atol=0.1)
 
 
-def test_real_copies_are_alike_and_real_neighbours_are_not():
-    images = [
-        Image.open(io.BytesIO(data)).convert("RGB")
-        for data in real_images("pacs-dog-horse/train.parquet", 40)
-    ]
+@pytest.mark.parametrize(("source", "total"), [(PHOTOGRAPHS, 12), (PACS, 40)])
+def test_real_copies_are_alike_and_real_neighbours_are_not(source, total):
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in real_images(source, total)]
     copies = [
         image.crop((7, 0, image.width, image.height - 7)).resize((150, 120)) for image in images
     ]
-    originals, _ = print_images([encoded(image, 90) for image in images], "phash", exact=False)
-    edited, _ = print_images([encoded(image, 50) for image in copies], "phash", exact=False)
+    originals, _ = fingerprint_images([encoded(image, 90) for image in images], "phash", False)
+    edited, _ = fingerprint_images([encoded(image, 50) for image in copies], "phash", False)
     found = similarity(originals.grey, originals.trim, edited.grey, edited.trim)
     assert found.min() > 0.8
-    i, j = np.array(list(pairwise(range(40)))).T
+    i, j = np.array(list(pairwise(range(total)))).T
     others = similarity(originals.grey[i], originals.trim[i], edited.grey[j], edited.trim[j])
     assert others.max() < 0.6

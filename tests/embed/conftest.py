@@ -16,6 +16,7 @@ from pipeline.embed.features import embed, kept_images
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
+from pipeline.params import Embed
 from pipeline.store import StoredImage, write_shards, write_table
 from tests.one_thread import one_thread as one_thread
 
@@ -53,16 +54,12 @@ class Crawled:
 
 def run(crawled: Crawled, folder: Path, **changes: Any) -> dict[str, np.ndarray]:
     """Embeds what was crawled, in float32 on the CPU unless told otherwise."""
-    options = {
-        "batch_size": 5,
-        "fit": "crop",
-        "device": torch.device("cpu"),
-        "precision": torch.float32,
-        "workers": 2,
-        "advance": no_progress,
-    }
     kept = changes.pop("kept", None) or kept_images(crawled.verdicts())
-    embed(kept, crawled.folder, crawled.network, crawled.config, folder, **options | changes)
+    advance = changes.pop("advance", no_progress)
+    precision = changes.pop("precision", torch.float32)
+    section = Embed(**{"batch_size": 5, "workers": 2} | changes)
+    about = (kept, crawled.folder, crawled.network, crawled.config, folder)
+    embed(*about, section, torch.device("cpu"), precision, advance)
     return {name: np.load(folder / f"{name}.npy") for name in ("pixels", "features", "logits")}
 
 

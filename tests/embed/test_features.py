@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.embed import features
+from pipeline.embed.batches import KeptImage
 from pipeline.embed.features import kept_images
-from pipeline.embed.pieces import KeptImage
-from pipeline.embed.summary import read_logits, summarise
+from pipeline.embed.predictions import read_logits, summarise
 from pipeline.errors import ExternalError, UserError
 from pipeline.models.network import pool
 from pipeline.store import read_table, write_shards, write_table
@@ -154,7 +154,7 @@ def test_a_teacher_is_asked_no_more_once_an_image_is_bad(crawled, tmp_path, monk
     kept[0] = replace(kept[0], id="0" * 64)
     passed = []
     monkeypatch.setattr(features.TeacherPass, "__call__", lambda self, pixels: passed.append(1))
-    monkeypatch.setattr(features, "there", lambda kept, crawl: (kept, ["before"]))
+    monkeypatch.setattr(features, "locate", lambda kept, crawl: (kept, ["before"]))
     assert len(error_of(crawled, tmp_path / "embed", kept=kept)) == 2
     assert not passed
 
@@ -178,22 +178,25 @@ def test_a_disk_that_takes_no_more_is_an_error_of_the_world(crawled, tmp_path):
 
 
 def test_a_summary_counts_what_the_teacher_says(monkeypatch):
-    monkeypatch.setattr("pipeline.embed.summary.BLOCK", 3)
+    monkeypatch.setattr("pipeline.embed.predictions.BLOCK", 3)
     logits = np.array([[9.0, 0, 0], [0, 9, 0], [9, 0, 0], [1, 1, 1]], np.float32)
-    seen = read_logits(logits)
-    found = summarise(seen)
+    predictions = read_logits(logits)
+    found = summarise(predictions)
     assert found["images"] == 4
     assert found["confident"] == 3
-    assert seen.predicted.tolist() == [0, 1, 0, 0]
-    assert [(label, rows.tolist()) for label, rows in seen.by_class()] == [(0, [0, 2, 3]), (1, [1])]
+    assert predictions.predicted.tolist() == [0, 1, 0, 0]
+    assert [(label, rows.tolist()) for label, rows in predictions.by_class()] == [
+        (0, [0, 2, 3]),
+        (1, [1]),
+    ]
     np.testing.assert_allclose(
-        seen.energy, [-np.log(np.exp(row).sum()) for row in logits], rtol=1e-6
+        predictions.energy, [-np.log(np.exp(row).sum()) for row in logits], rtol=1e-6
     )
     sure = np.exp(9) / (np.exp(9) + 2)
     assert found["mean_confidence"] == round((3 * sure + 1 / 3) / 4, 4)
 
 
 def test_a_summary_of_huge_logits_is_finite():
-    seen = read_logits(np.array([[1e4, -1e4]]))
-    assert summarise(seen)["mean_confidence"] == 1.0
-    assert seen.energy.tolist() == [-1e4]
+    predictions = read_logits(np.array([[1e4, -1e4]]))
+    assert summarise(predictions)["mean_confidence"] == 1.0
+    assert predictions.energy.tolist() == [-1e4]

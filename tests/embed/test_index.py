@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.embed import index as index_module
-from pipeline.embed.index import build_index, neighbours
+from pipeline.embed.index import build_index, search
 from pipeline.errors import UserError
 
 FEATURES = np.random.default_rng(0).standard_normal((200, 24)).astype(np.float16)
@@ -39,28 +39,28 @@ def exact(features: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray
 
 
 def test_each_row_is_nearest_to_itself(index):
-    rows, cosines = neighbours(index, FEATURES, 1)
+    rows, cosines = search(index, FEATURES, 1)
     assert rows[:, 0].tolist() == list(range(200))
     np.testing.assert_allclose(cosines, 1, atol=1e-5)
 
 
 def test_the_answers_are_exact(index):
     queries = np.random.default_rng(1).standard_normal((30, 24)) * 50
-    rows, cosines = neighbours(index, queries, 7)
+    rows, cosines = search(index, queries, 7)
     expected_rows, expected = exact(FEATURES, queries, 7)
     assert np.array_equal(rows, expected_rows)
     np.testing.assert_allclose(cosines, expected, atol=1e-5)
 
 
 def test_no_more_neighbours_are_given_than_there_are_rows(index):
-    rows, _ = neighbours(index, FEATURES[:2], 1000)
+    rows, _ = search(index, FEATURES[:2], 1000)
     assert rows.shape == (2, 200)
     assert sorted(rows[0].tolist()) == list(range(200))
 
 
 def test_a_feature_of_zeros_is_near_to_nothing(tmp_path):
     build_index(np.vstack([np.zeros(24), FEATURES[:3]]), tmp_path / "index.faiss")
-    _, cosines = neighbours(tmp_path / "index.faiss", np.zeros((1, 24)), 4)
+    _, cosines = search(tmp_path / "index.faiss", np.zeros((1, 24)), 4)
     assert cosines.tolist() == [[0] * 4]
 
 
@@ -81,7 +81,7 @@ def test_the_recall_in_the_report_is_that_of_the_file(kind, name, least, tmp_pat
     assert least <= report.recall_at_10 <= 1
     assert report.build_seconds > 0 and report.query_ms > 0
     rows = np.arange(0, 3000, 3)
-    found, _ = neighbours(tmp_path / "index", CLUSTERED[rows], 11)
+    found, _ = search(tmp_path / "index", CLUSTERED[rows], 11)
     nearest, _ = exact(CLUSTERED, CLUSTERED[rows], 11)
     hits = [
         len(set(a) & set(b) - {row})
@@ -124,7 +124,7 @@ def test_an_index_is_flat_where_lists_are_of_no_use(tmp_path, monkeypatch):
 def test_few_images_are_enough(kind, count, tmp_path, capfd):
     report = build_index(FEATURES[:count], tmp_path / "index", kind)
     assert report.recall_at_10 == 1
-    rows, _ = neighbours(tmp_path / "index", FEATURES[:1], 3)
+    rows, _ = search(tmp_path / "index", FEATURES[:1], 3)
     assert rows[0, 0] == 0
     assert capfd.readouterr() == ("", "")
 
@@ -136,23 +136,23 @@ def test_too_few_images_for_a_product_quantizer_are_an_error_of_the_user(tmp_pat
 
 def test_a_missing_index_is_an_error_of_the_user(tmp_path):
     with pytest.raises(UserError, match=r"none\.faiss cannot be read: .*dvc repro embed"):
-        neighbours(tmp_path / "none.faiss", FEATURES[:1], 1)
+        search(tmp_path / "none.faiss", FEATURES[:1], 1)
 
 
 @pytest.mark.parametrize("length", [0, 3, 20, 1000])
 def test_a_cut_off_index_is_an_error_of_the_user(index, length):
     index.write_bytes(index.read_bytes()[:length])
     with pytest.raises(UserError, match=r"index\.faiss cannot be read") as caught:
-        neighbours(index, FEATURES[:1], 1)
+        search(index, FEATURES[:1], 1)
     assert "\n" not in str(caught.value)
 
 
 def test_another_kind_of_file_is_no_index(index):
     index.write_bytes(b"PAR1" + bytes(5000))
     with pytest.raises(UserError, match=r"index\.faiss cannot be read"):
-        neighbours(index, FEATURES[:1], 1)
+        search(index, FEATURES[:1], 1)
 
 
 def test_a_query_of_another_teacher_is_an_error_of_the_user(index):
     with pytest.raises(UserError, match="has 24 dimensions, the query 64"):
-        neighbours(index, np.zeros((1, 64)), 1)
+        search(index, np.zeros((1, 64)), 1)

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.embed import neighbours
 from pipeline.embed.index import build_index
+from pipeline.embed.neighbours import Neighbours
+from pipeline.embeddings import Embeddings
 from pipeline.errors import UserError
 from pipeline.models.checkpoint import save_model
 from pipeline.store import read_table, write_table
 from stages.cli import app
-from stages.steps.neighbours import nearest
 
 from .conftest import run
 
@@ -25,6 +27,17 @@ def workspace(crawled, tmp_path, monkeypatch):
     build_index(np.load("data/embed/features.npy"), Path("data/embed/index.faiss"))
     Path("params.yaml").write_text("embed: {device: cpu}")
     return crawled
+
+
+def nearest(image: str, k: int) -> Neighbours:
+    return neighbours.nearest(
+        image,
+        k,
+        "crop",
+        Embeddings.open(Path("data/embed")),
+        Path("models/teacher"),
+        Path("data/crawl/manifest.parquet"),
+    )
 
 
 def seen(workspace, image: str) -> str:

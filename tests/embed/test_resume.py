@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline import console
-from pipeline.embed.rows import Rows
+from pipeline.embed.arrays import ArrayWriter
 from pipeline.models.checkpoint import save_model
 from pipeline.store import write_table
 from stages.cli import app
@@ -23,7 +23,7 @@ from .conftest import Crawled, contents, run
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.embed.test_resume"])
 CHANNELS: list[Connection] = []
-LAYOUT = {"a": (np.uint8, (2,)), "b": (np.float32, ())}
+LAYOUT = {"a.npy": (np.uint8, (2,)), "b.npy": (np.float32, ())}
 
 
 def command(workspace: Path, channel: Connection, stop: int) -> None:
@@ -76,6 +76,24 @@ def workspace(crawled: Crawled, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("stop", [2, 4, 6])  # within the first, second and third shard
+def test_interrupted_it_goes_on_and_writes_the_same_bytes(crawled, tmp_path, stop):
+    calls: list[int] = []
+
+    def interrupted(n: int = 1, note: str = "") -> None:
+        calls.append(n)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(crawled, tmp_path / "embed", batch_size=3, advance=interrupted)
+    assert not (tmp_path / "embed/images.parquet").exists()
+    run(crawled, tmp_path / "embed", batch_size=3)
+    run(crawled, tmp_path / "other", batch_size=3)
+    assert contents(tmp_path / "embed") == contents(tmp_path / "other")
+
+
+@pytest.mark.slow
 def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace):
     other = workspace.parent / "other"
     shutil.copytree(workspace, other)
@@ -110,6 +128,7 @@ def test_interrupted_and_killed_it_goes_on_and_writes_the_same_bytes(workspace):
     assert "interrupted: the same command goes on" in (workspace / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_other_verdicts_begin_anew(crawled, workspace):
     process, calls = started(workspace, stop=4)
     assert ended(process, signal.SIGKILL) == -signal.SIGKILL
@@ -122,9 +141,9 @@ def test_other_verdicts_begin_anew(crawled, workspace):
 
 def filled(folder: Path, total: int, rows: list[int], saved: int) -> None:
     """Writes `rows`, of which the first `saved` are saved."""
-    with Rows(folder, total, LAYOUT) as array:
+    with ArrayWriter(folder, total, LAYOUT) as array:
         for row in rows:
-            array.append({"a": np.full((1, 2), row), "b": np.full(1, row / 2)})
+            array.append({"a.npy": np.full((1, 2), row), "b.npy": np.full(1, row / 2)})
             if row + 1 == saved:
                 array.save()
 
@@ -139,7 +158,7 @@ def test_rows_are_what_numpy_would_have_saved(tmp_path):
 
 def test_unsaved_rows_are_written_again(tmp_path):
     filled(tmp_path, 4, [0, 1, 2], 2)
-    with Rows(tmp_path, 4, LAYOUT) as array:
+    with ArrayWriter(tmp_path, 4, LAYOUT) as array:
         assert array.saved == 2
     filled(tmp_path, 4, [2, 3], 4)
     assert np.load(tmp_path / "a.npy").tolist() == [[row, row] for row in range(4)]
@@ -157,7 +176,7 @@ def test_rows_that_are_not_all_there_are_written_anew(tmp_path, damage):
         (tmp_path / "saved").unlink()
     else:
         (tmp_path / "saved").write_text("")
-    with Rows(tmp_path, 4, LAYOUT) as array:
+    with ArrayWriter(tmp_path, 4, LAYOUT) as array:
         assert array.saved == 0
     filled(tmp_path, 4, [0, 1, 2, 3], 4)
     assert np.load(tmp_path / "b.npy").tolist() == [0, 0.5, 1, 1.5]

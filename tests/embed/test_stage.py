@@ -11,12 +11,13 @@ from typer.testing import CliRunner, Result
 
 from pipeline.console import no_progress
 from pipeline.demo.domains import original_images
-from pipeline.embed.summary import read_logits
+from pipeline.embed.predictions import read_logits
 from pipeline.embed.topic import core_distance, off_topic
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.params import Teacher
 from pipeline.store import read_table, write_table
-from pipeline.teacher.train import Recipe, train
+from pipeline.teacher.train import train
 from stages.cli import app
 
 from .conftest import SIDE, Crawled
@@ -49,9 +50,9 @@ def test_scores_are_columns_figures_and_tables(workspace):
     embed("redundant=0.5")
     images = read_table(Path("data/embed/images.parquet"))
     assert images.column_names == ["row", "id", "label", "off_topic", "redundant"]
-    seen = read_logits(np.load("data/embed/logits.npy"))
+    predictions = read_logits(np.load("data/embed/logits.npy"))
     features = np.load("data/embed/features.npy")
-    expected = off_topic(seen, core_distance(features, seen, no_progress))
+    expected = off_topic(predictions, core_distance(features, predictions, no_progress))
     assert images["off_topic"].to_numpy().tolist() == expected.tolist()
     figures = json.loads(Path("reports/embed.json").read_text())
     marked = images["redundant"].to_numpy()
@@ -63,7 +64,7 @@ def test_scores_are_columns_figures_and_tables(workspace):
     labels = [workspace.images[row].label for row in workspace.kept]
     for cell in cells:
         asked = [row for row, label in enumerate(labels) if f"class {label}" == cell["asked"]]
-        there = [f"class {seen.predicted[row]}" for row in asked].count(cell["predicted"])
+        there = [f"class {predictions.predicted[row]}" for row in asked].count(cell["predicted"])
         assert there == int(cell["images"])
     assert [row["class"] for row in classes] == workspace.config.class_names
     assert [int(row["asked"]) for row in classes] == np.bincount(labels, minlength=10).tolist()
@@ -86,8 +87,8 @@ def trained():
     pixels, labels = original_images("train", 600, SIDE)
     torch.manual_seed(0)
     network = build("resnet8", 10)
-    recipe = Recipe(6, 50, 0.2, False, 0, torch.float32)
-    train(network, pixels, labels, MEAN, STD, recipe, torch.device("cpu"), no_progress)
+    section = Teacher(epochs=6, batch_size=50, lr=0.2, mean=MEAN, std=STD)
+    train(network, pixels, labels, section, torch.device("cpu"), torch.float32, no_progress)
     return network.eval()
 
 

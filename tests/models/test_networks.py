@@ -1,9 +1,11 @@
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.models import ALIASES, ARCHITECTURES, build
@@ -164,3 +166,19 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one():
         build("resnet_20", 10)
     with pytest.raises(UserError, match=r"'zzz': known: mobilenetv2, .*wrn40_2, torchvision/NAME"):
         build("zzz", 10)
+
+
+def test_a_new_network_is_known_by_its_line_in_the_table_alone(monkeypatch):
+    class Mine(Network):
+        def __init__(self, num_classes: int, width: int) -> None:
+            super().__init__()
+            self.features = nn.Conv2d(3, width, 3)
+            self.fc = nn.Linear(width, num_classes)
+            self.feature_channels = width
+
+    monkeypatch.setitem(ARCHITECTURES, "mine8", partial(Mine, width=8))
+    network = build("mine8", 10)
+    assert network(torch.zeros(2, 3, 16, 16)).shape == (2, network.num_classes)
+    assert build("mine8", 10, width=4).feature_channels == 4
+    with pytest.raises(UserError, match=r"did you mean 'mine8'.*known: mine8, mobilenetv2"):
+        build("mine9", 10)

@@ -129,16 +129,10 @@ def test_the_last_linear_layer_is_told_by_the_order_of_a_file_that_has_one(tmp_p
     torch.save(state, tmp_path / "teacher.pt")
     save_file(state, tmp_path / "teacher.safetensors")
     assert class_count(read_weights(tmp_path / "teacher.pt")) == 13
-    with pytest.raises(UserError, match=r"has 3 linear layers.*set teacher\.class_names"):
-        class_count(read_weights(tmp_path / "teacher.safetensors"))
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_classes_cannot_be_counted_without_a_linear_layer(tmp_path, suffix):
-    path = tmp_path / f"teacher{suffix}"
-    save(path, {"a": torch.zeros(3), "b": torch.zeros(3, 3, 1, 1)})
-    with pytest.raises(UserError, match=r"has 0 linear layers.*set teacher\.class_names"):
-        class_count(read_weights(path))
+    save_file({"a": torch.zeros(3)}, tmp_path / "none.safetensors")
+    for name in ("teacher", "none"):
+        with pytest.raises(UserError, match=r"linear layers.*set teacher\.class_names"):
+            class_count(read_weights(tmp_path / f"{name}.safetensors"))
 
 
 def test_files_without_step_counters_are_read(tmp_path):
@@ -160,13 +154,6 @@ def test_the_old_names_of_torchvisions_densenet_are_understood(tmp_path):
     assert all(torch.equal(value, state[key]) for key, value in fresh.state_dict().items())
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    path = tmp_path / "teacher.pt"
-    torch.save(build("resnet14", 5).state_dict(), path)
-    with pytest.raises(UserError, match=r"teacher\.pt does not fit.*unexpected layer1\.1"):
-        load_teacher(build("resnet8", 5), read_weights(path), SIDE)
-
-
 def test_all_that_does_not_fit_is_in_one_error(tmp_path):
     path = tmp_path / "teacher.pt"
     state = build("resnet14", 7).state_dict()
@@ -183,12 +170,8 @@ def test_all_that_does_not_fit_is_in_one_error(tmp_path):
     assert unexpected.count("layer") == 10
     assert unexpected.endswith(f" and {3 * 12 - 10} more")
     assert "\n" not in text
-
-
-def test_a_size_that_the_network_cannot_take_is_named(tmp_path):
-    path = tmp_path / "teacher.pt"
-    torch.save(build("vgg8", 5).state_dict(), path)
     with pytest.raises(UserError, match=r"images of 4 pixels \(teacher\.input_size\): "):
+        torch.save(build("vgg8", 5).state_dict(), path)
         load_teacher(build("vgg8", 5), read_weights(path), 4)
 
 
@@ -199,7 +182,7 @@ def test_another_file_than_the_one_meant_is_refused(tmp_path):
     assert read_weights(path).sha256 == found
     read_weights(path, found[:8].upper())
     read_weights(path, found)
-    with pytest.raises(UserError, match=rf"teacher\.sha256: {path} has {found}, not 0123456789"):
+    with pytest.raises(UserError, match=rf"teacher\.sha256: {path} has {found}"):
         read_weights(path, "0123456789")
 
 
@@ -227,46 +210,34 @@ def test_a_pickle_with_code_is_refused_without_running_it(tmp_path, write):
     assert "weights_only" not in str(caught.value)  # nobody is told how to run the code
 
 
-def test_a_pickled_network_is_refused(tmp_path):
-    path = tmp_path / "teacher.pt"
-    torch.save(trained(), path)
-    with pytest.raises(UserError, match=r"not a file of tensors alone.*\.safetensors"):
-        read_state(path)
+CONTENTS = {
+    "missing": None,
+    "empty": b"",
+    "garbage": bytes(range(256)) * 8,
+    "a pickle of nothing": b"\x80\x02.",
+    "cut off": trained().state_dict,
+    "a pickled network": trained,
+    "a tensor": lambda: torch.zeros(3),
+    "a list": lambda: [1, 2],
+    "a number in a wrapper": lambda: {"state_dict": 4},
+    "numbers": lambda: {"a": 1.0},
+    "numbered tensors": lambda: {0: torch.zeros(1)},
+}
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("data", [b"", b"garbage", b"\x80\x02.", bytes(range(256)) * 8])
-def test_garbage_is_one_error_that_names_the_file(tmp_path, suffix, data):
-    path = tmp_path / f"teacher{suffix}"
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"teacher\.path: {path}") as caught:
+@pytest.mark.parametrize("content", CONTENTS)
+def test_what_is_no_file_of_weights_is_one_line_that_names_parameter_and_file(
+    tmp_path, suffix, content
+):
+    path, value = tmp_path / f"teacher{suffix}", CONTENTS[content]
+    if content == "cut off":
+        save(path, value())
+        path.write_bytes(path.read_bytes()[:-200])
+    elif callable(value):
+        torch.save(value(), path)
+    elif value is not None:
+        path.write_bytes(value)
+    with pytest.raises(UserError, match=rf"^teacher\.path: {path} ") as caught:
         read_state(path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_a_cut_off_file_is_one_error(tmp_path, suffix):
-    path = tmp_path / f"teacher{suffix}"
-    save(path, trained().state_dict())
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(UserError, match="cannot be read"):
-        read_state(path)
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_a_missing_file_is_named(tmp_path, suffix):
-    path = tmp_path / f"none{suffix}"
-    with pytest.raises(UserError, match=rf"teacher\.path: {path} not found"):
-        read_state(path)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [torch.zeros(3), [1, 2], {"state_dict": 4}, {"a": 1.0}, {0: torch.zeros(1)}],
-    ids=["tensor", "list", "number", "numbers", "numbered"],
-)
-def test_other_tensors_and_numbers_are_no_state_dict(tmp_path, value):
-    path = tmp_path / "teacher.pt"
-    torch.save(value, path)
-    with pytest.raises(UserError, match="holds no state dict of tensors"):
-        read_state(path)

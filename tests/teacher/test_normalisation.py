@@ -9,8 +9,9 @@ from pipeline.demo.domains import original_images
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
+from pipeline.params import Teacher
 from pipeline.teacher.normalisation import CONFIGURED, NORMALISATIONS, check_normalisation, sample
-from pipeline.teacher.train import Recipe, train
+from pipeline.teacher.train import train
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 TRAIN, LABELS = original_images("train", 600, 16)
@@ -21,8 +22,8 @@ WEB = np.clip(0.8 * TRAIN[:256, ::-1].astype(np.float64) + 40, 0, 255).astype(np
 def teacher():
     torch.manual_seed(0)
     network = build("resnet8", 10)
-    recipe = Recipe(6, 50, 0.2, False, 0, torch.float32)
-    train(network, TRAIN, LABELS, MEAN, STD, recipe, torch.device("cpu"), no_progress)
+    section = Teacher(epochs=6, batch_size=50, lr=0.2, mean=MEAN, std=STD)
+    train(network, TRAIN, LABELS, section, torch.device("cpu"), torch.float32, no_progress)
     return network.eval()
 
 
@@ -34,28 +35,28 @@ def config(mean, std) -> ModelConfig:
 
 @pytest.mark.parametrize("pixels", [TRAIN[:256], WEB], ids=["original", "web"])
 def test_the_right_normalisation_is_not_flagged(teacher, pixels):
-    sanity = check_normalisation(teacher, config(MEAN, STD), pixels)
-    assert (sanity.better, sanity.warning, sanity.by_confidence) == (None, "", False)
+    check = check_normalisation(teacher, config(MEAN, STD), pixels)
+    assert (check.better, check.warning, check.by_confidence) == (None, "", False)
 
 
 @pytest.mark.parametrize("pixels", [TRAIN[:256], WEB], ids=["original", "web"])
 @pytest.mark.parametrize("wrong", ["0.5 / 0.5", "none, 0 to 1", "none, 0 to 255"])
 def test_a_wrong_normalisation_is_flagged_and_a_near_one_named(teacher, pixels, wrong):
-    sanity = check_normalisation(teacher, config(*NORMALISATIONS[wrong]), pixels)
-    assert sanity.better in ("0.5 / 0.25", "CIFAR-10", "CIFAR-100")
-    mean, std = NORMALISATIONS[sanity.better]
+    check = check_normalisation(teacher, config(*NORMALISATIONS[wrong]), pixels)
+    assert check.better in ("0.5 / 0.25", "CIFAR-10", "CIFAR-100")
+    mean, std = NORMALISATIONS[check.better]
     assert np.allclose([*mean, *std], [*MEAN, *STD], rtol=0.15)
-    assert f"with {sanity.better} (mean [" in sanity.warning
-    assert "\n" not in sanity.warning
+    assert f"with {check.better} (mean [" in check.warning
+    assert "\n" not in check.warning
 
 
 def test_the_table_has_a_line_for_each_normalisation(teacher):
-    sanity = check_normalisation(teacher, config((0.1, 0.2, 0.3), STD), TRAIN[:64])
-    lines = sanity.table().splitlines()
+    check = check_normalisation(teacher, config((0.1, 0.2, 0.3), STD), TRAIN[:64])
+    lines = check.table().splitlines()
     names = [line[:18].strip() for line in lines[1:]]
     assert names == [CONFIGURED, *NORMALISATIONS]
     known = check_normalisation(teacher, config(MEAN, STD), TRAIN[:64])
-    assert "0.5 / 0.25" not in [row.name for row in known.rows]  # it is the configured one
+    assert "0.5 / 0.25" not in [one.name for one in known.measurements]  # it is the configured one
 
 
 def test_the_divergence_is_that_of_normal_distributions(teacher):
@@ -73,8 +74,8 @@ def test_the_divergence_is_that_of_normal_distributions(teacher):
     web = torch.distributions.Normal(x.mean(1), (x.var(1, correction=0) + stem.eps).sqrt())
     there = torch.distributions.Normal(torch.tensor(0.3), torch.tensor(2.0 + stem.eps).sqrt())
     expected = torch.distributions.kl_divergence(web, there).mean().item()
-    sanity = check_normalisation(network, config(MEAN, STD), TRAIN[:100])
-    assert sanity.rows[0].divergence == pytest.approx(expected, rel=1e-3)
+    check = check_normalisation(network, config(MEAN, STD), TRAIN[:100])
+    assert check.measurements[0].divergence == pytest.approx(expected, rel=1e-3)
 
 
 def test_nothing_is_changed(teacher):

@@ -104,48 +104,34 @@ def test_a_network_of_torch_hub_is_ours_with_its_weights(repository, capsys):
     assert capsys.readouterr().out == ""  # a stage's stdout is its result
     again = from_torch_hub(str(repository), "cifar10_resnet8", True, weights.sha256)
     assert again.sha256 == weights.sha256
-    with pytest.raises(UserError, match=r"teacher\.sha256: the state dict of .* not 0000000000"):
+    with pytest.raises(UserError, match=r"teacher\.sha256: "):
         from_torch_hub(str(repository), "cifar10_resnet8", True, "0000000000")
 
 
 def test_the_code_of_a_repository_is_not_run_without_trust(repository):
-    with pytest.raises(UserError, match=r"teacher\.trust: .* runs the code of .*published"):
+    with pytest.raises(UserError, match=r"teacher\.trust: "):
         from_torch_hub(str(repository), "cifar10_resnet8", False)
     assert not (repository / "proof").exists()
 
 
 def test_an_architecture_with_the_same_keys_and_other_logits_is_refused(repository):
     weights = from_torch_hub(str(repository), "cifar10_other", True)
-    with pytest.raises(UserError, match=r"teacher\.architecture: .*cifar10_other has other logits"):
+    with pytest.raises(UserError, match=r"teacher\.architecture: .*cifar10_other"):
         load_teacher(build("resnet8", 10), weights, 32)
 
 
-@pytest.mark.parametrize(
-    ("entry", "what"),
-    [
-        ("broken", "'broken' failed: ValueError: no weights$"),
-        ("missing", "'missing' failed: RuntimeError: Cannot find callable missing"),
-        ("number", "'number' gives a int, no network"),
-        ("", "needs the name of a function"),
-    ],
-)
-def test_a_function_that_gives_no_network_is_one_line(repository, entry, what):
-    with pytest.raises(UserError, match=what):
+@pytest.mark.parametrize("entry", ["broken", "missing", "number", ""])
+def test_a_function_that_gives_no_network_is_one_line_that_names_it(repository, entry):
+    with pytest.raises(UserError, match=f"'{entry}'|^teacher.weights: ") as caught:
         from_torch_hub(str(repository), entry, True)
+    assert "at all" not in str(caught.value)  # what follows the first line of the code's own error
 
 
 @pytest.mark.parametrize("repository", ["owner/name", "owner/name:main", f"name:{COMMIT}", ""])
 def test_a_repository_without_a_commit_is_refused(repository):
     for get in (lambda: from_torch_hub(repository, "entry", True), lambda: from_hub(repository)):
-        with pytest.raises(UserError, match="expected owner/name:commit, got"):
+        with pytest.raises(UserError, match=r"^teacher\.repository: "):
             get()
-
-
-def test_without_a_network_torch_hub_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", NOWHERE)
-    with pytest.raises(ExternalError, match=r"owner/name:.* cannot be reached: .*source 'file'"):
-        from_torch_hub(f"owner/name:{COMMIT}", "entry", True)
 
 
 @pytest.fixture
@@ -175,7 +161,7 @@ def test_safetensors_are_preferred_in_a_repository_of_the_hub(cache):
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert weights.sha256 == digest
     from_hub(f"owner/name:{COMMIT}", sha256=digest[:12])
-    with pytest.raises(UserError, match=r"teacher\.sha256: .*model\.safetensors has"):
+    with pytest.raises(UserError, match=r"teacher\.sha256: "):
         from_hub(f"owner/name:{COMMIT}", sha256="0" * 12)
 
 
@@ -186,15 +172,8 @@ def test_other_files_of_the_hub_are_read_as_tensors_alone(cache, file):
     torch.save({"state_dict": build("resnet8", 10).state_dict()}, path)
     load_teacher(build("resnet8", 10), from_hub(f"owner/name:{COMMIT}", file), 32)
     torch.save(build("resnet8", 10), path)
-    with pytest.raises(UserError, match=r"teacher\.repository: .* is not a file of tensors alone"):
+    with pytest.raises(UserError, match=r"teacher\.repository: "):
         from_hub(f"owner/name:{COMMIT}", file)
-
-
-def test_without_a_network_the_hub_says_what_to_do(cache):
-    with pytest.raises(
-        ExternalError, match=r"huggingface\.co/owner/name cannot be .*source 'file'"
-    ):
-        from_hub(f"owner/name:{COMMIT}")
 
 
 def test_weights_of_timm_are_those_of_its_repository(cache):
@@ -212,10 +191,6 @@ def test_weights_of_timm_are_those_of_its_repository(cache):
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(images), model(images), rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match=r"no weights 'zzz' for 'resnet18': known: a1_in1k, a2_"):
-        from_timm("resnet18", "zzz")
-    with pytest.raises(ExternalError, match=r"timm/resnet18\.a2_in1k cannot be reached"):
-        from_timm("resnet18", "a2_in1k")
 
 
 def test_weights_of_torchvision_come_with_their_class_names(tmp_path, monkeypatch):
@@ -229,21 +204,40 @@ def test_weights_of_torchvision_come_with_their_class_names(tmp_path, monkeypatc
     fresh = build("torchvision/mobilenet_v3_small", 1000)
     load_teacher(fresh, weights, 64)
     assert torch.equal(fresh.classifier[-1].weight, network.classifier[-1].weight)
-    with pytest.raises(UserError, match="no weights 'V9' for 'resnet18': known: IMAGENET1K_V1"):
-        from_torchvision("resnet18", "V9")
 
 
-def test_without_a_network_torchvision_says_what_to_do(tmp_path, monkeypatch):
+OFFLINE = {
+    "torch.hub": (from_torch_hub, (f"owner/name:{COMMIT}", "entry", True), "owner/name"),
+    "hub": (from_hub, (f"owner/name:{COMMIT}",), r"huggingface\.co/owner/name"),
+    "timm": (from_timm, ("resnet18", "a2_in1k"), r"timm/resnet18\.a2_in1k"),
+    "torchvision": (from_torchvision, ("resnet18", "IMAGENET1K_V1"), r"resnet18-f37072fd\.pth"),
+}
+
+
+@pytest.mark.parametrize("source", OFFLINE)
+def test_without_a_network_each_source_says_what_to_do(tmp_path, monkeypatch, request, source):
+    if source in ("hub", "timm"):
+        request.getfixturevalue("cache")
+        pytest.importorskip(source.replace("hub", "huggingface_hub"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", NOWHERE)
-    with pytest.raises(ExternalError, match=r"resnet18-f37072fd\.pth cannot be .*source 'file'"):
-        from_torchvision("resnet18", "IMAGENET1K_V1")
-    assert not list((tmp_path / "hub/checkpoints").iterdir())
+    get, arguments, what = OFFLINE[source]
+    with pytest.raises(ExternalError, match=rf"{what}.* cannot be reached: .*source 'file'"):
+        get(*arguments)
+    assert not [path for path in tmp_path.rglob("*.pth") if path.is_file()]
+
+
+@pytest.mark.parametrize("source", ["timm", "torchvision"])
+def test_weights_that_a_library_does_not_have_are_answered_with_those_it_has(source):
+    pytest.importorskip(source, reason="needs the extra 'teachers'")
+    get = {"timm": from_timm, "torchvision": from_torchvision}[source]
+    with pytest.raises(UserError, match=r"^teacher\.weights: .*'V9' for 'resnet18': known: \w"):
+        get("resnet18", "V9")
 
 
 def test_an_architecture_of_another_library_is_refused():
     assert name_in("timm", "timm/resnet18") == "resnet18"
-    with pytest.raises(UserError, match="'timm' needs one like 'timm/resnet18', not 'resnet18'"):
+    with pytest.raises(UserError, match=r"^teacher\.architecture: .*'timm/resnet18'"):
         name_in("timm", "resnet18")
 
 
@@ -278,9 +272,9 @@ def test_the_stage_says_the_sha256_of_a_file_and_records_it(tmp_path, monkeypatc
     written = load_file(tmp_path / "models/teacher/model.safetensors")
     read = load_file(tmp_path / "mine.safetensors")
     assert all(torch.equal(written[name], value) for name, value in read.items())
-    with pytest.raises(UserError, match=r"4 class names for 3 outputs"):
+    with pytest.raises(UserError, match=r"teacher\.class_names"):
         stage(tmp_path, monkeypatch, section.replace("[a,", "[z, a,"))
-    with pytest.raises(UserError, match=r"teacher\.sha256: mine\.safetensors has"):
+    with pytest.raises(UserError, match=r"teacher\.sha256: "):
         stage(tmp_path, monkeypatch, f"{section}, sha256: {'f' * 64}")
 
 

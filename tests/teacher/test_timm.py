@@ -113,6 +113,7 @@ def test_unknown_names_are_answered():
         timm_network("resnet19", 3)
 
 
+@pytest.mark.slow
 def test_published_timm_variants_have_the_logits_of_timm_itself(tmp_path):
     """The networks of huggingface.co/edadaltocg are timm's with another stem and head."""
     from pipeline.models import build

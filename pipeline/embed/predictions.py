@@ -1,4 +1,4 @@
-"""What the teacher makes of the crawl, in a few numbers."""
+"""Predictions of the teacher for the images of a crawl, and a summary of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ BLOCK = 10_000  # rows in memory at a time
 
 
 @dataclass(frozen=True)
-class Seen:
+class Predictions:
     """What the teacher says of N images.
 
     Attributes:
@@ -33,27 +33,27 @@ class Seen:
             yield label, np.flatnonzero(self.predicted == label)
 
 
-def read_logits(logits: np.ndarray) -> Seen:
+def read_logits(logits: np.ndarray) -> Predictions:
     """What logits [N, C] say; they may be a memory map, and are read once."""
     total, classes = logits.shape
-    seen = Seen(
+    predictions = Predictions(
         np.empty(total, np.int64), np.empty(total, np.float32), np.empty(total, np.float32), classes
     )
     for rows in blocks(np.arange(total)):
         few = logits[rows[0] : rows[-1] + 1].astype(np.float64)
         energy = -logsumexp(few, axis=1)
-        seen.predicted[rows] = few.argmax(axis=1)
-        seen.confidence[rows] = np.exp(few.max(axis=1) + energy)
-        seen.energy[rows] = energy
-    return seen
+        predictions.predicted[rows] = few.argmax(axis=1)
+        predictions.confidence[rows] = np.exp(few.max(axis=1) + energy)
+        predictions.energy[rows] = energy
+    return predictions
 
 
-def summarise(seen: Seen) -> dict[str, Any]:
+def summarise(predictions: Predictions) -> dict[str, Any]:
     """Counts and confidence of the teacher's predictions."""
     return {
-        "images": len(seen.predicted),
-        "mean_confidence": round(float(seen.confidence.mean(dtype=np.float64)), 4),
-        "confident": int((seen.confidence > 0.95).sum()),
+        "images": len(predictions.predicted),
+        "mean_confidence": round(float(predictions.confidence.mean(dtype=np.float64)), 4),
+        "confident": int((predictions.confidence > 0.95).sum()),
     }
 
 

@@ -1,4 +1,4 @@
-"""Kept images in pieces of one batch each, read from the crawl's shards and decoded."""
+"""Batches of kept images, read from the crawl's shards and decoded."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class KeptImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Batch:
     """Images of one shard that the teacher sees together.
 
     Attributes:
@@ -44,10 +44,10 @@ class Piece:
     last: bool
 
 
-def cut(kept: Sequence[KeptImage], crawl: Path, batch_size: int) -> Iterator[Piece]:
-    """Pieces of at most `batch_size` images, never of two shards.
+def batches(kept: Sequence[KeptImage], crawl: Path, batch_size: int) -> Iterator[Batch]:
+    """Batches of at most `batch_size` images, never of two shards.
 
-    So which images share a piece does not depend on where an interrupted run went on, and neither
+    So which images share a batch does not depend on where an interrupted run went on, and neither
     does the last bit of a logit. `kept` is in the order of shards and rows.
     """
     start = 0
@@ -57,11 +57,11 @@ def cut(kept: Sequence[KeptImage], crawl: Path, batch_size: int) -> Iterator[Pie
             some = images[first : first + batch_size]
             rows, ids = (tuple(getattr(image, name) for image in some) for name in ("row", "id"))
             last = first + len(some) == len(images)
-            yield Piece(shard_path(crawl, shard), rows, ids, start, last)
+            yield Batch(shard_path(crawl, shard), rows, ids, start, last)
             start += len(some)
 
 
-def there(kept: Sequence[KeptImage], crawl: Path) -> tuple[list[KeptImage], list[str]]:
+def locate(kept: Sequence[KeptImage], crawl: Path) -> tuple[list[KeptImage], list[str]]:
     """The images whose rows the shards have, and what is wrong with the others.
 
     Only what the shards tell of themselves is read, so this comes before hours of work.
@@ -78,8 +78,8 @@ def there(kept: Sequence[KeptImage], crawl: Path) -> tuple[list[KeptImage], list
         types = {name: schema.field(name).type for name in READ if name in schema.names}
         wrong = [name for name in READ if types.get(name) != IMAGE_COLUMNS[name]]
         if wrong:
-            told = f"expected {IMAGE_COLUMNS[wrong[0]]}, found {types.get(wrong[0])}"
-            problems.append(f"{path}: column '{wrong[0]}': {told}")
+            kinds = f"expected {IMAGE_COLUMNS[wrong[0]]}, found {types.get(wrong[0])}"
+            problems.append(f"{path}: column '{wrong[0]}': {kinds}")
             continue
         for image in group:
             if image.row < rows:
@@ -89,18 +89,18 @@ def there(kept: Sequence[KeptImage], crawl: Path) -> tuple[list[KeptImage], list
     return found, problems
 
 
-def read(piece: Piece, side: int, fit: Fit) -> tuple[np.ndarray, list[str]]:
-    """The pixels of a piece, uint8 [B, side, side, 3], and what is wrong with images of it.
+def read(batch: Batch, side: int, fit: Fit) -> tuple[np.ndarray, list[str]]:
+    """The pixels of a batch, uint8 [B, side, side, 3], and what is wrong with images of it.
 
     The pixels of a wrong image are arbitrary.
     """
-    pixels = np.empty((len(piece.rows), side, side, 3), np.uint8)
+    pixels = np.empty((len(batch.rows), side, side, 3), np.uint8)
     problems = []
     try:
-        with open_parquet(piece.path) as file:
-            for place, (identity, data) in enumerate(_stored(file, piece.rows)):
-                where = f"{piece.path}: row {piece.rows[place]}"
-                if identity != piece.ids[place]:
+        with open_parquet(batch.path) as file:
+            for place, (identity, data) in enumerate(_stored(file, batch.rows)):
+                where = f"{batch.path}: row {batch.rows[place]}"
+                if identity != batch.ids[place]:
                     problems.append(f"{where} is not the image that dedup saw")
                     continue
                 try:
@@ -109,8 +109,8 @@ def read(piece: Piece, side: int, fit: Fit) -> tuple[np.ndarray, list[str]]:
                     problems.append(f"{where} ({identity}) cannot be decoded: {error}")
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[-1][:200]
-        rows = f"{piece.rows[0]} to {piece.rows[-1]}"
-        problems.append(f"{piece.path}: rows {rows} cannot be read: {reason}")
+        rows = f"{batch.rows[0]} to {batch.rows[-1]}"
+        problems.append(f"{batch.path}: rows {rows} cannot be read: {reason}")
     return pixels, problems
 
 
@@ -121,7 +121,7 @@ def _stored(file: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tuple[str, by
         end = start + file.metadata.row_group(group).num_rows
         inside = [row - start for row in rows if start <= row < end]
         if inside:
-            # pieces are read side by side as it is
+            # batches are read side by side as it is
             table = file.read_row_group(group, columns=list(READ), use_threads=False)
             for row in table.take(inside).to_pylist():
                 yield row["id"], (row["image"] or {}).get("bytes") or b""

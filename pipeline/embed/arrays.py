@@ -13,8 +13,8 @@ from pipeline.errors import ExternalError
 from pipeline.store import write_text
 
 
-class Rows:
-    """`NAME.npy` of known length in a folder, written in order and never held in memory.
+class ArrayWriter:
+    """Files of numpy arrays of known length in a folder, written in order and never held in memory.
 
     Plain writes and no memory map: a full disk is then an error and not a dead process, and the
     pages that were written do not count as this process's memory.
@@ -26,7 +26,7 @@ class Rows:
     def __init__(
         self, folder: Path, total: int, layout: Mapping[str, tuple[type, tuple[int, ...]]]
     ) -> None:
-        """`layout` gives the dtype and the shape of one row of each array; `total` their rows."""
+        """`layout` gives the dtype and the shape of one row of each file; `total` their rows."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._dtypes = folder, {name: kind for name, (kind, _) in layout.items()}
         self._mark = folder / "saved"
@@ -39,7 +39,7 @@ class Rows:
         mark = self._mark.read_text("utf-8").strip() if self._mark.is_file() else ""
         self.saved = int(mark) if mark.isdecimal() else 0
         sizes = {name: len(headers[name]) + self.saved * row_bytes[name] for name in layout}
-        paths = {name: folder / f"{name}.npy" for name in layout}
+        paths = {name: folder / name for name in layout}
         if any(
             not path.is_file() or path.stat().st_size < sizes[name] for name, path in paths.items()
         ):
@@ -55,7 +55,7 @@ class Rows:
                 file.seek(0, os.SEEK_END)
             self._open = stack.pop_all()
 
-    def __enter__(self) -> "Rows":
+    def __enter__(self) -> "ArrayWriter":
         return self
 
     def __exit__(
@@ -73,7 +73,7 @@ class Rows:
         """
         try:
             for name, file in self._files.items():
-                file.write(np.ascontiguousarray(parts[name], self._dtypes[name]))
+                file.write(np.ascontiguousarray(parts[name], self._dtypes[name]).data)
         except OSError as error:
             raise self._failed(error) from None
         self._written += len(parts[next(iter(self._files))])

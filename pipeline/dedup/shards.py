@@ -1,0 +1,198 @@
+"""Fingerprints of whole shards: a decode of every image once, by several processes, cached."""
+
+import itertools
+import os
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import imagehash
+import numpy as np
+import PIL
+import pyarrow as pa
+
+from pipeline import images, store
+from pipeline.console import Advance, no_progress
+from pipeline.dedup import borders, fingerprints, hashing
+from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
+from pipeline.errors import ExternalError
+from pipeline.runkey import run_key
+from pipeline.store import open_parquet, read_shard, read_table, remove, replacing, write_table
+
+BATCH = 100  # images in a worker's memory
+STORED = ("id", "label", "width", "height", "size", "error")
+MAPPED = ("grey", "colour")  # too large to hold for all images
+SOURCES = [
+    Path(str(module.__file__)) for module in (images, store, hashing, borders, fingerprints)
+] + [Path(__file__)]  # the code that a fingerprint depends on
+
+Task = tuple[Path, int, str, bool]  # shard, row group, kind, exact
+
+
+def fingerprint_shards(
+    paths: Sequence[Path],
+    kind: str,
+    exact: bool,
+    cache: Path,
+    workers: int = 1,
+    advance: Advance = no_progress,
+) -> Fingerprints:
+    """The fingerprints of all images of `paths`; those of finished shards come from `cache`.
+
+    A shard's fingerprints appear in `cache` in one move, in a folder named by all that they
+    depend on: after an interruption at any moment, no finished shard is decoded again. One run at
+    a time may use a cache; what it does not use is removed in the end. The result does not depend
+    on `workers`.
+
+    Args:
+        paths: image shards as `write_shards` makes them.
+        kind: one of `hashing.KINDS`.
+        exact: whole and mirrored hashes by the library's function on the picture in full.
+        workers: processes; with 1, none is started.
+        advance: called with a number of images that are done.
+
+    Raises:
+        UserError: a file is no image shard.
+        ExternalError: a worker process died, for lack of memory or in a decoder.
+    """
+    for path in paths:
+        next(read_shard(path), None)  # what is no shard is told before hours of work
+    cache.mkdir(parents=True, exist_ok=True)
+    for left in cache.glob(".*.tmp*"):
+        remove(left)
+    versions = [PIL.__version__, imagehash.__version__, np.__version__]
+    settings = {"kind": kind, "exact": exact, "versions": versions}
+    folders = [cache / run_key(settings, [path], SOURCES) for path in paths]
+    tasks: dict[Path, list[Task]] = {}
+    for path, folder in zip(paths, folders, strict=True):
+        with open_parquet(path) as file:
+            if folder.is_dir():
+                advance(file.metadata.num_rows)
+            else:
+                count = file.metadata.num_row_groups
+                tasks[folder] = [(path, group, kind, exact) for group in range(count)]
+    with _in_order(itertools.chain.from_iterable(tasks.values()), workers) as results:
+        for folder, groups in tasks.items():
+            parts = [_nothing()]
+            for part in itertools.islice(results, len(groups)):
+                parts.append(part)
+                advance(part.images.num_rows)
+            _save(folder, _concatenated(parts))
+    for other in cache.iterdir():
+        if other not in folders:
+            remove(other)
+    return _load(folders, cache)
+
+
+def _fingerprint_group(path: Path, group: int, kind: str, exact: bool) -> Fingerprints:
+    """The fingerprints of one row group; their table has the columns STORED."""
+    parts = [_nothing()]
+    with open_parquet(path) as file:
+        columns = ["id", "image", "label", "width", "height"]
+        for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+            data = [one or b"" for one in batch["image"].field("bytes").to_pylist()]
+            found, errors = fingerprint_images(data, kind, exact)
+            values = {name: batch[name] for name in columns}
+            values |= {"size": [len(one) for one in data], "error": errors}
+            parts.append(replace(found, images=_table(values)))
+    return _concatenated(parts)
+
+
+def _table(values: Mapping[str, Any]) -> pa.Table:
+    return pa.table({name: pa.array(values[name], COLUMNS[name]) for name in STORED})
+
+
+def _nothing() -> Fingerprints:
+    return Fingerprints(_table({name: [] for name in STORED}), **zeros(0))
+
+
+def _concatenated(parts: Sequence[Fingerprints]) -> Fingerprints:
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    return Fingerprints(pa.concat_tables([part.images for part in parts]), **arrays)
+
+
+def _save(folder: Path, of_shard: Fingerprints) -> None:
+    with replacing(folder) as temporary:
+        write_table(temporary / "images.parquet", of_shard.images)
+        for name in ARRAYS:
+            np.save(temporary / f"{name}.npy", getattr(of_shard, name))
+
+
+def _load(folders: Sequence[Path], cache: Path) -> Fingerprints:
+    """The shards' fingerprints as one, the large arrays in files that are gone when they are."""
+    tables = [read_table(folder / "images.parquet") for folder in folders]
+    counts = [table.num_rows for table in tables]
+    joined = pa.concat_tables([_nothing().images, *tables])
+    places = {
+        "shard": np.repeat(np.arange(len(counts)), counts),
+        "row": np.concatenate([np.arange(count) for count in [0, *counts]]),
+    }
+    columns = {
+        name: pa.array(places[name], kind) if name in places else joined[name]
+        for name, kind in COLUMNS.items()
+    }
+    arrays = zeros(0)
+    for name, (kind, shape) in ARRAYS.items():
+        if name in MAPPED and sum(counts):
+            with tempfile.TemporaryFile(dir=cache) as file:
+                arrays[name] = np.memmap(file, kind, "w+", shape=(sum(counts), *shape))
+        else:
+            arrays[name] = np.zeros((sum(counts), *shape), kind)
+        start = 0
+        for folder, count in zip(folders, counts, strict=True):
+            arrays[name][start : start + count] = np.load(folder / f"{name}.npy", mmap_mode="r")
+            start += count
+    return Fingerprints(pa.table(columns), **arrays)
+
+
+@contextmanager
+def _in_order(tasks: Iterator[Task], workers: int) -> Iterator[Iterator[Fingerprints]]:
+    """The results of tasks, in their order; a few of them ahead where there are workers."""
+    if workers == 1:
+        yield itertools.starmap(_fingerprint_group, tasks)
+        return
+    context = get_context("spawn")  # a fork may hold another thread's locks
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _attend, (reader,))
+    try:
+        yield _results(pool, tasks, ahead=3 * workers)
+    except BrokenProcessPool:
+        raise ExternalError(
+            "a process that decodes images died", "is there memory enough?"
+        ) from None
+    finally:
+        writer.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _results(
+    pool: ProcessPoolExecutor, tasks: Iterator[Task], ahead: int
+) -> Iterator[Fingerprints]:
+    waiting: deque[Future[Fingerprints]] = deque()
+    for task in tasks:
+        waiting.append(pool.submit(_fingerprint_group, *task))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _attend(reader: Connection) -> None:
+    """Ends this worker at once when its parent is done, interrupted or dead."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end() -> None:
+        reader.poll(None)  # nothing is ever sent: the other end was closed
+        os._exit(1)
+
+    Thread(target=end, daemon=True).start()
