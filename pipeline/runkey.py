@@ -1,6 +1,5 @@
 """Cache key of resumable work: it may only go on with the same parameters, inputs and code."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -55,8 +54,3 @@ def sources_of(step: str) -> list[Path]:
     ours = {Path(file) for file in loaded if file and root in Path(file).parents}
     counted = {file for file in ours if file.relative_to(root.parent).as_posix() not in NO_RESULT}
     return [*sorted(counted), Path(step)]
-
-
-def fields_of(kind: type, values: object) -> dict[str, Any]:
-    """The fields of the dataclass `kind`, taken from an object with attributes of those names."""
-    return {field.name: getattr(values, field.name) for field in dataclasses.fields(kind)}

@@ -1,12 +1,10 @@
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from pipeline import console, runkey, store
-from pipeline.runkey import fields_of, run_key, sources_of
+from pipeline.runkey import run_key, sources_of
 
 
 @pytest.fixture
@@ -81,14 +79,3 @@ def test_what_only_words_and_draws_throws_no_checkpoint_away():
     assert Path(runkey.__file__) not in found
     root = Path(runkey.__file__).parent.parent
     assert not {root / name for name in runkey.NO_RESULT} & set(found)
-
-
-def test_fields_of_takes_what_the_dataclass_has():
-    @dataclass
-    class Wanted:
-        a: int
-        b: str
-
-    assert fields_of(Wanted, SimpleNamespace(a=1, b="x", c=2)) == {"a": 1, "b": "x"}
-    with pytest.raises(AttributeError):
-        fields_of(Wanted, SimpleNamespace(a=1))

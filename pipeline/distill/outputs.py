@@ -11,17 +11,8 @@ from pipeline.errors import UserError
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
+from pipeline.selections import SCHEMA
 from pipeline.store import replacing, write_csv
-
-SELECTION_COLUMNS = {
-    "row": pa.int64(),
-    "id": pa.string(),
-    "predicted": pa.int64(),
-    "confidence": pa.float32(),
-    "held_out": pa.bool_(),
-    "times_kept": pa.int32(),
-    "kept": pa.list_(pa.bool_()),
-}
 
 
 def save_student(
@@ -65,8 +56,7 @@ def selection_table(ids: Sequence[str], held_out: Sequence[int], trained: Traine
         "times_kept": kept.sum(dim=1).tolist(),
         "kept": kept.tolist(),
     }
-    schema = pa.schema(SELECTION_COLUMNS.items())
-    return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+    return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def threshold_table(class_names: Sequence[str], trained: Trained) -> pa.Table:

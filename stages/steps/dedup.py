@@ -11,15 +11,16 @@ from PIL import Image
 
 from pipeline.console import Console, text_table
 from pipeline.dedup.fingerprints import Fingerprints
+from pipeline.dedup.judgement import Pairs, Provenance, judge, summarise, verified_pairs
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
 from pipeline.dedup.shards import fingerprint_shards
-from pipeline.dedup.verdicts import Pairs, Provenance, judge, summarise, verified_pairs
 from pipeline.errors import ExternalError, UserError
 from pipeline.labelled import load_labelled
 from pipeline.manifest import class_names, read_manifest
 from pipeline.params import Params
-from pipeline.store import read_table, replacing, row_count, shard_paths, write_json, write_table
+from pipeline.store import replacing, row_count, shard_paths, write_json, write_table
+from pipeline.verdicts import read_verdicts
 from stages import paths
 
 TEST_SIDE = 64  # pixels at which test images are compared
@@ -151,7 +152,7 @@ def explanation(image: str) -> Result:
     Raises:
         UserError: no image has such an id, or several have.
     """
-    rows = read_table(paths.DEDUP).to_pylist()
+    rows = read_verdicts(paths.DEDUP).to_pylist()
     found = [row for row in rows if row["id"].startswith(image)]
     if len(found) != 1:
         known = f"{len(found)} images have ids that begin so" if found else "no such image"

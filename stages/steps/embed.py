@@ -20,8 +20,9 @@ from pipeline.embeddings import FILES, Embeddings
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.params import Embed
 from pipeline.runkey import run_key, sources_of
-from pipeline.store import read_table, remove, replacing, shard_paths, write_csv, write_json
+from pipeline.store import remove, replacing, shard_paths, write_csv, write_json
 from pipeline.teacher.normalisation import NormalisationCheck, check_normalisation, sample
+from pipeline.verdicts import read_verdicts
 from stages import paths
 
 SCORES = ("off_topic", "redundant", "coverage", "shift")
@@ -36,7 +37,7 @@ def run(section: Embed, console: Console) -> None:
     """Writes data/embed."""
     device = resolve_device(section.device)
     precision = resolve_precision(section.precision, device)
-    kept = kept_images(read_table(paths.DEDUP))
+    kept = kept_images(read_verdicts(paths.DEDUP))
     network, config = load_model(paths.TEACHER, device)
     folder = _unfinished(section, device, precision)
     with console.progress("embed", len(kept)) as advance:

@@ -12,7 +12,8 @@ from pipeline.errors import UserError
 from pipeline.paramfile import read_params
 from pipeline.report.neighbours.page import build_neighbours_page
 from pipeline.report.thumbnails import encode_thumbnail, read_thumbnails
-from pipeline.store import read_table, write_text
+from pipeline.store import write_text
+from pipeline.verdicts import read_verdicts
 from stages import paths
 
 
@@ -58,7 +59,7 @@ def _sheet(found: Neighbours) -> str:
     asked = Path(found.image)
     if not asked.is_file():
         wanted.add(found.image)
-    stored = read_table(paths.DEDUP, ["id", "shard", "row"])
+    stored = read_verdicts(paths.DEDUP, ["id", "shard", "row"])
     places = stored.filter(pc.is_in(stored["id"], pa.array(sorted(wanted), pa.string())))
     where = {place["id"]: (place["shard"], place["row"]) for place in places.to_pylist()}
     pictures = read_thumbnails(paths.CRAWL, where)

@@ -1,4 +1,4 @@
-"""Verdicts: each stored image is kept or dropped, with the reason and what it looks like."""
+"""Judgement of each stored image: kept or dropped, with the reason and what it looks like."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from pipeline.dedup.leakage import Leaks
 from pipeline.dedup.near import candidate_pairs
 from pipeline.dedup.verify import similarity
 from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
+from pipeline.verdicts import SCHEMA
 
 NEAR_DUPLICATE = "near-duplicate"
 LEAKED = "leaked"
@@ -24,23 +25,6 @@ LOW_INFORMATION = "low-information"
 UNREADABLE = "unreadable"
 PAIRS_AT_ONCE = 2048
 FACTS = ("page_url", "title", "licence", "licence_url", "creator")  # of where an image is from
-COLUMNS = {
-    "id": pa.string(),
-    "shard": pa.int32(),
-    "row": pa.int32(),
-    "label": pa.int64(),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "hash": pa.uint64(),
-    "kept": pa.bool_(),
-    "reason": pa.string(),
-    "group": pa.int64(),
-    "duplicate_of": pa.string(),
-    "distance": pa.int32(),
-    "similarity": pa.float32(),
-    "test_image": pa.int64(),
-    "labels": pa.list_(pa.int64()),
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +102,7 @@ def judge(
         least: similarity from which two pictures are one.
 
     Returns:
-        Table with the columns `COLUMNS`.
+        Table as `pipeline.verdicts.SCHEMA`.
     """
     images = fingerprints.images
     alike = pairs.where(pairs.similarity >= least)
@@ -180,7 +164,7 @@ def _table(
             "test_image": int(test_image[k]) if test_image[k] >= 0 else None,
         }
     return pa.Table.from_pylist(
-        [{name: row[name] for name in COLUMNS} for row in rows], schema=pa.schema(COLUMNS.items())
+        [{name: row[name] for name in SCHEMA.names} for row in rows], schema=SCHEMA
     )
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dedup.fingerprints import Fingerprints
+from pipeline.dedup.judgement import Pairs, Provenance, judge, summarise
 from pipeline.dedup.leakage import Leaks
-from pipeline.dedup.verdicts import COLUMNS, Pairs, Provenance, judge, summarise
+from pipeline.verdicts import SCHEMA
 
 SIDES = [30, 40, 35, 50, 30, 20, 60]  # of images 0 to 6
 NOWHERE = Provenance({}, {}, Counter())
@@ -58,7 +59,7 @@ def test_only_pairs_that_look_alike_are_duplicates_and_the_largest_is_kept():
     assert verdicts(table) == [(False, "near-duplicate", "id1")] + [KEPT] * 6
     row = table.to_pylist()[0]
     assert (row["distance"], round(row["similarity"], 3)) == (2, 0.9)
-    assert table.column_names == list(COLUMNS)
+    assert table.schema == SCHEMA
 
 
 def test_a_chain_does_not_pull_unlike_images_together():
