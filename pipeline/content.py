@@ -22,7 +22,7 @@ SKIPPED = "__pycache__"  # written by reading: `torch.hub` runs a folder's code
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds, or all files of a folder by their names."""
+    """Content of a file, or of all files of a folder with their names."""
 
     files: int
     bytes: int
@@ -86,7 +86,7 @@ def _opened(file: Path) -> sqlite3.Connection:
 
 
 def content(path: Path, hashes: Hashes, advance: Advance = no_progress) -> Content | None:
-    """What `path` holds now, None if nothing is there.
+    """Content of `path` as it is now, None if nothing is there.
 
     A file that cannot be read counts as such: whoever needs it says what is wrong.
 

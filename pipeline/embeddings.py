@@ -89,7 +89,7 @@ class Embeddings:
 
     @cached_property
     def logits(self) -> np.ndarray:
-        """What the teacher says of whole images, float32 [N, C]."""
+        """Logits of the teacher for whole images, float32 [N, C]."""
         return self._array(LOGITS, 2)
 
     @property

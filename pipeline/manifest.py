@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one URL gave. `outcome` is `ok`, or one word for why there is no image."""
+    """Answer of one URL. `outcome` is `ok`, or one word for why there is no image."""
 
     url: str
     final_url: str = field(default="", kw_only=True)

@@ -71,7 +71,7 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def load_yaml(text: str, name: str) -> tuple[Any, dict[str, str]]:
-    """What `text` holds, and for each key path where it stands.
+    """Content of `text`, and for each key path where it stands.
 
     Raises:
         UserError: one line: it is not YAML, or a key is given twice.
@@ -201,7 +201,7 @@ def _problem(found: Any) -> tuple[str, str]:
 
 
 def _either(section: Any = None, key: Any = None) -> str:
-    """What a parameter of several kinds may be, in words; empty for any other."""
+    """Kinds that a parameter of several may be, in words; empty for any other."""
     field = _model_of(section).model_fields.get(key) if section in Params.model_fields else None
     found = field.metadata if field else []
     return next((one.words for one in found if isinstance(one, Either)), "")

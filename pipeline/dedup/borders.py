@@ -12,7 +12,7 @@ STRAY = 0.02
 
 
 def may_have_border(grey: np.ndarray) -> np.ndarray:
-    """Which of the pictures, uint8 [N, S, S], have an edge of about one colour: bool [N]."""
+    """Mask of the pictures, uint8 [N, S, S], that have an edge of about one colour: bool [N]."""
     edges = np.stack([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], axis=1)
     edges = edges.astype(np.int16)
     off = np.abs(edges - np.median(edges, axis=2, keepdims=True)) > LEVELS
@@ -20,7 +20,7 @@ def may_have_border(grey: np.ndarray) -> np.ndarray:
 
 
 def inside_border(grey: Image.Image, box: Box) -> Box:
-    """What is inside a picture's border of one colour a side, as shares of `box`.
+    """Part inside a picture's border of one colour a side, as shares of `box`.
 
     Of a picture that is all border nothing is left: right is then not above left, or bottom not
     above top.

@@ -29,7 +29,7 @@ FACTS = ("page_url", "title", "licence", "licence_url", "creator")  # of where a
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the crawl's manifest says that each stored image is from."""
+    """Origins of the stored images, as the crawl's manifest tells them."""
 
     labels: Mapping[str, Counter[int]]  # id -> how many addresses brought it for each class
     facts: Mapping[str, int]  # id -> columns of FACTS that are filled, of its best candidate

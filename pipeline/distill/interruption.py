@@ -10,7 +10,7 @@ from pipeline.distill.parallel import World
 
 @contextmanager
 def interruption(world: World) -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C asked to stop; a second one stops at once.
+    """Request to stop, by Ctrl-C; a second one stops at once.
 
     With several processes nothing is caught: they would stop at different steps.
     """

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Progress:
-    """What was done before the current step.
+    """Work done before the current step.
 
     Attributes:
         curves: figures of every finished epoch.

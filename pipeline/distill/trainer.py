@@ -31,7 +31,7 @@ Report = Callable[[list[Row]], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves beside the modules: figures by epoch, and which image was kept when."""
+    """Result of a training beside the modules: figures by epoch, and which image was kept when."""
 
     curves: list[Row]
     kept: Tensor  # bool [epochs, N]
@@ -178,7 +178,7 @@ def _told(row: Row) -> str:
 
 
 def _trained(selector: Selector, progress: Progress) -> Trained:
-    """What is left of a finished training, with what the deployed student sees."""
+    """Result of a finished training, with what the deployed student sees."""
     epochs = selector.section.epochs
     labels, confidence = selector.seen(epochs)
     return Trained(

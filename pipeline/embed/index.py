@@ -28,7 +28,7 @@ SAME = 1e-6  # cosines that float32 does not tell apart
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What was built, and how good it is.
+    """Index that was built, and how good it is.
 
     Attributes:
         kind: FAISS's name of the index, with how much of it a query visits.

@@ -12,7 +12,7 @@ BLOCK = 10_000  # rows in memory at a time
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the teacher says of N images.
+    """Predictions of the teacher for N images.
 
     Attributes:
         predicted: class of the highest logit, int64 [N].
@@ -34,7 +34,7 @@ class Predictions:
 
 
 def read_logits(logits: np.ndarray) -> Predictions:
-    """What logits [N, C] say; they may be a memory map, and are read once."""
+    """Predictions that logits [N, C] make; they may be a memory map, and are read once."""
     total, classes = logits.shape
     predictions = Predictions(
         np.empty(total, np.int64), np.empty(total, np.float32), np.empty(total, np.float32), classes

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Selection(NamedTuple):
-    """What was kept and by which thresholds."""
+    """Images that are kept, and the thresholds that they passed."""
 
     mask: Tensor  # [N] bool
     labels: Tensor  # [N] int64, class of the combined prediction

@@ -49,7 +49,7 @@ class Distilled(Network):
         fused: bool = False,
         backbone_options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """What `ModelConfig` has to say of such a network for `load_student` to rebuild it.
+        """Architecture of such a network for `ModelConfig`, from which `load_student` rebuilds it.
 
         Args:
             backbone, backbone_options: of `pipeline.models.build`.
@@ -77,7 +77,7 @@ class Distilled(Network):
 
 
 def load_student(folder: Path, device: torch.device) -> tuple[Network, ModelConfig]:
-    """What distillation wrote: a `Distilled` network or a plain one, fused or not.
+    """Student that distillation wrote: a `Distilled` network or a plain one, fused or not.
 
     Raises:
         UserError: as `load_model`.

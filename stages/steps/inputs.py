@@ -61,7 +61,7 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
 
 
 def _known_before() -> dict[str, dict[str, Any]]:
-    """What inputs.lock says of each path; nothing if there is none, or none that can be read."""
+    """Content of each path by inputs.lock; nothing if there is none, or none that can be read."""
     try:
         found = json.loads(paths.INPUTS_LOCK.read_text("utf-8"))
     except (FileNotFoundError, ValueError):  # as after a merge: what is here is read again
@@ -97,7 +97,7 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
 
 
 def is_file_of_classes(classes: object) -> bool:
-    """Whether `crawl.classes` is the path of a class set, as `load_classes` reads it."""
+    """Tells whether `crawl.classes` is the path of a class set, as `load_classes` reads it."""
     return isinstance(classes, str) and classes.endswith((".yaml", ".yml"))
 
 

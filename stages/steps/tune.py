@@ -78,7 +78,7 @@ def run(
 def search_space(
     section: Distill, search: list[str] | None, epochs: int | None, by_default: tuple[str, ...]
 ) -> tune.Space:
-    """What to search, after all that can be wrong with it."""
+    """Space to search, after all that can be wrong with it."""
     fixed = OBJECTIVES.load(section.objective).settings
     default = [text for text in by_default if text.partition("=")[0] not in fixed]
     space = tune.read_space(search or default, section.objective)
