@@ -70,7 +70,7 @@ class Deduplication:
         )
 
     def by_radius(self) -> Result:
-        """Images that each radius would drop, up to that which has too many pairs; writes nothing."""
+        """Images that each radius would drop, up to one with too many pairs; writes nothing."""
         fingerprints = self._fingerprints()
         most, pairs = MOST_RADIUS, None
         while pairs is None:
