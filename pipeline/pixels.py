@@ -107,7 +107,7 @@ def _draw_mirrored(count: int, flip: bool, generator: torch.Generator) -> Tensor
 
 
 def _centres(start: Tensor, length: Tensor, side: int) -> Tensor:
-    """Places at which a box is sampled for `side` pixels, never beyond the centres of its outer pixels.
+    """Places to sample a box at for `side` pixels, not beyond the centres of its outer pixels.
 
     Args:
         start, length: int64 [B, 1].

@@ -40,6 +40,7 @@ def made_up(**runs: list[dict[str, float]]) -> Bench:
     return bench
 
 
+@pytest.mark.slow
 def test_every_arm_saves_every_image_and_hostile_bodies_are_survived(tmp_path):
     path = tmp_path / "found.json"
     # at once, because icrawler does nothing for 5 s at the end of every class

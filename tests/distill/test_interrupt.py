@@ -50,8 +50,11 @@ def whole(tmp_path_factory) -> Run:
 
 @pytest.mark.parametrize(
     ("step", "epochs", "left"),
-    [(1, 0, 1), (5, 1, 2), (3, 1, 0)],
-    ids=["first epoch", "middle of the second", "end of the first"],
+    [
+        pytest.param(1, 0, 1, id="first epoch", marks=pytest.mark.slow),
+        pytest.param(5, 1, 2, id="middle of the second"),
+        pytest.param(3, 1, 0, id="end of the first", marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_process_finishes_its_step_and_saves_it(tmp_path, whole, step, epochs, left):
     process, channel = waiting_in(step, tmp_path)
@@ -69,6 +72,7 @@ def test_an_interrupted_process_finishes_its_step_and_saves_it(tmp_path, whole, 
     assert timeless(resumed) == timeless(whole)
 
 
+@pytest.mark.slow
 def test_a_process_interrupted_in_its_last_step_ends_as_usual(tmp_path, whole):
     process, channel = waiting_in(6, tmp_path)
     interrupt(process)
@@ -78,6 +82,7 @@ def test_a_process_interrupted_in_its_last_step_ends_as_usual(tmp_path, whole):
     assert same(run(tmp_path, OF), whole)
 
 
+@pytest.mark.slow
 def test_a_second_interruption_stops_at_once(tmp_path, whole):
     process, _ = waiting_in(5, tmp_path)
     interrupt(process)

@@ -91,6 +91,7 @@ def test_two_processes_give_the_result_of_one(tmp_path, alone):
     assert (first["reported"], second["reported"]) == ([1, 2], [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -106,6 +107,7 @@ def test_two_processes_give_the_result_of_one_with(tmp_path, changes):
     assert_close(found, expected, changes)
 
 
+@pytest.mark.slow
 def test_killed_processes_go_on_as_if_they_had_not_been(tmp_path):
     changes = KD3 | {"epochs": 5, "mixing": False}
     processes, _ = start_together(2, distil, [tmp_path / "killed"], changes)
@@ -124,6 +126,7 @@ def test_killed_processes_go_on_as_if_they_had_not_been(tmp_path):
     assert resumed["curves"] == whole["curves"]
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_one_was_interrupted_inside_of_an_epoch(tmp_path, alone):
     told = 0
 

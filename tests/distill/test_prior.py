@@ -153,6 +153,7 @@ def weighted(world: World, folder: Path) -> dict[str, torch.Tensor]:
     return run(folder / str(world.rank), ALL, images=images, world=world).weights
 
 
+@pytest.mark.slow
 def test_several_processes_weigh_the_images_as_one_does(tmp_path):
     alone = weighted(World(), tmp_path / "alone")
     first, second = together(2, weighted, tmp_path / "both")

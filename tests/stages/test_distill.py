@@ -168,6 +168,7 @@ def interrupted(folder: Path) -> None:
     assert not (folder / "models/student").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_other_runs_take_nothing_from_it(
     prepared: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -224,6 +225,7 @@ def lengths(folder: Path, process: subprocess.Popen[str]) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_the_curves_grow_by_an_epoch_at_a_time_and_a_resumed_run_has_the_earlier_ones(
     prepared: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +241,7 @@ def test_the_curves_grow_by_an_epoch_at_a_time_and_a_resumed_run_has_the_earlier
     assert curves(folder) == curves(finished)
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_every_epoch_and_does_not_change_the_run(
     prepared: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -314,6 +317,7 @@ def test_a_new_objective_is_one_file_and_one_line(prepared: Path, tmp_path: Path
     assert "expected one of toy, kd3, official, kd, simkd, dfnd, got 'toi'" in stderr
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_write_one_student_and_say_one_line(
     prepared: Path, tmp_path: Path
 ) -> None:

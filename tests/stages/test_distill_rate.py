@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pipeline.distill.peak_rate import RATES
 from tests.stages.workspace import environment, run
 
@@ -33,6 +35,7 @@ def test_a_rate_is_found_told_and_written(project: Path, tmp_path: Path) -> None
     assert not list(folder.glob(".cache/distill/*"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_for_a_rate_goes_on(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(project, folder, symlinks=True)

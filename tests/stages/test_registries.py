@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.stages.workspace import fresh_copy, run
 
 LINE = """        "dfnd": Entry("""
@@ -15,6 +17,7 @@ class Own(KD):
 """
 
 
+@pytest.mark.slow
 def test_an_objective_is_a_file_and_a_line(project: Path, tmp_path: Path) -> None:
     folder = fresh_copy(project, tmp_path)
     (folder / "pipeline/distill/objectives/own.py").write_text(OWN)

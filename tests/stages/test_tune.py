@@ -91,6 +91,7 @@ def test_the_same_search_runs_what_is_missing_and_no_more(folder: Path, tmp_path
     assert [row for row in more if row["trial"] < 4] == first["trials"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_with_the_trial_that_it_was_in(
     project: Path, tmp_path: Path
 ) -> None:
