@@ -276,6 +276,7 @@ def runs(tmp_path_factory) -> tuple[world.Run, Modules, list[list[int]]]:
     return run, naive, kept
 
 
+@pytest.mark.slow
 def test_a_whole_run_keeps_the_images_that_the_published_loop_keeps(runs):
     run, _, kept = runs
     assert [mask.nonzero().flatten().tolist() for mask in run.trained.kept] == kept

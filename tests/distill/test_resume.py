@@ -172,11 +172,12 @@ def distil(folder: Path, changes: dict) -> None:
     run(folder, section(**changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "most", "epochs"),
     [
         (AVERAGED, 2, 4),
-        pytest.param({}, 10, 20, marks=pytest.mark.slow),
+        ({}, 10, 20),
     ],
     ids=["twice", "ten times"],
 )

@@ -125,6 +125,7 @@ def test_onnx_needs_no_torch(shipped: Path, tmp_path: Path, expected: np.ndarray
     assert np.abs(np.load(tmp_path / "out.npy") - expected).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_pt2_needs_torch_alone(shipped: Path, tmp_path: Path, expected: np.ndarray, chosen) -> None:
     np.save(tmp_path / "in.npy", chosen.compare)
     places = [shipped / "model.pt2", tmp_path / "in.npy", tmp_path / "out.npy"]

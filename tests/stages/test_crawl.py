@@ -118,6 +118,7 @@ def test_once_finished_images_are_on_the_disk_once(undisturbed: Path) -> None:
             assert hashlib.sha256(journal.read(row["id"])).hexdigest() == row["id"]
 
 
+@pytest.mark.slow
 def test_with_dvc_the_images_take_little_more_than_their_bytes(tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "project", "crawl: {per_class: 30}\n")
     for command in (("git", "init", "-q"), ("dvc", "repro", "-q", "crawl")):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.distill.peak_rate import RATES
-from tests.stages.workspace import environment, run
+from tests.stages.workspace import environment, invoke
 
 AUTO = ("distill", "--set", "distill.lr=auto")
 
@@ -19,7 +19,7 @@ AUTO = ("distill", "--set", "distill.lr=auto")
 def test_a_rate_is_found_told_and_written(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(project, folder, symlinks=True)
-    done = run(folder, "pipeline", *AUTO)
+    done = invoke(folder, *AUTO)
     summary = json.loads((folder / "reports/distill.json").read_text())
     assert summary["lr"] in RATES
     note = next(line for line in done.stderr.splitlines() if line.startswith("note: learning"))
@@ -55,6 +55,6 @@ def test_an_interrupted_search_for_a_rate_goes_on(project: Path, tmp_path: Path)
     assert process.returncode == 130, stderr
     (known,) = folder.glob(".cache/distill/*/rates/rate-0.1/agreement.json")
     known.write_text('{"agreement": 1.0}')  # no run can beat it, if it is read
-    done = run(folder, "pipeline", *AUTO)
+    done = invoke(folder, *AUTO)
     assert "learning rate 0.1; agreement after short runs was 0.1 (100.0%)" in done.stderr
     assert json.loads((folder / "reports/distill.json").read_text())["lr"] == 0.1

@@ -65,6 +65,7 @@ def dvc(folder: Path, words: list[str]) -> None:
         assert main(words[1:]) == 0, words
 
 
+@pytest.mark.slow
 def test_a_remote_brings_results_to_another_machine(
     stub: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.crawl.hosts import Host, Route, reply, serving
 from tests.stages.loopback import pipeline
-from tests.stages.workspace import copy_project, environment, run
+from tests.stages.workspace import copy_project, environment, invoke, run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def checks(folder: Path, code: int, path: str | None = None) -> dict[str, dict[s
 
 def test_a_project_in_order_is_one_good_line_for_each_thing(folder: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    done = run(folder, "pipeline", "doctor")
+    done = invoke(folder, "doctor")
     lines = done.stdout.splitlines()
     names = [line.removeprefix("ok").strip().partition(":")[0] for line in lines]
     assert names == [

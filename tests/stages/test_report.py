@@ -68,6 +68,7 @@ def test_open_shows_the_page_that_was_written(
     assert opened == [(folder / "reports/index.html").resolve().as_uri()]
 
 
+@pytest.mark.slow
 def test_watch_follows_a_run_from_its_first_epoch_to_its_evaluation(folder: Path) -> None:
     curves, metrics = folder / "reports/distill.csv", folder / "reports/metrics.json"
     header, *rows = curves.read_text().splitlines(keepends=True)

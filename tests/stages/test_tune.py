@@ -18,7 +18,7 @@ from pipeline.paramfile import read_params
 from pipeline.params import Distill
 from stages.steps.tune import search_space
 from stages.tune import SPACE
-from tests.stages.workspace import ROOT, copy_project, environment, run
+from tests.stages.workspace import ROOT, copy_project, environment, invoke, run
 
 TUNE = ("tune", "--epochs", "1", "--search", "lr=0.05:0.5", "--search", "crop=pad,none")
 
@@ -30,7 +30,7 @@ def runs(folder: Path) -> dict[str, int]:
 
 
 def tune(folder: Path, *more: str) -> dict[str, Any]:
-    return json.loads(run(folder, "pipeline", *TUNE, *more, "--json", "--quiet").stdout)
+    return json.loads(invoke(folder, *TUNE, *more, "--json", "--quiet").stdout)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_same_search_runs_what_is_missing_and_no_more(folder: Path, tmp_path
     shutil.copytree(folder, copy, symlinks=True)
     before, first = runs(copy), json.loads((copy / "first.json").read_text())
     assert len(before) == 3
-    done = run(copy, "pipeline", *TUNE, "--trials", "3")
+    done = invoke(copy, *TUNE, "--trials", "3")
     assert "the best of 3 trials, with lr" in done.stdout
     assert done.stdout.splitlines()[1:] == first["commands"]
     assert done.stderr.splitlines()[-1].endswith(f": optuna-dashboard {first['journal']}")
@@ -123,8 +123,8 @@ def test_trials_that_cannot_be_trained_are_told(folder: Path, tmp_path: Path) ->
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy, symlinks=True)
     arguments = ("tune", "--trials", "2", "--epochs", "1", "--search", "lr=1e30,2e30", "--quiet")
-    done = run(copy, "pipeline", *arguments, check=False)
-    assert done.returncode == 2
+    done = invoke(copy, *arguments, check=False)
+    assert done.exit_code == 2
     assert done.stderr.startswith("error: tune: all 2 trials failed: distill: the loss is not fin")
     assert len(done.stderr.splitlines()) == 1
     assert "not finite" in (copy / "reports/tune.csv").read_text()
@@ -138,8 +138,8 @@ def test_trials_that_cannot_be_trained_are_told(folder: Path, tmp_path: Path) ->
     ],
 )
 def test_a_mistake_is_one_line(empty: Path, arguments: tuple[str, ...], said: str) -> None:
-    done = run(empty, "pipeline", "tune", *arguments, check=False)
-    assert done.returncode == 2
+    done = invoke(empty, "tune", *arguments, check=False)
+    assert done.exit_code == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {said}")
     assert len(done.stderr.splitlines()) == 1

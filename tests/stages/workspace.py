@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from stages.cli import app
 
 ROOT = Path(__file__).parent.parent.parent
+STAGES = ("inputs", "crawl", "dedup", "teacher", "embed", "distill", "evaluate", "export", "report")
 COPIED = (
     *("pipeline", "stages", "presets", "docs"),
     *("dvc.template.yaml", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"),
