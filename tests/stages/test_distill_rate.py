@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.distill.peak_rate import RATES
-from tests.stages.workspace import environment, invoke
+from tests.stages.workspace import environment, invoke, run
 
 AUTO = ("distill", "--set", "distill.lr=auto")
 
@@ -55,6 +55,6 @@ def test_an_interrupted_search_for_a_rate_goes_on(project: Path, tmp_path: Path)
     assert process.returncode == 130, stderr
     (known,) = folder.glob(".cache/distill/*/rates/rate-0.1/agreement.json")
     known.write_text('{"agreement": 1.0}')  # no run can beat it, if it is read
-    done = invoke(folder, *AUTO)
+    done = run(folder, "pipeline", *AUTO)
     assert "learning rate 0.1; agreement after short runs was 0.1 (100.0%)" in done.stderr
     assert json.loads((folder / "reports/distill.json").read_text())["lr"] == 0.1

@@ -30,7 +30,7 @@ def runs(folder: Path) -> dict[str, int]:
 
 
 def tune(folder: Path, *more: str) -> dict[str, Any]:
-    return json.loads(invoke(folder, *TUNE, *more, "--json", "--quiet").stdout)
+    return json.loads(run(folder, "pipeline", *TUNE, *more, "--json", "--quiet").stdout)
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,13 @@ def test_the_commands_that_are_told_set_the_best_values(folder: Path) -> None:
     assert params.distill.crop == found["best"]["crop"]
 
 
+@pytest.mark.slow
 def test_the_same_search_runs_what_is_missing_and_no_more(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy, symlinks=True)
     before, first = runs(copy), json.loads((copy / "first.json").read_text())
     assert len(before) == 3
-    done = invoke(copy, *TUNE, "--trials", "3")
+    done = run(copy, "pipeline", *TUNE, "--trials", "3")
     assert "the best of 3 trials, with lr" in done.stdout
     assert done.stdout.splitlines()[1:] == first["commands"]
     assert done.stderr.splitlines()[-1].endswith(f": optuna-dashboard {first['journal']}")

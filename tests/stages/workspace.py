@@ -98,7 +98,11 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
 
 
 def invoke(folder: Path, *arguments: str, check: bool = True) -> Result:
-    """Runs a command of `pipeline` in this process, which has imported what it needs."""
+    """Runs a command of `pipeline` in this process, which has imported what it needs.
+
+    Not for a test of what goes on: a run's key names the code that is loaded, and that is another
+    in a process of its own.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         done = CliRunner().invoke(app, arguments)

@@ -1,6 +1,7 @@
 """Base of the search engines, and what their parsers have in common."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -29,7 +30,7 @@ class Unreadable(Exception):
     """A page is none that this engine's parser knows: a captcha, an error, or a new layout."""
 
 
-class Engine:
+class Engine(ABC):
     """Base of search engines: the addresses of their result pages, and how to read them.
 
     A new engine is a subclass in a file of this package, and a line in pipeline/registry.py.
@@ -42,14 +43,15 @@ class Engine:
     headers: Mapping[str, str] = MappingProxyType({})  # sent with every page
     secrets: Mapping[str, str] = MappingProxyType({})  # added to the address asked for, never kept
 
+    @abstractmethod
     def pages(self, query: str, wanted: int, licence: str) -> Iterator[str]:
         """Addresses of the result pages of a query, in order, for `wanted` results or more.
 
         Raises:
             UserError: the engine cannot filter by this licence.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def results(self, page: bytes) -> list[Result]:
         """The results of one page, none past the last. Malformed ones are left out.
 
@@ -58,7 +60,6 @@ class Engine:
         Raises:
             Unreadable: the page is no result page of this engine.
         """
-        raise NotImplementedError
 
 
 def address(base: str, **fields: object) -> str:
