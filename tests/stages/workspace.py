@@ -90,7 +90,7 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
     if command[0] == "pipeline":
         command = (sys.executable, "-m", "stages", *command[1:])
     done = subprocess.run(
-        command, cwd=folder, env=environment(folder), text=True, capture_output=True, timeout=200
+        command, cwd=folder, env=environment(folder), text=True, capture_output=True, timeout=500
     )
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
