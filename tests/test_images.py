@@ -292,13 +292,6 @@ def test_a_transparent_rgb_colour_is_shown_on_white():
     assert shown.getpixel((0, 0)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("most", [255, 4000, 65_535])
-def test_sixteen_bits_of_grey_keep_their_brightness(most):
-    values = np.linspace(0, most, 30 * 30).reshape(30, 30).astype(np.uint16)
-    shown = np.asarray(decode(encoded(Image.fromarray(values), "PNG")), int)
-    assert np.abs(shown - (values / 257)[..., None]).max() <= 1
-
-
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
 def test_other_modes_become_rgb(mode):
     image = Image.new("RGB", (32, 32), (255, 255, 255)).convert(mode)
@@ -486,7 +479,9 @@ def test_damaged_images_do_no_harm(count):
     assert slowest < 3 and growth < 100 and peak < 1000
 
 
-OUTCOMES = {"not_an_image", "truncated", "too_many_pixels", "too_many_scans", "too_small"}
+OUTCOMES = {
+    *("not_an_image", "truncated", "damaged", "too_many_pixels", "too_many_scans", "too_small")
+}
 
 
 @pytest.mark.parametrize("size", [(100, 40), (40, 100), (7, 7), (1, 300)])

@@ -770,10 +770,10 @@ def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypa
     waiting = []
     really = decoding.inspect
 
-    def counted(data, min_side):
+    def counted(data, **options):
         waiting.append(len(list(tmp_path.glob("objects/*.tmp"))))
         time.sleep(0.01)
-        return really(data, min_side)
+        return really(data, **options)
 
     monkeypatch.setattr(decoding, "inspect", counted)
     hosts_of = [Host({f"/{n}.jpg": image(n) for n in range(10)}) for _ in range(3)]
@@ -789,13 +789,13 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     running, most = Counter(), Counter()
     really = decoding.inspect
 
-    def counted(data, min_side):
+    def counted(data, **options):
         kind = "large" if len(data) > 10_000 else "small"
         running[kind] += 1
         most[kind] = max(most[kind], running[kind])
         time.sleep(0.03)
         running[kind] -= 1
-        return really(data, min_side)
+        return really(data, **options)
 
     monkeypatch.setattr(decoding, "inspect", counted)
     routes = {f"/{n}.png": image(n, "PNG") for n in range(12)}  # 32 x 32
