@@ -188,7 +188,8 @@ def manifest(
             outcome = DUPLICATE if image.id in stored else STORED
             stored.add(image.id)
         row = asdict(candidate) | asdict(image)
-        row |= {"outcome": outcome, "detail": detail}
+        # the record's address has no fragment
+        row |= {"url": candidate.url, "outcome": outcome, "detail": detail}
         rows.append({column: _storable(row[name]) for column, name in ATTRIBUTES.items()})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 

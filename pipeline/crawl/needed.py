@@ -72,7 +72,7 @@ class Needed:
             candidate = next(run.waiting, None)
             if candidate is None:
                 break
-            url = candidate.url
+            url = candidate.url.partition("#")[0]  # the fragment never leaves a browser either
             record = self._decided.get(url)
             if record is None and url not in self._asking:
                 record = self._known(url)

@@ -557,6 +557,20 @@ def test_images_that_are_refused_do_not_count(tmp_path):
     assert len(found) == 3
 
 
+def test_addresses_that_differ_in_their_fragment_are_one(tmp_path):
+    host = Host({"/a.jpg": image(1)})
+    with serving(host) as hosts:
+        candidates = candidates_of([f"http://0.test/a.jpg{end}" for end in ("#1", "#2", "", "#")])
+        found = crawl(tmp_path, candidates, hosts, per_class=4)
+        again = crawl(tmp_path, candidates, hosts, per_class=4)
+    assert host.images_asked() == 1
+    assert [record.outcome for record in found.values()] == ["ok"] * 4
+    assert again == found
+    rows = manifest(candidates, found).to_pylist()
+    assert [row["url"] for row in rows] == [candidate.url for candidate in candidates]
+    assert [row["outcome"] for row in rows] == ["stored", *["duplicate"] * 3]
+
+
 def test_one_address_in_two_classes_is_asked_for_once(tmp_path):
     host = Host({"/x.jpg": image(1), "/y.jpg": reply(b"", 404)})
     with serving(host) as hosts:
