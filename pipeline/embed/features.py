@@ -141,9 +141,8 @@ def _write(
     load = partial(read, side=config.input_size, fit=section.fit)
     passed = _passed_by_threads if device.type == "cpu" else _passed_by_device
     workers = section.workers or os.cpu_count() or 1
-    strays, done = Strays(), 0
     with ArrayWriter(folder, total, layout) as arrays:
-        done = arrays.saved
+        done, strays = arrays.saved, Strays(arrays.saved)
         advance(done)
         rest = [batch for batch in every if batch.start >= arrays.saved]
         with closing(passed(rest, load, teacher, workers, problems)) as results:

@@ -64,8 +64,8 @@ def run(section: Embed, console: Console) -> None:
     remove(folder)
     if summary["features"] != "float16":
         console.note(
-            "the teacher's features are beyond float16 (65,504): they are stored as float32, in"
-            " twice the space"
+            "float16 (0.00006 to 65,504) does not hold the teacher's features: they are stored as"
+            " float32, in twice the space"
         )
     if check.warning:
         console.note(check.warning)

@@ -150,6 +150,6 @@ def test_the_command_says_that_features_are_float32(workspace, wide):
     wide(1e6)
     save_model(Path("models/teacher"), workspace.network, workspace.config)
     told = embed("redundant=0.3")
-    assert "beyond float16 (65,504): they are stored as float32" in told.stderr
+    assert "does not hold the teacher's features: they are stored as float32" in told.stderr
     assert np.load("data/embed/features.npy").dtype == np.float32
     assert '"features": "float32"' in Path("reports/embed.json").read_text()
