@@ -55,9 +55,11 @@ def drawn(kind: str, count: int, seed: int) -> list[bytes]:
 # --- parts
 
 
-def paper(colour: str = "white", width: int = SIDE, height: int = SIDE) -> tuple[Image.Image, ...]:
+def paper(
+    colour: str = "white", width: int = SIDE, height: int = SIDE
+) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     image = Image.new("RGB", (width, height), colour)
-    return image, ImageDraw.Draw(image)  # type: ignore[return-value]
+    return image, ImageDraw.Draw(image)
 
 
 def word(rng: Draws, least: int = 2, most: int = 4) -> str:

@@ -27,7 +27,7 @@ import json
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Bench:
 
     given: argparse.Namespace
     theirs: ImageDedup | None
-    gone: list[Shown] = field(default_factory=list)
+    gone: dict[str, list[Shown]] = field(default_factory=dict)  # by kind or style
     flagged: list[Shown] = field(default_factory=list)
 
     def judge(self, name: str, files: Sequence[bytes]) -> tuple[Judged, dict[str, Any]]:
@@ -65,7 +65,8 @@ class Bench:
         for row in np.flatnonzero(ours.dropped).tolist():
             original = int(ours.original[row])
             pictures = [files[row]] + ([files[original]] if original >= 0 else [])
-            self.gone.append((pictures, f"{name}: {ours.reasons[row]}"))
+            shown = pictures, f"{name}: {ours.reasons[row]}"
+            self.gone.setdefault(name, []).append(shown)
         theirs = self.theirs.judge(files) if self.theirs else None
         return ours, {
             "pictures": len(files),
@@ -79,7 +80,7 @@ class Bench:
     def kinds(self) -> list[dict[str, Any]]:
         """Drawn and real kinds, what is dropped of each."""
         rows = []
-        for name in self.given.kinds or dedup_kinds.KINDS:
+        for name in dedup_kinds.KINDS if self.given.kinds is None else self.given.kinds:
             say(name)
             half = HELD_OUT if name in dedup_kinds.HELD_OUT else TUNING
             files = dedup_kinds.drawn(name, self.given.each, self.given.seed)
@@ -97,7 +98,7 @@ class Bench:
         """Each edit's copies that are found, by source of the originals."""
         rows = []
         sources = {name: files[: self.given.edited] for name, files in self.sources().items()}
-        for name in self.given.edits or dedup_edits.ALL:
+        for name in dedup_edits.ALL if self.given.edits is None else self.given.edits:
             say(name)
             half = HELD_OUT if name in dedup_edits.HELD_OUT else TUNING
             row: dict[str, Any] = {"edit": name, "of": half, "ours": {}, "imagededup": {}}
@@ -157,13 +158,12 @@ def distinct(folder: Path, most: int, seed: int) -> tuple[list[bytes], int]:
     seen, files, same = set(), [], 0
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     for place in np.random.default_rng(seed).permutation(len(paths)).tolist():
-        data = paths[place].read_bytes()
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        pixels = (image.size, image.tobytes())
+        with Image.open(paths[place]) as image:
+            pixels = image.size, hashlib.sha256(image.convert("RGBA").tobytes()).digest()
         if pixels in seen:
             same += 1
         elif len(files) < most:
-            files.append(data)
+            files.append(paths[place].read_bytes())
         seen.add(pixels)
     return files, same
 
@@ -252,6 +252,17 @@ def show_styles(rows: Sequence[dict[str, Any]]) -> None:
     print()
 
 
+def some(gone: Mapping[str, Sequence[Shown]], seed: int) -> list[Shown]:
+    """MOST_DROPPED of the pictures, as evenly of all kinds and styles as there are enough."""
+    draws = np.random.default_rng(seed)
+    turns: list[tuple[int, str, Shown]] = []
+    for name, shown in gone.items():
+        order = draws.permutation(len(shown)).tolist()
+        turns += [(turn, name, shown[row]) for turn, row in enumerate(order)]
+    turns.sort(key=lambda one: one[0])
+    return [shown for _, _, shown in sorted(turns[:MOST_DROPPED], key=lambda one: one[1])]
+
+
 def sheet(shown: Sequence[Shown], across: int) -> Image.Image:
     """Pictures, or pairs of them, and what is said of each."""
     wide, high = 2 * TILE + 14, TILE + 20
@@ -272,7 +283,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the data sets; without it only kinds")
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
     parser.add_argument("--each", type=int, default=300, help="drawn pictures of a kind")
-    parser.add_argument("--kinds", nargs="*", choices=list(dedup_kinds.KINDS), help="default: all")
+    parser.add_argument(
+        "--kinds",
+        nargs="*",
+        choices=list(dedup_kinds.KINDS),
+        help="default: all; without a name none",
+    )
     parser.add_argument("--real", type=Path, help="folder of folders of pictures")
     parser.add_argument("--most", type=int, default=3000, help="pictures of a real kind")
     parser.add_argument("--edited", type=int, default=200, help="originals of a style")
@@ -304,8 +320,7 @@ def run(given: argparse.Namespace, theirs: ImageDedup | None) -> None:
         given.json.write_text(json.dumps(report, indent=2) + "\n")
     if given.sheets:
         given.sheets.mkdir(parents=True, exist_ok=True)
-        order = np.random.default_rng(given.seed).permutation(len(bench.gone))[:MOST_DROPPED]
-        sheet([bench.gone[row] for row in sorted(order)], 8).save(given.sheets / "dropped.png")
+        sheet(some(bench.gone, given.seed), 8).save(given.sheets / "dropped.png")
         sheet(bench.flagged, 6).save(given.sheets / "flagged.png")
 
 
