@@ -75,12 +75,19 @@ def digits(rng: Draws, count: int) -> str:
     return "".join(map(str, rng.integers(0, 10, count).tolist()))
 
 
-def fitted(draw: ImageDraw.ImageDraw, middle: tuple[float, float], text: str, width: float, **how):
+def fitted(
+    draw: ImageDraw.ImageDraw,
+    middle: tuple[float, float],
+    text: str,
+    width: float,
+    fill: str,
+    most: float,
+) -> None:
     """Text as large as fits into a width."""
-    size = how.pop("most", 60)
+    size = most
     while size > 8 and draw.textlength(text, font_size=size) > width:
         size *= 0.92
-    draw.text(middle, text, anchor="mm", font_size=size, **how)
+    draw.text(middle, text, fill, anchor="mm", font_size=size)
 
 
 # --- kinds
@@ -490,9 +497,9 @@ def crossword(rng: Draws) -> Drawn:
 def _land() -> tuple[tuple[float, float], ...]:
     rng = np.random.default_rng(5)
     turns = np.linspace(0, math.tau, 60, endpoint=False)
-    far = 110 + sum(
-        rng.normal(0, 22 / k) * np.cos(k * turns + rng.uniform(0, 6)) for k in range(1, 9)
-    )
+    far = np.full(60, 110.0)
+    for k in range(1, 9):
+        far += rng.normal(0, 22 / k) * np.cos(k * turns + rng.uniform(0, 6))
     return tuple(
         (160 + 1.1 * r * math.cos(t), 160 + r * math.sin(t))
         for r, t in zip(far, turns, strict=True)
@@ -524,9 +531,9 @@ def silhouette(rng: Draws) -> Drawn:
     seed = int(rng.integers(2**62))
     waves = np.random.default_rng(seed)
     turns = np.linspace(0, math.tau, 180, endpoint=False)
-    far = 90 + sum(
-        waves.normal(0, 30 / k) * np.cos(k * turns + waves.uniform(0, 6)) for k in range(2, 9)
-    )
+    far = np.full(180, 90.0)
+    for k in range(2, 9):
+        far += waves.normal(0, 30 / k) * np.cos(k * turns + waves.uniform(0, 6))
     points = [
         (160 + r * math.cos(t), 160 + r * math.sin(t))
         for r, t in zip(np.clip(far, 20, 150), turns, strict=True)

@@ -155,7 +155,9 @@ class Bench:
 
 def distinct(folder: Path, most: int, seed: int) -> tuple[list[bytes], int]:
     """Some pictures of a folder, and how many were left out because another has their pixels."""
-    seen, files, same = set(), [], 0
+    seen: set[tuple[tuple[int, int], bytes]] = set()
+    files: list[bytes] = []
+    same = 0
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     for place in np.random.default_rng(seed).permutation(len(paths)).tolist():
         with Image.open(paths[place]) as image:
