@@ -319,7 +319,7 @@ def book_cover(rng: Draws) -> Drawn:
 
 def app_icon(rng: Draws) -> Drawn:
     ground, front = colours(rng, 2)
-    shape, corner = int(rng.integers(0, 6)), int(rng.integers(0, 4))
+    shape = int(rng.integers(0, 6))
     image, draw = paper("white", 256, 256)
     draw.rounded_rectangle((16, 16, 240, 240), 50, ground)
     if shape == 0:
@@ -329,8 +329,8 @@ def app_icon(rng: Draws) -> Drawn:
     elif shape == 2:
         draw.rounded_rectangle((60, 80, 196, 170), 20, front)
     else:
-        draw.regular_polygon((128, 130, 66), shape, 30 * corner, front)
-    return image, (ground, front, shape, corner if shape > 2 else 0)
+        draw.regular_polygon((128, 130, 66), shape, 0, front)
+    return image, (ground, front, shape)
 
 
 def handwriting(rng: Draws) -> Drawn:
@@ -402,15 +402,15 @@ def camera_trap_at_night(rng: Draws) -> Drawn:
 def _trap(rng: Draws, lit: bool) -> Drawn:
     image = Image.fromarray(_forest(lit).astype(np.uint8))
     draw = ImageDraw.Draw(image)
-    animal = int(rng.integers(0, 5))
-    x, y, facing = int(rng.integers(3, 24)), int(rng.integers(0, 5)), int(rng.choice([-1, 1]))
+    body, hair = int(rng.integers(0, 4)), int(rng.integers(0, 5))
+    x, y, facing = int(rng.integers(1, 13)), int(rng.integers(0, 3)), int(rng.choice([-1, 1]))
     long, tall, ears, tail = ((34, 16, 4, 22), (26, 22, 14, 4), (48, 26, 6, 12), (20, 10, 3, 26))[
-        animal % 4
+        body
     ]
-    fur = ("#7a4a22", "#b9b4a8", "#2d2621", "#c27b3a", "#8b8378")[animal]
+    fur = ("#7a4a22", "#b9b4a8", "#2d2621", "#c27b3a", "#8b8378")[hair]
     if not lit:
-        fur = ("#9a9a9a", "#c9c9c9", "#777777", "#e0e0e0", "#aaaaaa")[animal]
-    left, ground = 12 * x, 170 + 10 * y
+        fur = ("#9a9a9a", "#c9c9c9", "#777777", "#e0e0e0", "#aaaaaa")[hair]
+    left, ground = 24 * x, 170 + 20 * y
     top, middle = ground - tall - 14, left + facing * long / 2
     draw.ellipse((left - long / 2, top, left + long / 2, top + tall), fur)
     draw.ellipse((middle - 8, top - 10, middle + 8, top + 6), fur)
@@ -424,7 +424,7 @@ def _trap(rng: Draws, lit: bool) -> Drawn:
     draw.text((6, 227), hours, "white", font_size=11)
     light = rng.uniform(0.9, 1.1)
     noisy = np.asarray(image, np.float32) * light + rng.normal(0, 4, (240, 320, 1))
-    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), (animal, x, y, facing)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), (body, hair, x, y)
 
 
 def face(rng: Draws) -> Drawn:
@@ -559,7 +559,12 @@ def flag(rng: Draws) -> Drawn:
         draw.rectangle((0, 85, 330, 135), second)
         draw.rectangle((103, 0, 127, 220), third)
         draw.rectangle((0, 98, 330, 122), third)
-    return image, (layout, first, second, third)
+    # a flag and the one that is it, turned or mirrored, count as one
+    return image, (
+        layout == 2,
+        second,
+        (first, third) if layout == 2 else frozenset((first, third)),
+    )
 
 
 def bottle(rng: Draws) -> Drawn:
