@@ -310,7 +310,8 @@ def run(given: argparse.Namespace, theirs: ImageDedup | None) -> None:
         report["kinds"] = bench.kinds()
         show_kinds(report["kinds"])
     if given.data is None:
-        print("Edits and styles are left out: they need --data\n")
+        if set(given.tables) != {"kinds"}:
+            print("Edits and styles are LEFT OUT: they need --data\n")
     else:
         if "edits" in given.tables:
             report["edits"] = bench.edits()

@@ -74,7 +74,7 @@ def test_without_data_the_kinds_alone_are_measured(monkeypatch, capsys):
     run(monkeypatch, "--each", 3, "--kinds", "music scores")
     text = capsys.readouterr().out
     assert cells(text, "music scores")[1] == "3"
-    assert "Edits and styles are left out" in text
+    assert "Edits and styles are LEFT OUT" in text
 
 
 def test_what_is_dropped_is_told_with_its_reason_and_its_original():
