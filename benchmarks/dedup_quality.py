@@ -10,7 +10,7 @@ pixels). Whatever is dropped there is dropped wrongly. Kinds and edits have two 
 on the one that is held out.
 Edits: `--edited` originals of each style of PACS and of Tiny-ImageNet, each edit of all of them. A
 copy is found where it is flagged with its original.
-Styles: all pairs flagged among `--images` of each, but those known to show the same (`SAME`); pairs
+Styles: all pairs flagged among `--images` of each style, and among all of PACS together, but those known to show the same (`SAME`); pairs
 that are left may still be true, which `--sheets` shows.
 
 imagededup is PHash with its own defaults, radius 10; it needs an environment of its own, with some
@@ -43,6 +43,7 @@ from pipeline.dedup.judgement import LOW_INFORMATION
 
 PACS = "pacs-dog-horse/train.parquet"
 TINY = "tiny-imagenet-32/train-00000-of-00002.parquet"
+TINY_NAME = "Tiny-ImageNet"
 TABLES = ("kinds", "edits", "styles")
 TUNING, HELD_OUT = "tuning", "held out"
 MOST_DROPPED = 200  # pictures on a sheet
@@ -116,9 +117,11 @@ class Bench:
     def styles(self) -> list[dict[str, Any]]:
         """Flagged pairs and dropped pictures among those of each style."""
         rows = []
-        for name, files in self.sources().items():
+        found = {name: files[: self.given.images] for name, files in self.sources().items()}
+        together = [file for name, files in found.items() if name != TINY_NAME for file in files]
+        found["PACS together"] = list(dict.fromkeys(together))
+        for name, files in found.items():
             say(name)
-            files = files[: self.given.images]
             names = [hashlib.sha256(file).hexdigest()[:8] for file in files]
             i, j, alike = flag_pairs(fingerprints_of(files), files)
             order = np.argsort(-alike, kind="stable")
@@ -144,7 +147,7 @@ class Bench:
 
     def sources(self) -> dict[str, list[bytes]]:
         """Real pictures by style, in an order of the seed, each file once."""
-        found = styles(self.given.data / PACS) | {"Tiny-ImageNet": load(self.given.data / TINY)}
+        found = styles(self.given.data / PACS) | {TINY_NAME: load(self.given.data / TINY)}
         shuffled = {}
         for name, files in found.items():
             files = list(dict.fromkeys(files))

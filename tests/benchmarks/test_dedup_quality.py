@@ -63,6 +63,7 @@ def test_a_small_run_prints_three_tables_and_makes_sheets(data, monkeypatch, cap
     assert cells(text, "JPEG q50") == ["tuning", "100.0", "100.0", "100.0", "100.0"]
     assert cells(text, "photo")[:4] == ["3", "0", "0", "0"]
     assert cells(text, "sketch")[:4] == ["3", "1", "0", "1"]
+    assert cells(text, "PACS together")[:4] == ["6", "1", "0", "1"]
     (style,) = (row for row in found["styles"] if row["style"] == "sketch")
     assert style["reasons"] == {"near-duplicate": 1} and len(style["pairs"]) == 1
     with Image.open(data / "sheets/flagged.png") as flagged:
