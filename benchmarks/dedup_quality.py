@@ -10,8 +10,8 @@ pixels). Whatever is dropped there is dropped wrongly. Kinds and edits have two 
 on the one that is held out.
 Edits: `--edited` originals of each style of PACS and of Tiny-ImageNet, each edit of all of them. A
 copy is found where it is flagged with its original.
-Styles: all pairs flagged among `--images` of each style, and among all of PACS together, but those known to show the same (`SAME`); pairs
-that are left may still be true, which `--sheets` shows.
+Styles: all pairs flagged among `--images` of each style, and among all of PACS together, but those
+known to show the same (`SAME`); pairs that are left may still be true, which `--sheets` shows.
 
 imagededup is PHash with its own defaults, radius 10; it needs an environment of its own, with some
 GB of torch:
