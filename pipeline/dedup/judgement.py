@@ -102,8 +102,8 @@ def judge(
         verify: rows i and j of images (int64 [P]) -> their similarity (float32 [P]).
         issues: by name, bool [N].
         rank: takes rows of images (int64 [M]), all those in groups of several, and returns how they
-            rank (M numbers, all different, the least the best), by which one of a group is kept.
-            By default as `grouping.best_first`.
+            rank (M numbers, the least the best), by which one of a group is kept. By default, and
+            of equals, it is the first by `grouping.best_first`.
         advance: called with the number of images that are compared.
 
     Returns:
@@ -120,17 +120,18 @@ def judge(
     terms = Terms(rules.radius, rules.similarity, rules.compared)
     leaked, alone = (rows[first[rows] == rows] for rows in (leaked, free))
     like = with_twins(find_members(hashes, leaked, alone, terms, verify), first)
-    reason[free[like.centre[free] != free]] = LEAKED
+    reason[free[test_image[like.centre[free]] >= 0]] = LEAKED
     first = np.where(reason == "", first, np.arange(len(first)))
-    advance(int((reason != "").sum() + len(free) - len(alone)))
+    alone = alone[reason[alone] == ""]
+    advance(len(reason) - len(alone))
 
     classes = _Classes(images, first, provenance)
     terms = replace(terms, needed=lambda i, j: classes.differ(i, j) * rules.similarity_across)
-    stars = find_stars(hashes, alone[reason[alone] == ""], terms, verify, advance)
+    stars = find_stars(hashes, alone, terms, verify, advance)
     stars = with_twins(stars, first)
     if rank is not None:
         several = members(stars)
-        rough[several] = rank(several)
+        rough[several[np.lexsort((rough[several], rank(several)))]] = np.arange(len(several))
     grouping = elect(stars, rough, hashes, verify)
     reason[grouping.kept != np.arange(len(reason))] = NEAR_DUPLICATE
     edges = _Edges.of(reason, test_image, grouping, like)
@@ -208,7 +209,7 @@ class _Edges:
         duplicates = grouping.kept != rows
         other = np.where(duplicates, grouping.kept, grouping.resembles)
         distance, similarity = grouping.distance.copy(), grouping.similarity.copy()
-        leaked = np.flatnonzero((like.centre != rows) & (test_image < 0) & (reason == LEAKED))
+        leaked = np.flatnonzero((test_image < 0) & (reason == LEAKED))
         other[leaked] = like.centre[leaked]
         distance[leaked], similarity[leaked] = like.distance[leaked], like.similarity[leaked]
         shown = test_image.copy()

@@ -173,7 +173,7 @@ def candidate_pairs(
     a = np.concatenate([np.searchsorted(entries[starts], a), several])
     b = np.concatenate([np.searchsorted(entries[starts], b), several])
     ends = np.cumsum(repeats[a] * repeats[b])
-    if len(ends) and ends[-1] > 2 * most_of_keys:  # each pair of entries of one hash comes up twice
+    if len(ends) and ends[-1] > 2 * len(used) * most_of_keys:  # too many even if all are copies
         raise Crowded
 
     found, size = [np.empty(0, np.uint64)], 0

@@ -27,7 +27,9 @@ from pipeline.dedup.near import (
 )
 
 CROWD = 32  # pairs for each image, on average: from so many on they are not held all at once
-BATCH = 512  # images of a crowd that are settled together
+# images of a crowd that are settled together: the more are settled already, the fewer are compared
+# with centres that turn out not to be the nearest
+FIRST_BATCH, BATCH = 64, 512
 VERIFIED_AT_ONCE = 1024  # pairs
 WAITS, STANDS, JOINED = range(3)
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows i and j of images -> similarity
@@ -106,8 +108,9 @@ def find_stars(
         better, image, distance = candidate_pairs(keys, terms.radius, everyone, most=most)
         search.settle(places, _Pairs(image, better, distance))
     except Crowded:
-        for start in range(0, len(ordered), BATCH):
-            batch = places[start : start + BATCH]
+        start = 0
+        while start < len(ordered):
+            batch = places[start : start + min(max(start // 4, FIRST_BATCH), BATCH)]
             centres = np.flatnonzero(search.state[:start] == STANDS)
             image, near, distance = nearest(keys[batch], keys[centres], terms.radius, terms.looked)
             one, other, apart = nearest(keys[batch], keys[batch], terms.radius)
@@ -118,6 +121,7 @@ def find_stars(
                 np.concatenate([distance, apart[within]]),
             )
             search.settle(batch, pairs)
+            start += len(batch)
     return search.found()
 
 
