@@ -13,10 +13,14 @@ import numpy as np
 
 from benchmarks.pictures import fingerprints_of
 from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.judgement import Pairs, Provenance, judge, verified_pairs
-from pipeline.dedup.near import radius_for
+from pipeline.dedup.judgement import Provenance, Rules, judge
+from pipeline.dedup.near import candidate_pairs, radius_for
+from pipeline.dedup.originals import close_up
+from pipeline.dedup.verifier import Verify, verifier
+from pipeline.params import Dedup
 
-SIMILARITY = 0.85  # the stage's default
+SIMILARITY = 0.8
+AT_ONCE = 2000  # pairs compared
 IMAGEDEDUP_RADIUS = 10  # its default
 
 
@@ -32,9 +36,12 @@ class Judged:
         return self.reasons.count(reason)
 
 
-def _pairs(fingerprints: Fingerprints, files: Sequence[bytes]) -> Pairs:
-    """All pairs that are compared, and how alike they are."""
-    return verified_pairs(fingerprints, radius_for(len(files)))
+def _verifier(fingerprints: Fingerprints, files: Sequence[bytes]) -> Verify:
+    def close_ups(rows: np.ndarray) -> np.ndarray:
+        made = {row: close_up(files[row], fingerprints.cut[row]) for row in np.unique(rows)}
+        return np.array([made[row] for row in rows])
+
+    return verifier(fingerprints, close_ups)
 
 
 def flag_pairs(
@@ -46,16 +53,28 @@ def flag_pairs(
         fingerprints: `benchmarks.pictures.fingerprints_of` the files.
         files: the encoded pictures.
     """
-    pairs = _pairs(fingerprints, files)
-    alike = pairs.where(pairs.similarity >= SIMILARITY)
-    return alike.i, alike.j, alike.similarity
+    i, j, _ = candidate_pairs(fingerprints.hashes, radius_for(len(files)), fingerprints.comparable)
+    verify = _verifier(fingerprints, files)
+    starts = range(0, len(i), AT_ONCE)
+    found = [verify(i[at : at + AT_ONCE], j[at : at + AT_ONCE]) for at in starts]
+    alike = np.concatenate([np.empty(0, np.float32), *found])
+    least = alike >= SIMILARITY
+    return i[least], j[least], alike[least]
 
 
 def dropped(files: Sequence[bytes]) -> Judged:
     """The stage's judgement of encoded pictures, all of one class, without a test set."""
     fingerprints = fingerprints_of(files)
+    defaults = Dedup()
+    rules = Rules(
+        radius_for(len(files)),
+        SIMILARITY,
+        defaults.similarity_across,
+        defaults.compared,
+        getattr(defaults, "low_information", "drop"),
+    )
     nothing_known = Provenance({}, {}, Counter())
-    table = judge(fingerprints, _pairs(fingerprints, files), SIMILARITY, nothing_known)
+    table = judge(fingerprints, _verifier(fingerprints, files), rules, nothing_known)
     ids = {id: row for row, id in enumerate(table["id"].to_pylist())}
     originals = [ids.get(id, -1) for id in table["duplicate_of"].to_pylist()]
     kept = np.array(table["kept"].to_pylist(), bool)

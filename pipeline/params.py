@@ -116,6 +116,18 @@ class Dedup(Section):
         description="pictures that are so alike are one (correlation of their gradients); 0 "
         "believes the hashes alone",
     )
+    similarity_across: float = Field(
+        0.93,
+        ge=0,
+        le=1,
+        description="the same, for pictures found for different classes: less alike, both are kept",
+    )
+    compared: int = Field(
+        64,
+        ge=0,
+        description="kept images with which an image is compared on pixels, the nearest; 0 is all "
+        "within `radius`",
+    )
     leaks: bool = Field(
         False, description="find the images of `evaluate.test_set` in the crawl and drop them"
     )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.console import Console, text_table
 from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.judgement import Pairs, Provenance, judge, summarise, verified_pairs
+from pipeline.dedup.judgement import Provenance, Rules, judge, summarise, verifier
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
 from pipeline.dedup.shards import fingerprint_shards
@@ -47,9 +47,8 @@ class Deduplication:
         test = self._test_pixels() if self.section.leaks else None
         fingerprints = self._fingerprints()
         radius = self._radius(fingerprints)
-        pairs = self._pairs(fingerprints, radius)
         leaked = self._leaks(fingerprints, test) if test is not None else None
-        table = judge(fingerprints, pairs, self.section.similarity, self.provenance, leaked)
+        table = self._judged(fingerprints, radius, leaked)
         summary = summarise(table, self.provenance, self.class_names, radius)
         with replacing(paths.DEDUP.parent) as folder:
             folder.mkdir()
@@ -57,6 +56,17 @@ class Deduplication:
             if leaked is not None and test is not None:
                 write_table(folder / paths.LEAKS.name, _leak_table(table, leaked, test))
         write_json(paths.summary("dedup"), summary)
+        if summary["capped"]:
+            self.console.note(
+                f"{summary['capped']:,} images have more than {self.section.compared} others near"
+                " them, and were compared with the nearest of these: a larger dedup.compared"
+                " compares more"
+            )
+        if summary["across_classes"]:
+            self.console.note(
+                f"{summary['across_classes']:,} images look like one of another class, and are"
+                f" kept: see looks_like in {paths.DEDUP}"
+            )
         dropped = ", ".join(
             f"{summary[name]:,} {name.replace('_', ' ')}"
             for name in ("near_duplicates", "leaked", "low_information", "unreadable")
@@ -70,41 +80,26 @@ class Deduplication:
         )
 
     def by_radius(self) -> Result:
-        """Images that each radius would drop, up to one with too many pairs; writes nothing."""
+        """Images that each radius would drop; writes nothing."""
         fingerprints = self._fingerprints()
-        most, pairs = MOST_RADIUS, None
-        while pairs is None:
-            try:
-                pairs = self._pairs(fingerprints, most)
-            except UserError as error:
-                self.console.note(str(error).splitlines()[0])
-                most -= 2
-                if most < 0:
-                    raise
         rows = []
-        for radius in range(most + 1):
-            within = pairs.where(pairs.distance <= radius)
-            table = judge(fingerprints, within, self.section.similarity, self.provenance)
+        for radius in range(MOST_RADIUS + 1):
+            table = self._judged(fingerprints, radius, None)
             summary = summarise(table, self.provenance, self.class_names, radius)
-            alike = int((within.similarity >= self.section.similarity).sum())
             rows.append(
                 {
                     "radius": radius,
-                    "pairs": len(within.i),
-                    "alike": alike,
                     "near_duplicates": summary["near_duplicates"],
                     "kept": summary["kept"],
                 }
             )
         used = self._radius(fingerprints)
         lines = [
-            f"{'*' if row['radius'] == used else ' '} {row['radius']:>6}  {row['pairs']:>10,}"
-            f"  {row['alike']:>10,}  {row['near_duplicates']:>15,}  {row['kept']:>10,}"
+            f"{'*' if row['radius'] == used else ' '} {row['radius']:>6}"
+            f"  {row['near_duplicates']:>15,}  {row['kept']:>10,}"
             for row in rows
         ]
-        head = (
-            f"  {'radius':>6}  {'pairs':>10}  {'alike':>10}  {'near-duplicates':>15}  {'kept':>10}"
-        )
+        head = f"  {'radius':>6}  {'near-duplicates':>15}  {'kept':>10}"
         return "\n".join([head, *lines]), {"radii": rows}
 
     def _fingerprints(self) -> Fingerprints:
@@ -124,9 +119,23 @@ class Deduplication:
         given = self.section.radius
         return radius_for(len(fingerprints.hashes)) if given == "auto" else given
 
-    def _pairs(self, fingerprints: Fingerprints, radius: int) -> Pairs:
-        with self.console.progress("dedup: comparing pairs") as advance:
-            return verified_pairs(fingerprints, radius, advance)
+    def _judged(self, fingerprints: Fingerprints, radius: int, leaked: Leaks | None) -> pa.Table:
+        rules = Rules(
+            radius,
+            self.section.similarity,
+            self.section.similarity_across,
+            self.section.compared,
+            low_information="drop",
+        )
+        with self.console.progress("dedup: comparing", len(fingerprints.hashes)) as advance:
+            return judge(
+                fingerprints,
+                verifier(fingerprints),
+                rules,
+                self.provenance,
+                leaked,
+                advance=advance,
+            )
 
     def _test_pixels(self) -> np.ndarray:
         source = self.params.evaluate.test_set
@@ -171,6 +180,11 @@ def explanation(image: str) -> Result:
             f"  looks like {row['duplicate_of']}: {row['distance']} of 64 bits apart,"
             f" similarity {row['similarity']:.3f}"
         )
+    if row["looks_like"]:
+        lines.append(
+            f"  looks like {row['looks_like']} of another class: {row['distance']} of 64 bits"
+            f" apart, similarity {row['similarity']:.3f}"
+        )
     if row["test_image"] is not None:
         lines.append(f"  shows test image {row['test_image']}")
     for one in group:
@@ -203,7 +217,8 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _by_class(summary: dict[str, Any]) -> str:
-    kinds = [kind for kind in summary["classes"][0] if kind != "name"] if summary["classes"] else []
+    some = summary["classes"][:1]
+    kinds = [kind for one in some for kind, count in one.items() if isinstance(count, int)]
     lines = [["class", *(kind.replace("_", " ") for kind in kinds)]]
     for one in [*summary["classes"], summary | {"name": "all"}]:
         lines.append([one["name"] or "none", *(f"{one[kind]:,}" for kind in kinds)])
