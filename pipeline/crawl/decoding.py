@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from types import TracebackType
 
 from pipeline.crawl.journal import Incoming
-from pipeline.images import ImageInfo, inspect, open_image
+from pipeline.images import FORMATS, ImageInfo, inspect, open_image
 from pipeline.manifest import Fetched
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
@@ -54,7 +54,7 @@ def _kept(found: Fetched, incoming: Incoming, min_side: int, most: int | None) -
     """The record of an image that is good and is kept; None if it has more than `most` pixels."""
     data = incoming.read()
     if most is not None:
-        image = open_image(data)
+        image = open_image(data, FORMATS)
         if image.width * image.height > most:
             return None
     info = inspect(data, min_side)

@@ -19,6 +19,7 @@ from pipeline.crawl.pack import pack, summary_table
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.search import search
 from pipeline.crawl.site import site_candidates
+from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
@@ -73,11 +74,21 @@ class Crawling:
 
     def _files(self) -> Gathered:
         section = self.section
-        source = Path(section.source)
-        images = read_collection(source, section.sample, section.seed, section.max_bytes)
+        matcher, lines = Matcher(lambda: self.class_names), list[str]()
         with self.console.progress("crawl: reading", section.sample or None) as advance:
-            candidates, found = collect(images, section.min_side, self.journal, advance)
-        return Gathered(candidates, found, frozenset())
+            entries = read_collection(
+                Path(section.source),
+                section.sample,
+                section.seed,
+                section.max_bytes,
+                matcher,
+                lines,
+                advance,
+            )
+            found = collect(entries, section.min_side, self.journal, advance)
+        for line in lines:
+            self.console.note(line)
+        return Gathered(list(found), found, frozenset())
 
     def _list(self) -> Gathered:
         candidates = listed_candidates(Path(self.section.source), self.class_names)

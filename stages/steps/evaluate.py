@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.classes import told_apart
 from pipeline.console import Console
 from pipeline.device import resolve_device
 from pipeline.errors import ExternalError
@@ -40,8 +41,11 @@ def run(section: Evaluate, console: Console) -> None:
     side, names = config.input_size, config.class_names
     with console.progress("evaluate: reading", section.images or None) as advance:
         test = load_labelled(section.test_set, "test", side, section.images, section.seed, advance)
+    for note in test.notes:
+        console.note(note)
     labels = match_labels(test, names, section.test_set)
     styles = _load_styles(section.styles, side, names, console)
+    names = told_apart(names)
     web = _load_web(side, len(names), console)
 
     # look for test images among those that the student was trained on

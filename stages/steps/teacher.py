@@ -82,6 +82,8 @@ def _trained(section: Teacher, console: Console) -> Made:
         data = load_labelled(
             section.data, "train", section.input_size, section.images, section.seed, advance
         )
+    for note in data.notes:
+        console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
     torch.manual_seed(section.seed)
     network = build(section.architecture, len(names))
