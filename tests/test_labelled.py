@@ -153,10 +153,10 @@ def test_an_image_without_a_label_is_named_by_its_row(tmp_path, labels):
         load_labelled(str(path), "test", 4, 0, 0)
 
 
-def test_labels_that_are_words_are_refused(tmp_path):
-    path = parquet(tmp_path / "x.parquet", [png(1)], ["cat"])
-    with pytest.raises(UserError, match=r"row 0: label 'cat'"):
-        load_labelled(str(path), "test", 4, 0, 0)
+def test_labels_that_are_words_are_names(tmp_path):
+    path = parquet(tmp_path / "x.parquet", [png(1), png(2), png(3)], ["dog", "cat", "dog"])
+    found = load_labelled(str(path), "test", 4, 0, 0)
+    assert (found.class_names, found.labels.tolist()) == (["cat", "dog"], [1, 0, 1])
 
 
 def test_a_label_beyond_the_files_own_names_is_named_by_its_row(tmp_path):
@@ -169,9 +169,12 @@ def test_a_label_beyond_the_files_own_names_is_named_by_its_row(tmp_path):
 
 
 def test_a_missing_column_is_named(tmp_path):
-    pq.write_table(pa.table({"img": [png(1)], "label": [0]}), tmp_path / "x.parquet")
-    with pytest.raises(UserError, match=r"x\.parquet has no column 'image'"):
+    pq.write_table(pa.table({"img": ["no bytes"], "label": [0]}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"x\.parquet: expected a column 'image' of bytes"):
         load_labelled(str(tmp_path / "x.parquet"), "test", 4, 0, 0)
+    pq.write_table(pa.table({"image": [png(1)]}), tmp_path / "y.parquet")
+    with pytest.raises(UserError, match=r"y\.parquet has no column 'label'"):
+        load_labelled(str(tmp_path / "y.parquet"), "test", 4, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ Nothing is unpacked to the disk. Names are read and never opened.
 
 import tarfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from lzma import LZMAError
@@ -70,7 +69,7 @@ class Archive:
                     if not number % LOOKED_AT:
                         advance(0, f"{path.name}: {number:,} members")
         except BROKEN as error:
-            self.broken = str(error)
+            self.broken = " ".join(str(error).split()) or type(error).__name__
         self._settle()
 
     def _note(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
@@ -107,7 +106,7 @@ class Archive:
             key: sidecar_facts(files) for key, files in self._sidecars.items() if key in keys
         }
         for key, files in self._sidecars.items():
-            (self._left.beside if key in keys else self._left.other).update(Counter(files))
+            (self._left.beside if key in keys else self._left.other).update(files.keys())
         self.webdataset = bool(self._facts)
         self._sidecars.clear()
 
@@ -129,16 +128,15 @@ class Archive:
 
     def read(self, rows: Sequence[int]) -> Iterator[Entry]:
         """The entries of these rows, in order."""
-        if not rows:
-            return
-        with tarfile.open(self.path) as archive:
-            for row in rows:
-                if row == len(self._members):
-                    name = self.prefix.removesuffix("#") or self.path.name
-                    detail = f"breaks off: {self.broken}"
-                    yield Entry(name, str(self.path), outcome=UNREADABLE, detail=detail)
-                    continue
-                yield self._entry(archive, self._members[row])
+        end = len(self._members)
+        if there := [row for row in rows if row < end]:
+            with tarfile.open(self.path) as archive:
+                for row in there:
+                    yield self._entry(archive, self._members[row])
+        if end in rows[len(there) :]:
+            name = self.prefix.removesuffix("#") or self.path.name
+            detail = f"breaks off: {self.broken}"
+            yield Entry(name, str(self.path), outcome=UNREADABLE, detail=detail)
 
     def _entry(self, archive: tarfile.TarFile, member: Member) -> Entry:
         info, data = member.info, b""

@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,9 +163,9 @@ def _settle_sidecars(found: Found, left: Left) -> None:
     for stem, files in list(found.sidecars.items()):
         # a text alone may be anything, as the boxes of a detector
         if stem in stems and (".json" in files or ".cls" in files):
-            left.beside.update(Counter(files.keys()))
+            left.beside.update(files.keys())
         else:
-            left.other.update(Counter(files.keys()))
+            left.other.update(files.keys())
             del found.sidecars[stem]
 
 

@@ -15,7 +15,6 @@ PICTURE_ENDINGS = re.compile(
     r"|rw2|raf)"
 )
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 SIGNATURES = {  # what these are read as, if at all, is for Pillow to say
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -91,10 +90,7 @@ def is_picture(name: str, head: bytes) -> bool:
 
 def is_tar(name: str, head: bytes) -> bool:
     """Tells whether a file is an archive; a packed one has to be named so."""
-    if head[257:262] == b"ustar":
-        return True
-    small = name.lower()
-    return small.endswith(".tar") or (small.endswith(TAR_ENDINGS) and head.startswith(PACKED))
+    return head[257:262] == b"ustar" or name.lower().endswith(TAR_ENDINGS)
 
 
 def is_parquet(name: str, head: bytes) -> bool:
