@@ -16,11 +16,13 @@ import numpy as np
 from pipeline.console import Advance, no_progress
 from pipeline.errors import ExternalError, UserError
 from pipeline.images import ImageError, decode, to_square
+from pipeline.imagesource.entries import LINK, Entry
 from pipeline.imagesource.matching import folded
 from pipeline.imagesource.source import SPLITS, Source, open_source
 
 DOWNLOADS = Path("data/torchvision")
 MOST_BYTES = 2**31  # of an image of the user's own
+COPY = "a copy without links takes no room: `cp -rlL LINKS COPY`"
 Split = Literal["train", "test"]
 
 
@@ -64,7 +66,7 @@ def load_labelled(
         return _torchvision(source, split, size, images, seed)
     path = Path(source)
     if not path.exists() and path.suffix != ".parquet":
-        raise UserError(f"no labelled images at {source}: expected a .parquet file or a folder")
+        raise UserError(f"no labelled images at {source}: expected a folder, .tar or .parquet")
     return _own(path, split, size, images, seed, advance)
 
 
@@ -118,6 +120,17 @@ def places(images: LabelledImages, class_names: Sequence[str], source: str) -> n
     return np.where(found < 0, alike, found)
 
 
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names, with the number of its class behind each that two classes have.
+
+    ImageNet has two cranes and two maillots.
+    """
+    counts = Counter(names)
+    return [
+        f"{name} (class {label})" if counts[name] > 1 else name for label, name in enumerate(names)
+    ]
+
+
 def _indices(theirs: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     """The index in `wanted` of each name that is in both lists once, else -1."""
     own, ours = Counter(theirs), Counter(wanted)
@@ -151,20 +164,21 @@ def _own(
         raise UserError(
             f"{path} has no rows" if path.is_file() else f"{path} has no class folders with images"
         )
+    # whatever is drawn: a class folder that cannot be entered is such a row
+    for entry in source.read(sorted(source.lost().intersection(rows))[:1]):
+        raise _no_image(entry)
     names = _names(source, [said[row] for row in rows])
     if source.only_folders:
-        outside = [row for row in rows if said[row] is None]
+        outside = {row for row in rows if said[row] is None}
         if outside:
-            notes.append(
-                f"{path}: {len(outside):,} images lie in no class folder, and are left out"
-            )
-            rows = [row for row in rows if said[row] is not None]
+            notes.append(f"{path}: {len(outside):,} images lie in no class folder: left out")
+            rows = [row for row in rows if row not in outside]
     chosen = [rows[index] for index in _sample(len(rows), images, seed)]
     number = {name: label for label, name in enumerate(names)}
     pixels, labels = [], []
     for entry in source.read(chosen):
         if entry.outcome:
-            raise UserError(f"{entry.place}: not a whole image: {entry.outcome}: {entry.detail}")
+            raise _no_image(entry)
         of_class = entry.facts.of_class
         if isinstance(of_class, str) and not entry.names and of_class in number:
             of_class = number[of_class]
@@ -172,6 +186,11 @@ def _own(
         pixels.append(_pixels(entry.data, size, entry.place))
         advance(1)
     return LabelledImages(np.stack(pixels), np.array(labels, np.int64), names, tuple(notes))
+
+
+def _no_image(entry: Entry) -> UserError:
+    text = f"{entry.place}: not a whole image: {entry.outcome}: {entry.detail}"
+    return UserError(text, COPY if entry.outcome == LINK else "")
 
 
 def _rows_of_split(source: Source, split: Split) -> tuple[list[int], list[str]]:

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline import labelled
 from pipeline.demo.shapes import CLASS_NAMES
 from pipeline.errors import ExternalError, UserError
-from pipeline.labelled import LabelledImages, load_labelled, match_labels
+from pipeline.labelled import LabelledImages, load_labelled, match_labels, told_apart
 from pipeline.store import StoredImage, write_shards
 
 NAMES = ["ant", "bee", "cat"]
@@ -252,6 +252,14 @@ def test_a_test_image_that_links_out_of_the_folder_is_an_error(tmp_path):
         load_labelled(str(root), "test", 4, 0, 0)
 
 
+def test_a_class_folder_that_is_a_link_is_an_error_and_no_class_less(tmp_path):
+    root = class_folders(tmp_path / "in")
+    (root / "bee").rename(tmp_path / "bee")
+    (root / "bee").symlink_to(tmp_path / "bee")
+    with pytest.raises(UserError, match=r"in/bee: not a whole image: link: .*cp -rlL"):
+        load_labelled(str(root), "test", 4, 1, 0)
+
+
 @pytest.mark.parametrize("other", ["Bee", "bee ", "BEE_"])
 def test_two_spellings_of_a_class_are_an_error(tmp_path, other):
     root = class_folders(tmp_path)
@@ -348,6 +356,11 @@ def test_a_name_of_two_classes_in_another_order_is_an_error(theirs, swapped):
     found = LabelledImages(np.zeros((3, 1, 1, 3), np.uint8), np.array([0, 1, 2]), own)
     with pytest.raises(UserError, match="'crane' is the name of two classes"):
         match_labels(found, teacher, "here")
+
+
+def test_names_of_two_classes_have_their_numbers_in_results():
+    assert told_apart(TWICE) == ["crane (class 0)", "fox", "crane (class 2)"]
+    assert told_apart(NAMES) == NAMES
 
 
 def test_names_may_differ_in_case_and_what_stands_for_a_space():

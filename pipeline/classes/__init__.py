@@ -1,7 +1,6 @@
 """Class sets: what the teacher can tell apart, and what to ask a search engine for it."""
 
 import difflib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,17 +58,6 @@ def load_classes(spec: str | Sequence[str] | Mapping[str, Sequence[str]]) -> Cla
             )
         spec = [name for name in (part.strip() for part in spec.split(",")) if name]
     return _class_set("", spec)
-
-
-def told_apart(names: Sequence[str]) -> list[str]:
-    """The names, with the number of its class behind each that two classes have.
-
-    ImageNet has two cranes and two maillots.
-    """
-    counts = Counter(names)
-    return [
-        f"{name} (class {label})" if counts[name] > 1 else name for label, name in enumerate(names)
-    ]
 
 
 def _read(path: Path) -> Any:

@@ -28,7 +28,21 @@ from pipeline.imagesource.entries import (
 from pipeline.imagesource.kinds import HEAD, is_picture
 
 BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, LZMAError, ValueError)
+MOST_NAMES = 2**20  # bytes of a header that gives the next member its name and the like
+NAMES_FOLLOW = {
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+}
 LOOKED_AT = 1000  # members between two signs of life
+
+
+class BoundedInfo(tarfile.TarInfo):
+    """A header of an archive; one that would fill the memory with names is an error."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in NAMES_FOLLOW and self.size > MOST_NAMES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ class Archive:
         self._members: list[Member] = []
         self._sidecars: dict[str, dict[str, bytes]] = {}
         try:
-            with tarfile.open(path) as archive:
+            with tarfile.open(path, tarinfo=BoundedInfo) as archive:
                 for number, info in enumerate(archive, 1):
                     self._note(archive, info)
                     if not number % LOOKED_AT:
@@ -130,7 +144,7 @@ class Archive:
         """The entries of these rows, in order."""
         end = len(self._members)
         if there := [row for row in rows if row < end]:
-            with tarfile.open(self.path) as archive:
+            with tarfile.open(self.path, tarinfo=BoundedInfo) as archive:
                 for row in there:
                     yield self._entry(archive, self._members[row])
         if end in rows[len(there) :]:

@@ -68,19 +68,23 @@ class Source:
         """Names of its splits, each once; "" for what belongs to none."""
         return list(dict.fromkeys(part.split for part in self.parts))
 
+    def lost(self) -> set[int]:
+        """Rows that are known to give no picture before they are read."""
+        found, start = set[int](), 0
+        for part in self.parts:
+            found |= {start + row for row in part.lost()}
+            start += len(part)
+        return found
+
     def drawn(self, sample: int, seed: int) -> list[int]:
         """Rows to read, in order: all, or a `sample` of those that may give a picture (0: all).
 
         Rows that are known to give none are always among them, so that each is accounted for.
         """
-        lost: set[int] = set()
-        start = 0
-        for part in self.parts:
-            lost |= {start + row for row in part.lost()}
-            start += len(part)
-        there = [row for row in range(start) if row not in lost] if lost else range(start)
+        lost, total = self.lost(), len(self)
+        there = [row for row in range(total) if row not in lost] if lost else range(total)
         if not sample or sample >= len(there):
-            return list(range(start))
+            return list(range(total))
         places = random.Random(seed).sample(range(len(there)), sample)
         return sorted([*(there[place] for place in places), *lost])
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.classes import told_apart
 from pipeline.console import Console
 from pipeline.device import resolve_device
 from pipeline.errors import ExternalError
@@ -17,7 +16,7 @@ from pipeline.evaluate.cost import BATCHES, latencies, macs
 from pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
 from pipeline.evaluate.styles import Style, load_styles
 from pipeline.evaluate.web import Web, load_web
-from pipeline.labelled import load_labelled, match_labels
+from pipeline.labelled import load_labelled, match_labels, told_apart
 from pipeline.models.checkpoint import WEIGHTS, load_model
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count

@@ -25,6 +25,11 @@ def run(section: Teacher, console: Console) -> None:
     """Writes models/teacher."""
     make = _trained if section.source == "train" else _published
     network, names, source, summary = make(section, console)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        console.note(
+            f"two classes or more have the name {', '.join(twice[:5])}: test sets match them by"
+            " number, so their classes have to be in the teacher's order"
+        )
     config = ModelConfig(
         {"name": section.architecture, "num_classes": len(names)},
         names,

@@ -99,3 +99,15 @@ def test_img2dataset_table_speaks_of_its_archive_and_failures_have_a_row(tmp_pat
         "00000/000000002": "missing",
     }
     assert [entry.facts.url for _, entry in read.rows] == columns["url"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_would_fill_the_memory_breaks_the_archive(tmp_path, kind):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 2**21
+    path = tar_of(tmp_path / "in/a.tar", {"0.jpg": PICTURES[0]})
+    whole = path.read_bytes()[:2048]
+    path.write_bytes(whole + header.tobuf() + bytes(2**21) + whole + bytes(1024))
+    read = Read(path.parent)
+    assert read.outcomes == {"a.tar#0.jpg": "", "a.tar": "unreadable"}
+    assert "a header of 2,097,152 bytes" in read.one("a.tar")[1].detail
