@@ -52,17 +52,22 @@ def read_collection(
 
 
 def collect(
-    entries: Iterator[tuple[Candidate, Entry]], min_side: int, journal: Journal, advance: Advance
+    entries: Iterator[tuple[Candidate, Entry]],
+    min_side: int,
+    journal: Journal,
+    advance: Advance,
+    *,
+    keep_damaged: bool = False,
 ) -> dict[Candidate, Fetched]:
     """Checks every image of a collection as if it came from the web, and keeps the good ones."""
     found = {}
     for candidate, entry in entries:
-        found[candidate] = _checked(entry, min_side, journal)
+        found[candidate] = _checked(entry, min_side, journal, keep_damaged)
         advance(1)
     return found
 
 
-def _checked(entry: Entry, min_side: int, journal: Journal) -> Fetched:
+def _checked(entry: Entry, min_side: int, journal: Journal, keep_damaged: bool) -> Fetched:
     url, data = entry.facts.url, entry.data
     if entry.outcome:
         return Fetched(entry.name, entry.outcome, entry.detail, size=entry.size, final_url=url)
@@ -71,7 +76,7 @@ def _checked(entry: Entry, min_side: int, journal: Journal) -> Fetched:
         detail = f"{kind} is not read here: convert it, to PNG or JPEG"
         return Fetched(entry.name, UNSUPPORTED, detail, size=len(data), final_url=url)
     try:
-        info = inspect(data, min_side, readable())
+        info = inspect(data, min_side, readable(), keep_damaged=keep_damaged)
     except ImageError as error:
         return Fetched(
             entry.name,
@@ -91,5 +96,6 @@ def _checked(entry: Entry, min_side: int, journal: Journal) -> Fetched:
         format=info.format,
         size=len(data),
         has_gps=info.has_gps,
+        detail=info.detail,
         final_url=url,
     )
