@@ -36,8 +36,9 @@ BLURRED = 1.4  # ratio of sharpness, from which one picture is a blurred copy if
 NEAR = 0.07  # distance in RGB of a pixel of a mark from one of its colours
 OF_MARK = 0.85  # of the pixels that are off, which have the colours of a mark
 LARGEST_MARK = 0.4  # of the picture
-GROUND = 0.3  # of the pixels around a mark that may have its colour
-COLOUR_PLAIN, COLOUR = 2.5, 1.25  # similarity that a distance of colours of 1 costs
+MORE = 1.5  # distance in RGB from what is around, by which the other picture is what stands out
+FOREIGN = 0.15  # of the pixels that are off, where the other picture may stand out
+COLOUR_PLAIN, COLOUR = 3.0, 1.5  # similarity that a distance of colours of 1 costs
 STEPS = 5  # of fits by reweighted least squares
 
 CloseUps = Callable[[np.ndarray], np.ndarray]  # rows int64 [N] -> uint8 [N, SIDE, SIDE, 3]
@@ -254,11 +255,23 @@ def _beneath_marks(
     opaque, translucent = _explained(likely, views.b, b, off)
     mark = off * _grown(torch.maximum(opaque, translucent) * off, 1)
     ring = (_grown(off, 3) - _grown(off, 1)).clamp(min=0) * views.mask
-    ground = _share(opaque, ring)
-    wrong = (_share(mark, views.mask) > LARGEST_MARK) | (ground > GROUND)
+    stands_out = [_beside(side, off, ring) for side in (views.a, views.b)]
+    foreign = (stands_out[0] > MORE * stands_out[1]).float()
+    wrong = _share(foreign, _pooled(off) * (_pooled(ring) > 0)) > FOREIGN
+    wrong |= _share(mark, views.mask) > LARGEST_MARK
     wrong |= (_share(mark, off) < OF_MARK) & (off.sum(dim=(1, 2)) > 0)
     parts, _ = _parts(likely, b, views.mask * (1 - _grown(mark, 1)))
     return torch.where(wrong, -1.0, parts.amin(dim=(1, 2))), mark
+
+
+def _beside(pictures: torch.Tensor, inner: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
+    """Distance in RGB of what is in a mask from what is around it, in each window: [P, 11, 11]."""
+    means = [
+        torch.stack([_pooled(channel * side) for channel in pictures.unbind(dim=1)], dim=1)
+        / _pooled(side).clamp(min=1e-3)[:, None]
+        for side in (inner, ring)
+    ]
+    return (means[0] - means[1]).norm(dim=1)
 
 
 def _off(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -281,7 +294,7 @@ def _away(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _share(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of values [P, S, S] over a mask, float32 [P]."""
-    return (values * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1)
+    return (values * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1e-3)
 
 
 def _toned(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -371,7 +384,7 @@ def _colour_distance(views: _Views, mask: torch.Tensor) -> torch.Tensor:
     """The most that colours of some place differ, float32 [P], 0 to about 1.
 
     What happens to colours of a copy is left out: less or more of them, up to none, and a cast. So
-    one picture's chroma is fitted by the other's, by one factor and a shift that goes with the
+    one picture's chroma is fitted by the other's, by one factor and a shift in proportion to the
     brightness, both ways, and the better fit counts.
     """
     weight = reduced(mask, COLOURS)
@@ -388,11 +401,11 @@ def _colour_distance(views: _Views, mask: torch.Tensor) -> torch.Tensor:
 
 def _chroma_distance(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     level, blue, red = a.unbind(dim=1)
-    none, one = torch.zeros_like(level), torch.ones_like(level)
+    none = torch.zeros_like(level)
     terms = torch.cat(
         [
-            torch.stack([blue, one, level, none, none], dim=2),
-            torch.stack([red, none, none, one, level], dim=2),
+            torch.stack([blue, level, none], dim=2),
+            torch.stack([red, none, level], dim=2),
         ],
         dim=1,
     )
@@ -400,8 +413,11 @@ def _chroma_distance(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor) -> 
     count = weight.shape[1]
     for _ in range(STEPS):
         weighed = (terms * torch.cat([trust, trust], dim=1)[:, :, None]).transpose(1, 2) / count
-        square = weighed @ terms + 1e-4 * torch.eye(5)
-        off = (terms @ torch.linalg.solve(square, weighed @ wanted[:, :, None]))[:, :, 0] - wanted
+        square = weighed @ terms + 1e-4 * torch.eye(3)
+        factors = torch.linalg.solve(square, weighed @ wanted[:, :, None])
+        # a negative factor would make opposite colours one: there is none rather
+        terms[:, :, 0] *= (factors[:, :1, 0] > 0).float()
+        off = (terms @ factors)[:, :, 0] - wanted
         away = (off[:, :count] ** 2 + off[:, count:] ** 2).sqrt()
         trust = weight / (1 + (away / 0.03) ** 2)
     places = (-1, 1, COLOURS, COLOURS)
