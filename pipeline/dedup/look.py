@@ -8,6 +8,7 @@ them is told from another subject by its colour: one or two for all of it, and n
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -34,11 +35,14 @@ OFF_PLAIN = 14 / 255  # levels by which a pixel is off, at usual contrast, on a 
 OFF_COST = 1.25  # similarity that it costs when all pixels of a part are off
 BLURRED = 1.4  # ratio of sharpness, from which one picture is a blurred copy if it is one
 NEAR = 0.07  # distance in RGB of a pixel of a mark from one of its colours
+EXTREME = 8  # pixels of which a colour of a mark is the mean
 OF_MARK = 0.85  # of the pixels that are off, which have the colours of a mark
+SEEN_THROUGH = 0.7  # correlation of a translucent mark with what is beneath it
+RIM = 20  # pixels along the edges, where a mark may cover what is beneath
 LARGEST_MARK = 0.4  # of the picture
 MORE = 1.5  # distance in RGB from what is around, by which the other picture is what stands out
-FOREIGN = 0.15  # of the pixels that are off, where the other picture may stand out
-COLOUR_PLAIN, COLOUR = 3.0, 1.5  # similarity that a distance of colours of 1 costs
+FOREIGN = 0.3  # of the pixels that are off, where the other picture may stand out
+COLOUR_PLAIN, COLOUR = 3.0, 1.75  # similarity that a distance of colours of 1 costs
 STEPS = 5  # of fits by reweighted least squares
 
 CloseUps = Callable[[np.ndarray], np.ndarray]  # rows int64 [N] -> uint8 [N, SIDE, SIDE, 3]
@@ -252,26 +256,39 @@ def _beneath_marks(
     """
     likely = _toned(a, b, views.mask)
     off = (_away(likely, b) > OFF).float() * views.mask * may_be_marked[:, None, None]
-    opaque, translucent = _explained(likely, views.b, b, off)
+    beneath = views.a * (likely / a.clamp(min=0.02))[:, None].clamp(0.3, 3)
+    opaque, translucent = _explained(beneath, likely, views, b, off)
+    opaque = opaque * (1 - _middle())  # what covers something in the middle is a subject itself
     mark = off * _grown(torch.maximum(opaque, translucent) * off, 1)
     ring = (_grown(off, 3) - _grown(off, 1)).clamp(min=0) * views.mask
     stands_out = [_beside(side, off, ring) for side in (views.a, views.b)]
     foreign = (stands_out[0] > MORE * stands_out[1]).float()
-    wrong = _share(foreign, _pooled(off) * (_pooled(ring) > 0)) > FOREIGN
+    weight = _pooled(off * (1 - translucent)) * (_pooled(ring) > 0)
+    wrong = (foreign * weight).sum(dim=(1, 2)) > FOREIGN * _pooled(off).sum(dim=(1, 2))
     wrong |= _share(mark, views.mask) > LARGEST_MARK
     wrong |= (_share(mark, off) < OF_MARK) & (off.sum(dim=(1, 2)) > 0)
     parts, _ = _parts(likely, b, views.mask * (1 - _grown(mark, 1)))
     return torch.where(wrong, -1.0, parts.amin(dim=(1, 2))), mark
 
 
+@lru_cache
+def _middle() -> torch.Tensor:
+    """float32 [SIDE, SIDE]: 1 but for the rim."""
+    middle = torch.zeros(SIDE, SIDE)
+    middle[RIM:-RIM, RIM:-RIM] = 1
+    return middle
+
+
 def _beside(pictures: torch.Tensor, inner: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
     """Distance in RGB of what is in a mask from what is around it, in each window: [P, 11, 11]."""
-    means = [
-        torch.stack([_pooled(channel * side) for channel in pictures.unbind(dim=1)], dim=1)
-        / _pooled(side).clamp(min=1e-3)[:, None]
-        for side in (inner, ring)
-    ]
-    return (means[0] - means[1]).norm(dim=1)
+    channels = pictures.unbind(dim=1)
+    count, around = (_pooled(side).clamp(min=1e-3) for side in (inner, ring))
+    square = torch.zeros_like(count)
+    for channel in channels:
+        ground = _pooled(channel * ring) / around
+        mean = _pooled(channel * inner) / count
+        square += _pooled(channel**2 * inner) / count - 2 * ground * mean + ground**2
+    return square.clamp(min=0).sqrt()
 
 
 def _off(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -329,43 +346,57 @@ def _terms(grey: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _explained(
-    likely: torch.Tensor, colours: torch.Tensor, grey: torch.Tensor, off: torch.Tensor
+    beneath: torch.Tensor,
+    likely: torch.Tensor,
+    views: _Views,
+    grey: torch.Tensor,
+    off: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pixels have one of two colours of the pixels that are off, or one see-through colour.
+    """Which pixels of b may be a's under one of two colours, and which under a see-through one.
+
+    Args:
+        beneath: a's colours in b's tones, [P, 3, SIDE, SIDE].
+        likely, grey: the same in grey, and b in grey: [P, SIDE, SIDE].
+        off: which pixels are off.
 
     Returns:
-        Two masks, float32 [P, SIDE, SIDE]: opaque, and translucent.
+        Two masks, float32 [P, SIDE, SIDE]: covered, and seen through.
     """
-    weight, level, beneath = (side.flatten(1) for side in (off, grey, likely))
-    pixels = colours.flatten(2).transpose(1, 2)
-    centres = []
-    for sign in (1, -1):  # the brightest and the darkest of them, where the two means start
-        order = torch.where(weight > 0, sign * level, -9.0).topk(8, dim=1).indices
-        centres.append(pixels.gather(1, order[:, :, None].expand(-1, -1, 3)).mean(dim=1))
-    for _ in range(STEPS):
-        away = [((pixels - centre[:, None]) ** 2).sum(dim=2) for centre in centres]
-        first = (away[0] <= away[1]).float()
-        for number, own in enumerate((first, 1 - first)):
-            trust = weight * own / (1 + away[number] / 0.06**2)
-            total = (pixels * trust[:, :, None]).sum(dim=1)
-            centres[number] = total / trust.sum(dim=1).clamp(min=1e-3)[:, None]
-    away = [((pixels - centre[:, None]) ** 2).sum(dim=2) for centre in centres]
-    opaque = (torch.minimum(*away).sqrt() < NEAR).float()
+    change = torch.where(off > 0, grey - likely, 0.0).flatten(1)
+    pixels = views.b.flatten(2)
+    nearest = torch.full_like(grey, torch.inf)
+    for sign in (1, -1):  # the colour that brightens most, and the one that darkens most
+        order = (sign * change).topk(EXTREME, dim=1).indices
+        colour = pixels.gather(2, order[:, None].expand(-1, 3, -1)).mean(dim=2)[:, :, None, None]
+        way = colour - beneath
+        share = ((views.b - beneath) * way).sum(dim=1) / (way**2).sum(dim=1).clamp(min=1e-3)
+        mixed = beneath + share.clamp(0, 1)[:, None] * way  # edges of strokes are mixed
+        nearest = torch.minimum(nearest, (views.b - mixed).norm(dim=1))
+    covered = (nearest < NEAR).float()
 
+    flat_likely, flat_grey, weight = (side.flatten(1) for side in (likely, grey, off))
     trust = weight
     for _ in range(STEPS):
-        total = trust.sum(dim=1, keepdim=True).clamp(min=1e-3)
-        mean, mean_beneath = (
-            (side * trust).sum(dim=1, keepdim=True) / total for side in (level, beneath)
-        )
-        spread = beneath - mean_beneath
-        slope = (trust * spread * (level - mean)).sum(dim=1, keepdim=True)
-        slope = slope / ((trust * spread**2).sum(dim=1, keepdim=True) + 1e-3)
-        slope = slope.clamp(0, 0.95)
-        away_from_line = (mean + slope * spread - level).abs()
-        trust = weight / (1 + (away_from_line / 0.06) ** 2)
-    translucent = ((away_from_line < 0.07) & (slope > 0.2)).float()
-    return opaque.reshape(off.shape), translucent.reshape(off.shape)
+        slope, away, _ = _line(flat_likely, flat_grey, trust)
+        trust = weight / (1 + (away / 0.06) ** 2)
+    # what is beneath shows through, in detail: two things of even brightness lie on a line, too
+    details = [(side - _surroundings(side, off)).flatten(1) for side in (likely, grey)]
+    _, _, correlation = _line(*details, weight)
+    seen = (slope > 0.2) & (slope < 0.95) & (correlation > SEEN_THROUGH)
+    return covered, ((away < 0.07) & seen).float().reshape(off.shape)
+
+
+def _line(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weighted fit of a line to points [P, N]: its slope, how far off they are, correlation."""
+    total = weight.sum(dim=1, keepdim=True).clamp(min=1e-3)
+    x, y = (side - (side * weight).sum(dim=1, keepdim=True) / total for side in (x, y))
+    shared, of_x, of_y = (
+        (weight * product).sum(dim=1, keepdim=True) + 1e-3 for product in (x * y, x * x, y * y)
+    )
+    slope = shared / of_x
+    return slope, (slope * x - y).abs(), shared / (of_x * of_y).sqrt()
 
 
 def _extremes(grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
