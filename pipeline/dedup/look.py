@@ -9,6 +9,7 @@ them is told from another subject by its colour: one or two for all of it, and n
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from torch.nn import functional
 from pipeline.dedup.alignment import aligned, inside, reduced, sampled
 
 SIDE = 96  # pixels of a close-up
-PARTS = 12  # a side, of which a window of 2 x 2 is compared at a time
+FINE = 192  # pixels of a closer one
+PART = 8  # pixels of a part, of which a window of 2 x 2 is compared at a time
 COLOURS = 24  # pixels a side at which colours are compared
 AT_ONCE = 128  # pairs: 100 MB
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
@@ -38,14 +40,16 @@ NEAR = 0.07  # distance in RGB of a pixel of a mark from one of its colours
 EXTREME = 8  # pixels of which a colour of a mark is the mean
 OF_MARK = 0.85  # of the pixels that are off, which have the colours of a mark
 SEEN_THROUGH = 0.7  # correlation of a translucent mark with what is beneath it
+MARK_COST = 0.06  # similarity: a mark may cover a subject
 RIM = 20  # pixels along the edges, where a mark may cover what is beneath
 LARGEST_MARK = 0.4  # of the picture
 MORE = 1.5  # distance in RGB from what is around, by which the other picture is what stands out
 FOREIGN = 0.3  # of the pixels that are off, where the other picture may stand out
-COLOUR_PLAIN, COLOUR = 3.0, 1.75  # similarity that a distance of colours of 1 costs
+COLOUR_PLAIN, COLOUR = 3.0, 1.5  # similarity that a distance of colours of 1 costs
 STEPS = 5  # of fits by reweighted least squares
 
-CloseUps = Callable[[np.ndarray], np.ndarray]  # rows int64 [N] -> uint8 [N, SIDE, SIDE, 3]
+# of rows (int64 [N]), at some pixels a side: uint8 [N, side, side, 3]
+CloseUps = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -55,42 +59,82 @@ class _Views:
     a: torch.Tensor  # float32 [P, 3, SIDE, SIDE], 0 to 1
     b: torch.Tensor
     mask: torch.Tensor  # float32 [P, SIDE, SIDE], 1 where both are seen
-    agreement: torch.Tensor  # float32 [P]
 
     def of_rows(self, rows: torch.Tensor) -> "_Views":
-        return _Views(self.a[rows], self.b[rows], self.mask[rows], self.agreement[rows])
+        return _Views(self.a[rows], self.b[rows], self.mask[rows])
 
     def swapped(self) -> "_Views":
-        return _Views(self.b, self.a, self.mask, self.agreement)
+        return _Views(self.b, self.a, self.mask)
+
+
+class Look(NamedTuple):
+    """What a second look at P pairs of pictures tells."""
+
+    similarity: np.ndarray  # float32 [P] in -1..1: how well the worst part agrees
+    maps: np.ndarray  # float32 [P, 2, 3], from a's pixels to b's, both from -1 to 1
+    plain: np.ndarray  # bool [P]: much of a picture is plain ground
 
 
 def look(
     a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, places: np.ndarray
-) -> np.ndarray:
+) -> Look:
     """How well the worst part of P pairs of pictures agrees, at the best alignment.
 
-    Copies reach 0.75 and mostly 0.9; where a part differs, 0.5 is rarely reached.
+    Copies reach 0.8 and mostly 0.9; where a part differs, 0.5 is rarely reached.
 
     Args:
         a, b: uint8 [P, SIDE, SIDE, 3], whole pictures squashed to a square, sRGB.
         trim_a, trim_b: float [P, 4], left, top, right and bottom of the parts without a border,
             as shares of width and height.
         places: float [P, 2, 3], where the alignment starts, as `verify.alignment` gives it.
-
-    Returns:
-        float32 [P] in -1..1.
     """
-    found = np.empty(len(a), np.float32)
-    for start in range(0, len(a), AT_ONCE):
+    total = len(a)
+    found = Look(
+        np.empty(total, np.float32), np.empty((total, 2, 3), np.float32), np.empty(total, bool)
+    )
+    for start in range(0, total, AT_ONCE):
         block = slice(start, start + AT_ONCE)
         with torch.inference_mode():
-            views = _views(a[block], trim_a[block], b[block], trim_b[block], places[block])
-            found[block] = _compared(views).numpy()
+            first, second = _pictures(a[block], b[block])
+            maps, agreement = aligned(
+                _luma(first) * 255, _luma(second) * 255, _from_middle(torch.tensor(places[block]))
+            )
+            views = _views(first, trim_a[block], second, trim_b[block], maps)
+            similarity, plain = _compared(views)
+            well = agreement >= AGREES
+            similarity = torch.where(well, similarity, agreement.clamp(max=0.5))
+            for whole, part in zip(found, (similarity, maps, plain), strict=True):
+                whole[block] = part.numpy()
     return found
 
 
-def _compared(views: _Views) -> torch.Tensor:
-    a, b = _equally_sharp(views)
+def look_closer(
+    a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, maps: np.ndarray
+) -> np.ndarray:
+    """How well the worst part agrees in detail, float32 [P]; 1 where one lacks it all.
+
+    For what has a plain ground, where a text or a number is all that differs.
+
+    Args:
+        a, b: uint8 [P, FINE, FINE, 3].
+        maps: as `look` found them.
+    """
+    found = np.empty(len(a), np.float32)
+    for start in range(0, len(a), AT_ONCE // 4):
+        block = slice(start, start + AT_ONCE // 4)
+        with torch.inference_mode():
+            pictures = _pictures(a[block], b[block])
+            at = torch.tensor(maps[block])
+            views = _views(pictures[0], trim_a[block], pictures[1], trim_b[block], at)
+            one, other, blurred = _equally_sharp(views)
+            parts, _ = _parts(one, other, views.mask)
+            found[block] = torch.where(blurred, 1.0, parts.amin(dim=(1, 2))).numpy()
+    return found
+
+
+def _compared(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
+    """Similarity (float32 [P]), and whether much of one of the pictures is plain ground."""
+    a, b, _ = _equally_sharp(views)
     textured = torch.minimum(_texture(a, views.mask), _texture(b, views.mask)) >= TEXTURED
     parts, seen = _parts(a, b, views.mask)
     worst = parts.amin(dim=(1, 2))
@@ -112,20 +156,23 @@ def _compared(views: _Views) -> torch.Tensor:
     if len(plain):
         off = _off(a[plain], b[plain], views.mask[plain])
         similarity[plain] = torch.minimum(similarity[plain], 1 - OFF_COST * off)
-    return torch.where(views.agreement >= AGREES, similarity, views.agreement.clamp(max=0.5))
+    return similarity, ~textured
+
+
+def _pictures(*sides: np.ndarray) -> list[torch.Tensor]:
+    """float32 [P, 3, S, S], 0 to 1, from uint8 [P, S, S, 3]."""
+    return [torch.tensor(side).permute(0, 3, 1, 2).float() / 255 for side in sides]
 
 
 def _views(
-    a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, places: np.ndarray
+    a: torch.Tensor, trim_a: np.ndarray, b: torch.Tensor, trim_b: np.ndarray, maps: torch.Tensor
 ) -> _Views:
-    first, second = (torch.tensor(side).permute(0, 3, 1, 2).float() / 255 for side in (a, b))
-    start = _from_middle(torch.tensor(places))
-    maps, agreement = aligned(_luma(first) * 255, _luma(second) * 255, start)
-    borders = _within(torch.tensor(trim_b))[:, None]
-    mask = (sampled(borders, maps, SIDE)[:, 0] > 0.99) & inside(maps, SIDE)
-    mask = mask.float() * _within(torch.tensor(trim_a))
+    size = a.shape[-1]
+    borders = _within(torch.tensor(trim_b), size)[:, None]
+    mask = (sampled(borders, maps, size)[:, 0] > 0.99) & inside(maps, size)
+    mask = mask.float() * _within(torch.tensor(trim_a), size)
     mask = -functional.max_pool2d(functional.pad(-mask[:, None], (2,) * 4, value=-1.0), 5, 1)
-    return _Views(first, sampled(second, maps, SIDE), mask[:, 0], agreement)
+    return _Views(a, sampled(b, maps, size), mask[:, 0])
 
 
 def _from_middle(places: torch.Tensor) -> torch.Tensor:
@@ -134,9 +181,9 @@ def _from_middle(places: torch.Tensor) -> torch.Tensor:
     return torch.cat([places[:, :, :2], shift[:, :, None]], dim=2).float()
 
 
-def _within(boxes: torch.Tensor) -> torch.Tensor:
-    """float32 [P, SIDE, SIDE]: 1 for pixels in boxes, float [P, 4] in shares."""
-    middle = (torch.arange(SIDE) + 0.5) / SIDE
+def _within(boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """float32 [P, size, size]: 1 for pixels in boxes, float [P, 4] in shares."""
+    middle = (torch.arange(size) + 0.5) / size
     across = (middle > boxes[:, :1]) & (middle < boxes[:, 2:3])
     down = (middle > boxes[:, 1:2]) & (middle < boxes[:, 3:])
     return (down[:, :, None] & across[:, None, :]).float()
@@ -146,8 +193,8 @@ def _luma(pictures: torch.Tensor) -> torch.Tensor:
     return (pictures * torch.tensor(LUMA)[:, None, None]).sum(dim=1)
 
 
-def _equally_sharp(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
-    """Luminance [P, SIDE, SIDE] of both, blurred where one is a blurred copy of the other."""
+def _equally_sharp(views: _Views) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Luminance [P, S, S] of both, blurred where one is less sharp, and whether it is: bool [P]."""
     fine = [_blurred(_luma(side), 0.1) for side in (views.a, views.b)]
     soft = [_blurred(side, 0.25) for side in fine]
     softer = [_blurred(_blurred(side, 0.25), 0.25) for side in soft]
@@ -156,9 +203,12 @@ def _equally_sharp(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
         for one, other, last in zip(fine, soft, softer, strict=True)
     ]
     ratio = (sharpness[0] / sharpness[1].clamp(min=1e-3)).clamp(min=1e-3)
-    blurred = (torch.maximum(ratio, 1 / ratio) > BLURRED)[:, None, None]
-    a, b = (torch.where(blurred, other, one) for one, other in zip(fine, soft, strict=True))
-    return a, b
+    blurred = torch.maximum(ratio, 1 / ratio) > BLURRED
+    a, b = (
+        torch.where(blurred[:, None, None], other, one)
+        for one, other in zip(fine, soft, strict=True)
+    )
+    return a, b, blurred
 
 
 def _blurred(grey: torch.Tensor, share: float) -> torch.Tensor:
@@ -218,8 +268,8 @@ def _clipped(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _pooled(values: torch.Tensor) -> torch.Tensor:
-    """Means of the windows, [P, 11, 11]: of 2 x 2 of PARTS x PARTS parts."""
-    parts = functional.avg_pool2d(values[:, None], SIDE // PARTS)
+    """Means of the windows, [P, 11, 11] of pictures of SIDE pixels."""
+    parts = functional.avg_pool2d(values[:, None], PART)
     return functional.avg_pool2d(parts, 2, 1)[:, 0]
 
 
@@ -233,7 +283,9 @@ def _evened(grey: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def _surroundings(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of the 20 x 20 pixels about each pixel, of those in the mask."""
     count, total = (
-        functional.avg_pool2d(functional.pad(reduced(side, SIDE // 4), (2,) * 4)[:, None], 5, 1)
+        functional.avg_pool2d(
+            functional.pad(reduced(side, side.shape[-1] // 4), (2,) * 4)[:, None], 5, 1
+        )
         for side in (mask, values * mask)
     )
     mean = total / count.clamp(min=0.02)
@@ -268,7 +320,7 @@ def _beneath_marks(
     wrong |= _share(mark, views.mask) > LARGEST_MARK
     wrong |= (_share(mark, off) < OF_MARK) & (off.sum(dim=(1, 2)) > 0)
     parts, _ = _parts(likely, b, views.mask * (1 - _grown(mark, 1)))
-    return torch.where(wrong, -1.0, parts.amin(dim=(1, 2))), mark
+    return torch.where(wrong, -1.0, parts.amin(dim=(1, 2)) - MARK_COST), mark
 
 
 @lru_cache
@@ -380,8 +432,8 @@ def _explained(
         slope, away, _ = _line(flat_likely, flat_grey, trust)
         trust = weight / (1 + (away / 0.06) ** 2)
     # what is beneath shows through, in detail: two things of even brightness lie on a line, too
-    details = [(side - _surroundings(side, off)).flatten(1) for side in (likely, grey)]
-    _, _, correlation = _line(*details, weight)
+    detail_a, detail_b = ((side - _surroundings(side, off)).flatten(1) for side in (likely, grey))
+    _, _, correlation = _line(detail_a, detail_b, weight)
     seen = (slope > 0.2) & (slope < 0.95) & (correlation > SEEN_THROUGH)
     return covered, ((away < 0.07) & seen).float().reshape(off.shape)
 
