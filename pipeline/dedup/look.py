@@ -28,6 +28,8 @@ LEAST_CONTRAST = 0.03  # of a picture that is brought to it
 FLAT = 0.05  # standard deviation, after that, up to which a part shows nothing
 SEEN = 0.5  # of a window, that both pictures must have
 CLIPPED, BRIGHT = 0.97, 0.55  # levels of a pixel that was too bright for one picture only
+MOST_CLIPPED = 0.3  # of a picture: where it is more, its ground is white
+LEAST_SHOWN = 4  # windows that show something, fewer of which tell nothing
 AGREES = 0.6  # of the aligned pictures: unlike photographs reach 0.6
 TEXTURED = 0.5  # of a picture's pixels: fewer have a plain ground, on which a mark is a subject
 RANGE = 8 / 255  # of a pixel and its neighbours, from which it is no plain ground
@@ -233,14 +235,16 @@ def _parts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Correlation of each window, at the best shift by up to a pixel; 1 where both are flat.
 
+    0 everywhere where hardly any window shows something.
+
+
     Args:
         a, b: float32 [P, SIDE, SIDE], luminance.
 
     Returns:
         float32 [P, 11, 11], and which windows show something (bool).
     """
-    clipped = _clipped(a, b) | _clipped(b, a)
-    mask = mask * ~clipped
+    mask = _unclipped(a, b, mask)
     a, b = (_evened(grey, mask) for grey in (a, b))
     seen = _pooled(mask)
     count = seen.clamp(min=0.05)
@@ -259,12 +263,17 @@ def _parts(
             power = (variance_a + 1e-6) * (variance_b + 1e-6)
             best = torch.maximum(best, shared / power.sqrt())
     shown = (seen >= SEEN) & (largest > FLAT**2)
-    return torch.where(shown, best, 1.0), shown
+    tells = shown.sum(dim=(1, 2)) >= LEAST_SHOWN
+    return torch.where(shown, best, 1.0) * tells[:, None, None], shown
 
 
-def _clipped(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Pixels that are white in a, and may have been too bright for it."""
-    return (a > CLIPPED) & (b > BRIGHT) & (b < CLIPPED)
+def _unclipped(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mask without pixels that may have been too bright for one picture, if they are few."""
+    clipped = torch.zeros_like(mask, dtype=torch.bool)
+    for one, other in ((a, b), (b, a)):
+        clipped |= (one > CLIPPED) & (other > BRIGHT) & (other < CLIPPED)
+    few = _share(clipped.float(), mask) <= MOST_CLIPPED
+    return mask * ~(clipped & few[:, None, None])
 
 
 def _pooled(values: torch.Tensor) -> torch.Tensor:
@@ -347,7 +356,7 @@ def _off(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The largest share of a part's pixels that are off, a in b's tones, float32 [P]."""
     scale = CONTRAST / _deviation(b, mask).clamp(min=LEAST_CONTRAST)
     likely = _toned(a, b, mask)
-    mask = mask * ~(_clipped(a, b) | _clipped(b, a))
+    mask = _unclipped(a, b, mask)
     likely = likely - _surroundings(likely - b, mask)
     away = _away(likely, b) * scale.clamp(1, 2.5)[:, None, None]
     off, seen = _pooled((away > OFF_PLAIN).float() * mask), _pooled(mask)
