@@ -43,7 +43,7 @@ EXTREME = 8  # pixels of which a colour of a mark is the mean
 OF_MARK = 0.85  # of the pixels that are off, which have the colours of a mark
 SEEN_THROUGH = 0.7  # correlation of a translucent mark with what is beneath it
 MARK_COST = 0.06  # similarity: a mark may cover a subject
-RIM = 20  # pixels along the edges, where a mark may cover what is beneath
+CORNER = 25  # pixels a side, where a mark may cover what is beneath
 LARGEST_MARK = 0.4  # of the picture
 MORE = 1.5  # distance in RGB from what is around, by which the other picture is what stands out
 FOREIGN = 0.3  # of the pixels that are off, where the other picture may stand out
@@ -319,7 +319,7 @@ def _beneath_marks(
     off = (_away(likely, b) > OFF).float() * views.mask * may_be_marked[:, None, None]
     beneath = views.a * (likely / a.clamp(min=0.02))[:, None].clamp(0.3, 3)
     opaque, translucent = _explained(beneath, likely, views, b, off)
-    opaque = opaque * (1 - _middle())  # what covers something in the middle is a subject itself
+    opaque = opaque * _corners()  # what covers something elsewhere may be a subject itself
     mark = off * _grown(torch.maximum(opaque, translucent) * off, 1)
     ring = (_grown(off, 3) - _grown(off, 1)).clamp(min=0) * views.mask
     stands_out = [_beside(side, off, ring) for side in (views.a, views.b)]
@@ -333,11 +333,11 @@ def _beneath_marks(
 
 
 @lru_cache
-def _middle() -> torch.Tensor:
-    """float32 [SIDE, SIDE]: 1 but for the rim."""
-    middle = torch.zeros(SIDE, SIDE)
-    middle[RIM:-RIM, RIM:-RIM] = 1
-    return middle
+def _corners() -> torch.Tensor:
+    """float32 [SIDE, SIDE]: 1 in the four corners."""
+    rim = torch.zeros(SIDE)
+    rim[:CORNER] = rim[-CORNER:] = 1
+    return rim[:, None] * rim
 
 
 def _beside(pictures: torch.Tensor, inner: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
