@@ -41,7 +41,7 @@ BLURRED = 1.4  # ratio of sharpness, from which one picture is a blurred copy if
 NEAR = 0.07  # distance in RGB of a pixel of a mark from one of its colours
 EXTREME = 8  # pixels of which a colour of a mark is the mean
 OF_MARK = 0.85  # of the pixels that are off, which have the colours of a mark
-SEEN_THROUGH = 0.7  # correlation of a translucent mark with what is beneath it
+SEEN_THROUGH = 0.8  # correlation of a translucent mark with what is beneath it
 MARK_COST = 0.06  # similarity: a mark may cover a subject
 CORNER = 25  # pixels a side, where a mark may cover what is beneath
 LARGEST_MARK = 0.4  # of the picture
@@ -443,7 +443,7 @@ def _explained(
     # what is beneath shows through, in detail: two things of even brightness lie on a line, too
     detail_a, detail_b = ((side - _surroundings(side, off)).flatten(1) for side in (likely, grey))
     _, _, correlation = _line(detail_a, detail_b, weight)
-    seen = (slope > 0.2) & (slope < 0.95) & (correlation > SEEN_THROUGH)
+    seen = (slope > 0.3) & (slope < 0.95) & (correlation > SEEN_THROUGH)
     return covered, ((away < 0.07) & seen).float().reshape(off.shape)
 
 
