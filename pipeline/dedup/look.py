@@ -173,8 +173,8 @@ def _views(
     borders = _within(torch.tensor(trim_b), size)[:, None]
     mask = (sampled(borders, maps, size)[:, 0] > 0.99) & inside(maps, size)
     mask = mask.float() * _within(torch.tensor(trim_a), size)
-    mask = -functional.max_pool2d(functional.pad(-mask[:, None], (2,) * 4, value=-1.0), 5, 1)
-    return _Views(a, sampled(b, maps, size), mask[:, 0])
+    mask[:, :2] = mask[:, -2:] = mask[:, :, :2] = mask[:, :, -2:] = 0
+    return _Views(a, sampled(b, maps, size), 1 - _grown(1 - mask, 2))
 
 
 def _from_middle(places: torch.Tensor) -> torch.Tensor:
@@ -192,7 +192,8 @@ def _within(boxes: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _luma(pictures: torch.Tensor) -> torch.Tensor:
-    return (pictures * torch.tensor(LUMA)[:, None, None]).sum(dim=1)
+    red, green, blue = pictures.unbind(dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def _equally_sharp(views: _Views) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -462,14 +463,21 @@ def _line(
 
 def _extremes(grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The lowest and the highest level of each pixel and its neighbours."""
-    lowest, highest = (
-        functional.max_pool2d(side[:, None], 3, 1, 1)[:, 0] for side in (-grey, grey)
-    )
-    return -lowest, highest
+    return -_grown(-grey, 1), _grown(grey, 1)
 
 
-def _grown(mask: torch.Tensor, pixels: int) -> torch.Tensor:
-    return functional.max_pool2d(mask[:, None], 2 * pixels + 1, 1, pixels)[:, 0]
+def _grown(values: torch.Tensor, pixels: int) -> torch.Tensor:
+    """The largest of the values [P, H, W] within some pixels, in a square: row by row, which is
+    several times as fast as max_pool2d."""
+    for axis in (1, 2):
+        size = values.shape[axis]
+        grown = values.clone()
+        for step in range(1, pixels + 1):
+            near, far = grown.narrow(axis, 0, size - step), grown.narrow(axis, step, size - step)
+            torch.maximum(near, values.narrow(axis, step, size - step), out=near)
+            torch.maximum(far, values.narrow(axis, 0, size - step), out=far)
+        values = grown
+    return values
 
 
 def _colour_distance(views: _Views, mask: torch.Tensor) -> torch.Tensor:
