@@ -107,8 +107,11 @@ class Dedup(Section):
         0.85,
         ge=0,
         le=1,
-        description="pictures that are so alike are one (correlation of their gradients); 0 "
-        "believes the hashes alone",
+        description="pictures that are so alike are one (correlation of their gradients): 0.85 is "
+        "for photographs, drawings on plain grounds need more; 0 believes the hashes alone",
+    )
+    low_information: Literal["drop", "keep"] = Field(
+        "drop", description="what to do with images that show nothing, as one colour all over"
     )
     leaks: bool = Field(
         False, description="find the images of `evaluate.test_set` in the crawl and drop them"

@@ -1,13 +1,19 @@
 """Dedup's verdicts: one row a stored image, kept or not and why, in data/dedup/images.parquet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.store import read_table
 
 HINT = "run `dvc repro dedup`"
+# reasons why an image is not kept; any other one is the name of an issue in `dedup.drop`
+NEAR_DUPLICATE = "near-duplicate"
+LEAKED = "leaked"
+LOW_INFORMATION = "low-information"
+UNREADABLE = "unreadable"
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -27,6 +33,22 @@ SCHEMA = pa.schema(
         "labels": pa.list_(pa.int64()),  # all classes that it was found for
     }
 )
+
+
+def unfit(reason: str) -> bool:
+    """True where an image is dropped for what it shows: for next to nothing, or for an issue."""
+    return reason not in ("", NEAR_DUPLICATE, LEAKED, UNREADABLE)
+
+
+def issues_in(table: pa.Table) -> list[str]:
+    """Names of the issues that a table of verdicts has a column for: bool, true where it has it."""
+    return [one.name for one in table.schema if one.type == pa.bool_() and one.name != "kept"]
+
+
+def look_alikes(row: Mapping[str, Any]) -> list[str]:
+    """Ids of images of other classes that an image looks like without being dropped for it."""
+    found = row.get("looks_like") or []
+    return [found] if isinstance(found, str) else list(found)
 
 
 def read_verdicts(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

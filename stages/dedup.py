@@ -1,17 +1,29 @@
 """`pipeline dedup`: which stored images to keep."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stages import paths
 from stages.command import Json, Quiet, Set, start
 
 
 def dedup(
     radius: Annotated[str | None, typer.Option(help="Hamming distance, 0 to 16, or auto.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what each radius would drop.")
+        bool, typer.Option("--dry-run", help="Only show what would go, on a contact sheet.")
     ] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Write a contact sheet of what goes here. Without it: {paths.SHEET}, for a dry"
+            " run and where a class loses much."
+        ),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Images of each reason on the contact sheet.")
+    ] = 100,
     explain: Annotated[
         str, typer.Option(metavar="ID", help="Say why this image was kept or dropped.")
     ] = "",
@@ -23,9 +35,14 @@ def dedup(
     options = {"radius": int(radius) if radius and radius.isdecimal() else radius}
     params, console = start("dedup", overrides, quiet, as_json, **options)
     from stages.steps.dedup import Deduplication, explanation
+    from stages.steps.dropped import Sheet
 
     if explain:
         console.result(*explanation(explain))
         return
-    run = Deduplication(params, console)
-    console.result(*(run.by_radius() if dry_run else run.verdicts()))
+    run, usual = Deduplication(params, console), Sheet(paths.SHEET, rows)
+    asked = Sheet(sheet, rows) if sheet else None
+    if dry_run:
+        run.try_out(asked or usual)
+    else:
+        run.write(asked, usual)

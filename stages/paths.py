@@ -9,6 +9,7 @@ INPUTS_LOCK = Path("inputs.lock")  # beside dvc.lock, for git
 CRAWL = Path("data/crawl")
 MANIFEST = CRAWL / "manifest.parquet"
 DEDUP = Path("data/dedup/images.parquet")
+SHEET = Path("reports/dedup.html")
 LEAKS = DEDUP.parent / "leaks.parquet"
 EMBED = Path("data/embed")
 COVERAGE = Path("reports/coverage.csv")

@@ -17,12 +17,8 @@ from pipeline.dedup.leakage import Leaks
 from pipeline.dedup.near import candidate_pairs
 from pipeline.dedup.verify import similarity
 from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
-from pipeline.verdicts import SCHEMA
+from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, SCHEMA, UNREADABLE
 
-NEAR_DUPLICATE = "near-duplicate"
-LEAKED = "leaked"
-LOW_INFORMATION = "low-information"
-UNREADABLE = "unreadable"
 PAIRS_AT_ONCE = 2048
 FACTS = ("page_url", "title", "licence", "licence_url", "creator")  # of where an image is from
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline.console import Console, text_table
+from pipeline.console import Console, printable
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.judgement import Pairs, Provenance, judge, summarise, verified_pairs
 from pipeline.dedup.leakage import Leaks, leaks
@@ -20,11 +21,20 @@ from pipeline.labelled import load_labelled
 from pipeline.manifest import class_names, read_manifest
 from pipeline.params import Params
 from pipeline.store import replacing, row_count, shard_paths, write_json, write_table
-from pipeline.verdicts import read_verdicts
+from pipeline.verdicts import issues_in, look_alikes, read_verdicts
 from stages import paths
+from stages.steps.dropped import (
+    Judged,
+    Sheet,
+    as_text,
+    emptied_error,
+    emptied_text,
+    near_duplicate_counts,
+    note_drawn_value,
+    note_losses,
+)
 
 TEST_SIDE = 64  # pixels at which test images are compared
-MOST_RADIUS = 16
 LEAK_COLUMNS = {
     "id": pa.string(),
     "test_image": pa.int64(),
@@ -42,70 +52,71 @@ class Deduplication:
         self.provenance = Provenance.read(paths.MANIFEST)
         self.class_names = class_names(paths.MANIFEST)
 
-    def verdicts(self) -> Result:
-        """Judges every image, and writes data/dedup."""
+    def write(self, sheet: Sheet | None, usual: Sheet) -> None:
+        """Judges every image, writes data/dedup, and tells what goes.
+
+        Args:
+            sheet: contact sheet that is asked for.
+            usual: the one to write where none is asked for and a class loses much.
+
+        Raises:
+            ExternalError: a class is left without any image; everything is written all the same.
+        """
+        judged = self.judged()
+        with replacing(paths.DEDUP.parent) as folder:
+            folder.mkdir()
+            write_table(folder / paths.DEDUP.name, judged.table)
+            if judged.leaks is not None:
+                write_table(folder / paths.LEAKS.name, judged.leaks)
+        write_json(paths.summary("dedup"), judged.summary)
+        if not sheet and (judged.losses or judged.emptied):
+            sheet = usual
+        seen = self._look(judged, sheet, dry_run=False) if sheet else ""
+        self.console.result(f"{judged.text} → {paths.DEDUP}{seen}", judged.values(sheet))
+        if judged.emptied and sheet:
+            raise emptied_error(judged.emptied, sheet.path)
+
+    def try_out(self, sheet: Sheet) -> None:
+        """Judges every image, and writes nothing but the contact sheet of what would go."""
+        judged = self.judged()
+        seen = self._look(judged, sheet, dry_run=True)
+        if judged.emptied:
+            self.console.note(
+                f"WARNING: a run would end with exit code 3: {emptied_text(judged.emptied)}"
+            )
+        counts = near_duplicate_counts(judged.table, self.section.similarity)
+        self.console.result(
+            f"{judged.text}\n{as_text(counts)}dry run: nothing was dropped{seen}",
+            judged.values(sheet) | counts,
+        )
+
+    def _look(self, judged: Judged, sheet: Sheet, dry_run: bool) -> str:
+        """Writes a contact sheet, notes what to look at there, and says where it is."""
+        sheet.write(judged, dry_run, self.console)
+        note_losses(judged.losses, sheet.path, self.console)
+        return f"\ncontact sheet of what {'would go' if dry_run else 'goes'}: {sheet.path}"
+
+    def judged(self) -> Judged:
+        """The verdicts on all images; nothing is written but the cache of fingerprints."""
         test = self._test_pixels() if self.section.leaks else None
         fingerprints = self._fingerprints()
         radius = self._radius(fingerprints)
-        pairs = self._pairs(fingerprints, radius)
         leaked = self._leaks(fingerprints, test) if test is not None else None
-        table = judge(fingerprints, pairs, self.section.similarity, self.provenance, leaked)
-        summary = summarise(table, self.provenance, self.class_names, radius)
-        with replacing(paths.DEDUP.parent) as folder:
-            folder.mkdir()
-            write_table(folder / paths.DEDUP.name, table)
-            if leaked is not None and test is not None:
-                write_table(folder / paths.LEAKS.name, _leak_table(table, leaked, test))
-        write_json(paths.summary("dedup"), summary)
-        dropped = ", ".join(
-            f"{summary[name]:,} {name.replace('_', ' ')}"
-            for name in ("near_duplicates", "leaked", "low_information", "unreadable")
-            if summary[name]
-        )
-        return (
-            f"{_by_class(summary)}\n"
-            f"dedup: {summary['kept']:,} of {summary['images']:,} images kept"
-            f"{dropped and f' ({dropped})'}, radius {radius} → {paths.DEDUP}",
-            summary,
+        table = self._judge(fingerprints, radius, leaked)
+        note_drawn_value(self.section, self.console)
+        return Judged(
+            table=table,
+            summary=summarise(table, self.provenance, self.class_names, radius),
+            leaks=None if leaked is None or test is None else _leak_table(table, leaked, test),
+            grey=fingerprints.grey,
+            class_names=self.class_names,
         )
 
-    def by_radius(self) -> Result:
-        """Images that each radius would drop, up to one with too many pairs; writes nothing."""
-        fingerprints = self._fingerprints()
-        most, pairs = MOST_RADIUS, None
-        while pairs is None:
-            try:
-                pairs = self._pairs(fingerprints, most)
-            except UserError as error:
-                self.console.note(str(error).splitlines()[0])
-                most -= 2
-                if most < 0:
-                    raise
-        rows = []
-        for radius in range(most + 1):
-            within = pairs.where(pairs.distance <= radius)
-            table = judge(fingerprints, within, self.section.similarity, self.provenance)
-            summary = summarise(table, self.provenance, self.class_names, radius)
-            alike = int((within.similarity >= self.section.similarity).sum())
-            rows.append(
-                {
-                    "radius": radius,
-                    "pairs": len(within.i),
-                    "alike": alike,
-                    "near_duplicates": summary["near_duplicates"],
-                    "kept": summary["kept"],
-                }
-            )
-        used = self._radius(fingerprints)
-        lines = [
-            f"{'*' if row['radius'] == used else ' '} {row['radius']:>6}  {row['pairs']:>10,}"
-            f"  {row['alike']:>10,}  {row['near_duplicates']:>15,}  {row['kept']:>10,}"
-            for row in rows
-        ]
-        head = (
-            f"  {'radius':>6}  {'pairs':>10}  {'alike':>10}  {'near-duplicates':>15}  {'kept':>10}"
-        )
-        return "\n".join([head, *lines]), {"radii": rows}
+    def _judge(self, fingerprints: Fingerprints, radius: int, leaked: Leaks | None) -> pa.Table:
+        pairs = self._pairs(fingerprints, radius)
+        if self.section.low_information == "keep":  # no hash tells them, so they are in no pair
+            fingerprints = replace(fingerprints, flat=np.zeros_like(fingerprints.flat))
+        return judge(fingerprints, pairs, self.section.similarity, self.provenance, leaked)
 
     def _fingerprints(self) -> Fingerprints:
         shards = shard_paths(paths.CRAWL)
@@ -152,12 +163,14 @@ def explanation(image: str) -> Result:
     Raises:
         UserError: no image has such an id, or several have.
     """
-    rows = read_verdicts(paths.DEDUP).to_pylist()
+    table = read_verdicts(paths.DEDUP)
+    rows = table.to_pylist()
     found = [row for row in rows if row["id"].startswith(image)]
     if len(found) != 1:
         known = f"{len(found)} images have ids that begin so" if found else "no such image"
         raise UserError(f"{image}: {known}", f"ids are in {paths.DEDUP}")
     (row,) = found
+    issues = [name for name in issues_in(table) if row[name]]
     origins = read_manifest(paths.MANIFEST, ["url"], pc.field("id") == row["id"])
     urls = origins["url"].to_pylist()
     group = [one for one in rows if row["group"] >= 0 and one["group"] == row["group"]]
@@ -166,18 +179,25 @@ def explanation(image: str) -> Result:
         f" ({row['width']} × {row['height']})"
     ]
     lines += [f"  from {url}" for url in urls]
+    if issues:
+        lines.append(f"  issues: {', '.join(issues).replace('_', ' ')}")
     if row["duplicate_of"]:
         lines.append(
             f"  looks like {row['duplicate_of']}: {row['distance']} of 64 bits apart,"
             f" similarity {row['similarity']:.3f}"
         )
+    lines += [
+        f"  looks like {other}, which was found for another class and stays too"
+        for other in look_alikes(row)
+    ]
     if row["test_image"] is not None:
         lines.append(f"  shows test image {row['test_image']}")
     for one in group:
         if one["id"] != row["id"] and len(group) > 1:
             what = "kept" if one["kept"] else f"{one['distance']} bits, {one['similarity']:.3f}"
             lines.append(f"  in its group: {one['id']} ({one['width']} × {one['height']}): {what}")
-    return "\n".join(lines), row | {"urls": urls, "members": len(group)}
+    values = row | {"issues": issues, "urls": urls, "members": len(group)}
+    return "\n".join(map(printable, lines)), values
 
 
 def _leak_table(table: pa.Table, leaked: Leaks, test: np.ndarray) -> pa.Table:
@@ -200,11 +220,3 @@ def _png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
-
-
-def _by_class(summary: dict[str, Any]) -> str:
-    kinds = [kind for kind in summary["classes"][0] if kind != "name"] if summary["classes"] else []
-    lines = [["class", *(kind.replace("_", " ") for kind in kinds)]]
-    for one in [*summary["classes"], summary | {"name": "all"}]:
-        lines.append([one["name"] or "none", *(f"{one[kind]:,}" for kind in kinds)])
-    return text_table(lines)
