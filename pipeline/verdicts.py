@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.store import read_table
+from pipeline.store import open_parquet, read_table
 
 HINT = "run `dvc repro dedup`"
 # reasons why an image is not kept; any other one is the name of an issue in `dedup.drop`
@@ -40,21 +40,23 @@ def unfit(reason: str) -> bool:
     return reason not in ("", NEAR_DUPLICATE, LEAKED, UNREADABLE)
 
 
-def issues_in(table: pa.Table) -> list[str]:
-    """Names of the issues that a table of verdicts has a column for: bool, true where it has it."""
-    return [one.name for one in table.schema if one.type == pa.bool_() and one.name != "kept"]
+def issues_of(row: Mapping[str, Any]) -> list[str]:
+    """Names of the issues that an image has, kept or not; none in tables without that column."""
+    return list(row.get("issues") or [])
 
 
-def look_alikes(row: Mapping[str, Any]) -> list[str]:
-    """Ids of images of other classes that an image looks like without being dropped for it."""
-    found = row.get("looks_like") or []
-    return [found] if isinstance(found, str) else list(found)
-
-
-def read_verdicts(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_verdicts(
+    path: Path, columns: Sequence[str] | None = None, later: Sequence[str] = ()
+) -> pa.Table:
     """Columns of the verdicts (all by default), in the order of the image shards.
+
+    Args:
+        later: columns that come with the others where the file has them: earlier runs had not.
 
     Raises:
         UserError: the file is missing, is not Parquet, or lacks a column.
     """
+    if columns is not None and later:
+        with open_parquet(path, HINT) as file:
+            columns = [*columns, *(name for name in later if name in file.schema_arrow.names)]
     return read_table(path, columns, HINT)

@@ -21,7 +21,7 @@ from pipeline.labelled import load_labelled
 from pipeline.manifest import class_names, read_manifest
 from pipeline.params import Params
 from pipeline.store import replacing, row_count, shard_paths, write_json, write_table
-from pipeline.verdicts import issues_in, look_alikes, read_verdicts
+from pipeline.verdicts import issues_of, read_verdicts
 from stages import paths
 from stages.steps.dropped import (
     Judged,
@@ -163,14 +163,12 @@ def explanation(image: str) -> Result:
     Raises:
         UserError: no image has such an id, or several have.
     """
-    table = read_verdicts(paths.DEDUP)
-    rows = table.to_pylist()
+    rows = read_verdicts(paths.DEDUP).to_pylist()
     found = [row for row in rows if row["id"].startswith(image)]
     if len(found) != 1:
         known = f"{len(found)} images have ids that begin so" if found else "no such image"
         raise UserError(f"{image}: {known}", f"ids are in {paths.DEDUP}")
     (row,) = found
-    issues = [name for name in issues_in(table) if row[name]]
     origins = read_manifest(paths.MANIFEST, ["url"], pc.field("id") == row["id"])
     urls = origins["url"].to_pylist()
     group = [one for one in rows if row["group"] >= 0 and one["group"] == row["group"]]
@@ -179,25 +177,21 @@ def explanation(image: str) -> Result:
         f" ({row['width']} × {row['height']})"
     ]
     lines += [f"  from {url}" for url in urls]
-    if issues:
+    if issues := issues_of(row):
         lines.append(f"  issues: {', '.join(issues).replace('_', ' ')}")
-    if row["duplicate_of"]:
+    if like := row["duplicate_of"] or row.get("looks_like"):
+        stays = "" if row["duplicate_of"] else ", found for another class: both stay"
         lines.append(
-            f"  looks like {row['duplicate_of']}: {row['distance']} of 64 bits apart,"
-            f" similarity {row['similarity']:.3f}"
+            f"  looks like {like}: {row['distance']} of 64 bits apart,"
+            f" similarity {row['similarity']:.3f}{stays}"
         )
-    lines += [
-        f"  looks like {other}, which was found for another class and stays too"
-        for other in look_alikes(row)
-    ]
     if row["test_image"] is not None:
         lines.append(f"  shows test image {row['test_image']}")
     for one in group:
         if one["id"] != row["id"] and len(group) > 1:
             what = "kept" if one["kept"] else f"{one['distance']} bits, {one['similarity']:.3f}"
             lines.append(f"  in its group: {one['id']} ({one['width']} × {one['height']}): {what}")
-    values = row | {"issues": issues, "urls": urls, "members": len(group)}
-    return "\n".join(map(printable, lines)), values
+    return "\n".join(map(printable, lines)), row | {"urls": urls, "members": len(group)}
 
 
 def _leak_table(table: pa.Table, leaked: Leaks, test: np.ndarray) -> pa.Table:

@@ -25,9 +25,13 @@ from pipeline.remedies import counted, remedy
 from pipeline.report.dropped.choice import Dropped
 from pipeline.report.dropped.page import build_dropped_page
 from pipeline.store import write_text
-from pipeline.verdicts import LOW_INFORMATION, NEAR_DUPLICATE, issues_in, unfit
+from pipeline.verdicts import LOW_INFORMATION, NEAR_DUPLICATE, unfit
 from stages import paths
 
+ALWAYS = (  # counts that are shown though they may be zero
+    *("images", "exact_duplicates", "near_duplicates", "leaked", "low_information"),
+    *("unreadable", "kept"),
+)
 MOST_TOLD = 8  # classes that notes and errors name one by one
 STEPS = (0.85, 0.9, 0.95, 0.98)  # similarities at which near-duplicates are counted
 
@@ -98,7 +102,6 @@ class Sheet:
             leaks=judged.leaks,
             # the more an image shows, the less sure it is that it shows nothing
             detail=np.array([picture.std() for picture in judged.grey], np.float32),
-            issues=issues_in(judged.table),
             class_names=judged.class_names,
             crawl=paths.CRAWL,
             manifest=paths.MANIFEST,
@@ -207,9 +210,13 @@ def as_text(counts: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _by_class(summary: dict[str, Any]) -> list[list[str]]:
     """Counts by class as rows of words, the head first and all classes together last."""
-    first = (summary["classes"] or [{}])[0]
-    kinds = [kind for kind, value in first.items() if isinstance(value, int)]
+    everything = [*summary["classes"], summary | {"name": "all"}]
+    kinds = [
+        kind
+        for kind, value in (summary["classes"] or [{}])[0].items()
+        if isinstance(value, int) and (kind in ALWAYS or any(one[kind] for one in everything))
+    ]
     rows = [["class", *(kind.replace("_", " ") for kind in kinds)]]
-    for one in [*summary["classes"], summary | {"name": "all"}]:
-        rows.append([one["name"] or "none", *(f"{one[kind]:,}" for kind in kinds)])
-    return rows
+    return rows + [
+        [one["name"] or "none", *(f"{one[kind]:,}" for kind in kinds)] for one in everything
+    ]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.console import Advance, no_progress
 from pipeline.manifest import STORED, read_manifest
 from pipeline.report.thumbnails import Thumbnail, encode_thumbnail, read_thumbnails
-from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, UNREADABLE
+from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, UNREADABLE, issues_of
 
 SIDE = 160  # pixels of a picture: enough to see what two of them differ in
 Row = Sequence[str]
@@ -73,17 +73,15 @@ class Dropped:
     """Verdicts, and where the pictures and addresses of their images are.
 
     Attributes:
-        table: as `pipeline.verdicts.SCHEMA`; columns of issues may be beside those.
+        table: as `pipeline.verdicts.SCHEMA`.
         leaks: `id`, `test_image`, `similarity` and `picture` of what shows a test image; or None.
         detail: float [N], how much each image shows: the more, the less sure is a drop for
             showing nothing.
-        issues: names of bool columns of the table.
     """
 
     table: pa.Table
     leaks: pa.Table | None
     detail: np.ndarray
-    issues: Sequence[str]
     class_names: Mapping[int, str]
     crawl: Path
     manifest: Path
@@ -174,7 +172,7 @@ class Dropped:
             test_image=test,
             similarity=_similarity(row, direct),
             distance=row["distance"] if test is None else None,
-            issues=tuple(name for name in self.issues if row[name]),
+            issues=tuple(issues_of(row)),
         )
 
 
