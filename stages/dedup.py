@@ -12,15 +12,12 @@ from stages.command import Json, Quiet, Set, start
 def dedup(
     radius: Annotated[str | None, typer.Option(help="Hamming distance, 0 to 16, or auto.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would go, on a contact sheet.")
+        bool,
+        typer.Option("--dry-run", help="Only write a contact sheet of what would go."),
     ] = False,
     sheet: Annotated[
-        Path | None,
-        typer.Option(
-            help=f"Write a contact sheet of what goes here. Without it: {paths.SHEET}, for a dry"
-            " run and where a class loses much."
-        ),
-    ] = None,
+        Path, typer.Option(help="Contact sheet of what goes, one HTML file.")
+    ] = paths.SHEET,
     rows: Annotated[
         int, typer.Option(min=1, help="Images of each reason on the contact sheet.")
     ] = 100,
@@ -40,9 +37,5 @@ def dedup(
     if explain:
         console.result(*explanation(explain))
         return
-    run, usual = Deduplication(params, console), Sheet(paths.SHEET, rows)
-    asked = Sheet(sheet, rows) if sheet else None
-    if dry_run:
-        run.try_out(asked or usual)
-    else:
-        run.write(asked, usual)
+    run = Deduplication(params, console)
+    (run.try_out if dry_run else run.write)(Sheet(sheet, rows))

@@ -77,6 +77,6 @@ def _found_for(table: pa.Table) -> Iterator[tuple[int, str]]:
 def _loss(
     label: int, reasons: Counter[str], class_names: Mapping[int, str], chosen: list[str]
 ) -> Loss:
-    name = class_names.get(label) or ("no class" if label < 0 else f"class {label}")
+    name = class_names.get(label) or ("images without a class" if label < 0 else f"class {label}")
     counts = [(reason, count) for reason, count in reasons.most_common() if reason in chosen]
     return Loss(name, reasons.total(), tuple(counts))

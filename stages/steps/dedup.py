@@ -52,12 +52,8 @@ class Deduplication:
         self.provenance = Provenance.read(paths.MANIFEST)
         self.class_names = class_names(paths.MANIFEST)
 
-    def write(self, sheet: Sheet | None, usual: Sheet) -> None:
-        """Judges every image, writes data/dedup, and tells what goes.
-
-        Args:
-            sheet: contact sheet that is asked for.
-            usual: the one to write where none is asked for and a class loses much.
+    def write(self, sheet: Sheet) -> None:
+        """Judges every image, writes data/dedup, and shows what goes.
 
         Raises:
             ExternalError: a class is left without any image; everything is written all the same.
@@ -69,11 +65,9 @@ class Deduplication:
             if judged.leaks is not None:
                 write_table(folder / paths.LEAKS.name, judged.leaks)
         write_json(paths.summary("dedup"), judged.summary)
-        if not sheet and (judged.losses or judged.emptied):
-            sheet = usual
-        seen = self._look(judged, sheet, dry_run=False) if sheet else ""
+        seen = self._look(judged, sheet, dry_run=False)
         self.console.result(f"{judged.text} → {paths.DEDUP}{seen}", judged.values(sheet))
-        if judged.emptied and sheet:
+        if judged.emptied:
             raise emptied_error(judged.emptied, sheet.path)
 
     def try_out(self, sheet: Sheet) -> None:

@@ -74,13 +74,13 @@ class Judged:
             f"{told and f' ({told})'}, radius {self.summary['radius']}"
         )
 
-    def values(self, sheet: "Sheet | None") -> dict[str, Any]:
+    def values(self, sheet: "Sheet") -> dict[str, Any]:
         """The same for a program: the summary, the losses, and where the contact sheet is."""
         told = {"losses": self.losses, "emptied": self.emptied}
         return (
             self.summary
             | {name: [loss.values() for loss in losses] for name, losses in told.items()}
-            | {"sheet": str(sheet.path) if sheet else None}
+            | {"sheet": str(sheet.path)}
         )
 
 

@@ -53,7 +53,7 @@ def test_images_without_a_class_are_told_of_only_where_nothing_is_left():
     assert emptied(verdicts(((0,), ""), blank), NAMES) == []
     assert emptied(verdicts(((-1,), ""), blank), {}) == []
     (loss,) = emptied(verdicts(blank, blank), {})
-    assert (loss.name, loss.images) == ("no class", 2)
+    assert (loss.name, loss.images) == ("images without a class", 2)
 
 
 def test_a_class_without_a_name_has_its_number():
