@@ -271,3 +271,31 @@ def test_text_of_the_web_is_text_on_the_sheet(own):
     assert {link for link in links if link.startswith("#")} == {
         link for link in links if not link.startswith(("data:", "https:"))
     }
+
+
+# what later runs note
+
+
+def test_what_was_noted_of_an_image_is_explained_and_traced(own, capsys):
+    ids = write_crawl(own, {"fox": [jpeg(scene(1))], "fog": [jpeg(scene(2))]})
+    one, other = ids["fox"][0], ids["fog"][0]
+    assert dedup() == 0
+    path = Path("data/dedup/images.parquet")
+    noted = {
+        **{"looks_like": [other, None], "issues": [["odd_aspect"], []]},
+        **{"distance": [4, None], "similarity": [0.9, None]},
+    }
+    table = pq.read_table(path)
+    table = table.drop_columns([name for name in noted if name in table.column_names])
+    for name, values in noted.items():
+        table = table.append_column(name, [values])
+    pq.write_table(table, path)
+    capsys.readouterr()
+    assert dedup("--explain", one) == 0
+    text = capsys.readouterr().out
+    assert f"looks like {other}: 4 of 64 bits apart" in text and "both stay" in text
+    assert "issues: odd aspect" in text
+    with pytest.raises(SystemExit):
+        app(["trace", one], prog_name="pipeline")
+    text = capsys.readouterr().out
+    assert f"kept, like {other} of another class, 4 bits apart; issues: odd aspect" in text
