@@ -113,6 +113,18 @@ class Dedup(Section):
     low_information: Literal["drop", "keep"] = Field(
         "drop", description="what to do with images that show nothing, as one colour all over"
     )
+    similarity_across: float = Field(
+        0.93,
+        ge=0,
+        le=1,
+        description="the same, for pictures found for different classes: less alike, both are kept",
+    )
+    compared: int = Field(
+        64,
+        ge=0,
+        description="kept images with which an image is compared on pixels, the nearest; 0 is all "
+        "within `radius`",
+    )
     leaks: bool = Field(
         False, description="find the images of `evaluate.test_set` in the crawl and drop them"
     )

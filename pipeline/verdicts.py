@@ -27,10 +27,14 @@ SCHEMA = pa.schema(
         "reason": pa.string(),  # why it is not kept, else empty
         "group": pa.int64(),  # of images that look alike
         "duplicate_of": pa.string(),  # id
+        "looks_like": pa.string(),  # id of another kept image, found for other classes
         "distance": pa.int32(),  # bits between the hashes of the two
         "similarity": pa.float32(),  # of the pixels of the two, -1 to 1
         "test_image": pa.int64(),  # number of the test image that it shows
         "labels": pa.list_(pa.int64()),  # all classes that it was found for
+        "comparable": pa.bool_(),  # hash and edges can tell it from others
+        "capped": pa.bool_(),  # of more images near it only the nearest were looked at
+        "issues": pa.list_(pa.string()),
     }
 )
 

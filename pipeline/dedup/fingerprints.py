@@ -57,6 +57,16 @@ class Fingerprints:
     grey: np.ndarray  # uint8 [N, 64, 64], squashed, upright, transparency on white
     colour: np.ndarray  # uint8 [N, 32, 32, 3], the same in RGB
 
+    @property
+    def blank(self) -> np.ndarray:
+        """bool [N]: it shows nothing."""
+        return self.flat
+
+    @property
+    def comparable(self) -> np.ndarray:
+        """bool [N]: hash and edges can tell it from others."""
+        return ~self.flat
+
 
 def fingerprint_images(
     data: Sequence[bytes], kind: str, exact: bool

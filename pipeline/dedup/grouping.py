@@ -1,18 +1,27 @@
-"""Groups of near-duplicates: stars around the best image, over verified pairs only."""
+"""Groups of near-duplicates, and the image that is kept of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
+
+from pipeline.dedup.fingerprints import Fingerprints
+from pipeline.dedup.near import bits_apart
+from pipeline.dedup.stars import Stars, Verify, verified
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """For each of N images its group, the image that stands for it, and how like that it is."""
+    """For each of N images its group, the image that is kept of it, and how like that it is."""
 
     group: np.ndarray  # int64 [N], numbered by the first image of each
-    representative: np.ndarray  # int64 [N], an index; its own where the image stands for itself
-    similarity: np.ndarray  # float32 [N], to the representative; 1 to itself
+    kept: np.ndarray  # int64 [N], an image of the group
+    distance: np.ndarray  # int32 [N], bits to the one that is kept
+    similarity: np.ndarray  # float32 [N], to the one that is kept; 1 to itself
+    # int64 [N]: for one that is kept another such that resembles it but is found for other classes,
+    # with distance and similarity to that; -1 where there is none
+    resembles: np.ndarray
 
 
 def best_first(
@@ -45,43 +54,73 @@ def best_first(
     return rank
 
 
-def groups(
-    total: int, i: np.ndarray, j: np.ndarray, similarity: np.ndarray, rank: np.ndarray
-) -> Grouping:
-    """Stars: the best image that is in no group yet takes all its neighbours that are in none.
-
-    Every member is a neighbour of its representative, and no two representatives are neighbours,
-    so a chain does not pull its ends together: an image that is only like a dropped one stays.
-    This is the star clustering of Aslam, Pelekhov and Rus, "The star clustering algorithm for
-    static and dynamic information organization" (JGAA 2004), by rank instead of by degree and
-    without overlap.
+def twins(fingerprints: Fingerprints, ordered: np.ndarray) -> np.ndarray:
+    """For each image the first one that has the very same fingerprint, int64 [N].
 
     Args:
-        total: N, the number of images.
-        i, j: int64 [P], the verified pairs, each once and of two different images.
-        similarity: float32 [P].
-        rank: int64 [N], all different, 0 the best (`best_first`).
+        ordered: rows of the images that take part, int64 [M]; the others get themselves.
     """
-    order = np.argsort(np.concatenate([i, j]), kind="stable")
-    source = np.concatenate([i, j])[order]
-    target = np.concatenate([j, i])[order]
-    alike = np.concatenate([similarity, similarity])[order]
-    first = np.searchsorted(source, np.arange(total + 1))
+    first = np.arange(len(fingerprints.hashes), dtype=np.int64)
+    _, of, count = np.unique(
+        fingerprints.hashes[ordered, 0], return_inverse=True, return_counts=True
+    )
+    seen: dict[bytes, int] = {}
+    for row in ordered[count[of] > 1].tolist():
+        content = blake2b(digest_size=32)
+        for values in (fingerprints.hashes, fingerprints.trim, fingerprints.grey):
+            content.update(values[row].tobytes())
+        content.update(fingerprints.colour[row].tobytes())
+        first[row] = seen.setdefault(content.digest(), row)
+    return first
 
-    representative = np.arange(total, dtype=np.int64)
-    closeness = np.ones(total, np.float32)
-    free = np.ones(total, bool)
-    paired = np.flatnonzero(np.diff(first))
-    for best in paired[np.argsort(rank[paired])]:
-        if free[best]:
-            free[best] = False
-            edges = slice(first[best], first[best + 1])
-            taken = free[target[edges]]
-            members = target[edges][taken]
-            free[members] = False
-            representative[members] = best
-            closeness[members] = alike[edges][taken]
-    _, seen, group = np.unique(representative, return_index=True, return_inverse=True)
+
+def with_twins(stars: Stars, first: np.ndarray) -> Stars:
+    """Stars in which twins are members of the first one's star: `first` as `twins` returns it."""
+    own = first == np.arange(len(first))
+    return Stars(
+        stars.centre[first],
+        stars.distance[first],
+        stars.similarity[first],
+        np.where(own, stars.resembles, -1),
+        stars.capped & own,
+        stars.verified,
+    )
+
+
+def members(stars: Stars) -> np.ndarray:
+    """Rows of the images in groups of several, int64, rising."""
+    return np.flatnonzero(np.bincount(stars.centre, minlength=len(stars.centre))[stars.centre] > 1)
+
+
+def elect(stars: Stars, rank: np.ndarray, hashes: np.ndarray, verify: Verify) -> Grouping:
+    """Groups of which the best is kept, be it the centre of its star or another.
+
+    Args:
+        rank: int64 [N], lower is better; what counts is the order within each group.
+        hashes: uint64 [N, K], the keys of each image.
+        verify: takes rows i and j of images; asked about pairs of which not all is known yet.
+    """
+    centre = stars.centre
+    order = np.lexsort((rank, centre))
+    starts = np.flatnonzero(np.diff(centre[order], prepend=-1))
+    kept = np.empty_like(centre)
+    kept[centre[order[starts]]] = order[starts]
+    kept = kept[centre]
+    rows = np.arange(len(centre))
+
+    distance, similarity = stars.distance.copy(), stars.similarity.copy()
+    was = np.flatnonzero((rows == centre) & (kept != centre))  # a centre that is not kept
+    distance[was], similarity[was] = stars.distance[kept[was]], stars.similarity[kept[was]]
+    distance[kept], similarity[kept] = 0, 1
+    resembles = np.full(len(centre), -1)
+    alike = np.flatnonzero(stars.resembles >= 0)
+    resembles[kept[alike]] = kept[stars.resembles[alike]]
+
+    i = np.flatnonzero((kept != centre) & (rows != kept) & (rows != centre))
+    i, j = np.concatenate([i, kept[alike]]), np.concatenate([kept[i], resembles[kept[alike]]])
+    distance[i] = bits_apart(hashes[i], hashes[j])
+    similarity[i] = verified(verify, i, j)
+    _, seen, group = np.unique(centre, return_index=True, return_inverse=True)
     number = np.empty(len(seen), np.int64)
     number[np.argsort(seen)] = np.arange(len(seen))
-    return Grouping(number[group], representative, closeness)
+    return Grouping(number[group], kept, distance, similarity, resembles)

@@ -1,9 +1,10 @@
 """Judgement of each stored image: kept or dropped, with the reason and what it looks like."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress
 from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.grouping import Grouping, best_first, groups
+from pipeline.dedup.grouping import Grouping, best_first, elect, members, twins, with_twins
 from pipeline.dedup.leakage import Leaks
-from pipeline.dedup.near import candidate_pairs
+from pipeline.dedup.stars import Stars, Terms, Verify, find_members, find_stars
 from pipeline.dedup.verify import similarity
 from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
 from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, SCHEMA, UNREADABLE
 
-PAIRS_AT_ONCE = 2048
+DROP = "drop"  # of low_information
+UNLABELLED = -1
+NO_ISSUES: Mapping[str, np.ndarray] = MappingProxyType({})
 FACTS = ("page_url", "title", "licence", "licence_url", "creator")  # of where an image is from
 
 
@@ -52,75 +55,103 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Pairs i < j of images whose hashes are near, and how alike their pixels are."""
+class Rules:
+    """Which images are dropped."""
 
-    i: np.ndarray  # int64 [P]
-    j: np.ndarray  # int64 [P]
-    distance: np.ndarray  # int32 [P], bits
-    similarity: np.ndarray  # float32 [P], -1 to 1
-
-    def where(self, chosen: np.ndarray) -> "Pairs":
-        """Some of them: bool [P]."""
-        return Pairs(self.i[chosen], self.j[chosen], self.distance[chosen], self.similarity[chosen])
+    radius: int  # bits between hashes up to which images are compared on pixels
+    similarity: float  # of pixels, from which two images are one
+    similarity_across: float  # the same, for two that were found for different classes
+    compared: int  # images that are kept with which one is compared, the nearest; 0 is all
+    low_information: str  # keep or drop, of what shows nothing
+    drop: Sequence[str] = ()  # issues
 
 
-def verified_pairs(
-    fingerprints: Fingerprints, radius: int, advance: Advance = no_progress
-) -> Pairs:
-    """All pairs of images near by any key, each compared on pixels."""
-    readable = np.array([not error for error in fingerprints.images["error"].to_pylist()], bool)
-    i, j, distance = candidate_pairs(fingerprints.hashes, radius, readable & ~fingerprints.flat)
-    alike = np.empty(len(i), np.float32)
-    for start in range(0, len(i), PAIRS_AT_ONCE):
-        a, b = (side[start : start + PAIRS_AT_ONCE] for side in (i, j))
-        alike[start : start + len(a)] = similarity(
-            fingerprints.grey[a], fingerprints.trim[a], fingerprints.grey[b], fingerprints.trim[b]
-        )
-        advance(len(a))
-    return Pairs(i, j, distance, alike)
+def verifier(fingerprints: Fingerprints) -> Verify:
+    """The similarity of images by the edges of their fingerprints."""
+    grey, trim = fingerprints.grey, fingerprints.trim
+
+    def verify(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return similarity(grey[i], trim[i], grey[j], trim[j])
+
+    return verify
 
 
 def judge(
     fingerprints: Fingerprints,
-    pairs: Pairs,
-    least: float,
+    verify: Verify,
+    rules: Rules,
     provenance: Provenance,
     leaks: Leaks | None = None,
+    issues: Mapping[str, np.ndarray] = NO_ISSUES,
+    rank: Callable[[np.ndarray], np.ndarray] | None = None,
+    advance: Advance = no_progress,
 ) -> pa.Table:
     """One row an image, in order: kept, or the reason, and which image it duplicates.
 
     An image that shows a test image goes, and with it all that look like it. Of the others that
-    look alike the best is kept (`grouping.best_first`). An image that several classes brought
-    takes the label of most addresses, over its whole group; its own if that leaves a choice.
+    look alike one is kept. Pairs of images found for different classes are one only where they are
+    very much alike; else both are kept, and which it resembles is told. An image that several
+    classes brought takes the label of most addresses, over its whole group; its own if that leaves
+    a choice.
 
     Args:
-        least: similarity from which two pictures are one.
+        verify: rows i and j of images (int64 [P]) -> their similarity (float32 [P]).
+        issues: by name, bool [N].
+        rank: takes rows of images (int64 [M]), all those in groups of several, and returns how they
+            rank (M numbers, the least the best), by which one of a group is kept. By default, and
+            of equals, it is the first by `grouping.best_first`.
+        advance: called with the number of images that are compared.
 
     Returns:
         Table as `pipeline.verdicts.SCHEMA`.
     """
+    images, hashes = fingerprints.images, fingerprints.hashes
+    reason, test_image = _first_reasons(fingerprints, rules, leaks, issues)
+    rough = _rank(images, provenance)
+    order = np.argsort(rough)
+    leaked = order[(test_image >= 0)[order] & fingerprints.comparable[order]]
+    free = order[(reason == "")[order] & fingerprints.comparable[order]]
+    first = twins(fingerprints, np.concatenate([leaked, free]))
+
+    terms = Terms(rules.radius, rules.similarity, rules.compared)
+    leaked, alone = (rows[first[rows] == rows] for rows in (leaked, free))
+    like = with_twins(find_members(hashes, leaked, alone, terms, verify), first)
+    reason[free[test_image[like.centre[free]] >= 0]] = LEAKED
+    first = np.where(reason == "", first, np.arange(len(first)))
+    alone = alone[reason[alone] == ""]
+    advance(len(reason) - len(alone))
+
+    classes = _Classes(images, first, provenance)
+    terms = replace(terms, needed=lambda i, j: classes.differ(i, j) * rules.similarity_across)
+    stars = find_stars(hashes, alone, terms, verify, advance)
+    stars = with_twins(stars, first)
+    if rank is not None:
+        several = members(stars)
+        rough[several[np.lexsort((rough[several], rank(several)))]] = np.arange(len(several))
+    grouping = elect(stars, rough, hashes, verify)
+    reason[grouping.kept != np.arange(len(reason))] = NEAR_DUPLICATE
+    edges = _Edges.of(reason, test_image, grouping, like)
+    capped = stars.capped | (like.capped & (reason == ""))
+    return _table(fingerprints, reason, edges, grouping, capped, issues, provenance)
+
+
+def _first_reasons(
+    fingerprints: Fingerprints, rules: Rules, leaks: Leaks | None, issues: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Why images go whatever they look like, or nothing (str objects), and the test image that
+    each shows, or -1."""
     images = fingerprints.images
-    alike = pairs.where(pairs.similarity >= least)
+    reason = np.full(images.num_rows, "", object)
+    for name in reversed(rules.drop):
+        reason[issues[name]] = name
+    if rules.low_information == DROP:
+        reason[fingerprints.blank] = LOW_INFORMATION
+    reason[[bool(error) for error in images["error"].to_pylist()]] = UNREADABLE
     test_image = np.full(images.num_rows, -1, np.int64)
     if leaks is not None:
         test_image[leaks.image] = leaks.test
-    reason = np.full(images.num_rows, "", object)
-    reason[fingerprints.flat] = LOW_INFORMATION
-    reason[[bool(error) for error in images["error"].to_pylist()]] = UNREADABLE
     reason[test_image >= 0] = LEAKED
-    original = _looks_leaked(test_image, alike)
-    reason[original >= 0] = LEAKED
-    test_image[original >= 0] = test_image[original[original >= 0]]
-
-    free = alike.where((reason[alike.i] == "") & (reason[alike.j] == ""))
-    rank = _rank(images, provenance)
-    grouping = groups(images.num_rows, free.i, free.j, free.similarity, rank)
-    duplicates = grouping.representative != np.arange(images.num_rows)
-    reason[duplicates] = NEAR_DUPLICATE
-    original[duplicates] = grouping.representative[duplicates]
-    hashes = fingerprints.hashes[:, 0]
-    return _table(images, hashes, reason, original, test_image, alike, grouping, provenance)
+    return reason, test_image
 
 
 def _rank(images: pa.Table, provenance: Provenance) -> np.ndarray:
@@ -131,47 +162,91 @@ def _rank(images: pa.Table, provenance: Provenance) -> np.ndarray:
     return best_first(areas, images["size"].to_numpy(), facts, ids)
 
 
+class _Classes:
+    """The classes for which images were found, twins together."""
+
+    def __init__(self, images: pa.Table, first: np.ndarray, provenance: Provenance) -> None:
+        found: dict[int, set[int]] = {}
+        own = zip(images["id"].to_pylist(), images["label"].to_pylist(), strict=True)
+        for (id, label), row in zip(own, first.tolist(), strict=True):
+            labels = set(provenance.labels.get(id) or [label])
+            found.setdefault(row, set()).update(labels - {UNLABELLED})
+        self.sets = list({frozenset(labels) for labels in found.values()})
+        number = {labels: place for place, labels in enumerate(self.sets)}
+        self.number = np.array([number[frozenset(found[row])] for row in first.tolist()], np.int64)
+
+    def differ(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Whether both of a pair were found for classes, and none of them is the same: bool [P]."""
+        both = self.number[i] * len(self.sets) + self.number[j]
+        kinds, of = np.unique(both, return_inverse=True)
+        one, other = np.divmod(kinds, max(len(self.sets), 1))
+        apart = [
+            bool(self.sets[a] and self.sets[b]) and self.sets[a].isdisjoint(self.sets[b])
+            for a, b in zip(one.tolist(), other.tolist(), strict=True)
+        ]
+        return np.array(apart, bool)[of]
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """For each image another that tells about it, -1 for none, and how like that it is."""
+
+    other: np.ndarray  # int64 [N]
+    distance: np.ndarray  # int32 [N]
+    similarity: np.ndarray  # float32 [N]
+    test_image: np.ndarray  # int64 [N], -1 for none
+
+    @classmethod
+    def of(
+        cls, reason: np.ndarray, test_image: np.ndarray, grouping: Grouping, like: Stars
+    ) -> "_Edges":
+        """Args: `like`, those that look like leaked images; `test_image`, of leaked ones."""
+        rows = np.arange(len(reason))
+        duplicates = grouping.kept != rows
+        other = np.where(duplicates, grouping.kept, grouping.resembles)
+        distance, similarity = grouping.distance.copy(), grouping.similarity.copy()
+        leaked = np.flatnonzero((test_image < 0) & (reason == LEAKED))
+        other[leaked] = like.centre[leaked]
+        distance[leaked], similarity[leaked] = like.distance[leaked], like.similarity[leaked]
+        shown = test_image.copy()
+        shown[leaked] = test_image[other[leaked]]
+        return cls(other, distance, similarity, shown)
+
+
 def _table(
-    images: pa.Table,
-    hashes: np.ndarray,
+    fingerprints: Fingerprints,
     reason: np.ndarray,
-    original: np.ndarray,
-    test_image: np.ndarray,
-    alike: Pairs,
+    edges: _Edges,
     grouping: Grouping,
+    capped: np.ndarray,
+    issues: Mapping[str, np.ndarray],
     provenance: Provenance,
 ) -> pa.Table:
-    rows = images.to_pylist()
-    edges = zip(alike.i.tolist(), alike.j.tolist(), strict=True)
-    edge_of = {pair: number for number, pair in enumerate(edges)}
-    labels = _labels(rows, grouping.representative, provenance)
-    for k, (row, other) in enumerate(zip(rows, original.tolist(), strict=True)):
-        edge = edge_of[min(k, other), max(k, other)] if other >= 0 else None
+    rows = fingerprints.images.to_pylist()
+    hashes = fingerprints.hashes[:, 0].tolist()
+    labels = _labels(rows, grouping.kept, provenance)
+    for k, row in enumerate(rows):
+        other = int(edges.other[k])
+        id = rows[other]["id"] if other >= 0 else None
         row |= {
             "label": labels[k].most,
             "labels": labels[k].all,
-            "hash": int(hashes[k]),
+            "hash": hashes[k],
             "kept": not reason[k],
             "reason": str(reason[k]),
             "group": int(grouping.group[k]),
-            "duplicate_of": None if edge is None else rows[other]["id"],
-            "distance": None if edge is None else int(alike.distance[edge]),
-            "similarity": None if edge is None else float(alike.similarity[edge]),
-            "test_image": int(test_image[k]) if test_image[k] >= 0 else None,
+            "duplicate_of": id if reason[k] else None,
+            "looks_like": None if reason[k] else id,
+            "distance": int(edges.distance[k]) if other >= 0 else None,
+            "similarity": float(edges.similarity[k]) if other >= 0 else None,
+            "test_image": int(edges.test_image[k]) if edges.test_image[k] >= 0 else None,
+            "comparable": bool(fingerprints.comparable[k]),
+            "capped": bool(capped[k]),
+            "issues": [name for name, found in issues.items() if found[k]],
         }
     return pa.Table.from_pylist(
         [{name: row[name] for name in SCHEMA.names} for row in rows], schema=SCHEMA
     )
-
-
-def _looks_leaked(test_image: np.ndarray, alike: Pairs) -> np.ndarray:
-    """For each image the leaked one that it is most like, -1 for none and for leaked ones."""
-    original = np.full(len(test_image), -1, np.int64)
-    one, other = np.concatenate([alike.i, alike.j]), np.concatenate([alike.j, alike.i])
-    order = np.argsort(np.concatenate([alike.similarity, alike.similarity]), kind="stable")
-    order = order[(test_image[one[order]] >= 0) & (test_image[other[order]] < 0)]
-    original[other[order]] = one[order]  # the last one written is the most alike
-    return original
 
 
 @dataclass(frozen=True)
@@ -183,15 +258,15 @@ class Votes:
 
 
 def _labels(
-    rows: Sequence[Mapping[str, Any]], representative: np.ndarray, provenance: Provenance
+    rows: Sequence[Mapping[str, Any]], kept: np.ndarray, provenance: Provenance
 ) -> list[Votes]:
     """Each image's classes over its group."""
     of_group: dict[int, Counter[int]] = {}
-    for row, best in zip(rows, representative.tolist(), strict=True):
+    for row, best in zip(rows, kept.tolist(), strict=True):
         own = provenance.labels.get(row["id"]) or Counter([row["label"]])
         of_group.setdefault(best, Counter()).update(own)
     votes = []
-    for row, best in zip(rows, representative.tolist(), strict=True):
+    for row, best in zip(rows, kept.tolist(), strict=True):
         counts = of_group[best]
         most = max(counts, key=lambda label: (counts[label], label == row["label"], -label))
         votes.append(Votes(most, sorted(counts)))
@@ -202,29 +277,44 @@ def summarise(
     table: pa.Table, provenance: Provenance, class_names: Mapping[int, str], radius: int
 ) -> dict[str, Any]:
     """Counts for a person and for `dvc metrics`, overall and by class."""
-    rows = table.select(["label", "reason", "group", "labels", "kept"]).to_pylist()
-    by_label: dict[int, Counter[str]] = {}
+    rows = table.drop_columns(["id", "hash"]).to_pylist()
+    by_label: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
-        by_label.setdefault(row["label"], Counter())[row["reason"]] += 1
+        by_label.setdefault(row["label"], []).append(row)
     return {
-        **_counts(Counter(row["reason"] for row in rows), provenance.repeated.total()),
+        **_counts(rows, provenance.repeated.total()),
         "radius": radius,
         "groups_of_several": len({row["group"] for row in rows if row["reason"] == NEAR_DUPLICATE}),
         "label_conflicts": sum(row["kept"] and len(row["labels"]) > 1 for row in rows),
+        "issues": _issues(rows),
         "classes": [
-            {"name": class_names.get(label, ""), **_counts(counts, provenance.repeated[label])}
-            for label, counts in sorted(by_label.items())
+            {"name": class_names.get(label, ""), **_counts(some, provenance.repeated[label])}
+            | {"issues": _issues(some)}
+            for label, some in sorted(by_label.items())
         ],
     }
 
 
-def _counts(reasons: Counter[str], repeated: int) -> dict[str, int]:
+def _counts(rows: Sequence[Mapping[str, Any]], repeated: int) -> dict[str, int]:
+    reasons = Counter(row["reason"] for row in rows)
+    named = (NEAR_DUPLICATE, LEAKED, LOW_INFORMATION, UNREADABLE, "")
     return {
-        "images": reasons.total(),
+        "images": len(rows),
         "exact_duplicates": repeated,
         "near_duplicates": reasons[NEAR_DUPLICATE],
         "leaked": reasons[LEAKED],
         "low_information": reasons[LOW_INFORMATION],
         "unreadable": reasons[UNREADABLE],
+        "with_issues": reasons.total() - sum(reasons[name] for name in named),
         "kept": reasons[""],
+        "not_compared": sum(row["kept"] and not row["comparable"] for row in rows),
+        "capped": sum(row["capped"] for row in rows),
+        "across_classes": sum(row["looks_like"] is not None for row in rows),
     }
+
+
+def _issues(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """For each issue the images that have it, and those dropped for it."""
+    found = Counter(name for row in rows for name in row["issues"])
+    dropped = Counter(row["reason"] for row in rows)
+    return {name: {"found": found[name], "dropped": dropped[name]} for name in sorted(found)}

@@ -8,14 +8,14 @@ import pyarrow as pa
 
 from pipeline.console import Advance, no_progress
 from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
+from pipeline.dedup.judgement import verifier
 from pipeline.dedup.near import BITS, PAIRED
-from pipeline.dedup.verify import similarity
+from pipeline.dedup.stars import Verify
 
 AT_ONCE = 100  # images decoded in a row, as in a worker of fingerprint_shards
 PAIRS_AT_ONCE = 2048
 NEW = -1  # shard of an image that is in none; its row counts the new ones
 
-Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows int64 [P], [P] -> float32 [P]
 Verifier = Callable[[Fingerprints], Verify]
 
 
@@ -70,22 +70,12 @@ def fingerprints_of(
     return Fingerprints(table, **arrays)
 
 
-def by_edges(fingerprints: Fingerprints) -> Verify:
-    """Verifier of pairs of images by `verify.similarity`."""
-
-    def verify(i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        grey, trim = fingerprints.grey, fingerprints.trim
-        return similarity(grey[i], trim[i], grey[j], trim[j])
-
-    return verify
-
-
 def matches(
     new: Fingerprints,
     stored: Fingerprints,
     radius: int,
     least: float,
-    verifier: Verifier = by_edges,
+    verifier: Verifier = verifier,
     advance: Advance = no_progress,
 ) -> Matches:
     """The stored images that new ones show, by the rules by which dedup compares the stored ones.
@@ -117,9 +107,9 @@ def matches(
 
 
 def comparable(fingerprints: Fingerprints) -> np.ndarray:
-    """Which images can be told from others by hash and edges: bool [N]."""
+    """Which images can be read, and told from others by hash and edges: bool [N]."""
     errors = fingerprints.images["error"].to_pylist()
-    return np.array([not error for error in errors], bool) & ~fingerprints.flat
+    return np.array([not error for error in errors], bool) & fingerprints.comparable
 
 
 def _candidates(

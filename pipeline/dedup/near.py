@@ -4,6 +4,9 @@ The search is the block permutation of Manku, Jain and Das Sarma, "Detecting nea
 crawling" (WWW 2007). 64 bits are cut into radius + k blocks; hashes within the radius agree on at
 least k whole blocks, so for each choice of k blocks only hashes that agree on them are compared.
 k = 0 is brute force.
+
+Where crowds of images are near each other, all pairs are too many to hold: `nearest` compares some
+images with some others, and holds what is nearest.
 """
 
 import math
@@ -14,7 +17,6 @@ from itertools import combinations, groupby, pairwise
 import numpy as np
 
 from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError
 
 BITS = 64
 MOST_PAIRS = 20_000_000  # that may come out; they take 0.9 GB until they are in order
@@ -24,6 +26,7 @@ CHUNK = 2**15  # hashes compared at once, for the same reason
 SPARSE = 1 / 6  # of a chunk: fewer than these are compared by their places
 EVERY = 4  # steps between looks at how many are left
 COMBINED = 2**20  # pairs expanded or filtered at once
+TILE = 16, 2048  # images and others whose distances are computed at once, to stay in cache
 
 # nanoseconds a hash to sort it for a table or a split, and to compare it; and of what is done once,
 # measured on a server core of 2023
@@ -35,12 +38,19 @@ MOST_SHARED = 6
 WHOLE, TRIMMED, CENTRE, MIRRORED = range(4)
 PAIRED = ((WHOLE, WHOLE), (TRIMMED, TRIMMED), (TRIMMED, CENTRE), (WHOLE, MIRRORED))
 DISTANCE_BITS = 7  # of a packed pair, which leaves room for 2^28 images
+PLACE_BITS = 32  # of a packed place among others
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 4, 12
 FALSE_RATE = 1.6e-5  # false candidates, of all pairs of images, at the largest radius
 BUDGET = 1_000_000  # candidates to verify, at 0.7 ms each
 
+
+class Crowded(Exception):
+    """More pairs than were asked for."""
+
+
 Block = tuple[int, int]  # bits of a hash: its lowest bit, and how many
+Keys = Sequence[tuple[int, int]]
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -113,7 +123,7 @@ def pairs_within(hashes: np.ndarray, radius: int, advance: Advance = no_progress
         i and j (int64 [P]) and their distance in bits (uint8 [P]), sorted by i, then j.
 
     Raises:
-        UserError: more than 20 million pairs.
+        Crowded: there are more than 20 million pairs.
     """
     every = np.ones(len(hashes), bool)
     return candidate_pairs(hashes[:, None], radius, every, ((0, 0),), advance)
@@ -123,8 +133,9 @@ def candidate_pairs(
     hashes: np.ndarray,
     radius: int,
     eligible: np.ndarray,
-    paired: Sequence[tuple[int, int]] = PAIRED,
+    paired: Keys = PAIRED,
     advance: Advance = no_progress,
+    most: int = MOST_PAIRS,
 ) -> Pairs:
     """All pairs of images that are within `radius` bits by one of several keys, exactly.
 
@@ -135,12 +146,13 @@ def candidate_pairs(
         eligible: bool [N]; other images are in no pair.
         paired: (a, b) compares key a of either image with key b of the other.
         advance: called with the number of tables done, and the plan as a note.
+        most: pairs, that memory may be bounded.
 
     Returns:
         i < j (int64 [P]) and their smallest distance (uint8 [P]), each pair once, sorted.
 
     Raises:
-        UserError: more than 20 million pairs.
+        Crowded: there are more than `most` pairs, or so many of keys that there may well be.
     """
     used = sorted({key for keys in paired for key in keys})
     allowed = np.zeros((len(used), len(used)), bool)
@@ -150,7 +162,9 @@ def candidate_pairs(
     images = np.flatnonzero(eligible)
     # entry e is key used[e % len(used)] of images[e // len(used)]
     entries = np.ascontiguousarray(hashes[images][:, used]).reshape(-1)
-    a, b = _distinct_within(entries, radius, advance)
+    # the keys of two near images make several pairs, and those of one image may be near each other
+    most_of_keys = len(used) * (most + len(images))
+    a, b = _distinct_within(entries, radius, most_of_keys, advance)
     order = np.argsort(entries)
     entries = entries[order]
     starts = np.flatnonzero(_changes(entries))
@@ -159,6 +173,8 @@ def candidate_pairs(
     a = np.concatenate([np.searchsorted(entries[starts], a), several])
     b = np.concatenate([np.searchsorted(entries[starts], b), several])
     ends = np.cumsum(repeats[a] * repeats[b])
+    if len(ends) and ends[-1] > 2 * len(used) * most_of_keys:  # too many even if all are copies
+        raise Crowded
 
     found, size = [np.empty(0, np.uint64)], 0
     for begin in range(0, int(ends[-1]) if len(ends) else 0, COMBINED):
@@ -175,10 +191,11 @@ def candidate_pairs(
         packed = np.minimum(i, j)[good] * len(hashes) + np.maximum(i, j)[good]
         found.append(packed.astype(np.uint64) << DISTANCE_BITS | distance[good])
         size += len(packed)
-        if size > MOST_PAIRS:
+        if size > most:
             found = [_smallest(found)]
             size = len(found[0])
-            _check(size, MOST_PAIRS, radius)
+            if size > most:
+                raise Crowded
     pairs = _smallest(found)
     i, j = np.divmod((pairs >> DISTANCE_BITS).astype(np.int64), max(len(hashes), 1))
     return i, j, (pairs & (2**DISTANCE_BITS - 1)).astype(np.uint8)
@@ -196,22 +213,82 @@ def _changes(ordered: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ones(min(len(ordered), 1), bool), ordered[1:] != ordered[:-1]])
 
 
-def _check(pairs: int, most: int, radius: int) -> None:
-    if pairs > most:
-        raise UserError(
-            f"more than {MOST_PAIRS:,} pairs of images within {radius} bits",
-            "a smaller dedup.radius finds fewer",
-        )
+def bits_apart(one: np.ndarray, other: np.ndarray, paired: Keys = PAIRED) -> np.ndarray:
+    """Smallest distances of pairs of images by every key: uint8 [P].
+
+    Args:
+        one, other: uint64 [P, K], the keys of the two images of each pair.
+    """
+    return np.min(
+        [np.bitwise_count(one[:, a] ^ other[:, b]) for a, b in _both_ways(paired)], axis=0
+    )
+
+
+def nearest(
+    hashes: np.ndarray, others: np.ndarray, radius: int, most: int = 0, paired: Keys = PAIRED
+) -> Pairs:
+    """The nearest of some other images to each image, by every key, by brute force.
+
+    Args:
+        hashes: uint64 [N, K], the keys of each image.
+        others: uint64 [M, K], the keys of the images that they are compared with.
+        most: of the others that an image gets: those of least distance, of equal ones the first;
+            0 is all within the radius.
+
+    Returns:
+        Rows of `hashes` and of `others` (int64 [P]) and their smallest distance (uint8 [P]),
+        sorted by row, distance and other.
+    """
+    both = _both_ways(paired)
+    height, width = TILE
+    distance = np.empty((len(hashes), width), np.uint8)
+    below = np.full(len(hashes), radius + 1, np.uint8)  # of distances that are still wanted
+    found = np.empty(0, np.uint64)
+    for start in range(0, len(others), width):
+        columns = others[start : start + width]
+        for top in range(0, len(hashes), height):
+            rows = hashes[top : top + height]
+            _distances(rows, columns, both, distance[top : top + height, : len(columns)])
+        row, column = np.nonzero(distance[:, : len(columns)] < below[:, None])
+        apart = distance[row, column].astype(np.uint64)
+        key = row.astype(np.uint64) << DISTANCE_BITS | apart
+        found = np.concatenate([found, key << PLACE_BITS | (column + start).astype(np.uint64)])
+        found.sort()
+        if most:
+            row = (found >> (DISTANCE_BITS + PLACE_BITS)).astype(np.int64)
+            place = np.arange(len(found)) - np.searchsorted(row, row)
+            full = place == most - 1  # no later one that is as far as this can come before it
+            below[row[full]] = _distance_of(found[full])
+            found = found[place < most]
+    row = (found >> (DISTANCE_BITS + PLACE_BITS)).astype(np.int64)
+    return row, (found & (2**PLACE_BITS - 1)).astype(np.int64), _distance_of(found)
+
+
+def _both_ways(paired: Keys) -> Keys:
+    return sorted({keys for one, other in paired for keys in ((one, other), (other, one))})
+
+
+def _distances(rows: np.ndarray, columns: np.ndarray, both: Keys, out: np.ndarray) -> None:
+    """Smallest bits between images, by these combinations of keys: uint8 [rows, columns]."""
+    for turn, (one, other) in enumerate(both):
+        difference = rows[:, one, None] ^ columns[:, other]
+        if turn:
+            np.minimum(out, np.bitwise_count(difference), out=out)
+        else:
+            np.bitwise_count(difference, out=out)
+
+
+def _distance_of(packed: np.ndarray) -> np.ndarray:
+    return (packed >> PLACE_BITS & (2**DISTANCE_BITS - 1)).astype(np.uint8)
 
 
 def _distinct_within(
-    hashes: np.ndarray, radius: int, advance: Advance
+    hashes: np.ndarray, radius: int, most: int, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each pair of different hashes within the radius, once, in no order: uint64 [P] and [P]."""
     values = np.sort(hashes)
     values = values[_changes(values)]
     found, size = [np.empty((2, 0), np.uint64)], 0
-    most = MOST_PAIRS + 2 * len(values)  # some are of keys of one image, and do not count
     planned = plan(len(values), radius)
     edges = [BITS * block // planned.blocks for block in range(planned.blocks + 1)]
     blocks = [(low, high - low) for low, high in pairwise(edges)]
@@ -224,7 +301,8 @@ def _distinct_within(
                 for pairs in _agreeing(part, blocks, table, planned.split, radius):
                     found.append(pairs)
                     size += pairs.shape[1]
-                    _check(size, most, radius)
+                    if size > most:
+                        raise Crowded
         advance(len(chosen), str(planned))
     a, b = np.concatenate(found, axis=1)
     return a, b

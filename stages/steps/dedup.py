@@ -2,7 +2,6 @@
 
 import io
 import os
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 
 from pipeline.console import Console, printable
 from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.judgement import Pairs, Provenance, judge, summarise, verified_pairs
+from pipeline.dedup.judgement import Provenance, Rules, judge, summarise, verifier
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
 from pipeline.dedup.shards import fingerprint_shards
@@ -30,6 +29,7 @@ from stages.steps.dropped import (
     emptied_error,
     emptied_text,
     near_duplicate_counts,
+    note_capped,
     note_drawn_value,
     note_losses,
 )
@@ -96,21 +96,17 @@ class Deduplication:
         fingerprints = self._fingerprints()
         radius = self._radius(fingerprints)
         leaked = self._leaks(fingerprints, test) if test is not None else None
-        table = self._judge(fingerprints, radius, leaked)
+        table = self._judged(fingerprints, radius, leaked)
+        summary = summarise(table, self.provenance, self.class_names, radius)
         note_drawn_value(self.section, self.console)
+        note_capped(summary["capped"], self.section.compared, self.console)
         return Judged(
             table=table,
-            summary=summarise(table, self.provenance, self.class_names, radius),
+            summary=summary,
             leaks=None if leaked is None or test is None else _leak_table(table, leaked, test),
             grey=fingerprints.grey,
             class_names=self.class_names,
         )
-
-    def _judge(self, fingerprints: Fingerprints, radius: int, leaked: Leaks | None) -> pa.Table:
-        pairs = self._pairs(fingerprints, radius)
-        if self.section.low_information == "keep":  # no hash tells them, so they are in no pair
-            fingerprints = replace(fingerprints, flat=np.zeros_like(fingerprints.flat))
-        return judge(fingerprints, pairs, self.section.similarity, self.provenance, leaked)
 
     def _fingerprints(self) -> Fingerprints:
         shards = shard_paths(paths.CRAWL)
@@ -129,9 +125,23 @@ class Deduplication:
         given = self.section.radius
         return radius_for(len(fingerprints.hashes)) if given == "auto" else given
 
-    def _pairs(self, fingerprints: Fingerprints, radius: int) -> Pairs:
-        with self.console.progress("dedup: comparing pairs") as advance:
-            return verified_pairs(fingerprints, radius, advance)
+    def _judged(self, fingerprints: Fingerprints, radius: int, leaked: Leaks | None) -> pa.Table:
+        rules = Rules(
+            radius,
+            self.section.similarity,
+            self.section.similarity_across,
+            self.section.compared,
+            self.section.low_information,
+        )
+        with self.console.progress("dedup: comparing", len(fingerprints.hashes)) as advance:
+            return judge(
+                fingerprints,
+                verifier(fingerprints),
+                rules,
+                self.provenance,
+                leaked,
+                advance=advance,
+            )
 
     def _test_pixels(self) -> np.ndarray:
         source = self.params.evaluate.test_set

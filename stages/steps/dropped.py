@@ -175,6 +175,15 @@ def note_drawn_value(section: Dedup, console: Console) -> None:
         )
 
 
+def note_capped(images: int, compared: int, console: Console) -> None:
+    """Says how many images were compared with some of those near them only."""
+    if images:
+        console.note(
+            f"{images:,} images have more than {compared} others near them, and were compared with"
+            " the nearest of these: a larger dedup.compared compares more"
+        )
+
+
 def near_duplicate_counts(table: pa.Table, least: float) -> dict[str, dict[str, int]]:
     """How many near-duplicates are within each distance, and at each similarity or above it.
 

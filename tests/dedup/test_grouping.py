@@ -1,58 +1,90 @@
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipeline.dedup.grouping import best_first, groups
+from pipeline.dedup.fingerprints import ARRAYS, Fingerprints, zeros
+from pipeline.dedup.grouping import best_first, elect, members, twins, with_twins
+from pipeline.dedup.near import bits_apart
+from pipeline.dedup.stars import Stars
 
 
-def grouped(total, pairs, rank=None):
-    """Groups over {(i, j): similarity}; the first image is the best where no rank is given."""
-    i, j = np.array(list(pairs), np.int64).reshape(-1, 2).T
-    rank = np.arange(total) if rank is None else np.array(rank)
-    return groups(total, i, j, np.array(list(pairs.values()), np.float32), rank)
+def stars(centre, distance=None, similarity=None, resembles=None):
+    total = len(centre)
+    return replace(
+        Stars.single(total),
+        centre=np.array(centre, np.int64),
+        distance=np.array(distance or [0] * total, np.int32),
+        similarity=np.array(similarity or [1] * total, np.float32),
+        resembles=np.array(resembles or [-1] * total, np.int64),
+    )
+
+
+def elected(found, rank, alike=None):
+    """Elects; image k has k + 1 low bits set, and `alike` is {(i, j): similarity}."""
+    hashes = np.tile(2 ** np.arange(1, len(rank) + 1, dtype=np.uint64)[:, None] - 1, 4)
+
+    def verify(i, j):
+        asked.extend(zip(i.tolist(), j.tolist(), strict=True))
+        return np.array([alike[pair] for pair in asked[-len(i) :]], np.float32)
+
+    asked = []
+    return elect(found, np.array(rank), hashes.astype(np.uint64), verify), asked
 
 
 @pytest.mark.parametrize("total", [0, 1, 5])
-def test_without_pairs_each_image_stands_for_itself(total):
-    found = grouped(total, {})
-    assert found.group.tolist() == found.representative.tolist() == list(range(total))
-    assert found.similarity.tolist() == [1.0] * total
-    assert (found.group.dtype, found.representative.dtype) == (np.int64, np.int64)
-    assert found.similarity.dtype == np.float32
+def test_without_members_each_image_stands_for_itself(total):
+    found, asked = elected(stars(range(total)), range(total))
+    assert found.group.tolist() == found.kept.tolist() == list(range(total))
+    assert found.similarity.tolist() == [1.0] * total and not asked
+    assert found.resembles.tolist() == [-1] * total
 
 
-def test_a_chain_does_not_pull_its_ends_together():
-    chain = {(0, 1): 0.5, (1, 2): 0.75}
-    assert grouped(3, chain).representative.tolist() == [0, 0, 2]
-    assert grouped(3, chain, rank=[1, 0, 2]).representative.tolist() == [1, 1, 1]
-    assert grouped(3, chain, rank=[2, 1, 0]).representative.tolist() == [0, 2, 2]
-    assert grouped(3, chain, rank=[1, 2, 0]).representative.tolist() == [0, 2, 2]
+def test_a_centre_that_is_the_best_of_its_group_is_kept_with_what_is_known():
+    found, asked = elected(stars([0, 0, 2, 0], [0, 3, 0, 5], [1, 0.875, 1, 0.5]), [1, 2, 3, 4])
+    assert found.kept.tolist() == [0, 0, 2, 0]
+    assert found.distance.tolist() == [0, 3, 0, 5]
+    assert found.similarity.tolist() == [1, 0.875, 1, 0.5]
+    assert found.group.tolist() == [0, 0, 1, 0] and not asked
 
 
-def test_members_have_their_similarity_to_the_representative():
-    found = grouped(4, {(3, 0): 0.875, (1, 3): 0.5, (0, 1): 0.25}, rank=[1, 2, 3, 0])
-    assert found.representative.tolist() == [3, 3, 2, 3]
-    assert found.similarity.tolist() == [0.875, 0.5, 1.0, 1.0]
-    assert found.group.tolist() == [0, 0, 1, 0]
+def test_the_best_of_a_group_is_kept_and_the_others_point_to_it():
+    alike = {(3, 1): 0.25}
+    star = stars([0, 0, 2, 0], [0, 7, 0, 5], [1, 0.875, 1, 0.5])
+    found, asked = elected(star, [9, 2, 3, 4], alike)
+    assert found.kept.tolist() == [1, 1, 2, 1]
+    # the centre is as far as the two were, the other member is compared anew
+    assert found.distance.tolist() == [7, 0, 0, 2]
+    assert found.similarity.tolist() == [0.875, 1, 1, 0.25]
+    assert asked == [(3, 1)]
 
 
-def test_a_member_of_two_stars_goes_to_the_better_one():
-    between = {(0, 2): 0.5, (1, 2): 0.9}
-    assert grouped(3, between).representative.tolist() == [0, 1, 0]
-    assert grouped(3, between, rank=[1, 0, 2]).representative.tolist() == [0, 1, 1]
+def test_what_resembles_an_image_points_to_what_is_kept_of_its_group():
+    alike = {(1, 3): 0.75}
+    star = stars([0, 0, 2, 2], [0, 7, 0, 5], [1, 0.875, 1, 0.5], [2, -1, -1, -1])
+    found, asked = elected(star, [2, 1, 4, 3], alike)
+    assert found.kept.tolist() == [1, 1, 3, 3]
+    assert found.resembles.tolist() == [-1, 3, -1, -1]
+    assert (found.distance[1], found.similarity[1]) == (2, 0.75)
+    assert asked == [(1, 3)]
 
 
 def test_groups_are_numbered_by_their_first_image():
-    found = grouped(5, {(0, 4): 0.9, (1, 3): 0.9}, rank=[4, 3, 2, 1, 0])
+    found, _ = elected(stars([4, 3, 2, 3, 4]), [4, 3, 2, 1, 0])
     assert found.group.tolist() == [0, 1, 2, 1, 0]
-    assert found.representative.tolist() == [4, 3, 2, 3, 4]
+    assert found.kept.tolist() == [4, 3, 2, 3, 4]
 
 
-def test_all_alike_are_one_group_around_the_best():
-    i, j = np.triu_indices(300, 1)
-    rank = np.roll(np.arange(300), 123)
-    found = groups(300, i, j, np.full(len(i), 0.5, np.float32), rank)
-    assert set(found.representative.tolist()) == {123}
-    assert set(found.group.tolist()) == {0}
+def test_only_the_order_within_a_group_counts():
+    star = stars([0, 0, 2, 2, 4], [0, 1, 0, 1, 0])
+    for rank in ([0, 1, 1, 0, 5], [10, 20, 40, 30, -5]):
+        assert elected(star, rank)[0].kept.tolist() == [0, 0, 3, 3, 4]
+
+
+def test_members_are_those_of_groups_of_several():
+    assert members(stars([4, 1, 2, 2, 4])).tolist() == [0, 2, 3, 4]
+    assert members(stars([])).tolist() == []
 
 
 def test_the_best_has_most_pixels_then_bytes_then_provenance_then_the_first_id():
@@ -63,40 +95,38 @@ def test_the_best_has_most_pixels_then_bytes_then_provenance_then_the_first_id()
     assert best_first([], [], [], []).tolist() == []
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_groups_are_stars_whatever_the_order_of_images_and_pairs(seed):
-    draws = np.random.default_rng(seed)
-    total = int(draws.integers(2, 60))
-    i, j = np.triu_indices(total, 1)
-    some = draws.random(len(i)) < draws.uniform(0, 0.3)
-    i, j = i[some], j[some]
-    similarity = draws.random(len(i), np.float32)
-    rank = best_first(*draws.integers(0, 3, (3, total)), [f"{k:03}" for k in range(total)])
-    found = groups(total, i, j, similarity, rank)
+def prints(total):
+    return Fingerprints(pa.table({}), **zeros(total))
 
-    like = {frozenset(pair): s for *pair, s in zip(i.tolist(), j.tolist(), similarity, strict=True)}
-    for image, best in enumerate(found.representative.tolist()):
-        assert found.representative[best] == best
-        assert found.group[image] == found.group[best]
-        if image != best:
-            assert found.similarity[image] == like[frozenset((image, best))]
-            assert rank[best] < rank[image]
-            better = [  # it is in the group of its best neighbour that stands for itself
-                other
-                for other in range(total)
-                if frozenset((image, other)) in like and found.representative[other] == other
-            ]
-            assert best == min(better, key=lambda other: rank[other])
-    heads = np.unique(found.representative)
-    assert len(np.unique(found.group)) == len(heads)
-    assert not any(frozenset((a, b)) in like for a in heads.tolist() for b in heads.tolist())
 
-    place = draws.permutation(total)  # image k is now at place[k]
-    shuffled = draws.permutation(len(i))
-    flip = draws.random(len(i)) < 0.5
-    one, other = place[np.where(flip, j, i)], place[np.where(flip, i, j)]
-    moved_rank = np.empty(total, np.int64)
-    moved_rank[place] = rank
-    moved = groups(total, one[shuffled], other[shuffled], similarity[shuffled], moved_rank)
-    assert moved.representative[place].tolist() == place[found.representative].tolist()
-    assert moved.similarity[place].tolist() == found.similarity.tolist()
+def test_equal_fingerprints_are_twins_of_the_first_in_order():
+    found = prints(6)
+    found.hashes[4] = 7
+    assert twins(found, np.array([3, 1, 5, 4, 0])).tolist() == [3, 3, 2, 3, 4, 3]
+    assert twins(found, np.array([], np.int64)).tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("name", ["hashes", "trim", "grey", "colour"])
+def test_images_that_differ_in_any_part_are_no_twins(name):
+    found = prints(2)
+    getattr(found, name)[1].flat[-1] = 1
+    assert name in ARRAYS
+    assert twins(found, np.arange(2)).tolist() == [0, 1]
+
+
+def test_twins_are_members_of_the_first_ones_star():
+    star = stars([0, 1, 0, 3], [0, 0, 6, 0], [1, 1, 0.5, 1], [1, -1, -1, -1])
+    star.capped[:] = [True, False, False, False]
+    found = with_twins(star, np.array([0, 0, 2, 2]))
+    assert found.centre.tolist() == [0, 0, 0, 0]
+    assert found.distance.tolist() == [0, 0, 6, 6]
+    assert found.similarity.tolist() == [1, 1, 0.5, 0.5]
+    assert found.resembles.tolist() == [1, -1, -1, -1]
+    assert found.capped.tolist() == [True, False, False, False]
+
+
+def test_bits_between_two_images_are_those_of_their_nearest_keys():
+    one = np.array([[0, 0xFF00, 0xFFFFFF, 0xFFFFFFFF]], np.uint64)
+    other = np.array([[0xFFFF, 0xFFF0, 0xFF01, 0xFFF7]], np.uint64)
+    assert bits_apart(one, other).tolist() == [1]  # trimmed of the one, centre of the other
+    assert bits_apart(other, one).tolist() == [1]

@@ -2,33 +2,40 @@ from collections import Counter
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.judgement import Pairs, Provenance, judge, summarise
+from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
+from pipeline.dedup.judgement import Provenance, Rules, judge, summarise, verifier
 from pipeline.dedup.leakage import Leaks
 from pipeline.verdicts import SCHEMA
+from tests.dedup.pictures import jpeg, scene
 
 SIDES = [30, 40, 35, 50, 30, 20, 60]  # of images 0 to 6
 NOWHERE = Provenance({}, {}, Counter())
+RULES = Rules(12, 0.85, 0.93, 64, "drop")
+KEPT = (True, "", None)
 
 
-def fingerprints(errors=(), flat=()):
+def fingerprints(errors=(), flat=(), labels=None):
+    """Of images whose whole hashes are 2, 4, … bits apart, and that have nothing else in common."""
     total = len(SIDES)
     images = pa.table(
         {
             "id": [f"id{k}" for k in range(total)],
             "shard": pa.array([0] * total, pa.int32()),
             "row": pa.array(range(total), pa.int32()),
-            "label": pa.array([3] * total, pa.int64()),
+            "label": pa.array(labels or [3] * total, pa.int64()),
             "width": pa.array(SIDES, pa.int32()),
             "height": pa.array(SIDES, pa.int32()),
             "size": pa.array([100] * total, pa.int64()),
             "error": ["broken" if k in errors else "" for k in range(total)],
         }
     )
+    hashes = np.random.default_rng(0).integers(0, 2**64, (total, 4), dtype=np.uint64)
+    hashes[:, 0] = 4 ** np.arange(total) - 1
     return Fingerprints(
         images,
-        np.zeros((total, 4), np.uint64),
+        hashes,
         np.tile(np.float32([0, 0, 1, 1]), (total, 1)),
         np.array([k in flat for k in range(total)]),
         np.zeros((total, 64, 64), np.uint8),
@@ -36,14 +43,14 @@ def fingerprints(errors=(), flat=()):
     )
 
 
-def pairs(*edges):
-    i, j, distance, similarity = zip(*edges, strict=True) if edges else ((),) * 4
-    return Pairs(
-        np.array(i, np.int64),
-        np.array(j, np.int64),
-        np.array(distance, np.int32),
-        np.array(similarity, np.float32),
-    )
+def judged(alike, prints=None, rules=RULES, provenance=NOWHERE, **more):
+    """The verdicts where the pairs {(i, j): similarity} are alike, and all others not."""
+
+    def verify(i, j):
+        pairs = zip(i.tolist(), j.tolist(), strict=True)
+        return np.array([alike.get(pair, alike.get(pair[::-1], 0)) for pair in pairs], np.float32)
+
+    return judge(prints or fingerprints(), verify, rules, provenance, **more)
 
 
 def verdicts(table):
@@ -51,54 +58,154 @@ def verdicts(table):
     return [tuple(row[name] for name in columns) for row in table.to_pylist()]
 
 
-KEPT = (True, "", None)
+def leaked(image, test):
+    return Leaks(np.array([image]), np.array([test]), np.float32([0.9]), np.float32([0.9]))
 
 
 def test_only_pairs_that_look_alike_are_duplicates_and_the_largest_is_kept():
-    table = judge(fingerprints(), pairs((0, 1, 2, 0.9), (2, 3, 1, 0.5)), 0.85, NOWHERE)
+    table = judged({(0, 1): 0.9, (2, 3): 0.5})
     assert verdicts(table) == [(False, "near-duplicate", "id1")] + [KEPT] * 6
     row = table.to_pylist()[0]
     assert (row["distance"], round(row["similarity"], 3)) == (2, 0.9)
+    assert row["group"] == table.to_pylist()[1]["group"]
     assert table.schema == SCHEMA
 
 
+def test_pairs_beyond_the_radius_are_not_looked_at():
+    rules = Rules(3, 0.85, 0.93, 64, "drop")
+    assert verdicts(judged({(0, 1): 0.9, (2, 4): 0.9}, rules=rules))[2] == KEPT
+    assert verdicts(judged({(0, 1): 0.9, (2, 4): 0.9}))[4] == (False, "near-duplicate", "id2")
+
+
 def test_a_chain_does_not_pull_unlike_images_together():
-    table = judge(fingerprints(), pairs((0, 1, 2, 0.9), (0, 2, 2, 0.9)), 0.85, NOWHERE)
+    table = judged({(0, 1): 0.9, (0, 2): 0.9})
     # 0 is like both, 1 and 2 are not alike: the largest (1) takes 0, and 2 stays
     assert [row["kept"] for row in table.to_pylist()] == [False] + [True] * 6
 
 
 def test_what_shows_a_test_image_goes_with_all_that_look_like_it():
-    leaked = Leaks(np.array([1]), np.array([7]), np.float32([0.9]), np.float32([0.9]))
-    table = judge(fingerprints(), pairs((1, 6, 2, 0.95), (0, 2, 2, 0.9)), 0.85, NOWHERE, leaked)
+    table = judged({(1, 6): 0.95, (0, 2): 0.9}, leaks=leaked(1, 7))
     rows = table.to_pylist()
-    assert [row["reason"] for row in rows] == [
-        "near-duplicate",
-        "leaked",
-        "",
-        "",
-        "",
-        "",
-        "leaked",
-    ]
+    reasons = ["near-duplicate", "leaked", "", "", "", "", "leaked"]
+    assert [row["reason"] for row in rows] == reasons
     assert (rows[1]["test_image"], rows[6]["test_image"]) == (7, 7)
-    assert rows[6]["duplicate_of"] == "id1"
+    assert (rows[6]["duplicate_of"], rows[6]["distance"]) == ("id1", 10)
+    assert rows[1]["duplicate_of"] is None
+
+
+def test_a_leaked_image_takes_what_looks_like_it_from_a_nearer_and_better_one():
+    alike = {(3, 4): 0.95, (1, 4): 0.9}
+    assert verdicts(judged(alike))[4] == (False, "near-duplicate", "id3")
+    assert verdicts(judged(alike, leaks=leaked(1, 7)))[4] == (False, "leaked", "id1")
+
+
+def test_leaks_do_not_ask_for_classes():
+    prints = fingerprints(labels=[3, 4, 3, 3, 3, 3, 3])
+    assert verdicts(judged({(0, 1): 0.9}, prints, leaks=leaked(1, 7)))[0] == (
+        False,
+        "leaked",
+        "id1",
+    )
+
+
+def test_twins_of_a_leaked_image_go_too():
+    prints = fingerprints()
+    prints.hashes[5] = prints.hashes[1]
+    rows = judged({}, prints, leaks=leaked(1, 7)).to_pylist()
+    assert [row["reason"] for row in rows] == ["", "leaked", "", "", "", "leaked", ""]
+    assert (rows[5]["duplicate_of"], rows[5]["distance"], rows[5]["similarity"]) == ("id1", 0, 1)
+    assert rows[5]["test_image"] == 7
+
+
+def test_twins_are_one_whatever_the_verifier_says_and_share_a_star():
+    prints = fingerprints()
+    prints.hashes[5] = prints.hashes[1]
+    found = verdicts(judged({(1, 3): 0.9}, prints))
+    assert found[1] == found[5] == (False, "near-duplicate", "id3")
+    assert verdicts(judged({}, prints))[5] == (False, "near-duplicate", "id1")
 
 
 def test_what_is_broken_or_blank_is_named_and_groups_with_nothing():
-    table = judge(fingerprints(errors=[0], flat=[1]), pairs((2, 3, 0, 1.0)), 0.85, NOWHERE)
-    assert [row["reason"] for row in table.to_pylist()][:3] == [
-        "unreadable",
-        "low-information",
-        "near-duplicate",
-    ]
+    prints = fingerprints(errors=[0], flat=[0, 1])
+    alike = {(0, 1): 1.0, (1, 2): 1.0, (2, 3): 1.0}
+    reasons = [row["reason"] for row in judged(alike, prints).to_pylist()]
+    assert reasons[:4] == ["unreadable", "low-information", "near-duplicate", ""]
+
+
+def test_blank_images_stay_where_they_are_not_to_be_dropped_and_are_told():
+    prints, rules = fingerprints(flat=[1, 2]), Rules(12, 0.85, 0.93, 64, "keep")
+    table = judged({(1, 2): 1.0, (0, 1): 1.0}, prints, rules)
+    assert verdicts(table) == [KEPT] * 7
+    summary = summarise(table, NOWHERE, {3: "cat"}, 12)
+    assert (summary["not_compared"], summary["low_information"]) == (2, 0)
+    dropped = summarise(judged({}, prints), NOWHERE, {3: "cat"}, 12)
+    assert (dropped["not_compared"], dropped["low_information"]) == (0, 2)
+
+
+def test_named_issues_are_told_and_drop_an_image_only_where_they_are_asked_to():
+    issues = {"blurred": np.arange(7) == 3, "dark": np.isin(np.arange(7), [2, 3])}
+    alike = {(3, 4): 1.0}
+    table = judged(alike, issues=issues)
+    assert verdicts(table)[3:5] == [KEPT, (False, "near-duplicate", "id3")]
+    assert table["issues"].to_pylist()[2:4] == [["dark"], ["blurred", "dark"]]
+    summary = summarise(table, NOWHERE, {3: "cat"}, 12)
+    assert summary["with_issues"] == 0
+    for counts in (summary, *summary["classes"]):
+        assert counts["issues"] == {
+            "blurred": {"found": 1, "dropped": 0},
+            "dark": {"found": 2, "dropped": 0},
+        }
+
+    rules = Rules(12, 0.85, 0.93, 64, "drop", ["blurred", "dark"])
+    table = judged(alike, rules=rules, issues=issues)
+    # its copy, which is not blurred, takes its place
+    reasons = [row["reason"] for row in table.to_pylist()]
+    assert reasons == ["", "", "dark", "blurred", "", "", ""]
+    summary = summarise(table, NOWHERE, {3: "cat"}, 12)
+    assert (summary["with_issues"], summary["kept"]) == (2, 5)
+    assert summary["issues"]["dark"] == {"found": 2, "dropped": 1}
+
+
+def test_of_two_classes_only_what_is_very_much_alike_is_one():
+    prints = fingerprints(labels=[3, 4, 3, 4, 3, 3, 3])
+    table = judged({(0, 1): 0.9, (2, 3): 0.95}, prints)
+    rows = table.to_pylist()
+    assert verdicts(table)[:3] == [KEPT, KEPT, (False, "near-duplicate", "id3")]
+    assert (rows[0]["looks_like"], rows[0]["distance"]) == ("id1", 2)
+    assert rows[0]["similarity"] == np.float32(0.9)
+    assert [row["looks_like"] for row in rows[1:]] == [None] * 6
+    summary = summarise(table, NOWHERE, {3: "cat", 4: "dog"}, 12)
+    assert summary["across_classes"] == 1
+    assert [one["across_classes"] for one in summary["classes"]] == [1, 0]
+
+
+def test_an_image_that_both_classes_brought_is_of_both():
+    prints = fingerprints(labels=[3, 4, 3, 3, 3, 3, 3])
+    both = Provenance({"id1": Counter({4: 1, 3: 1})}, {}, Counter())
+    alike = {(0, 1): 0.9}
+    assert verdicts(judged(alike, prints, provenance=both))[0][2] == "id1"
+    prints.hashes[5] = prints.hashes[1]  # a twin for class 3
+    assert verdicts(judged(alike, prints))[0][2] == "id1"
+
+
+def test_images_without_a_class_are_not_of_another():
+    prints = fingerprints(labels=[3, -1, -1, -1, 3, 3, 3])
+    table = judged({(0, 1): 0.9, (2, 3): 0.9}, prints)
+    assert [row["duplicate_of"] for row in table.to_pylist()][:4] == ["id1", None, "id3", None]
+
+
+def test_images_with_more_near_ones_than_are_compared_are_counted():
+    table = judged({}, rules=Rules(64, 0.85, 0.93, 2, "drop"))
+    assert sum(table["capped"].to_pylist()) == 4
+    assert summarise(table, NOWHERE, {}, 64)["capped"] == 4
+    assert not any(judged({}, rules=Rules(64, 0.85, 0.93, 0, "drop"))["capped"].to_pylist())
 
 
 def test_the_class_of_most_addresses_wins_over_the_group():
     provenance = Provenance(
         {"id0": Counter({3: 1}), "id1": Counter({3: 1, 5: 4})}, {}, Counter({5: 3})
     )
-    table = judge(fingerprints(), pairs((0, 1, 2, 0.9)), 0.85, provenance)
+    table = judged({(0, 1): 0.9}, provenance=provenance)
     rows = table.to_pylist()
     assert (rows[0]["label"], rows[1]["label"], rows[1]["labels"]) == (5, 5, [3, 5])
     summary = summarise(table, provenance, {3: "cat", 5: "dog"}, 12)
@@ -109,13 +216,54 @@ def test_the_class_of_most_addresses_wins_over_the_group():
 
 def test_the_better_known_of_equal_images_is_kept():
     equal = Provenance({}, {"id4": 3}, Counter())
-    table = judge(fingerprints(), pairs((0, 4, 0, 1.0)), 0.85, equal)
-    assert table["duplicate_of"].to_pylist()[0] == "id4"
+    assert judged({(0, 4): 1.0}, provenance=equal)["duplicate_of"].to_pylist()[0] == "id4"
+
+
+def test_a_rank_of_the_members_of_groups_chooses_what_is_kept():
+    asked = []
+
+    def rank(rows):
+        asked.append(rows.tolist())
+        return -rows
+
+    alike = {(0, 1): 0.9, (1, 2): 0.875, (0, 2): 0.5}
+    rows = judged(alike, rank=rank).to_pylist()
+    assert asked == [[0, 1, 2]]
+    assert [row["duplicate_of"] for row in rows] == ["id2", "id2", *[None] * 5]
+    assert [row["similarity"] for row in rows[:3]] == [0.5, 0.875, None]
+    assert [row["distance"] for row in rows[:3]] == [4, 2, None]
+
+
+def test_of_those_that_rank_alike_the_largest_is_kept():
+    rank = lambda rows: np.where(rows == 1, 0.75, 0.5)  # noqa: E731
+    rows = judged({(0, 1): 0.9, (1, 2): 0.9, (0, 2): 0.9}, rank=rank).to_pylist()
+    assert [row["duplicate_of"] for row in rows[:3]] == ["id2", "id2", None]
 
 
 def test_every_image_is_counted_once():
-    table = judge(fingerprints(errors=[5], flat=[6]), pairs((0, 1, 2, 0.9)), 0.85, NOWHERE)
+    counts = []
+    issues = {"dark": np.arange(7) == 4}
+    table = judged(
+        {(0, 1): 0.9},
+        fingerprints(errors=[5], flat=[6]),
+        Rules(8, 0.85, 0.93, 64, "drop", ["dark"]),
+        issues=issues,
+        advance=counts.append,
+    )
     summary = summarise(table, NOWHERE, {3: "cat"}, 8)
-    parts = ("near_duplicates", "leaked", "low_information", "unreadable", "kept")
-    assert [summary[name] for name in parts] == [1, 0, 1, 1, 4]
-    assert summary["images"] == 7
+    parts = ("near_duplicates", "leaked", "low_information", "unreadable", "with_issues", "kept")
+    assert [summary[name] for name in parts] == [1, 0, 1, 1, 1, 3]
+    assert summary["images"] == sum(counts) == 7
+
+
+@pytest.mark.parametrize("low_information", ["keep", "drop"])
+def test_copies_of_real_pictures_are_found_by_the_verifier(low_information):
+    files = [jpeg(scene(index), quality) for index in range(3) for quality in (95, 60, 30)]
+    found, errors = fingerprint_images(files, "phash", exact=False)
+    images = {"id": [f"{k}" for k in range(9)], "shard": [0] * 9, "row": range(9), "label": [0] * 9}
+    images |= {"width": [400] * 9, "height": [300] * 9, "error": errors}
+    table = pa.table(images | {"size": [len(file) for file in files]})
+    prints = Fingerprints(table, found.hashes, found.trim, found.flat, found.grey, found.colour)
+    rules = Rules(12, 0.85, 0.93, 64, low_information)
+    kept = judge(prints, verifier(prints), rules, NOWHERE)["kept"].to_pylist()
+    assert kept == [True, False, False] * 3  # the file of most bytes

@@ -6,8 +6,17 @@ import pytest
 from PIL import Image
 
 from pipeline.dedup import near
-from pipeline.dedup.near import PAIRED, Plan, candidate_pairs, pairs_within, plan, radius_for
-from pipeline.errors import UserError
+from pipeline.dedup.near import (
+    PAIRED,
+    Crowded,
+    Plan,
+    bits_apart,
+    candidate_pairs,
+    nearest,
+    pairs_within,
+    plan,
+    radius_for,
+)
 from tests.dedup.real import PACS, PHOTOGRAPHS, real_images
 
 TREND = 2.0  # how much of the hashes of `skewed` is common to all, beside noise of 1
@@ -177,14 +186,22 @@ def test_all_far_apart_have_no_pairs():
 
 
 @pytest.mark.parametrize("radius", [0, 8])
-def test_too_many_pairs_are_refused_before_memory_is_short(monkeypatch, radius):
-    monkeypatch.setattr(near, "MOST_PAIRS", 4950)
-    hashes = np.full(100, 3, np.uint64)
-    assert len(pairs_within(hashes, radius)[0]) == 4950
-    with pytest.raises(UserError, match=f"more than 4,950 pairs of images within {radius} bits"):
-        pairs_within(np.full(101, 3, np.uint64), radius)
-    with pytest.raises(UserError, match="more than 4,950 pairs"):
-        pairs_within(np.arange(128, dtype=np.uint64), 7)
+@pytest.mark.parametrize("paired", [((0, 0),), PAIRED])
+def test_a_search_ends_as_soon_as_there_are_more_pairs_than_asked_for(radius, paired):
+    for draw in (lambda total: np.full(total, 3), np.arange):
+        keys = np.tile(draw(128)[:, None], 4).astype(np.uint64)
+        everyone = np.ones(128, bool)
+        found = candidate_pairs(keys, radius, everyone, paired)
+        most = len(found[0])
+        assert_same(candidate_pairs(keys, radius, everyone, paired, most=most), found)
+        if most:
+            with pytest.raises(Crowded):
+                candidate_pairs(keys, radius, everyone, paired, most=most - 1)
+
+
+def test_a_crowd_of_equal_hashes_is_refused_before_its_pairs_are_made():
+    with pytest.raises(Crowded):  # 5 million million pairs
+        pairs_within(np.zeros(10**6, np.uint64), 4)
 
 
 def test_the_order_of_the_hashes_does_not_matter():
@@ -240,8 +257,36 @@ def test_candidates_are_those_of_every_combination_of_keys(monkeypatch, radius, 
         assert len(expected[0])
         assert_same(candidate_pairs(keys, radius, eligible, paired), expected)
     monkeypatch.setattr(near, "COMBINED", 37)
-    monkeypatch.setattr(near, "MOST_PAIRS", len(expected[0]))  # repeats do not count
-    assert_same(candidate_pairs(keys, radius, eligible, paired), expected)
+    most = len(expected[0])  # repeats do not count
+    assert_same(candidate_pairs(keys, radius, eligible, paired, most=most), expected)
+
+
+@pytest.mark.parametrize("radius", [0, 2, 8, 16, 64])
+@pytest.mark.parametrize("tile", [(16, 2048), (3, 7)])
+def test_the_nearest_are_those_of_every_combination_of_keys(monkeypatch, radius, tile):
+    monkeypatch.setattr(near, "TILE", tile)
+    keys = np.concatenate([keyed(60, radius), keyed(20, 1), keyed(20, 1)])
+    for paired in (PAIRED, ((0, 0),), ((0, 3),)):
+        apart = np.min(
+            [
+                np.bitwise_count(keys[:50, None, a] ^ keys[None, 50:, b])
+                for one, other in paired
+                for a, b in ((one, other), (other, one))
+            ],
+            axis=0,
+        )
+        assert np.array_equal(
+            bits_apart(keys[:50], keys[50:], paired), apart[np.arange(50), np.arange(50)]
+        )
+        for most in (0, 1, 3, 100):
+            expected = []
+            for row in range(50):
+                order = np.argsort(apart[row], kind="stable")
+                order = order[apart[row, order] <= radius][: most or None]
+                expected += [(row, place, apart[row, place]) for place in order.tolist()]
+            found = nearest(keys[:50], keys[50:], radius, most, paired)
+            assert_same(found, np.array(expected, int).reshape(-1, 3).T)
+    assert len(nearest(keys[:0], keys, radius)[0]) == len(nearest(keys, keys[:0], radius)[0]) == 0
 
 
 def test_images_that_are_not_eligible_cost_nothing_and_are_in_no_pair():

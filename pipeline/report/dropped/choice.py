@@ -16,11 +16,13 @@ from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, UNREADABL
 
 SIDE = 160  # pixels of a picture: enough to see what two of them differ in
 Row = Sequence[str]
+ALIKE = "alike"  # in place of a reason: nothing is dropped
 HEADINGS = {
     NEAR_DUPLICATE: "Near-duplicates",
     LEAKED: "Test images",
     LOW_INFORMATION: "Show next to nothing",
     UNREADABLE: "Cannot be read",
+    ALIKE: "Alike, of two classes: both stay",
 }
 NOTES = {
     NEAR_DUPLICATE: "Left the image that goes, right the one that it repeats and that stays. Pairs "
@@ -29,6 +31,8 @@ NOTES = {
     "come first.",
     LOW_INFORMATION: "Those that show most come first.",
     UNREADABLE: "Their bytes were stored, and give no whole picture.",
+    ALIKE: "They were found for different classes, and are not alike enough to be one picture. "
+    "Those that are most alike come first.",
 }
 
 
@@ -67,6 +71,16 @@ class Section:
     total: int
     entries: tuple[Entry, ...] = field(default=())
 
+    @property
+    def pairs(self) -> bool:
+        """Two pictures are shown of each."""
+        return self.reason in (NEAR_DUPLICATE, LEAKED, ALIKE)
+
+    @property
+    def stays(self) -> bool:
+        """The first picture is not dropped."""
+        return self.reason == ALIKE
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -100,11 +114,15 @@ class Dropped:
         for at, row in enumerate(rows):
             if not row["kept"]:
                 by_reason.setdefault(row["reason"], []).append(at)
+            elif row.get("looks_like"):
+                by_reason.setdefault(ALIKE, []).append(at)
         usual = [reason for reason in HEADINGS if reason in by_reason]
         chosen = {
             reason: sorted(by_reason[reason], key=lambda at: self._sureness(rows[at], direct, at))
             for reason in [*usual, *sorted(by_reason.keys() - set(HEADINGS))]
         }
+        if ALIKE in chosen:
+            chosen[ALIKE] = chosen.pop(ALIKE)[::-1]  # last on the page
         shown_of = self._shown(rows, [at for every in chosen.values() for at in every[:most]])
         advance(1)
         return [
@@ -129,7 +147,7 @@ class Dropped:
 
     def _shown(self, rows: Sequence[Mapping[str, Any]], chosen: Sequence[int]) -> dict[str, Shown]:
         """The images chosen, and those that they repeat, by id."""
-        ids = {rows[at]["id"] for at in chosen} | {rows[at]["duplicate_of"] for at in chosen}
+        ids = {rows[at]["id"] for at in chosen} | {_beside(rows[at]) for at in chosen}
         wanted = {row["id"]: row for row in rows if row["id"] in ids}
         places = {id: (row["shard"], row["row"]) for id, row in wanted.items()}
         thumbnails = read_thumbnails(self.crawl, places, SIDE)
@@ -162,8 +180,7 @@ class Dropped:
         shown_of: Mapping[str, Shown],
     ) -> Entry:
         test = row["test_image"]
-        beside = row["duplicate_of"] if test is None else None
-        other = shown_of.get(beside) if beside else None
+        other = shown_of.get(_beside(row)) if test is None else None
         if test is not None and test in pictures:
             other = Shown(encode_thumbnail(pictures[test], SIDE))
         return Entry(
@@ -174,6 +191,11 @@ class Dropped:
             distance=row["distance"] if test is None else None,
             issues=tuple(issues_of(row)),
         )
+
+
+def _beside(row: Mapping[str, Any]) -> str:
+    """Id of the image that one repeats, or is like though both stay; "" for none."""
+    return str(row["duplicate_of"] or row.get("looks_like") or "")
 
 
 def _similarity(row: Mapping[str, Any], direct: Mapping[str, Any]) -> float | None:
