@@ -6,8 +6,8 @@ from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, UNREADABL
 
 REMEDIES = {
     LOW_INFORMATION: "dedup.low_information: keep keeps what shows next to nothing",
-    LEAKED: "a higher dedup.leak_similarity drops fewer that look like a test image, dedup.leaks:"
-    " false none",
+    LEAKED: "a lower dedup.leak_ratio drops fewer that look like a test image, dedup.leaks: false"
+    " none",
     UNREADABLE: "crawl again for images that can be read",
 }
 

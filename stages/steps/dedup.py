@@ -158,7 +158,13 @@ class Deduplication:
         with self.console.progress(
             "dedup: looking for test images", len(fingerprints.hashes)
         ) as advance:
-            return leaks(fingerprints, test, self.section.leak_similarity, advance)
+            return leaks(
+                fingerprints,
+                test,
+                self.section.leak_similarity,
+                self.section.leak_ratio,
+                advance,
+            )
 
 
 def explanation(image: str) -> Result:

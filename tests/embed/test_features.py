@@ -30,7 +30,7 @@ def test_a_crawl_of_which_nothing_was_kept_is_an_error_of_the_user(crawled):
         kept_images(verdicts.append_column("reason", pa.array(reasons)))
     text = str(error.value)
     assert "none of 24 images (20 low-information, 3 leaked, 1 near-duplicate)" in text
-    assert "dedup.low_information" in text and "dedup.leak_similarity" in text
+    assert "dedup.low_information" in text and "dedup.leak_ratio" in text
     assert "radius" not in text, "a smaller one brings nothing back"
 
 
