@@ -32,8 +32,9 @@ from PIL import Image, ImageDraw
 from benchmarks.limits import processor
 from benchmarks.pictures import EDITS, fingerprints_of, load, saved
 from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.grouping import groups
+from pipeline.dedup.judgement import verifier
 from pipeline.dedup.near import PAIRED, candidate_pairs
+from pipeline.dedup.stars import Terms, find_stars
 from pipeline.dedup.verify import similarity
 
 RADII = (8, 10, 12, 14)
@@ -161,14 +162,14 @@ def among_others(paths: Sequence[Path], radius: int, least: float) -> dict[str, 
             for a, b in [(i[start : start + AT_ONCE], j[start : start + AT_ONCE])]
         ]
     )
-    kept, total = alike >= least, len(fingerprints.grey)
-    grouping = groups(total, i[kept], j[kept], alike[kept], np.arange(total))
+    total, ordered = len(fingerprints.grey), np.flatnonzero(fingerprints.comparable)
+    stars = find_stars(fingerprints.hashes, ordered, Terms(radius, least), verifier(fingerprints))
     return {
         "images": total,
         "radius": radius,
         "candidates": len(i),
         "flagged": [int((alike >= one).sum()) for one in LEAST],
-        "largest_group": int(np.bincount(grouping.group).max()),
+        "largest_group": int(np.bincount(stars.centre).max()),
     }
 
 

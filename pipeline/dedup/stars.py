@@ -11,7 +11,8 @@ What follows gives exactly this, but asks for many comparisons at once: an image
 better neighbours are not settled waits, and all that do not wait ask in one call.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,9 +28,7 @@ from pipeline.dedup.near import (
 )
 
 CROWD = 32  # pairs for each image, on average: from so many on they are not held all at once
-# images of a crowd that are settled together: the more are settled already, the fewer are compared
-# with centres that turn out not to be the nearest
-FIRST_BATCH, BATCH = 64, 512
+FIRST_BATCH, BATCH = 64, 512  # images that are settled together, at first and of a crowd
 VERIFIED_AT_ONCE = 1024  # pairs
 WAITS, STANDS, JOINED = range(3)
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows i and j of images -> similarity
@@ -101,19 +100,21 @@ def find_stars(
         advance: called with the number of images that are settled.
     """
     search = _Search(len(hashes), ordered, terms, verify, advance)
-    keys, places = hashes[ordered], np.arange(len(ordered))
+    keys, total = hashes[ordered], len(ordered)
     try:
-        most = min(CROWD * len(ordered), MOST_PAIRS)
-        everyone = np.ones(len(ordered), bool)
-        better, image, distance = candidate_pairs(keys, terms.radius, everyone, most=most)
-        search.settle(places, _Pairs(image, better, distance))
+        most = min(CROWD * total, MOST_PAIRS)
+        better, image, distance = candidate_pairs(
+            keys, terms.radius, np.ones(total, bool), most=most
+        )
+        pairs = _Pairs(image, better, distance)
+        for batch in _batches(total, total):
+            search.settle(batch, pairs)
     except Crowded:
-        start = 0
-        while start < len(ordered):
-            batch = places[start : start + min(max(start // 4, FIRST_BATCH), BATCH)]
+        for batch in _batches(total, BATCH):
+            start, some = batch[0], keys[batch]
             centres = np.flatnonzero(search.state[:start] == STANDS)
-            image, near, distance = nearest(keys[batch], keys[centres], terms.radius, terms.looked)
-            one, other, apart = nearest(keys[batch], keys[batch], terms.radius)
+            image, near, distance = nearest(some, keys[centres], terms.radius, terms.looked)
+            one, other, apart = nearest(some, some, terms.radius)
             within = other < one
             pairs = _Pairs(
                 start + np.concatenate([image, one[within]]),
@@ -121,8 +122,20 @@ def find_stars(
                 np.concatenate([distance, apart[within]]),
             )
             search.settle(batch, pairs)
-            start += len(batch)
     return search.found()
+
+
+def _batches(total: int, most: int) -> Iterator[np.ndarray]:
+    """Places in order, int64 [B], in batches of at most `most`.
+
+    The more are settled before a batch, the fewer of its images are compared with a centre that
+    turns out not to be among the nearest.
+    """
+    start = 0
+    while start < total:
+        stop = min(start + min(max(start // 4, FIRST_BATCH), most), total)
+        yield np.arange(start, stop)
+        start = stop
 
 
 def find_members(
@@ -194,39 +207,52 @@ class _Search:
         alone = begins == ends
         self.state[batch[alone]] = STANDS
         self.advance(int(alone.sum()))
-        waiting = list(zip(batch[~alone], begins[~alone], ends[~alone], strict=True))
-        while waiting:
-            asked = [self._look(pairs, *one) for one in waiting]
-            still = [one for one in waiting if self.state[one[0]] == WAITS]
-            self.advance(len(waiting) - len(still))
-            waiting = still
-            self._ask(pairs, np.array([pair for pair in asked if pair is not None], np.int64))
+        ranges = zip(begins[~alone].tolist(), ends[~alone].tolist(), strict=True)
+        of = dict(zip(batch[~alone].tolist(), ranges, strict=True))
+        looking, settled = deque(of), 0
+        behind: dict[int, list[int]] = {}  # images that wait for an image
+        while looking:
+            asked = []
+            while looking:
+                image = looking.popleft()
+                question, better = self._look(pairs, image, *of[image])
+                if question is not None:
+                    asked.append(question)
+                elif better is not None:
+                    behind.setdefault(better, []).append(image)
+                else:
+                    settled += 1
+                    looking.extend(behind.pop(image, ()))
+            self._ask(pairs, np.array(asked, np.int64))
+            looking.extend(pairs.image[asked].tolist())
+            self.advance(settled)
+            settled = 0
 
-    def _look(self, pairs: _Pairs, image: int, begin: int, end: int) -> int | None:
+    def _look(
+        self, pairs: _Pairs, image: int, begin: int, end: int
+    ) -> tuple[int | None, int | None]:
         """Settles an image if its pairs, begin to end, tell enough.
 
         Returns:
-            A pair that must be verified first, if there is one. If there is none and the image
-            waits, it is for better ones.
+            Else a pair that is to be verified first, or a better image that is to be settled first.
         """
         state = self.state[pairs.better[begin:end]]
-        near = np.flatnonzero(state != JOINED)
-        centres = np.flatnonzero(state == STANDS)
+        centres = begin + np.flatnonzero(state == STANDS)
         more = 0 < self.terms.compared < len(centres)
         if more:
             centres = centres[: self.terms.compared]
-        centres += begin
         joins = np.flatnonzero(pairs.enough[centres])
         if len(joins):
             centres = centres[: joins[0] + 1]
         unknown = np.isnan(pairs.similarity[centres])
         if unknown.any():
-            return int(centres[unknown.argmax()])
+            return int(centres[unknown.argmax()]), None
         last = centres[-1] if more or len(joins) else end
-        if np.count_nonzero(near + begin < last) > len(centres) - (last < end):
-            return None  # some of them are not settled
+        unsettled = np.flatnonzero(state[: last - begin] == WAITS)
+        if len(unsettled):
+            return None, int(pairs.better[begin + unsettled[0]])
         self._settled(pairs, image, centres, more, joined=len(joins) > 0)
-        return None
+        return None, None
 
     def _settled(
         self, pairs: _Pairs, image: int, centres: np.ndarray, more: bool, joined: bool

@@ -143,6 +143,15 @@ def test_five_thousand_copies_of_one_picture_are_as_many_comparisons():
     assert found.verified < 1.5 * total
 
 
+def test_a_long_chain_from_better_to_worse_is_followed_link_by_link(way):
+    # image k is near k - 1 and k + 1 only, so that each waits for the one before
+    hashes = np.tile((np.uint64(1) << np.arange(60, dtype=np.uint64)) - 1, (4, 1)).T[:, :4]
+    verify = one_picture(60)
+    found = find_stars(np.ascontiguousarray(hashes), np.arange(60), Terms(1, LEAST), verify)
+    assert found.centre.tolist() == [place - place % 2 for place in range(60)]
+    assert found.verified == 30
+
+
 def test_many_are_verified_in_one_call():
     verify = one_picture(1000)
     find_stars(crowd(1000, 0), np.arange(1000), Terms(64, LEAST), verify)
@@ -162,6 +171,15 @@ def test_a_crowd_of_pictures_is_hardly_compared_with_more_than_the_nearest():
     found = find_stars(crowd(1000, 0), np.arange(1000), Terms(64, LEAST, 64), verify)
     assert found.verified < 1.25 * sum(min(place, 64) for place in range(1000))
     assert verify.calls < found.verified / 50
+
+
+def test_a_crowd_within_a_crawl_is_hardly_compared_with_more_than_the_nearest():
+    far = np.random.default_rng(1).integers(0, 2**64, (3000, 4), dtype=np.uint64)
+    hashes = np.random.default_rng(2).permutation(np.concatenate([crowd(300, 0, 2), far]))
+    verify = Verifier(np.zeros((3300, 3300), np.float32))
+    found = find_stars(hashes, np.arange(3300), Terms(6, LEAST, 32), verify)
+    assert found.capped.sum() > 200
+    assert found.verified < 1.25 * sum(min(place, 32) for place in range(300))
 
 
 def test_a_chain_does_not_pull_its_ends_together(way):
