@@ -69,7 +69,7 @@ def test_a_chain_does_not_pull_unlike_images_together():
 
 
 def test_what_shows_a_test_image_goes_with_all_that_look_like_it():
-    leaked = Leaks(np.array([1]), np.array([7]), np.float32([0.9]), np.float32([0.9]))
+    leaked = Leaks(np.array([1]), np.array([7]), *np.float32([[0.9], [0.9], [0.1]]))
     table = judge(fingerprints(), pairs((1, 6, 2, 0.95), (0, 2, 2, 0.9)), 0.85, NOWHERE, leaked)
     rows = table.to_pylist()
     assert [row["reason"] for row in rows] == [
