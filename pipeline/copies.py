@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 
 import faiss
 import numpy as np
+from PIL import Image
 
 from pipeline.dedup import verify
 from pipeline.dedup.verify import WHOLE, resample
@@ -24,13 +25,16 @@ BLANK = 1.0  # length of a thumbnail that shows nothing: 0.04 grey levels for ea
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow
 COLOURLESS = 3.0  # levels between a pixel's channels, on average, below which a picture is grey
 NEIGHBOURS = 6  # test images that are tried for the nearest other one
-SAME = 0.05  # distance: as far as encoding and resampling alone take a picture
+BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
+TWINS = 2  # copies of one picture that a test set may have besides it
+SAME = 0.03  # distance: as far as encoding and resampling alone take a picture
 FARTHEST = 0.35  # distance beyond which nothing is a copy, however lonely the test image
 EDGES = 0.6  # of the ratio: edges tell less of drawings than pixels do, so more is asked
 OVERLAP = 0.6  # of a picture that the other has to cover
 LEAST, MOST = 0.75, 1.34  # scale of one picture to the other
 STEPS = 6  # of Gauss and Newton
 BLOCK = 256
+BICUBIC = Image.Resampling.BICUBIC
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Judged:
 
     copy: np.ndarray  # bool [P]
     distance: np.ndarray  # float32 [P], of the pixels
-    limit: np.ndarray  # float32 [P], of the distance; a pair of like edges may be over it
+    limit: np.ndarray  # float32 [P], of the distance; where edges are alike it may be over it
 
 
 class Spread:
@@ -52,7 +56,7 @@ class Spread:
         for start in range(0, len(pixels), BLOCK):
             block = slice(start, start + BLOCK)
             self.colour[block] = squeezed(pixels[block], SIDE)
-            self.grey[block] = squeezed(pixels[block] @ LUMA, GREY)
+            self.grey[block] = squeezed(luma(pixels[block]), GREY)
         self._pixels = pixels
         self._nearest = np.full((len(pixels), 2), np.nan, np.float32)
 
@@ -80,12 +84,12 @@ class Spread:
             Places of some of the pictures, where the test images of each begin and end (int64),
             the rows of the index, and their cosines.
         """
-        coloured, luma = np.flatnonzero(~grey), pixels @ LUMA
+        coloured, in_grey = np.flatnonzero(~grey), luma(pixels)
         some, whose = self._colourless
         searches = (
             (coloured, pixels, lambda: self.index, None),
-            (np.flatnonzero(grey), luma, lambda: self._grey_index, None),
-            (coloured, luma, lambda: some, whose),
+            (np.flatnonzero(grey), in_grey, lambda: self._grey_index, None),
+            (coloured, in_grey, lambda: some, whose),
         )
         for chosen, pictures, index, names in searches:
             # FAISS would answer with arrays of another type where it is asked for nothing
@@ -134,7 +138,9 @@ class Spread:
         limit = np.full(len(rows), SAME, np.float32)
         limit[apart > SAME] = np.clip(ratio * pixels, SAME, FARTHEST)
         copy = apart <= limit
-        copy[apart > SAME] |= 1 - edges[apart > SAME] <= EDGES * ratio * unlike
+        # light that was cut off changes pixels and leaves the edges
+        like = (1 - edges[apart > SAME] <= EDGES * ratio * unlike) & (apart[apart > SAME] <= pixels)
+        copy[apart > SAME] |= like
         return Judged(copy, apart, limit)
 
     def nearest(self, rows: np.ndarray, ratio: float) -> np.ndarray:
@@ -168,6 +174,7 @@ class Spread:
         near.sort(axis=1)
         # the first that is no copy: after the last one that is much nearer than what follows it
         copies = (near[:, :-1] <= ratio * near[:, 1:]) | (near[:, :-1] <= SAME)
+        copies[:, TWINS:] = False
         looked = other.sum(axis=1, keepdims=True)
         copies &= (np.arange(copies.shape[1]) < looked - 1)[
             :, :, None
@@ -182,7 +189,7 @@ class Spread:
         for step in (1, -1):
             for start in range(0, len(rows), BLOCK):
                 pixels = self._pixels[rows[start : start + BLOCK], :, ::step]
-                index.add(thumbnails(pixels if channels == 3 else pixels @ LUMA))
+                index.add(thumbnails(pixels if channels == 3 else luma(pixels)))
         return index
 
 
@@ -207,10 +214,17 @@ def thumbnails(pixels: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarra
 
 
 def squeezed(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Whole pictures at another size: uint8."""
-    if pixels.dtype == np.uint8 and pixels.shape[1:3] == (side, side):
-        return pixels
-    return resample(pixels, np.tile(WHOLE, (len(pixels), 1)), side).round().astype(np.uint8)
+    """Whole pictures, uint8 [P, H, W, 3] or [P, H, W], at another size: uint8."""
+    if pixels.shape[1:3] == (side, side) or not len(pixels):
+        return pixels.reshape(len(pixels), side, side, *pixels.shape[3:])
+    # by the filter that makes the small pictures of a crawl: what another leaves would count
+    sizes = (Image.fromarray(one).resize((side, side), BICUBIC) for one in pixels)
+    return np.stack([np.asarray(image) for image in sizes])
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """Pictures, uint8 [P, H, W, 3], in grey: uint8 [P, H, W]."""
+    return (pixels @ LUMA).round().astype(np.uint8)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -236,12 +250,12 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _softened(pixels: np.ndarray) -> np.ndarray:
-    """Pictures blurred by a binomial filter: their sizes may have been changed by any other."""
+    """Pictures blurred by a binomial filter of five: their sizes may have been changed by any."""
     for axis in (1, 2):
-        padded = np.pad(pixels, [(int(a == axis),) * 2 for a in range(4)], "edge")
         size = pixels.shape[axis]
-        first, last = (padded.take(range(at, at + size), axis) for at in (0, 2))
-        pixels = (first + 2 * pixels + last) / 4
+        padded = np.pad(pixels, [(2 * (a == axis),) * 2 for a in range(4)], "edge")
+        shifted = (padded.take(range(at, at + size), axis) for at in range(5))
+        pixels = sum(w * one for w, one in zip(BINOMIAL, shifted, strict=True))
     return pixels
 
 

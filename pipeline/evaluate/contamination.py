@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from pipeline.console import Advance, no_progress
-from pipeline.copies import GREY, LUMA, SIDE, Spread, squeezed
+from pipeline.copies import GREY, SIDE, Spread, luma, squeezed
 from pipeline.dedup import verify
 from pipeline.dedup.verify import WHOLE
 
@@ -93,7 +93,7 @@ def _near(tree: cKDTree, test: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarr
 def _edges(pixels: np.ndarray, spread: Spread, rows: np.ndarray, flipped: np.ndarray) -> np.ndarray:
     """`verify.similarity` of web and test images: float32 [P]."""
     whole = np.tile(WHOLE, (len(rows), 1))
-    grey = squeezed(pixels @ LUMA, GREY)
+    grey = squeezed(luma(pixels), GREY)
     return verify.similarity(grey, whole, spread.shown(rows, flipped)[1], whole, mirrored=False)
 
 

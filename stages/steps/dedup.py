@@ -39,6 +39,7 @@ LEAK_COLUMNS = {
     "id": pa.string(),
     "test_image": pa.int64(),
     "similarity": pa.float32(),
+    "distance": pa.float32(),
     "picture": pa.binary(),  # the test image, PNG
 }
 Result = tuple[str, dict[str, Any]]  # for a person, and as one JSON object
@@ -210,11 +211,12 @@ def _leak_table(table: pa.Table, leaked: Leaks, test: np.ndarray) -> pa.Table:
         {
             "id": ids[image],
             "test_image": int(of),
-            "similarity": float(alike),
+            "similarity": float(leaked.similarity[at]),
+            "distance": float(leaked.distance[at]),
             "picture": _png(test[of]),
         }
-        for image, of, alike in zip(
-            leaked.image.tolist(), leaked.test.tolist(), leaked.similarity.tolist(), strict=True
+        for at, (image, of) in enumerate(
+            zip(leaked.image.tolist(), leaked.test.tolist(), strict=True)
         )
     ]
     return pa.Table.from_pylist(rows, schema=pa.schema(LEAK_COLUMNS.items()))
