@@ -40,7 +40,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("name", ["small", "many", "twenty", "contaminated", "live", "built"])
+@pytest.mark.parametrize(
+    "name", ["small", "many", "twenty", "contaminated", "live", "dropped", "built"]
+)
 def test_page_is_sound(browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     if not pages[name].exists():
         missing(f"{BUILT} is not built: run `make demo`")
