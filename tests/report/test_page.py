@@ -250,7 +250,10 @@ def test_what_dedup_noted_and_dropped_is_shown(files: ReportFiles) -> None:
     issues = [["blurred", "dark"] if row["id"] == other else [] for row in rows]
     like = [other if row["id"] == one else None for row in rows]
     table = table.set_column(table.column_names.index("reason"), "reason", [reasons])
-    table = table.append_column("issues", [issues]).append_column("looks_like", [like])
+    for name, values in (("issues", issues), ("looks_like", like)):
+        if name in table.column_names:
+            table = table.drop_columns([name])
+        table = table.append_column(name, [values])
     pq.write_table(table, files.dedup)
     html = build_report(files)
     found = {
