@@ -61,7 +61,7 @@ class Crawl(Section):
     )
     source: str = Field(
         "",
-        description="engine `files`: a folder, a .tar or .parquet file, or a folder of them; "
+        description="engine `files`: a folder, a .tar or .parquet file, as docs/files.md has them; "
         "`urls`: a .txt, .csv, .jsonl or .parquet file; `site`: the address of a page",
     )
     licence: Literal["any", "creative-commons", "commercial", "modify", "public-domain"] = Field(
@@ -79,8 +79,14 @@ class Crawl(Section):
     placeholder_urls: int = Field(
         5,
         ge=0,
-        description="an image found at so many addresses is no picture of its subject, "
-        "but says “no longer available”, and is put aside; 0 keeps them",
+        description="an image that one site gives at so many paths, from as many pages, may say "
+        "“no longer available”: it is put aside if it is in a few flat colours, comes for three "
+        "classes, or all were redirected to it; 0 keeps them",
+    )
+    damaged: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="JPEGs that decode, but of which libjpeg says that data is missing or was "
+        "overwritten: part of the picture is grey, of other colours, or in another place",
     )
     connections_per_host: int = Field(2, ge=1, le=16, description="downloads at once from one host")
     host_gap: float = Field(
@@ -343,8 +349,8 @@ class Distill(Section):
 class Evaluate(Section):
     test_set: str = Field(
         "demo",
-        description="`demo`, `cifar10` or `cifar100` (torchvision), a .parquet file, or a folder "
-        "of class folders",
+        description="`demo`, `cifar10` or `cifar100` (torchvision), a folder of class folders, a "
+        ".parquet or .tar file, or another layout of docs/files.md",
     )
     images: int = Field(2000, ge=0, description="images to draw (demo) or use; 0 is all")
     batch_size: int = Field(256, ge=1, description="images a pass")

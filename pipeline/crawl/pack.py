@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from pipeline.console import text_table
+from pipeline.console import printable, text_table
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
@@ -35,20 +35,29 @@ def pack(
     if not outcomes[STORED]:
         reasons = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common(4))
         raise ExternalError(
-            f"none of {len(table):,} candidates gave an image ({reasons})",
-            "see the network and crawl.* in params.yaml, then try them again with"
-            f" `pipeline crawl --retry-failed {outcomes.most_common(1)[0][0]}`"
-            if outcomes
-            else "",
+            f"none of {len(table):,} candidates gave an image ({reasons})", _advice(table, outcomes)
         )
     write_shards(folder, _stored(table, gathered, journal), class_names)
     write_table(folder / "manifest.parquet", table)
     return summary(table, class_names)
 
 
+def _advice(table: pa.Table, outcomes: Counter[str]) -> str:
+    if not outcomes:
+        return ""
+    if set(table["engine"].to_pylist()) == {"files"}:
+        first = table.slice(0, 1).to_pylist()[0]
+        return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"
+    return (
+        "see the network and crawl.* in params.yaml, then try them again with"
+        f" `pipeline crawl --retry-failed {outcomes.most_common(1)[0][0]}`"
+    )
+
+
 def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
     """Counts of the candidates by outcome and class, and of what the stored images are.
 
+    `brightened` counts images of 16 bits that are read as the fewer bits that they use.
     `with_location` counts images whose metadata says where they were taken; they are stored as
     they came, metadata and all.
     """
@@ -69,6 +78,7 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         },
         "formats": _counted(stored["format"].to_pylist()),
         "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
+        "brightened": sum(map(bool, stored["detail"].to_pylist())),
         "with_location": pc.sum(stored["has_gps"]).as_py(),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "classes": [

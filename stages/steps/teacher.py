@@ -10,6 +10,7 @@ from pipeline.device import resolve_device, resolve_precision
 from pipeline.labelled import load_labelled
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.finite import check_answers, check_weights
 from pipeline.models.network import Network, parameter_count
 from pipeline.params import Teacher
 from pipeline.store import replacing, write_json
@@ -25,6 +26,13 @@ def run(section: Teacher, console: Console) -> None:
     """Writes models/teacher."""
     make = _trained if section.source == "train" else _published
     network, names, source, summary = make(section, console)
+    check_weights(network.state_dict(), source, "the training failed: lower teacher.lr")
+    check_answers(network, section.mean, section.std, section.input_size, source)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        console.note(
+            f"two classes or more have the name {', '.join(twice[:5])}: test sets match them by"
+            " number, so their classes have to be in the teacher's order"
+        )
     config = ModelConfig(
         {"name": section.architecture, "num_classes": len(names)},
         names,
@@ -82,6 +90,8 @@ def _trained(section: Teacher, console: Console) -> Made:
         data = load_labelled(
             section.data, "train", section.input_size, section.images, section.seed, advance
         )
+    for note in data.notes:
+        console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
     torch.manual_seed(section.seed)
     network = build(section.architecture, len(names))
