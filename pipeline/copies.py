@@ -59,7 +59,7 @@ class Spread:
             self.colour[block] = squeezed(pixels[block], SIDE)
             self.grey[block] = squeezed(luma(pixels[block]), GREY)
         self._pixels = pixels
-        self._nearest = np.full((len(pixels), 2), np.nan, np.float32)
+        self._nearest = np.full((2, len(pixels), 2), np.nan, np.float32)  # in colour, in grey
 
     def __len__(self) -> int:
         return len(self.colour)
@@ -148,7 +148,7 @@ class Spread:
                 is a copy.
         """
         apart = distance(web, self.shown(rows, flipped)[0])
-        pixels, unlike = self.nearest(rows[apart > SAME], ratio).T
+        pixels, unlike = self.nearest(rows[apart > SAME], ratio, colourless(web[apart > SAME])).T
         limit = np.full(len(rows), SAME, np.float32)
         limit[apart > SAME] = np.clip(ratio * pixels, SAME, FARTHEST)
         copy = apart <= limit
@@ -157,42 +157,51 @@ class Spread:
         copy[apart > SAME] |= like
         return Judged(copy, apart, limit)
 
-    def nearest(self, rows: np.ndarray, ratio: float) -> np.ndarray:
+    def nearest(self, rows: np.ndarray, ratio: float, grey: np.ndarray) -> np.ndarray:
         """How far each test image is from the nearest other one: float32 [P, 2].
 
         Of the pixels, and of the edges (1 - `verify.similarity`). A test set may have a picture
         twice: what this same rule takes for a copy is passed over.
-        """
-        new = np.unique(rows[np.isnan(self._nearest[rows, 0])])
-        for start in range(0, len(new), BLOCK):
-            block = new[start : start + BLOCK]
-            self._nearest[block] = self._measure(block, ratio)
-        return self._nearest[rows]
 
-    def _measure(self, rows: np.ndarray, ratio: float) -> np.ndarray:
+        Args:
+            grey: bool [P], where colours are not to count: beside a grey web image they tell
+                nothing apart.
+        """
+        found = np.empty((len(rows), 2), np.float32)
+        for kind, chosen in enumerate((~grey, grey)):
+            known, wanted = self._nearest[kind], rows[chosen]
+            new = np.unique(wanted[np.isnan(known[wanted, 0])])
+            for start in range(0, len(new), BLOCK):
+                block = new[start : start + BLOCK]
+                known[block] = self._measure(block, ratio, bool(kind))
+            found[chosen] = known[wanted]
+        return found
+
+    def _measure(self, rows: np.ndarray, ratio: float, grey: bool) -> np.ndarray:
         """float32 [P, 2], as `nearest` gives it; 1 where there is no other test image."""
         tests = len(self)
-        found = self.index.search(
-            thumbnails(self._pixels[rows]), min(2 * NEIGHBOURS + 2, 2 * tests)
-        )[1]
+        asked = thumbnails(self._pixels[rows])
+        index, asked = (self._grey_index, _in_grey(asked)) if grey else (self.index, asked)
+        found = index.search(asked, min(2 * NEIGHBOURS + 2, 2 * tests))[1]
         near = np.ones((len(rows), found.shape[1], 2), np.float32)
         other = (found >= 0) & (found % tests != rows[:, None])
         other &= other.cumsum(axis=1) <= NEIGHBOURS
         at, place = np.nonzero(other)
-        colour, grey = self.shown(found[at, place] % tests, found[at, place] >= tests)
-        near[at, place, 0] = distance(self.colour[rows[at]], colour)
+        colour, edges = self.shown(found[at, place] % tests, found[at, place] >= tests)
+        own = self.colour[rows[at]]
+        own = np.repeat(luma(own)[..., None], 3, axis=3) if grey else own
+        near[at, place, 0] = distance(own, colour)
         whole = np.tile(WHOLE, (len(at), 1))
         near[at, place, 1] = 1 - verify.similarity(
-            self.grey[rows[at]], whole, grey, whole, mirrored=False
+            self.grey[rows[at]], whole, edges, whole, mirrored=False
         )
         near.sort(axis=1)
         # the first that is no copy: after the last one that is much nearer than what follows it
         copies = (near[:, :-1] <= ratio * near[:, 1:]) | (near[:, :-1] <= SAME)
         copies[:, TWINS:] = False
         looked = other.sum(axis=1, keepdims=True)
-        copies &= (np.arange(copies.shape[1]) < looked - 1)[
-            :, :, None
-        ]  # of the last one nothing can be said
+        # of the last one nothing can be said
+        copies &= (np.arange(copies.shape[1]) < looked - 1)[:, :, None]
         last = copies.shape[1] - copies[:, ::-1].argmax(axis=1)
         first = np.where(copies.any(axis=1), last, 0)
         return np.take_along_axis(near, first[:, None], axis=1)[:, 0]
