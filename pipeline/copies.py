@@ -22,6 +22,7 @@ COARSE = 16  # and at which it is found out where
 GREY = 64  # pixels a side of the grey pictures that `verify.similarity` takes
 THUMBNAIL = 16  # pixels a side
 BLANK = 1.0  # length of a thumbnail that shows nothing: 0.04 grey levels for each value
+FAINT = 0.01  # length of a thumbnail in grey, of one in colour, that shows nothing
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow
 COLOURLESS = 3.0  # levels between a pixel's channels, on average, below which a picture is grey
 NEIGHBOURS = 6  # test images that are tried for the nearest other one
@@ -58,15 +59,10 @@ class Spread:
             self.colour[block] = squeezed(pixels[block], SIDE)
             self.grey[block] = squeezed(luma(pixels[block]), GREY)
         self._pixels = pixels
-        self._nearest = np.full((len(pixels), 2), np.nan, np.float32)
+        self._nearest = np.full((2, len(pixels), 2), np.nan, np.float32)  # in colour, in grey
 
     def __len__(self) -> int:
         return len(self.colour)
-
-    @cached_property
-    def index(self) -> faiss.IndexFlatIP:
-        """Thumbnails of all test images; row M + m is m mirrored."""
-        return self._indexed(np.arange(len(self)), 3)
 
     def search(
         self, pixels: np.ndarray, boxes: np.ndarray, grey: np.ndarray, cosine: float
@@ -84,30 +80,48 @@ class Spread:
             Places of some of the pictures, where the test images of each begin and end (int64),
             the rows of the index, and their cosines.
         """
-        coloured, in_grey = np.flatnonzero(~grey), luma(pixels)
-        some, whose = self._colourless
-        searches = (
-            (coloured, pixels, lambda: self.index, None),
-            (np.flatnonzero(grey), in_grey, lambda: self._grey_index, None),
-            (coloured, in_grey, lambda: some, whose),
-        )
-        for chosen, pictures, index, names in searches:
-            # FAISS would answer with arrays of another type where it is asked for nothing
-            if len(chosen) and len(self) and (names is None or len(names)):
-                found = thumbnails(pictures[chosen], boxes[chosen])
-                limits, near, label = index().range_search(found, cosine)
-                label = label if names is None else names[label]
-                yield chosen, limits.astype(np.int64), label, near
+        if not len(self) or not len(pixels):
+            return  # FAISS would answer with arrays of another type
+        asked = thumbnails(pixels, boxes)
+        some, names = self._colourless
+        for chosen, in_colour, index in (
+            (np.flatnonzero(~grey), True, lambda: self.index),
+            (np.flatnonzero(grey), False, lambda: self._grey_index),
+            (np.flatnonzero(~grey)[: len(pixels) * (len(names) > 0)], False, lambda: some),
+        ):
+            if not len(chosen):
+                continue
+            wanted = asked[chosen] if in_colour else _in_grey(asked[chosen])
+            limits, near, label = index().range_search(wanted, cosine)
+            label = names[label] if index() is some else label
+            yield chosen, limits.astype(np.int64), label, near
+
+    @cached_property
+    def index(self) -> faiss.IndexFlatIP:
+        """Thumbnails of all test images; row M + m is m mirrored."""
+        index = faiss.IndexFlatIP(3 * THUMBNAIL**2)
+        for step in (1, -1):
+            for start in range(0, len(self), BLOCK):
+                index.add(thumbnails(self._pixels[start : start + BLOCK, :, ::step]))
+        return index
 
     @cached_property
     def _grey_index(self) -> faiss.IndexFlatIP:
-        return self._indexed(np.arange(len(self)), 1)
+        return self._indexed(np.arange(2 * len(self)))
 
     @cached_property
     def _colourless(self) -> tuple[faiss.IndexFlatIP, np.ndarray]:
         """An index of the grey test images alone, and their rows in the whole index."""
         rows = np.flatnonzero(colourless(self.colour))
-        return self._indexed(rows, 1), np.concatenate([rows, rows + len(self)])
+        rows = np.concatenate([rows, rows + len(self)])
+        return self._indexed(rows), rows
+
+    def _indexed(self, rows: np.ndarray) -> faiss.IndexFlatIP:
+        """Some of the thumbnails, in grey."""
+        index = faiss.IndexFlatIP(THUMBNAIL**2)
+        for start in range(0, len(rows), BLOCK):
+            index.add(_in_grey(self.index.reconstruct_batch(rows[start : start + BLOCK])))
+        return index
 
     def shown(self, rows: np.ndarray, flipped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Test images in colour and in grey, some of them mirrored."""
@@ -134,7 +148,7 @@ class Spread:
                 is a copy.
         """
         apart = distance(web, self.shown(rows, flipped)[0])
-        pixels, unlike = self.nearest(rows[apart > SAME], ratio).T
+        pixels, unlike = self.nearest(rows[apart > SAME], ratio, colourless(web[apart > SAME])).T
         limit = np.full(len(rows), SAME, np.float32)
         limit[apart > SAME] = np.clip(ratio * pixels, SAME, FARTHEST)
         copy = apart <= limit
@@ -143,59 +157,60 @@ class Spread:
         copy[apart > SAME] |= like
         return Judged(copy, apart, limit)
 
-    def nearest(self, rows: np.ndarray, ratio: float) -> np.ndarray:
+    def nearest(self, rows: np.ndarray, ratio: float, grey: np.ndarray) -> np.ndarray:
         """How far each test image is from the nearest other one: float32 [P, 2].
 
         Of the pixels, and of the edges (1 - `verify.similarity`). A test set may have a picture
         twice: what this same rule takes for a copy is passed over.
-        """
-        new = np.unique(rows[np.isnan(self._nearest[rows, 0])])
-        for start in range(0, len(new), BLOCK):
-            block = new[start : start + BLOCK]
-            self._nearest[block] = self._measure(block, ratio)
-        return self._nearest[rows]
 
-    def _measure(self, rows: np.ndarray, ratio: float) -> np.ndarray:
+        Args:
+            grey: bool [P], where colours are not to count: beside a grey web image they tell
+                nothing apart.
+        """
+        found = np.empty((len(rows), 2), np.float32)
+        for kind, chosen in enumerate((~grey, grey)):
+            known, wanted = self._nearest[kind], rows[chosen]
+            new = np.unique(wanted[np.isnan(known[wanted, 0])])
+            for start in range(0, len(new), BLOCK):
+                block = new[start : start + BLOCK]
+                known[block] = self._measure(block, ratio, bool(kind))
+            found[chosen] = known[wanted]
+        return found
+
+    def _measure(self, rows: np.ndarray, ratio: float, grey: bool) -> np.ndarray:
         """float32 [P, 2], as `nearest` gives it; 1 where there is no other test image."""
         tests = len(self)
-        found = self.index.search(
-            thumbnails(self._pixels[rows]), min(2 * NEIGHBOURS + 2, 2 * tests)
-        )[1]
+        asked = thumbnails(self._pixels[rows])
+        index, asked = (self._grey_index, _in_grey(asked)) if grey else (self.index, asked)
+        found = index.search(asked, min(2 * NEIGHBOURS + 2, 2 * tests))[1]
         near = np.ones((len(rows), found.shape[1], 2), np.float32)
         other = (found >= 0) & (found % tests != rows[:, None])
         other &= other.cumsum(axis=1) <= NEIGHBOURS
         at, place = np.nonzero(other)
-        colour, grey = self.shown(found[at, place] % tests, found[at, place] >= tests)
-        near[at, place, 0] = distance(self.colour[rows[at]], colour)
+        colour, edges = self.shown(found[at, place] % tests, found[at, place] >= tests)
+        own = self.colour[rows[at]]
+        own = np.repeat(luma(own)[..., None], 3, axis=3) if grey else own
+        near[at, place, 0] = distance(own, colour)
         whole = np.tile(WHOLE, (len(at), 1))
         near[at, place, 1] = 1 - verify.similarity(
-            self.grey[rows[at]], whole, grey, whole, mirrored=False
+            self.grey[rows[at]], whole, edges, whole, mirrored=False
         )
         near.sort(axis=1)
         # the first that is no copy: after the last one that is much nearer than what follows it
         copies = (near[:, :-1] <= ratio * near[:, 1:]) | (near[:, :-1] <= SAME)
         copies[:, TWINS:] = False
         looked = other.sum(axis=1, keepdims=True)
-        copies &= (np.arange(copies.shape[1]) < looked - 1)[
-            :, :, None
-        ]  # of the last one nothing can be said
+        # of the last one nothing can be said
+        copies &= (np.arange(copies.shape[1]) < looked - 1)[:, :, None]
         last = copies.shape[1] - copies[:, ::-1].argmax(axis=1)
         first = np.where(copies.any(axis=1), last, 0)
         return np.take_along_axis(near, first[:, None], axis=1)[:, 0]
 
-    def _indexed(self, rows: np.ndarray, channels: int) -> faiss.IndexFlatIP:
-        """Thumbnails of test images, with one channel in grey; then of mirrored ones."""
-        index = faiss.IndexFlatIP(channels * THUMBNAIL**2)
-        for step in (1, -1):
-            for start in range(0, len(rows), BLOCK):
-                pixels = self._pixels[rows[start : start + BLOCK], :, ::step]
-                index.add(thumbnails(pixels if channels == 3 else luma(pixels)))
-        return index
-
 
 def colourless(pixels: np.ndarray) -> np.ndarray:
     """Which pictures, uint8 [P, H, W, 3], are grey: bool [P]."""
-    levels = pixels.max(axis=3) - pixels.min(axis=3)
+    red, green, blue = np.moveaxis(pixels, 3, 0)  # numpy's max over three values takes ten times it
+    levels = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return levels.mean(axis=(1, 2)) < COLOURLESS
 
 
@@ -211,6 +226,14 @@ def thumbnails(pixels: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarra
     values -= values.mean(axis=1, keepdims=True)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return np.where(length > BLANK, values / length.clip(BLANK), 0).astype(np.float32)
+
+
+def _in_grey(thumbnails: np.ndarray) -> np.ndarray:
+    """Thumbnails [P, 768] without their colours: float32 [P, 256] of zero mean and unit length."""
+    values = thumbnails.reshape(len(thumbnails), -1, 3) @ LUMA
+    values -= values.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.where(length > FAINT, values / length.clip(FAINT), 0).astype(np.float32)
 
 
 def squeezed(pixels: np.ndarray, side: int) -> np.ndarray:

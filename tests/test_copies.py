@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from pipeline import copies
 from pipeline.copies import Spread, distance
@@ -75,6 +75,11 @@ def test_colours_tell_pictures_apart_where_both_have_them():
     assert distance(grey, test) < 0.1
 
 
+def nearest(test):
+    """How far the first test image is from the nearest other one."""
+    return Spread(test).nearest(np.array([0]), RATIO, np.array([False]))
+
+
 def judged(web, test, ratio=RATIO):
     """Which of web images are the test images of their own row."""
     spread, rows = Spread(test), np.arange(len(web))
@@ -107,7 +112,7 @@ def test_a_picture_that_the_test_set_has_twice_is_found():
     test = small(*map(scene, range(8)), saved(scene(0)), saved(scene(0), 30))
     web = small(scene(0).resize((90, 90), BICUBIC))
     assert judged(web, test).copy.tolist() == [True]
-    assert Spread(test).nearest(np.array([0]), RATIO)[0, 0] > 0.5
+    assert nearest(test)[0, 0] > 0.5
 
 
 def test_a_larger_ratio_finds_more_and_0_only_the_same():
@@ -132,9 +137,24 @@ def test_like_edges_are_enough_where_light_was_cut_off():
     assert not copied(np.roll(web, 1, axis=0), 0.95).any()  # other test images are nearer
 
 
+def test_beside_a_grey_web_image_colours_make_no_test_image_lonely():
+    def in_ink(image, ink):
+        return ImageOps.colorize(ImageOps.invert(image.convert("L")), "black", ink)
+
+    inks = ["red", "blue", "lime", "magenta"]
+    test = small(*(in_ink(shirt(index), inks[index % 4]) for index in range(12)))
+    spread, rows = Spread(test), np.arange(12)
+    in_colour, in_grey = (
+        spread.nearest(rows, RATIO, np.full(12, grey))[:, 0] for grey in (False, True)
+    )
+    assert np.median(in_grey) < 0.7 * np.median(in_colour)
+    web = small(*(shirt(100 + index).convert("L").convert("RGB") for index in range(12)))
+    assert not spread.judge(255 - web, np.zeros(12), rows, rows < 0, RATIO).copy.any()
+
+
 def test_one_test_image_alone_has_no_neighbour():
     test = small(scene(0))
-    assert Spread(test).nearest(np.array([0]), RATIO).tolist() == [[1, 1]]
+    assert nearest(test).tolist() == [[1, 1]]
     assert judged(small(saved(scene(0))), test).copy.tolist() == [True]
     assert judged(small(scene(1)), test).copy.tolist() == [False]
 
