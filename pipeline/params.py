@@ -16,6 +16,15 @@ from pipeline.registry import OBJECTIVES, SEARCH_ENGINES, OneOf
 Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveRgb = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
+LeakRatio = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="a web image is a test image up to this share of the distance to that one's "
+        "nearest other test image; lower where test images are nearly alike and it errs",
+    ),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -113,8 +122,11 @@ class Dedup(Section):
         0.85,
         ge=0,
         le=1,
-        description="pictures that are so alike are one (correlation of their gradients); 0 "
-        "believes the hashes alone",
+        description="pictures that are so alike are one (correlation of their gradients): 0.85 is "
+        "for photographs, drawings on plain grounds need more; 0 believes the hashes alone",
+    )
+    low_information: Literal["drop", "keep"] = Field(
+        "drop", description="what to do with images that show nothing, as one colour all over"
     )
     similarity_across: float = Field(
         0.93,
@@ -132,8 +144,9 @@ class Dedup(Section):
         False, description="find the images of `evaluate.test_set` in the crawl and drop them"
     )
     leak_similarity: float = Field(
-        0.8, ge=0, le=1, description="`leaks`: an image so like a test image is that image"
+        0.8, ge=0, le=1, description="`leaks`: an image so like a test image may be that image"
     )
+    leak_ratio: LeakRatio = 0.5
     workers: int = Field(0, ge=0, description="processes that hash; 0 is one for each core")
 
 
@@ -357,6 +370,7 @@ class Evaluate(Section):
     allow_contaminated: bool = Field(
         False, description="go on when test images are among those that trained the student"
     )
+    leak_ratio: LeakRatio = 0.5
     seed: Seed = Field(0, description="seed of the demo's drawings and of the corruptions")
     device: Device = Field("auto", description="where to evaluate")
 

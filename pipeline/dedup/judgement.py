@@ -18,12 +18,8 @@ from pipeline.dedup.leakage import Leaks
 from pipeline.dedup.stars import Stars, Terms, Verify, find_members, find_stars
 from pipeline.dedup.verify import similarity
 from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
-from pipeline.verdicts import SCHEMA
+from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, SCHEMA, UNREADABLE
 
-NEAR_DUPLICATE = "near-duplicate"
-LEAKED = "leaked"
-LOW_INFORMATION = "low-information"
-UNREADABLE = "unreadable"
 DROP = "drop"  # of low_information
 UNLABELLED = -1
 NO_ISSUES: Mapping[str, np.ndarray] = MappingProxyType({})

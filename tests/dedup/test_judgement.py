@@ -59,7 +59,7 @@ def verdicts(table):
 
 
 def leaked(image, test):
-    return Leaks(np.array([image]), np.array([test]), np.float32([0.9]), np.float32([0.9]))
+    return Leaks(np.array([image]), np.array([test]), *np.float32([[0.9], [0.9], [0.1]]))
 
 
 def test_only_pairs_that_look_alike_are_duplicates_and_the_largest_is_kept():
