@@ -204,7 +204,7 @@ class _Edges:
     def of(
         cls, reason: np.ndarray, test_image: np.ndarray, grouping: Grouping, like: Stars
     ) -> "_Edges":
-        """Args: `like`, those that look like leaked images; `test_image`, of leaked ones."""
+        """From the test images of those that show one, and the stars of leaked images."""
         rows = np.arange(len(reason))
         duplicates = grouping.kept != rows
         other = np.where(duplicates, grouping.kept, grouping.resembles)
