@@ -1,319 +1,343 @@
-"""Near-duplicates: how many edited copies are found, and how many unlike pairs are taken for one.
+"""Dedup beside imagededup: good pictures dropped, edited copies found, pairs flagged by style.
 
-    python -m benchmarks.dedup_quality --data ../shared/data/pacs-dog-horse/train.parquet \\
-        --others ../shared/data/tiny-imagenet-32/*.parquet
-    python -m benchmarks.dedup_quality --data … --images 400 --edited 40
+    python -m benchmarks.dedup_quality --data ../shared/data --imagededup /tmp/idd/bin/python \\
+        --real FOLDER --sheets FOLDER
+    python -m benchmarks.dedup_quality --data ../shared/data --each 60 --edited 20 --images 300
 
-Of `--images` real images, `--edited` are edited in 26 ways, and each copy is looked for by the
-stage's own hashes, candidates and verification, and by a plain pHash. Unlike pairs are all others
-among the images. Both are cut in halves by the seed: a default that is chosen on the first half is
-judged by the second, which the tables show.
+Kinds: `--each` drawn pictures of every kind in `benchmarks.dedup_kinds`, no two of which show the
+same, and the real ones of each folder in `--real` (at most `--most`, one of those with equal
+pixels). Whatever is dropped there is dropped wrongly. Kinds and edits have two halves: nobody tunes
+on the one that is held out.
+Edits: `--edited` originals of each style of PACS and of Tiny-ImageNet, each edit of all of them. A
+copy is found where it is flagged with its original.
+Styles: all pairs flagged among `--images` of each style, and among all of PACS together, but those
+known to show the same (`SAME`); pairs that are left may still be true, which `--sheets` shows.
 
-Pairs of the file that show the same picture (SAME) are not counted. They were found by eye among
-the candidates of any key at 14 bits, those above a similarity of 0.64. `--others` are many more
-images, of which every flagged pair is counted, true or not, and the largest group.
+imagededup is PHash with its own defaults, radius 10; it needs an environment of its own, with some
+GB of torch:
+
+    python3 -m venv --without-pip /tmp/idd
+    python3 -m pip --python /tmp/idd/bin/python install imagededup
 """
 
 import argparse
 import hashlib
 import io
 import json
-import platform
-import time
+import sys
+import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 from PIL import Image, ImageDraw
 
+from benchmarks import dedup_edits, dedup_kinds
+from benchmarks.dedup_stage import ImageDedup, Judged, dropped, flag_pairs
 from benchmarks.limits import processor
-from benchmarks.pictures import EDITS, fingerprints_of, load, saved
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.judgement import verifier
-from pipeline.dedup.near import PAIRED, candidate_pairs
-from pipeline.dedup.stars import Terms, find_stars
-from pipeline.dedup.verify import similarity
+from benchmarks.pictures import SAME, edited, fingerprints_of, load, styles
+from pipeline.dedup.judgement import LOW_INFORMATION
 
-RADII = (8, 10, 12, 14)
-AT_ONCE = 2000  # pairs verified
-LEAST = (-1.0, 0.70, 0.75, 0.80, 0.85, 0.90)  # similarity; -1 verifies nothing
-
-# pairs of PACS that show the same picture: mirrored, recoloured, framed, under another watermark
-# (first 8 digits of the files' SHA-256)
-SAME_PAIRS = """
-    3ca71dfc 40029ced, 6eef78e8 5ea63fe0, 82422bda d327b2a7, 4f23e3db e3eda755,
-    3c049ba6 3cb07510, e8ada8cf a4438d5a, 1109b144 e2fbac38, e852c0c6 4f0a4e14,
-    1e8e3531 3ce87b56, df25b561 8bab8dc6, 0dd56f8d aeb10fa0, 97bb91c0 aaa2fe55,
-    42a360ea ff486dd5, bfac91ab f85d4ba3, 6aaadd44 412e5a2b, 449c03ac 682c3f01,
-    1e0e937d bd68287b, 23a847c4 ff486dd5, 1e8e3531 43f4b9a7, 3ce87b56 43f4b9a7,
-    26ed99be 27537efc, 42a360ea 23a847c4, b299d5b9 8b0d1c5d, 2b29f468 9658b00d,
-    47263328 a631178d, 4fae55bb 813d7ca8, 449c03ac 023271b9, 682c3f01 023271b9,
-    18846dd7 9367f402, b76fc9f3 a3b4799e
-"""
-SAME = frozenset(frozenset(pair.split()) for pair in SAME_PAIRS.split(","))
+PACS = "pacs-dog-horse/train.parquet"
+TINY = "tiny-imagenet-32/train-00000-of-00002.parquet"
+TINY_NAME = "Tiny-ImageNet"
+TABLES = ("kinds", "edits", "styles")
+TUNING, HELD_OUT = "tuning", "held out"
+MOST_DROPPED = 200  # pictures on a sheet
+TILE = 128  # pixels
+Shown = tuple[list[bytes], str]  # pictures side by side on a sheet, and what is below them
 
 
-@dataclass(frozen=True)
-class Unlike:
-    """Pairs i < j of the images that are near by some key, none known to be of one picture."""
+@dataclass
+class Bench:
+    """Options of one run, imagededup's process, and what sheets will show."""
 
-    i: np.ndarray
-    j: np.ndarray
-    distance: np.ndarray
-    similarity: np.ndarray
-    plain: np.ndarray  # bits between the two whole pictures' hashes
-    images: int
-    cost: float  # seconds of CPU time to verify one
+    given: argparse.Namespace
+    theirs: ImageDedup | None
+    gone: dict[str, list[Shown]] = field(default_factory=dict)  # by kind or style
+    flagged: list[Shown] = field(default_factory=list)
 
-    @classmethod
-    def among(cls, fingerprints: Fingerprints, names: Sequence[str]) -> "Unlike":
-        i, j, distance = candidate_pairs(fingerprints.hashes, max(RADII), ~fingerprints.flat)
-        started = time.process_time()
-        alike = similarity(
-            fingerprints.grey[i], fingerprints.trim[i], fingerprints.grey[j], fingerprints.trim[j]
-        )
-        cost = (time.process_time() - started) / max(len(i), 1)
-        plain = np.bitwise_count(fingerprints.hashes[i, 0] ^ fingerprints.hashes[j, 0])
-        both = (frozenset((names[a], names[b])) for a, b in zip(i, j, strict=True))
-        unlike = np.array([len(pair) == 2 and pair not in SAME for pair in both], bool)
-        parts = (part[unlike] for part in (i, j, distance, alike, plain))
-        return cls(*parts, len(fingerprints.hashes), cost)
+    def judge(self, name: str, files: Sequence[bytes]) -> tuple[Judged, dict[str, Any]]:
+        """What becomes of distinct pictures, by both."""
+        ours = dropped(files)
+        for row in np.flatnonzero(ours.dropped).tolist():
+            original = int(ours.original[row])
+            pictures = [files[row]] + ([files[original]] if original >= 0 else [])
+            shown = pictures, f"{name}: {ours.reasons[row]}"
+            self.gone.setdefault(name, []).append(shown)
+        theirs = self.theirs.judge(files) if self.theirs else None
+        return ours, {
+            "pictures": len(files),
+            "dropped": int(ours.dropped.sum()),
+            "low_information": ours.count(LOW_INFORMATION),
+            "imagededup": int(theirs.removed.sum()) if theirs else None,
+            "imagededup_unread": theirs.unread if theirs else None,
+            "imagededup_pairs": sorted(theirs.pairs) if theirs else [],
+        }
 
-    def flagged(self, radius: int, least: float, half: int | None = None) -> np.ndarray:
-        """bool [P]; of a half are the pairs whose images are both at its places."""
-        chosen = (self.distance <= radius) & (self.similarity >= least)
-        return chosen & self._within(half)
+    def kinds(self) -> list[dict[str, Any]]:
+        """Drawn and real kinds, what is dropped of each."""
+        rows = []
+        for name in dedup_kinds.KINDS if self.given.kinds is None else self.given.kinds:
+            say(name)
+            half = HELD_OUT if name in dedup_kinds.HELD_OUT else TUNING
+            files = dedup_kinds.drawn(name, self.given.each, self.given.seed)
+            rows.append({"kind": name, "of": f"drawn, {half}", **self.judge(name, files)[1]})
+        folders = sorted(self.given.real.iterdir()) if self.given.real else []
+        for folder in filter(Path.is_dir, folders):
+            say(folder.name)
+            half = HELD_OUT if zlib.crc32(folder.name.encode()) % 2 else TUNING
+            files, same = distinct(folder, self.given.most, self.given.seed)
+            row = self.judge(folder.name, files)[1]
+            rows.append({"kind": folder.name, "of": f"real, {half}", "same": same, **row})
+        return rows
 
-    def flagged_plain(self, radius: int) -> np.ndarray:
-        return self.plain <= radius
+    def edits(self) -> list[dict[str, Any]]:
+        """Each edit's copies that are found, by source of the originals."""
+        rows = []
+        sources = {name: files[: self.given.edited] for name, files in self.sources().items()}
+        for name in dedup_edits.ALL if self.given.edits is None else self.given.edits:
+            say(name)
+            half = HELD_OUT if name in dedup_edits.HELD_OUT else TUNING
+            row: dict[str, Any] = {"edit": name, "of": half, "ours": {}, "imagededup": {}}
+            for source, files in sources.items():
+                both = [*files, *edited(files, dedup_edits.ALL[name], self.given.seed)]
+                i, j, _ = flag_pairs(fingerprints_of(both), both)
+                row["ours"][source] = float((j - i == len(files)).sum()) / len(files)
+                if self.theirs:
+                    pairs = self.theirs.judge(both).pairs
+                    found = sum(other - one == len(files) for one, other in pairs)
+                    row["imagededup"][source] = found / len(files)
+            rows.append(row)
+        return rows
 
-    def _within(self, half: int | None) -> np.ndarray:
-        if half is None:
-            return np.ones(len(self.i), bool)
-        return (self.i % 2 == half) & (self.j % 2 == half)
-
-
-@dataclass(frozen=True)
-class Copies:
-    """How near copies by one edit are to their originals, which are the first images."""
-
-    distance: np.ndarray  # bits by the nearest of the stage's keys; 65 where nothing is looked for
-    similarity: np.ndarray
-    plain: np.ndarray  # bits between the two whole pictures' hashes
-
-    @classmethod
-    def of(
-        cls, name: str, files: Sequence[bytes], fingerprints: Fingerprints, seed: int
-    ) -> "Copies":
-        made = []
-        for place, file in enumerate(files):
-            image = Image.open(io.BytesIO(file)).convert("RGB")
-            made.append(saved(EDITS[name](image, np.random.default_rng([seed, place]))))
-        copies = fingerprints_of(made)
-        count = len(files)
-        near = [
-            np.bitwise_count(fingerprints.hashes[:count, one] ^ copies.hashes[:, other])
-            for pair in PAIRED
-            for one, other in (pair, pair[::-1])
-        ]
-        flat = fingerprints.flat[:count] | copies.flat
-        return cls(
-            np.where(flat, 65, np.min(near, axis=0)),
-            similarity(
-                fingerprints.grey[:count], fingerprints.trim[:count], copies.grey, copies.trim
-            ),
-            near[0],
-        )
-
-    def found(self, radius: int, least: float, half: int) -> float:
-        """The share of one half's copies."""
-        found = (self.distance <= radius) & (self.similarity >= least)
-        return float(found[half::2].mean())
-
-    def found_plain(self, radius: int, half: int) -> float:
-        return float((self.plain <= radius)[half::2].mean())
-
-
-def recall(copies: Mapping[str, Copies], half: int, radius: int, least: float) -> float:
-    return float(np.mean([copy.found(radius, least, half) for copy in copies.values()]))
-
-
-def plain_recall(copies: Mapping[str, Copies], half: int, radius: int) -> float:
-    return float(np.mean([copy.found_plain(radius, half) for copy in copies.values()]))
-
-
-def among_others(paths: Sequence[Path], radius: int, least: float) -> dict[str, Any]:
-    """What is flagged among many images of which no pair is known, files once each."""
-    fingerprints = fingerprints_of(sorted({file for path in paths for file in load(path)}))
-    i, j, _ = candidate_pairs(fingerprints.hashes, radius, ~fingerprints.flat)
-    alike = np.concatenate(
-        [np.empty(0, np.float32)]
-        + [
-            similarity(
-                fingerprints.grey[a],
-                fingerprints.trim[a],
-                fingerprints.grey[b],
-                fingerprints.trim[b],
+    def styles(self) -> list[dict[str, Any]]:
+        """Flagged pairs and dropped pictures among those of each style."""
+        rows = []
+        found = {name: files[: self.given.images] for name, files in self.sources().items()}
+        together = [file for name, files in found.items() if name != TINY_NAME for file in files]
+        found["PACS together"] = list(dict.fromkeys(together))
+        for name, files in found.items():
+            say(name)
+            names = [hashlib.sha256(file).hexdigest()[:8] for file in files]
+            i, j, alike = flag_pairs(fingerprints_of(files), files)
+            order = np.argsort(-alike, kind="stable")
+            new = [n for n in order.tolist() if frozenset((names[i[n]], names[j[n]])) not in SAME]
+            for n in new:
+                text = f"{name} {alike[n]:.3f} {names[i[n]]} {names[j[n]]}"
+                self.flagged.append(([files[i[n]], files[j[n]]], text))
+            judged, row = self.judge(name, files)
+            theirs = row.pop("imagededup_pairs")
+            same = [frozenset((names[one], names[other])) in SAME for one, other in theirs]
+            rows.append(
+                {
+                    "style": name,
+                    **row,
+                    "known": len(i) - len(new),
+                    "flagged": len(new),
+                    "imagededup_flagged": len(same) - sum(same) if self.theirs else None,
+                    "reasons": Counter(reason for reason in judged.reasons if reason),
+                    "pairs": [[names[i[n]], names[j[n]], float(alike[n])] for n in new],
+                }
             )
-            for start in range(0, len(i), AT_ONCE)
-            for a, b in [(i[start : start + AT_ONCE], j[start : start + AT_ONCE])]
-        ]
-    )
-    total, ordered = len(fingerprints.grey), np.flatnonzero(fingerprints.comparable)
-    stars = find_stars(fingerprints.hashes, ordered, Terms(radius, least), verifier(fingerprints))
-    return {
-        "images": total,
-        "radius": radius,
-        "candidates": len(i),
-        "flagged": [int((alike >= one).sum()) for one in LEAST],
-        "largest_group": int(np.bincount(stars.centre).max()),
-    }
+        return rows
+
+    def sources(self) -> dict[str, list[bytes]]:
+        """Real pictures by style, in an order of the seed, each file once."""
+        found = styles(self.given.data / PACS) | {TINY_NAME: load(self.given.data / TINY)}
+        shuffled = {}
+        for name, files in found.items():
+            files = list(dict.fromkeys(files))
+            order = np.random.default_rng(self.given.seed).permutation(len(files)).tolist()
+            shuffled[name] = [files[row] for row in order]
+        return shuffled
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="Parquet with a column image")
-    parser.add_argument("--images", type=int, default=1600)
-    parser.add_argument("--edited", type=int, default=400, help="of the images")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--radius", type=int, default=12, help="of the default, in bits")
-    parser.add_argument("--similarity", type=float, default=0.85, help="of the default")
-    parser.add_argument("--others", type=Path, nargs="*", default=[], help="Parquet files")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--sheet", type=Path, help="PNG of the most similar pairs of the images")
-    options = parser.parse_args()
-
-    files = load(options.data)
-    order = np.random.default_rng(options.seed).permutation(len(files))[: options.images]
-    files = [files[row] for row in order]
-    names = [hashlib.sha256(file).hexdigest()[:8] for file in files]
-    fingerprints = fingerprints_of(files)
-    pairs = Unlike.among(fingerprints, names)
-    copies = {
-        name: Copies.of(name, files[: options.edited], fingerprints, options.seed) for name in EDITS
-    }
-
-    default = options.radius, options.similarity
-    report = {
-        "machine": processor(),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__}
-        | {"pillow": PIL.__version__},
-        "seed": options.seed,
-        "images": len(files),
-        "edited": min(options.edited, len(files)),
-        "default": {"radius": default[0], "similarity": default[1]},
-        "verify_ms_a_pair": pairs.cost * 1e3,
-        "points": [
-            {
-                "radius": radius,
-                "similarity": least,
-                "recall": [recall(copies, half, radius, least) for half in (0, 1)],
-                "flagged": [int(pairs.flagged(radius, least, half).sum()) for half in (0, 1)],
-                "flagged_of_all": int(pairs.flagged(radius, least).sum()),
-            }
-            for radius in RADII
-            for least in LEAST
-        ],
-        "plain": [
-            {
-                "radius": radius,
-                "recall": [plain_recall(copies, half, radius) for half in (0, 1)],
-                "flagged_of_all": int(pairs.flagged_plain(radius).sum()),
-            }
-            for radius in (8, 10)
-        ],
-        "edits": {
-            name: {
-                "plain 8": copy.found_plain(8, 1),
-                "plain 10": copy.found_plain(10, 1),
-                "candidates": copy.found(default[0], -1, 1),
-                "default": copy.found(*default, 1),
-                "similarity_5_percent": float(np.quantile(copy.similarity, 0.05)),
-            }
-            for name, copy in copies.items()
-        },
-        "flagged": [
-            [
-                names[pairs.i[n]],
-                names[pairs.j[n]],
-                int(pairs.distance[n]),
-                float(pairs.similarity[n]),
-            ]
-            for n in np.flatnonzero(pairs.flagged(*default))
-        ],
-        "others": among_others(options.others, *default) if options.others else None,
-    }
-    show(report, pairs)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    if options.sheet:
-        sheet(pairs, fingerprints.grey, names).save(options.sheet)
+def distinct(folder: Path, most: int, seed: int) -> tuple[list[bytes], int]:
+    """Some pictures of a folder, and how many were left out because another has their pixels."""
+    seen: set[tuple[tuple[int, int], bytes]] = set()
+    files: list[bytes] = []
+    same = 0
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    for place in np.random.default_rng(seed).permutation(len(paths)).tolist():
+        with Image.open(paths[place]) as image:
+            pixels = image.size, hashlib.sha256(image.convert("RGBA").tobytes()).digest()
+        if pixels in seen:
+            same += 1
+        elif len(files) < most:
+            files.append(paths[place].read_bytes())
+        seen.add(pixels)
+    return files, same
 
 
-def show(report: dict[str, Any], pairs: Unlike) -> None:
-    """Markdown tables: recall and flagged pairs by point, recall by edit."""
-    at = report["default"]
-    total = pairs.images * (pairs.images - 1) // 2
-    print(
-        f"{report['machine']}; seed {report['seed']}; {report['images']:,} images, {total:,} pairs,"
-        f" {report['edited']} of them edited in {len(EDITS)} ways; verification"
-        f" {report['verify_ms_a_pair']:.2f} ms of CPU time a pair; default: radius {at['radius']},"
-        f" similarity {at['similarity']:.2f}\n"
-    )
-    for half, name in enumerate(("first", "second")):
-        points(report, half, name)
-    for one in report["plain"]:
-        print(
-            f"plain pHash, radius {one['radius']}: {100 * one['recall'][1]:.1f} % on half two,"
-            f" {one['flagged_of_all']} flagged of all\n"
-        )
-    print("| edit | plain 8 | plain 10 | candidates | default | similarity, lowest 5 % |")
-    print("|---|---|---|---|---|---|")
-    for name, row in report["edits"].items():
-        *shares, low = row.values()
-        print(f"| {name} | " + " | ".join(f"{100 * one:.1f}" for one in shares) + f" | {low:.2f} |")
-    print(f"\nFlagged at the default, beside those known to be the same: {len(report['flagged'])}")
-    for one, other, distance, alike in report["flagged"]:
-        print(f"- {one} {other}: {distance} bits, {alike:.3f}")
-    if others := report["others"]:
-        counts = zip(LEAST[1:], others["flagged"][1:], strict=True)
-        print(
-            f"\nAmong {others['images']:,} other images, {others['candidates']:,} candidates at"
-            f" radius {others['radius']}, largest group {others['largest_group']}; flagged, true or"
-            f" not: " + ", ".join(f"{count} ≥ {least:.2f}" for least, count in counts)
-        )
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
-def points(report: dict[str, Any], half: int, name: str) -> None:
-    """Recall and flagged pairs by radius and similarity, of one half."""
-    print(f"Recall on the {name} half, % (unlike pairs flagged: in this half; among all)\n")
-    print("| radius | not verified | " + " | ".join(f"≥ {least:.2f}" for least in LEAST[1:]) + " |")
-    print("|---" * (1 + len(LEAST)) + "|")
-    for radius in RADII:
-        cells = [
-            f"{100 * one['recall'][half]:.1f} ({one['flagged'][half]}; {one['flagged_of_all']})"
-            for one in report["points"]
-            if one["radius"] == radius
-        ]
-        print(f"| {radius} | " + " | ".join(cells) + " |")
+# --- tables, in Markdown
+
+
+def share(part: float | None, whole: float = 1) -> str:
+    return "–" if part is None or not whole else f"{100 * part / whole:.1f}"
+
+
+def show_kinds(rows: Sequence[dict[str, Any]]) -> None:
+    print("## Kinds: distinct pictures that are dropped\n")
+    print("| kind | half | pictures | dropped | % | low information | imagededup | % |")
+    print("|---|---|---|---|---|---|---|---|")
+    totals: dict[str, Counter[str]] = {}
+    for row in rows:
+        total = totals.setdefault(row["of"], Counter())
+        for name in ("pictures", "dropped", "low_information"):
+            total[name] += row[name]
+        if row["imagededup"] is not None:
+            total["imagededup"] += row["imagededup"]
+    measured = any(row["imagededup"] is not None for row in rows)
+    for row in rows:
+        print(_kind(row["kind"], row["of"], row))
+    for of, total in totals.items():
+        counts = {"imagededup": 0 if measured else None, **total}
+        print(_kind(f"**all {of}**", "", counts))
+    for row in rows:
+        if row.get("same"):
+            print(f"\n{row['kind']}: {row['same']} with the pixels of another left out")
+        if row["imagededup_unread"]:
+            print(f"\n{row['kind']}: imagededup cannot read {row['imagededup_unread']}")
     print()
 
 
-def sheet(pairs: Unlike, grey: np.ndarray, names: Sequence[str], most: int = 96) -> Image.Image:
-    """The pairs that are most alike, six in a row."""
-    order = np.argsort(-pairs.similarity, kind="stable")[:most]
-    page = Image.new("L", (6 * 270, -(-len(order) // 6) * 148), 255)
+def _kind(name: str, of: str, row: dict[str, Any]) -> str:
+    count, theirs = row["pictures"], row["imagededup"]
+    cells = [name, of, count, row["dropped"], share(row["dropped"], count)]
+    cells += [row["low_information"], "–" if theirs is None else theirs, share(theirs, count)]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def show_edits(rows: Sequence[dict[str, Any]], originals: int) -> None:
+    print(f"## Edits: copies found, %, of up to {originals} originals each (imagededup)\n")
+    sources = list(rows[0]["ours"]) if rows else []
+    print("| edit | half | all | " + " | ".join(sources) + " |")
+    print("|---" * (3 + len(sources)) + "|")
+    for row in rows:
+        print(_edit(row["edit"], row["of"], [row], sources))
+    for half in (TUNING, HELD_OUT):
+        print(_edit(f"**all {half}**", "", [row for row in rows if row["of"] == half], sources))
+    print(_edit("**all**", "", rows, sources))
+    print()
+
+
+def _edit(name: str, of: str, rows: Sequence[dict[str, Any]], sources: Sequence[str]) -> str:
+    cells = []
+    for chosen in (sources, *([source] for source in sources)):
+        ours = [row["ours"][source] for row in rows for source in chosen]
+        theirs = [
+            row["imagededup"][source] for row in rows for source in chosen if row["imagededup"]
+        ]
+        cell = share(float(np.mean(ours))) if ours else "–"
+        cells.append(cell + (f" ({share(float(np.mean(theirs)))})" if theirs else ""))
+    return f"| {name} | {of} | " + " | ".join(cells) + " |"
+
+
+def show_styles(rows: Sequence[dict[str, Any]]) -> None:
+    print("## Styles: flagged pairs beside those known to show the same\n")
+    print(
+        "| style | pictures | flagged | known | dropped | % | low information"
+        " | imagededup flagged | dropped | % |"
+    )
+    print("|---" * 10 + "|")
+    for row in rows:
+        count, theirs = row["pictures"], row["imagededup"]
+        cells = [row["style"], count, row["flagged"], row["known"], row["dropped"]]
+        cells += [share(row["dropped"], count), row["low_information"]]
+        cells += ["–" if one is None else one for one in (row["imagededup_flagged"], theirs)]
+        print("| " + " | ".join(map(str, [*cells, share(theirs, count)])) + " |")
+    print()
+
+
+def some(gone: Mapping[str, Sequence[Shown]], seed: int) -> list[Shown]:
+    """MOST_DROPPED of the pictures, as evenly of all kinds and styles as there are enough."""
+    draws = np.random.default_rng(seed)
+    turns: list[tuple[int, str, Shown]] = []
+    for name, shown in gone.items():
+        order = draws.permutation(len(shown)).tolist()
+        turns += [(turn, name, shown[row]) for turn, row in enumerate(order)]
+    turns.sort(key=lambda one: one[0])
+    return [shown for _, _, shown in sorted(turns[:MOST_DROPPED], key=lambda one: one[1])]
+
+
+def sheet(shown: Sequence[Shown], across: int) -> Image.Image:
+    """Pictures, or pairs of them, and what is said of each."""
+    wide, high = 2 * TILE + 14, TILE + 20
+    page = Image.new("RGB", (across * wide, max(-(-len(shown) // across), 1) * high), "#dddddd")
     draw = ImageDraw.Draw(page)
-    for place, n in enumerate(order.tolist()):
-        left, top = place % 6 * 270, place // 6 * 148
-        for offset, image in ((0, pairs.i[n]), (130, pairs.j[n])):
-            page.paste(Image.fromarray(grey[image]).resize((128, 128)), (left + offset, top))
-        text = f"{pairs.similarity[n]:.2f} {names[pairs.i[n]]} {names[pairs.j[n]]}"
-        draw.text((left, top + 129), text, 0, font_size=14)
+    for place, (pictures, text) in enumerate(shown):
+        left, top = place % across * wide, place // across * high
+        for number, file in enumerate(pictures):
+            image = Image.open(io.BytesIO(file)).convert("RGB")
+            image = image.resize((TILE, round(TILE * min(image.height / image.width, 1))))
+            page.paste(image, (left + number * (TILE + 2), top))
+        draw.text((left, top + TILE + 2), text, "black", font_size=12)
     return page
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of the data sets; without it only kinds")
+    parser.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--each", type=int, default=300, help="drawn pictures of a kind")
+    parser.add_argument(
+        "--kinds",
+        nargs="*",
+        choices=list(dedup_kinds.KINDS),
+        help="default: all; without a name none",
+    )
+    parser.add_argument("--real", type=Path, help="folder of folders of pictures")
+    parser.add_argument("--most", type=int, default=3000, help="pictures of a real kind")
+    parser.add_argument("--edited", type=int, default=200, help="originals of a style")
+    parser.add_argument("--edits", nargs="*", choices=list(dedup_edits.ALL), help="default: all")
+    parser.add_argument("--images", type=int, default=5000, help="pictures of a style")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--imagededup", type=Path, metavar="PYTHON", help="of its environment")
+    parser.add_argument("--sheets", type=Path, help="folder for flagged.png and dropped.png")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def run(given: argparse.Namespace, theirs: ImageDedup | None) -> None:
+    bench = Bench(given, theirs)
+    report: dict[str, Any] = {"machine": processor(), "seed": given.seed}
+    if "kinds" in given.tables:
+        report["kinds"] = bench.kinds()
+        show_kinds(report["kinds"])
+    if given.data is None:
+        if set(given.tables) != {"kinds"}:
+            print("Edits and styles are LEFT OUT: they need --data\n")
+    else:
+        if "edits" in given.tables:
+            report["edits"] = bench.edits()
+            show_edits(report["edits"], given.edited)
+        if "styles" in given.tables:
+            report["styles"] = bench.styles()
+            show_styles(report["styles"])
+    if given.json:
+        given.json.write_text(json.dumps(report, indent=2) + "\n")
+    if given.sheets:
+        given.sheets.mkdir(parents=True, exist_ok=True)
+        sheet(some(bench.gone, given.seed), 8).save(given.sheets / "dropped.png")
+        sheet(bench.flagged, 6).save(given.sheets / "flagged.png")
+
+
+def main() -> None:
+    given = parsed()
+    if given.imagededup:
+        with ImageDedup(given.imagededup) as theirs:
+            run(given, theirs)
+    else:
+        print("imagededup is LEFT OUT: --imagededup names the Python that has it\n")
+        run(given, None)
 
 
 if __name__ == "__main__":

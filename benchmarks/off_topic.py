@@ -153,7 +153,7 @@ class Teacher:
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         starts = range(0, len(pixels), BATCH)
         parts = [self.passed(np.asarray(pixels[start : start + BATCH])) for start in starts]
-        features, logits = (
+        features, logits, _ = (
             torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)
         )
         return features, logits

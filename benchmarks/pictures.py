@@ -11,12 +11,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
+from pipeline.dedup.fingerprints import COLUMNS, Fingerprints, fingerprint_images, zeros
 
 SAVED = 92  # JPEG quality of a picture on the web
 AT_ONCE = 2000  # pictures decoded
 BICUBIC = Image.Resampling.BICUBIC
 Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+# pairs of PACS that show the same picture: mirrored, recoloured, framed, under another watermark
+# (first 8 digits of the files' SHA-256)
+SAME_PAIRS = """
+    3ca71dfc 40029ced, 6eef78e8 5ea63fe0, 82422bda d327b2a7, 4f23e3db e3eda755,
+    3c049ba6 3cb07510, e8ada8cf a4438d5a, 1109b144 e2fbac38, e852c0c6 4f0a4e14,
+    1e8e3531 3ce87b56, df25b561 8bab8dc6, 0dd56f8d aeb10fa0, 97bb91c0 aaa2fe55,
+    42a360ea ff486dd5, bfac91ab f85d4ba3, 6aaadd44 412e5a2b, 449c03ac 682c3f01,
+    1e0e937d bd68287b, 23a847c4 ff486dd5, 1e8e3531 43f4b9a7, 3ce87b56 43f4b9a7,
+    26ed99be 27537efc, 42a360ea 23a847c4, b299d5b9 8b0d1c5d, 2b29f468 9658b00d,
+    47263328 a631178d, 4fae55bb 813d7ca8, 449c03ac 023271b9, 682c3f01 023271b9,
+    18846dd7 9367f402, b76fc9f3 a3b4799e
+"""
+SAME = frozenset(frozenset(pair.split()) for pair in SAME_PAIRS.split(","))
 
 
 def resized(across: float, down: float) -> Edit:
@@ -128,6 +142,24 @@ EDITS: dict[str, Edit] = {
 }
 
 
+def edited(files: Sequence[bytes], edit: Edit, seed: int) -> list[bytes]:
+    """A copy of each encoded picture by one edit."""
+    copies = []
+    for place, file in enumerate(files):
+        image = Image.open(io.BytesIO(file)).convert("RGB")
+        copies.append(saved(edit(image, np.random.default_rng([seed, place]))))
+    return copies
+
+
+def styles(path: Path) -> dict[str, list[bytes]]:
+    """The encoded images of PACS by style: photo, art_painting, cartoon, sketch."""
+    table = pq.read_table(path, columns=["image", "domain"])
+    found: dict[str, list[bytes]] = {}
+    for image, style in zip(table["image"].to_pylist(), table["domain"].to_pylist(), strict=True):
+        found.setdefault(style, []).append(image["bytes"])
+    return found
+
+
 def load(path: Path) -> list[bytes]:
     """The encoded images; of PACS without its sketches, whose lines on white are all alike."""
     table = pq.read_table(path)
@@ -137,14 +169,26 @@ def load(path: Path) -> list[bytes]:
 
 
 def fingerprints_of(files: Sequence[bytes]) -> Fingerprints:
-    """Fingerprints of encoded images, with what a search for test images reads of their table."""
+    """Fingerprints of encoded images, with a table as if they lay in one shard, one class."""
     parts = [
         fingerprint_images(files[start : start + AT_ONCE], "phash", exact=False)
         for start in range(0, len(files), AT_ONCE)
     ]
-    sizes = np.array([Image.open(io.BytesIO(file)).size for file in files])
-    errors = [error for _, part in parts for error in part]
-    table = pa.table({"width": sizes[:, 0], "height": sizes[:, 1], "error": errors})
-    names = ("hashes", "trim", "flat", "grey", "colour")
-    arrays = {name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in names}
+    sizes = np.array([Image.open(io.BytesIO(file)).size for file in files], np.int32).reshape(-1, 2)
+    rows = np.arange(len(files))
+    columns = {
+        "id": [f"{row:09}" for row in rows],
+        "shard": np.zeros(len(files)),
+        "row": rows,
+        "label": np.zeros(len(files)),
+        "width": sizes[:, 0],
+        "height": sizes[:, 1],
+        "size": [len(file) for file in files],
+        "error": [error for _, part in parts for error in part],
+    }
+    table = pa.table({name: pa.array(columns[name]).cast(COLUMNS[name]) for name in COLUMNS})
+    arrays = zeros(len(files))
+    for name, array in arrays.items():
+        if parts:
+            array[:] = np.concatenate([getattr(part, name) for part, _ in parts])
     return Fingerprints(table, **arrays)

@@ -19,6 +19,7 @@ IMAGES = "images.parquet"
 INDEX = "index.faiss"
 FILES = (PIXELS, FEATURES, LOGITS, IMAGES, INDEX)
 HINT = "run `dvc repro embed`"
+BLOCK = 65_536  # rows in memory at a time
 CLASS_NAMES = b"class_names"  # key of the table's metadata
 
 
@@ -84,13 +85,23 @@ class Embeddings:
 
     @cached_property
     def features(self) -> np.ndarray:
-        """Pooled last feature maps of the teacher, float16 [N, D]."""
+        """Pooled last feature maps of the teacher [N, D]: float16, or float32 beyond its range."""
         return self._array(FEATURES, 2)
 
     @cached_property
     def logits(self) -> np.ndarray:
-        """Logits of the teacher for whole images, float32 [N, C]."""
-        return self._array(LOGITS, 2)
+        """Logits of the teacher for whole images, float32 [N, C], all of them finite."""
+        logits = self._array(LOGITS, 2)
+        starts = range(0, len(logits), BLOCK)
+        wrong = [~np.isfinite(logits[at : at + BLOCK]).all(axis=1) for at in starts]
+        rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *wrong]))
+        if len(rows):
+            raise UserError(
+                f"{self.folder / LOGITS} has values that are not finite in {len(rows):,} of"
+                f" {len(self):,} rows, first in row {rows[0]} ({self.ids[rows[0]]})",
+                "run `dvc repro teacher embed`, which look at what they write",
+            )
+        return logits
 
     @property
     def index(self) -> Path:

@@ -2,15 +2,16 @@
 
 import contextlib
 import io
-import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+
+from pipeline.damage import jpeg_damage, jpeg_segments, jpeg_warning
+from pipeline.samples import eight_bits
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 UPRIGHT = {  # EXIF orientation -> what undoes it
@@ -26,7 +27,6 @@ MAX_PIXELS = 50_000_000
 LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
 MAX_SCANS = 100  # of a JPEG; usual are 10, and 12 bytes more are one more pass over all pixels
 ORIENTATION, GPS, LATITUDE = 0x0112, 0x8825, 0x0002  # tags of Exif 2.32, 4.6.4 and 4.6.6
-JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # none of entropy-coded data
 Fit = Literal["crop", "squash"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -50,7 +50,8 @@ def open_image(data: bytes) -> Image.Image:
     """Reads the header only; the format is found from the content, never from a name.
 
     Raises:
-        ImageError: `not_an_image`, `too_many_pixels` (over 50 million) or `too_many_scans`.
+        ImageError: `not_an_image`, `too_many_pixels` (over 50 million, or a side over 65,535) or
+            `too_many_scans`.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -59,7 +60,11 @@ def open_image(data: bytes) -> Image.Image:
     except Exception as error:  # any decoder may raise anything on hostile bytes
         raise ImageError("not_an_image", _reason(error)) from None
     if image.width * image.height > MAX_PIXELS:
-        detail = f"{image.width} x {image.height}"
+        detail = f"{image.width} x {image.height}: more than {MAX_PIXELS:,} pixels"
+        raise ImageError("too_many_pixels", detail, image.width, image.height)
+    if max(image.size) > LONGEST:
+        # here, so that what one stage cannot read is refused by the first
+        detail = f"{image.width} x {image.height}: a side of more than {LONGEST:,} pixels"
         raise ImageError("too_many_pixels", detail, image.width, image.height)
     if image.format in ("JPEG", "MPO") and _has_many_scans(data):
         detail = f"more than {MAX_SCANS} scans"
@@ -78,7 +83,7 @@ def decode(data: bytes) -> Image.Image:
         image.seek(0)
         image.load()
         orientation, _ = _exif(image)
-        rgb = _rgb(image)
+        rgb = _rgb(eight_bits(image, data).image)
         return rgb.transpose(UPRIGHT[orientation]) if orientation else rgb
     except Exception as error:  # any decoder may raise anything on hostile bytes
         raise ImageError("truncated", _reason(error), image.width, image.height) from None
@@ -100,11 +105,9 @@ def decode_reduced(
         rounded up; and the image in full, if it had to be decoded (RGB).
 
     Raises:
-        ImageError: as `decode`, or `too_many_pixels` on a side.
+        ImageError: as `decode`.
     """
     image = open_image(data)
-    if max(image.size) > LONGEST:
-        raise ImageError("too_many_pixels", f"{image.width} x {image.height}")
     if isinstance(image, JpegImageFile):
         # of another colour space, or broken: the full decode copes, or says why
         with contextlib.suppress(Exception):
@@ -137,35 +140,48 @@ def _drafted(image: JpegImageFile, side: int, mode: str) -> tuple[Image.Image, B
 class ImageInfo:
     """Size in pixels and format of an image that decodes, and whether it says where it was taken.
 
-    The size is as stored: an EXIF orientation may turn it.
+    The size is as stored: an EXIF orientation may turn it. `detail` says what `decode` does to its
+    brightness, if anything.
     """
 
     width: int
     height: int
     format: str
     has_gps: bool
+    detail: str = ""
 
 
-def inspect(data: bytes, min_side: int) -> ImageInfo:
+def inspect(data: bytes, min_side: int, *, keep_damaged: bool = False) -> ImageInfo:
     """Decodes all of an image to see that it is whole: what passes here, `decode` can read.
 
     Raises:
-        ImageError: as `decode`, or `too_small` when a side is under `min_side` pixels.
+        ImageError: as `decode`, or `too_small` when a side is under `min_side` pixels, or, unless
+            such are kept, `damaged` when some of its data was overwritten (`pipeline.damage`).
     """
     image = open_image(data)
     width, height = image.size
     if min(width, height) < min_side:
         raise ImageError("too_small", f"{width} x {height}", width, height)
     try:
-        # a JPEG is read to its end at an eighth of its size too, with less arithmetic
-        image.draft(None, (max(1, width // 8), max(1, height // 8)))
-        image.load()
-        _, has_gps = _exif(image)
-        _rgb(image.resize((min(8, width), min(8, height)), Image.Resampling.NEAREST))
+        jpeg = isinstance(image, JpegImageFile)
+        said = jpeg_warning(data, image.mode) if jpeg else None
+        detail = ""
+        if said != "":  # else libjpeg has just read it to its end, and had nothing to say
+            # a JPEG is read to its end at an eighth of its size too, with less arithmetic
+            image.draft(None, (max(1, width // 8), max(1, height // 8)))
+            image.load()
+            shown = eight_bits(image, data)
+            detail = shown.remark
+            _rgb(shown.image.resize((min(8, width), min(8, height)), Image.Resampling.NEAREST))
+        _, has_gps = _exif(image)  # last: it decodes a PNG too, and hides what was wrong
+        damage = jpeg_damage(data, said or "")
     except Exception as error:  # any decoder may raise anything on hostile bytes
         raise ImageError("truncated", _reason(error), width, height) from None
+    if damage and not keep_damaged:
+        raise ImageError("damaged", damage[:200], width, height)
     # a JPEG with more pictures behind the first, as phones write, opens as "MPO"
-    return ImageInfo(width, height, str(image.format).replace("MPO", "JPEG"), has_gps)
+    kind = str(image.format).replace("MPO", "JPEG")
+    return ImageInfo(width, height, kind, has_gps, detail)
 
 
 def decode_small(data: bytes, side: int) -> Image.Image:
@@ -181,7 +197,7 @@ def decode_small(data: bytes, side: int) -> Image.Image:
         image.load()
         orientation, _ = _exif(image)
         # transparency stays until after the resize, so that edges do not get a dark fringe
-        small = _eight_bits(image).convert("RGBA")
+        small = eight_bits(image, data).image.convert("RGBA")
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         small = small.transpose(UPRIGHT[orientation]) if orientation else small
         flat = Image.new("RGB", small.size, "white")
@@ -203,14 +219,7 @@ def to_square(image: Image.Image, side: int, fit: Fit) -> np.ndarray:
     return np.asarray(shown)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image
-
-
 def _rgb(image: Image.Image) -> Image.Image:
-    image = _eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")
@@ -218,31 +227,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of the first picture's segments (ITU-T T.81, B.1.1), its end included.
-
-    Entropy-coded data belongs to the segment before it; what is between others is left out.
-    """
-    found = JPEG_MARKER.search(data, 2)
-    while found:
-        start, marker = found.start(), data[found.start() + 1]
-        end = start + 2
-        if marker == 0xD9:
-            yield marker, start, end
-            return
-        if marker not in (0x01, 0xD8):  # these have no length
-            end += int.from_bytes(data[end : end + 2], "big")
-        found = JPEG_MARKER.search(data, end)
-        if marker == 0xDA:
-            end = found.start() if found else len(data)
-        yield marker, start, end
-
-
 def _has_many_scans(data: bytes) -> bool:
     if data.count(b"\xff\xda") <= MAX_SCANS:
         return False
     # metadata, and what follows the picture, may have these bytes by chance
-    return sum(marker == 0xDA for marker, _, _ in _jpeg_segments(data)) > MAX_SCANS
+    return sum(marker == 0xDA for marker, _, _ in jpeg_segments(data)) > MAX_SCANS
 
 
 def _exif(image: Image.Image) -> tuple[int, bool]:

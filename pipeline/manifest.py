@@ -5,6 +5,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -165,37 +166,30 @@ def host_of(url: str | None) -> str:
         return ""
 
 
-def placeholders(found: Mapping[Candidate, Fetched], urls: int) -> frozenset[str]:
-    """Ids of images that `urls` or more addresses gave: sites answer so for what is gone."""
-    addresses: dict[str, set[str]] = {}
-    for image in found.values():
-        if image.id is not None:
-            addresses.setdefault(image.id, set()).add(image.url)
-    return frozenset(id for id, of_image in addresses.items() if urls and len(of_image) >= urls)
-
-
 def manifest(
     candidates: Sequence[Candidate],
     found: Mapping[Candidate, Fetched],
-    refused: frozenset[str] = frozenset(),
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> pa.Table:
     """One row a candidate, in order, so that every candidate is accounted for.
 
     Outcomes are `stored` (the first candidate with these bytes), `duplicate` (the same bytes
-    again), `placeholder` (its id is in `refused`), `not_needed`, or why there is no image.
+    again), `placeholder` (its id is in `refused`, whose reason is the detail), `not_needed`, or why
+    there is no image.
     """
     stored: set[str] = set()
     rows = []
     for candidate in candidates:
         image = found.get(candidate, Fetched(candidate.url, NOT_NEEDED))
-        outcome = image.outcome
-        if image.id in refused:
-            outcome = PLACEHOLDER
+        outcome, detail = image.outcome, image.detail
+        if image.id is not None and image.id in refused:
+            outcome, detail = PLACEHOLDER, refused[image.id]
         elif image.id is not None:
             outcome = DUPLICATE if image.id in stored else STORED
             stored.add(image.id)
         row = asdict(candidate) | asdict(image)
-        row |= {"outcome": outcome}
+        # the record's address has no fragment
+        row |= {"url": candidate.url, "outcome": outcome, "detail": detail}
         rows.append({column: _storable(row[name]) for column, name in ATTRIBUTES.items()})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 

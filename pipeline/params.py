@@ -70,8 +70,14 @@ class Crawl(Section):
     placeholder_urls: int = Field(
         5,
         ge=0,
-        description="an image found at so many addresses is no picture of its subject, "
-        "but says “no longer available”, and is put aside; 0 keeps them",
+        description="an image that one site gives at so many paths, from as many pages, may say "
+        "“no longer available”: it is put aside if it is in a few flat colours, comes for three "
+        "classes, or all were redirected to it; 0 keeps them",
+    )
+    damaged: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="JPEGs that decode, but of which libjpeg says that data is missing or was "
+        "overwritten: part of the picture is grey, of other colours, or in another place",
     )
     connections_per_host: int = Field(2, ge=1, le=16, description="downloads at once from one host")
     host_gap: float = Field(

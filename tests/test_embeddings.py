@@ -115,3 +115,14 @@ def test_each_kind_of_broken_folder_is_one_error_that_says_what_to_run(folder, f
         _ = found.class_names, found.score("off_topic", "embed.off_topic")
         _ = found.pixels, found.features, found.logits
     assert "dvc repro" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_refused_by_whoever_reads_them(folder, value, monkeypatch):
+    monkeypatch.setattr("pipeline.embeddings.BLOCK", 2)
+    logits = ARRAYS[LOGITS].copy()
+    logits[2, 1] = logits[3, 0] = value
+    np.save(folder / LOGITS, logits)
+    text = f"not finite in 2 of 4 rows, first in row 2 ({IDS[2]})"
+    with pytest.raises(UserError, match=re.escape(text)):
+        _ = Embeddings.open(folder).logits

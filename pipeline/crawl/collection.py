@@ -21,14 +21,19 @@ NamedImage = tuple[str, bytes]  # a name, the encoded image
 
 
 def collect(
-    entries: Iterable[NamedImage], min_side: int, journal: Journal, advance: Advance
+    entries: Iterable[NamedImage],
+    min_side: int,
+    journal: Journal,
+    advance: Advance,
+    *,
+    keep_damaged: bool = False,
 ) -> tuple[list[Candidate], dict[Candidate, Fetched]]:
     """Checks every image of a collection as if it came from the web, and keeps the good ones."""
     found = {}
     for rank, (name, data) in enumerate(entries):
         candidate = Candidate(-1, "", "files", "", rank, name)
         try:
-            info = inspect(data, min_side)
+            info = inspect(data, min_side, keep_damaged=keep_damaged)
         except ImageError as error:
             found[candidate] = Fetched(name, error.outcome, str(error))
         else:
@@ -41,6 +46,7 @@ def collect(
                 format=info.format,
                 size=len(data),
                 has_gps=info.has_gps,
+                detail=info.detail,
             )
         advance(1)
     return list(found), found

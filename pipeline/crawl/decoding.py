@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from functools import partial
 from types import TracebackType
 
 from pipeline.crawl.journal import Incoming
@@ -18,8 +20,9 @@ FOUND = [field.name for field in fields(ImageInfo)]
 class Decoder:
     """Checks images beside the event loop, for a `with` block; what waits at its end is dropped."""
 
-    def __init__(self, min_side: int) -> None:
-        self.min_side = min_side
+    def __init__(self, min_side: int, *, keep_damaged: bool = False) -> None:
+        """`keep_damaged` as `inspect` has it."""
+        self._inspect = partial(inspect, min_side=min_side, keep_damaged=keep_damaged)
         self._threads = ThreadPoolExecutor(DECODERS, "decode")
         self._large = asyncio.Lock()
 
@@ -42,20 +45,22 @@ class Decoder:
             ExternalError: the disk will not have it.
         """
         run = asyncio.get_running_loop().run_in_executor
-        kept = await run(self._threads, _kept, found, incoming, self.min_side, LARGE)
+        kept = await run(self._threads, _kept, found, incoming, self._inspect, LARGE)
         if kept is None:
             async with self._large:
-                kept = await run(self._threads, _kept, found, incoming, self.min_side, None)
+                kept = await run(self._threads, _kept, found, incoming, self._inspect, None)
         assert kept is not None  # the second time nothing is too large
         return kept
 
 
-def _kept(found: Fetched, incoming: Incoming, min_side: int, most: int | None) -> Fetched | None:
+def _kept(
+    found: Fetched, incoming: Incoming, examine: Callable[[bytes], ImageInfo], most: int | None
+) -> Fetched | None:
     """The record of an image that is good and is kept; None if it has more than `most` pixels."""
     data = incoming.read()
     if most is not None:
         image = open_image(data)
         if image.width * image.height > most:
             return None
-    info = inspect(data, min_side)
+    info = examine(data)
     return replace(found, **{name: getattr(info, name) for name in FOUND}, id=incoming.keep())

@@ -72,7 +72,7 @@ def fetch(
 
     async def run() -> None:
         async with Client(web) as client:
-            with Decoder(params.min_side) as decoder:
+            with Decoder(params.min_side, keep_damaged=params.damaged == "keep") as decoder:
                 exchange = Exchange(client, params, web.user_agent)
                 await Fetcher(params, journal, exchange, needed, outage, decoder).run(candidates)
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.manifest import Candidate, Fetched, placeholders
+from pipeline.crawl.placeholders import placeholders
+from pipeline.manifest import Candidate, Fetched
 
 SURPLUS = 2  # results to ask for first, for each image wanted
 
@@ -14,30 +15,39 @@ Fetch = Callable[[Sequence[Candidate], frozenset[str]], dict[Candidate, Fetched]
 
 @dataclass(frozen=True)
 class Gathered:
-    """All candidates in order, what those that were needed gave, and ids of placeholder images."""
+    """All candidates in order, and what those that were needed gave.
+
+    `refused` has the ids of placeholder images, and why each is taken for one.
+    """
 
     candidates: Sequence[Candidate]
     found: Mapping[Candidate, Fetched]
-    refused: frozenset[str]
+    refused: Mapping[str, str]
 
 
 def gather(
-    search: Search, fetch: Fetch, classes: int, per_class: int, placeholder_urls: int
+    search: Search,
+    fetch: Fetch,
+    classes: int,
+    per_class: int,
+    placeholder_urls: int,
+    few_colours: Callable[[str], bool],
 ) -> Gathered:
     """Asks for twice as many results as wanted, and for more where too few were good.
 
     A round asks only for what is new, since `search` and `fetch` keep what they have learnt. What
-    comes out depends on the web's answers alone and not on their timing.
+    comes out depends on the web's answers alone and not on their timing. `placeholder_urls` and
+    `few_colours` are as in `placeholders`.
     """
     wanted = [SURPLUS * per_class] * classes
-    refused: frozenset[str] = frozenset()
+    refused: dict[str, str] = {}
     before: Counter[int] = Counter()
     while True:
         candidates = search(wanted)
-        found = fetch(candidates, refused)
-        more = placeholders(found, placeholder_urls) - refused
-        if more:
-            refused |= more
+        found = fetch(candidates, frozenset(refused))
+        more = placeholders(found, placeholder_urls, few_colours)
+        if more.keys() - refused.keys():
+            refused = more | refused
             continue
         results = Counter(candidate.label for candidate in candidates)
         good = Counter(label for label, id in _images(found) if id not in refused)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.crawl.journal import Journal
+from pipeline.images import LONGEST
 from pipeline.manifest import DUPLICATE, PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 
@@ -71,7 +72,7 @@ class Needed:
             candidate = next(run.waiting, None)
             if candidate is None:
                 break
-            url = candidate.url
+            url = candidate.url.partition("#")[0]  # the fragment never leaves a browser either
             record = self._decided.get(url)
             if record is None and url not in self._asking:
                 record = self._known(url)
@@ -105,6 +106,8 @@ class Needed:
         if record.id is not None:
             if not self.journal.holds(record):
                 return None
+            if max(record.width, record.height) > LONGEST:  # older crawls kept such
+                return replace(record, outcome="too_many_pixels", id=None)
             if min(record.width, record.height) < params.min_side:
                 return replace(record, outcome="too_small", id=None)
             if record.size > params.max_bytes:
@@ -113,6 +116,7 @@ class Needed:
         changed = {
             "too_large": 0 < record.size <= params.max_bytes,
             "too_small": min(record.width, record.height) >= params.min_side,
+            "damaged": params.damaged == "keep",
             "robots": not params.robots,
             "robots_unreachable": not params.robots,
             "opted_out": not params.opt_outs,

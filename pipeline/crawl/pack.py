@@ -49,6 +49,7 @@ def pack(
 def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
     """Counts of the candidates by outcome and class, and of what the stored images are.
 
+    `brightened` counts images of 16 bits that are read as the fewer bits that they use.
     `with_location` counts images whose metadata says where they were taken; they are stored as
     they came, metadata and all.
     """
@@ -69,6 +70,7 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         },
         "formats": _counted(stored["format"].to_pylist()),
         "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
+        "brightened": sum(map(bool, stored["detail"].to_pylist())),
         "with_location": pc.sum(stored["has_gps"]).as_py(),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "classes": [

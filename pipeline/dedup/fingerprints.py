@@ -35,14 +35,19 @@ COLUMNS = {
 ARRAYS = {  # of Fingerprints: the type, and the shape of one image's
     "hashes": (np.uint64, (len(KEYS),)),
     "trim": (np.float32, (4,)),
-    "flat": (np.bool_, ()),
+    "cut": (np.float32, (4,)),
+    "blank": (np.bool_, ()),
+    "comparable": (np.bool_, ()),
     "grey": (np.uint8, (GREY, GREY)),
     "colour": (np.uint8, (COLOUR, COLOUR, 3)),
 }
 
-FLAT_DEVIATION = 5.0  # grey levels: below it, unlike pictures have like hashes
-FLAT_AREA = 0.25  # of the picture, inside its border
-FLAT_SIDE = 8  # pixels
+LEAST_DEVIATION = 5.0  # grey levels: below it, unlike pictures have like hashes
+LEAST_AREA = 0.25  # of the picture, inside its border: less is cut out and compared alone
+LEAST_SIDE = 16  # pixels of what is compared
+ROOM = 0.05  # of what is cut out, left around it
+BLANK_RANGE = 16  # levels of a channel, over all pixels: JPEG makes less of one colour
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # the box that leaves nothing out
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,13 @@ class Fingerprints:
     images: pa.Table  # COLUMNS; size in bytes, error empty where the image can be read
     hashes: np.ndarray  # uint64 [N, 4], in the order of hashing.KEYS
     trim: np.ndarray  # float32 [N, 4]: left, top, right, bottom inside the border, as shares
-    flat: np.ndarray  # bool [N]: blank, of one colour, or too small: a hash cannot tell
+    # float32 [N, 4]: the part that all of this is of, as shares: a small thing on an empty page is
+    # cut out
+    cut: np.ndarray
+    blank: np.ndarray  # bool [N]: of one colour in every pixel: shows nothing
+    comparable: np.ndarray  # bool [N]: neither so small nor so faint that a hash cannot tell
     grey: np.ndarray  # uint8 [N, 64, 64], squashed, upright, transparency on white
     colour: np.ndarray  # uint8 [N, 32, 32, 3], the same in RGB
-
-    @property
-    def blank(self) -> np.ndarray:
-        """bool [N]: it shows nothing."""
-        return self.flat
-
-    @property
-    def comparable(self) -> np.ndarray:
-        """bool [N]: hash and edges can tell it from others."""
-        return ~self.flat
 
 
 def fingerprint_images(
@@ -86,43 +85,102 @@ def fingerprint_images(
         except ImageError as problem:
             errors[row] = str(problem) or problem.outcome
             continue
-        grey = small.getchannel(0) if small.mode == "YCbCr" else small.convert("L")
-        greys[row] = grey, box
+        greys[row] = _look_at(fingerprints, row, small, box)
         if kind in SHAPES:
-            source = (grey, kind, box) if full is None else (full.convert("L"), kind)
+            source = (greys[row][0], kind, box) if full is None else (full.convert("L"), kind)
             pixels[row] = lanczos(*source)
-        fingerprints.grey[row] = squashed(grey, GREY, box)
-        fingerprints.colour[row] = squashed(small, COLOUR, box).convert("RGB")
-        fingerprints.flat[row] = min(box[2] - box[0], box[3] - box[1]) < FLAT_SIDE
 
-    fingerprints.trim[:] = (0, 0, 1, 1)
+    fingerprints.trim[:] = fingerprints.cut[:] = WHOLE
     for row in np.flatnonzero(may_have_border(fingerprints.grey)).tolist():
         if row in greys:
             fingerprints.trim[row] = inside_border(*greys[row])
     sides = np.maximum(fingerprints.trim[:, 2:] - fingerprints.trim[:, :2], 0)
-    empty = sides.prod(axis=1) < FLAT_AREA
-    fingerprints.trim[empty] = (0, 0, 1, 1)
-    off = fingerprints.grey - fingerprints.grey.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
-    deviation = np.sqrt(np.einsum("nij,nij->n", off, off) / GREY**2)  # numpy's std takes 5 times it
-    fingerprints.flat[:] |= empty | (deviation < FLAT_DEVIATION)
+    faint = (sides.prod(axis=1) < LEAST_AREA) | (_deviation(fingerprints) < LEAST_DEVIATION)
+    for row in np.flatnonzero(faint).tolist():
+        if row in greys:
+            try:
+                _cut_out(fingerprints, row, decode(data[row]), kind, pixels)
+            except ImageError as problem:  # whole at a quarter of the size, but not in full
+                errors[row] = str(problem) or problem.outcome
+    if faint.any():
+        fingerprints.comparable[:] &= _deviation(fingerprints) >= LEAST_DEVIATION
 
     if kind in SHAPES:
         whole, mirrored = hashing.hashes(pixels, kind).T
-        uncut = (fingerprints.trim == (0, 0, 1, 1)).all(axis=1)
+        uncut = (fingerprints.trim == WHOLE).all(axis=1)
         trimmed = np.where(uncut, whole, cut_hashes(fingerprints.grey, fingerprints.trim, kind))
         centre = cut_hashes(fingerprints.grey, centre_of(fingerprints.trim), kind)
         fingerprints.hashes[:] = np.stack([whole, trimmed, centre, mirrored], axis=1)
     if exact or kind not in SHAPES:
         for row in greys:
             try:
-                _hash_in_full(
-                    decode(data[row]), kind, fingerprints.trim[row], fingerprints.hashes[row]
-                )
-            except ImageError as problem:  # whole at a quarter of the size, but not in full
+                whole_picture = part(decode(data[row]), fingerprints.cut[row])
+                _hash_in_full(whole_picture, kind, fingerprints.trim[row], fingerprints.hashes[row])
+            except ImageError as problem:
                 errors[row] = str(problem) or problem.outcome
     for name in ARRAYS:
         getattr(fingerprints, name)[[bool(error) for error in errors]] = 0
     return fingerprints, errors
+
+
+def _look_at(
+    fingerprints: Fingerprints, row: int, picture: Image.Image, box: Box
+) -> tuple[Image.Image, Box]:
+    """Fills in what is looked at of a part of a picture, and returns its grey."""
+    grey = picture.getchannel(0) if picture.mode == "YCbCr" else picture.convert("L")
+    fingerprints.grey[row] = squashed(grey, GREY, box)
+    fingerprints.colour[row] = squashed(picture, COLOUR, box).convert("RGB")
+    fingerprints.comparable[row] = min(box[2] - box[0], box[3] - box[1]) >= LEAST_SIDE
+    return grey, box
+
+
+def _deviation(fingerprints: Fingerprints) -> np.ndarray:
+    """Standard deviation of the grey pictures, float32 [N]."""
+    grey = fingerprints.grey
+    off = grey - grey.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+    return np.sqrt(np.einsum("nij,nij->n", off, off) / GREY**2)  # numpy's std takes 5 times it
+
+
+def _cut_out(
+    fingerprints: Fingerprints, row: int, picture: Image.Image, kind: str, pixels: np.ndarray
+) -> None:
+    """Looks again, in full, at a picture that is mostly one ground: at what there is on it."""
+    extremes = picture.getextrema()
+    fingerprints.blank[row] = all(high - low <= BLANK_RANGE for low, high in extremes)
+    box = _with_room(_shown(picture))
+    fingerprints.trim[row], fingerprints.cut[row] = WHOLE, box
+    there = part(picture, fingerprints.cut[row])
+    grey, inner = _look_at(fingerprints, row, there, (0, 0, *there.size))
+    if kind in SHAPES:
+        pixels[row] = lanczos(grey, kind, inner)
+
+
+def _shown(picture: Image.Image) -> Box:
+    """Part of a picture inside its borders in any channel, as shares; all where nothing is."""
+    whole = (0.0, 0.0, float(picture.width), float(picture.height))
+    boxes = np.array([inside_border(channel, whole) for channel in picture.split()])
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    if not len(boxes):
+        return WHOLE
+    left, top = boxes[:, :2].min(axis=0).tolist()
+    right, bottom = boxes[:, 2:].max(axis=0).tolist()
+    return left, top, right, bottom
+
+
+def _with_room(box: Box) -> Box:
+    room = [ROOM * (box[axis + 2] - box[axis]) for axis in (0, 1)]
+    left, top = (max(0.0, box[axis] - room[axis]) for axis in (0, 1))
+    right, bottom = (min(1.0, box[axis + 2] + room[axis]) for axis in (0, 1))
+    return left, top, right, bottom
+
+
+def part(image: Image.Image, box: np.ndarray) -> Image.Image:
+    """A box of a picture (float [4], as shares), at least a pixel."""
+    if tuple(box) == WHOLE:
+        return image
+    left, top, right, bottom = np.round(box * np.tile(image.size, 2)).astype(int).tolist()
+    left, top = min(left, image.width - 1), min(top, image.height - 1)
+    return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
 def squashed(image: Image.Image, side: int, box: Box) -> Image.Image:
@@ -134,15 +192,8 @@ def _hash_in_full(image: Image.Image, kind: str, trim: np.ndarray, keys: np.ndar
     keys[0] = library_hash(image, kind)
     keys[3] = library_hash(ImageOps.mirror(image), kind)
     if kind not in SHAPES:
-        size = np.tile(image.size, 2)
-        uncut = tuple(trim) == (0, 0, 1, 1)
-        keys[1] = keys[0] if uncut else library_hash(_crop(image, trim * size), kind)
-        keys[2] = library_hash(_crop(image, centre_of(trim[None])[0] * size), kind)
-
-
-def _crop(image: Image.Image, box: np.ndarray) -> Image.Image:
-    left, top, right, bottom = np.round(box).astype(int).tolist()
-    return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+        keys[1] = keys[0] if tuple(trim) == WHOLE else library_hash(part(image, trim), kind)
+        keys[2] = library_hash(part(image, centre_of(trim[None])[0]), kind)
 
 
 def zeros(total: int) -> dict[str, np.ndarray]:

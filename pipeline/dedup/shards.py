@@ -21,7 +21,7 @@ import numpy as np
 import PIL
 import pyarrow as pa
 
-from pipeline import images, store
+from pipeline import images, samples, store
 from pipeline.console import Advance, no_progress
 from pipeline.dedup import borders, fingerprints, hashing
 from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
@@ -33,7 +33,8 @@ BATCH = 100  # images in a worker's memory
 STORED = ("id", "label", "width", "height", "size", "error")
 MAPPED = ("grey", "colour")  # too large to hold for all images
 SOURCES = [
-    Path(str(module.__file__)) for module in (images, store, hashing, borders, fingerprints)
+    Path(str(module.__file__))
+    for module in (images, samples, store, hashing, borders, fingerprints)
 ] + [Path(__file__)]  # the code that a fingerprint depends on
 
 Task = tuple[Path, int, str, bool]  # shard, row group, kind, exact

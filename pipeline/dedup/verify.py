@@ -50,11 +50,28 @@ def similarity(
     Returns:
         float32 [P] in -1..1, the same within 1e-4 when a and b change places.
     """
+    return alignment(grey_a, trim_a, grey_b, trim_b, mirrored)[0]
+
+
+def alignment(
+    grey_a: np.ndarray,
+    trim_a: np.ndarray,
+    grey_b: np.ndarray,
+    trim_b: np.ndarray,
+    mirrored: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `similarity`, and the place of a's pixels in b at which the edges agree so well.
+
+    Returns:
+        float32 [P], and float32 [P, 2, 3]: (x, y, 1) of a, in shares of width and height, to
+        (x, y) of b.
+    """
     best = np.empty(len(grey_a), np.float32)
+    places = np.empty((len(grey_a), 2, 3), np.float32)
     for start in range(0, len(best), BLOCK):
         block = slice(start, start + BLOCK)
         a, b = grey_a[block].astype(np.float32), grey_b[block].astype(np.float32)
-        best[block] = _aligned(a, b, mirrored)
+        best[block], places[block] = _aligned(a, b, mirrored)
         boxes = np.stack([trim_a[block], trim_b[block]])
         bordered = np.flatnonzero((boxes != WHOLE).any(axis=(0, 2)))
         if len(bordered):
@@ -62,9 +79,22 @@ def similarity(
                 resample(grey[bordered], box[bordered], grey.shape[1])
                 for grey, box in zip((a, b), boxes, strict=True)
             )
-            places = start + bordered
-            best[places] = np.maximum(best[places], _aligned(a, b, mirrored=False))
-    return best.clip(-1, 1)
+            found, inner = _aligned(a, b, mirrored=False)
+            better = found > best[start + bordered]
+            rows = start + bordered[better]
+            best[rows] = found[better]
+            places[rows] = _outside(inner[better], trim_a[rows], trim_b[rows])
+    return best.clip(-1, 1), places
+
+
+def _outside(places: np.ndarray, box_a: np.ndarray, box_b: np.ndarray) -> np.ndarray:
+    """Places between two boxes as places between the pictures that they are cut from."""
+    size_a, size_b = (box[:, 2:] - box[:, :2] for box in (box_a, box_b))
+    moved = places.copy()
+    moved[:, :, :2] *= size_b[:, :, None] / size_a[:, None, :]
+    shifts = box_b[:, :2] + size_b * places[:, :, 2]
+    moved[:, :, 2] = shifts - np.einsum("pij,pj->pi", moved[:, :, :2], box_a[:, :2])
+    return moved
 
 
 def resample(pictures: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
@@ -97,20 +127,53 @@ def _triangles(first: np.ndarray, last: np.ndarray, pixels: int, side: int) -> n
     return weights / weights.sum(axis=2, keepdims=True)
 
 
-def _aligned(a: np.ndarray, b: np.ndarray, mirrored: bool) -> np.ndarray:
-    """The best normalised correlation of float32 [P, 64, 64] pairs over all `SIZES` and shifts."""
+def _aligned(a: np.ndarray, b: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The best normalised correlation of float32 [P, 64, 64] pairs over all `SIZES` and shifts.
+
+    Returns:
+        float32 [P], and the places of a's pixels in b: float32 [P, 2, 3].
+    """
     whole_a, whole_b = (_fields(picture, GRID, GRID) for picture in (a, b))
     best = np.full(len(a), -1, np.float32)
-    for picture, other in ((a, whole_b), (b, whole_a)):
+    places = np.zeros((len(a), 2, 3), np.float32)
+    places[:, 0, 0] = places[:, 1, 1] = 1
+    for picture, other, swapped in ((a, whole_b, False), (b, whole_a, True)):
         targets = [_spectrum(other), _spectrum(_mirror(other))][: 1 + mirrored]
         for height, width in SIZES:
             part = _fields(picture, height, width)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
             transformed = scipy.fft.fft2(part, s=(GRID, GRID)).conj()
             length = np.sqrt(_power(part).sum(axis=(1, 2)))
-            for spectrum, power in targets:
-                found = _correlate(transformed, length, part.shape[1:], spectrum, power)
-                np.maximum(best, found, out=best)
-    return best
+            for flipped, (spectrum, power) in enumerate(targets):
+                found, down, right = _correlate(
+                    transformed, length, part.shape[1:], spectrum, power
+                )
+                better = np.flatnonzero(found > best)
+                best[better] = found[better]
+                shifts = right[better], down[better]
+                places[better] = _place((width, height), shifts, bool(flipped), swapped)
+    return best, places
+
+
+def _place(
+    size: tuple[int, int], shifts: tuple[np.ndarray, np.ndarray], flipped: bool, swapped: bool
+) -> np.ndarray:
+    """Places float32 [P, 2, 3] of a's pixels in b, of which one was scaled and slid.
+
+    Args:
+        size: width and height of the smaller picture, b's if `swapped`, else a's.
+        shifts: int64 [P] across and down.
+        flipped: the larger one was mirrored.
+    """
+    places = np.zeros((len(shifts[0]), 2, 3), np.float32)
+    for axis, (side, shift) in enumerate(zip(size, shifts, strict=True)):
+        # pixel p of the smaller picture lies on pixel p - MARGIN + shift of the larger one
+        scale, offset = side / GRID, (shift - MARGIN) / GRID
+        if flipped and axis == 0:
+            scale, offset = -scale, 1 - offset
+        if swapped:
+            scale, offset = 1 / scale, -offset / scale
+        places[:, axis, axis], places[:, axis, 2] = scale, offset
+    return places
 
 
 def _correlate(
@@ -119,8 +182,12 @@ def _correlate(
     shape: tuple[int, ...],
     spectrum: np.ndarray,
     power: np.ndarray,
-) -> np.ndarray:
-    """float32 [P]: the best over all places where a part of this `shape` lies inside."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best over all places where a part of this `shape` lies inside.
+
+    Returns:
+        float32 [P], and how far down and right that is: int64 [P].
+    """
     height, width = shape
     down, right = power.shape[1] - height, power.shape[2] - width
     # only these few shifts of the inverse transform are wanted: two thin products make them
@@ -132,7 +199,9 @@ def _correlate(
     inside += power[:, :-height, :-width] - power[:, height:, :-width]
     lengths = np.sqrt(inside.clip(FAINT**2)) * length.clip(FAINT)[:, None, None]
     seen = (inside > FAINT**2) & (length > FAINT)[:, None, None]
-    return np.where(seen, inner / lengths, 0).max(axis=(1, 2))
+    values = np.where(seen, inner / lengths, 0).reshape(len(inner), down * right)
+    place = values.argmax(axis=1)
+    return np.take_along_axis(values, place[:, None], 1)[:, 0], *np.divmod(place, right)
 
 
 def _fields(pictures: np.ndarray, height: int, width: int) -> Fields:

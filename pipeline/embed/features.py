@@ -21,6 +21,7 @@ from pipeline.console import Advance
 from pipeline.device import autocast
 from pipeline.embed.arrays import ArrayWriter
 from pipeline.embed.batches import Batch, KeptImage, batches, locate, read
+from pipeline.embed.finite import ENOUGH, TOO_WIDE, Float, Strays, TooWide, judge, started_with
 from pipeline.embeddings import FEATURES, LOGITS, PIXELS, write_images
 from pipeline.errors import ExternalError, UserError
 from pipeline.models.checkpoint import ModelConfig
@@ -38,10 +39,17 @@ Read = Callable[[Batch], tuple[np.ndarray, list[str]]]
 
 @dataclass(frozen=True)
 class Passed:
-    """A batch after the teacher's pass: pixels, features and logits, or what is wrong with it."""
+    """A batch after the teacher's pass: pixels, features and logits, or what is wrong with it.
+
+    `verdicts` are those of `judge` on each image.
+    """
 
     arrays: dict[str, np.ndarray]
+    verdicts: np.ndarray
     problems: list[str]
+
+
+NOTHING = np.zeros(0, np.uint8)
 
 
 def kept_images(verdicts: pa.Table) -> list[KeptImage]:
@@ -72,6 +80,7 @@ def embed(
     (uint8 [N, S, S, 3]), `features.npy` (float16 [N, D]), `logits.npy` (float32 [N, C]) and
     `images.parquet` (row, id, label; class names).
 
+    Where features of any image are beyond float16, they are float32 for all: the pass begins anew.
     Killed at any moment and called again with the same arguments it goes on behind the last whole
     shard, and what it writes is the same to the byte. Memory does not grow with N.
 
@@ -82,40 +91,77 @@ def embed(
         precision: of convolutions; pooling and classifier are in float32.
 
     Raises:
-        UserError: images can no longer be read; names each of the first ten. Nothing stays.
+        UserError: images can no longer be read, or the teacher's answer to them is not finite;
+            names each of the first ten. Nothing stays.
         ExternalError: the disk is full or fails, or a process died.
     """
     found, problems = locate(kept, crawl)
-    layout: dict[str, tuple[type, tuple[int, ...]]] = {
-        PIXELS: (np.uint8, (config.input_size, config.input_size, 3)),
-        FEATURES: (np.float16, (network.feature_channels,)),
-        LOGITS: (np.float32, (len(config.class_names),)),
-    }
-    teacher = TeacherPass(network, config, device, precision)
-    load = partial(read, side=config.input_size, fit=section.fit)
-    passed = _passed_by_threads if device.type == "cpu" else _passed_by_device
-    workers = section.workers or os.cpu_count() or 1
-    with ArrayWriter(folder, len(kept), layout) as arrays:
-        advance(arrays.saved)
-        every = batches(found, crawl, section.batch_size)
-        rest = [batch for batch in every if batch.start >= arrays.saved]
-        with closing(passed(rest, load, teacher, workers, problems)) as results:
-            for batch, result in zip(rest, results, strict=True):
-                problems += result.problems
-                if not problems:
-                    arrays.append(result.arrays)
-                    if batch.last:
-                        arrays.save()
-                advance(len(batch.rows))
-    if problems:
+    every = list(batches(found, crawl, section.batch_size))
+    about = (every, len(kept), network, config, folder, section, device, precision, advance)
+    try:
+        _write(*about, problems, started_with(folder))
+    except TooWide as stopped:
         remove(folder)
-        raise _unreadable(problems)
+        advance(-stopped.done)
+        _write(*about, problems, np.float32)
     columns = {
         "row": pa.array(range(len(kept)), pa.int64()),
         "id": pa.array([image.id for image in kept], pa.string()),
         "label": pa.array([image.label for image in kept], pa.int64()),
     }
     write_images(folder, columns, config.class_names)
+
+
+def _write(
+    every: Sequence[Batch],
+    total: int,
+    network: Network,
+    config: ModelConfig,
+    folder: Path,
+    section: Embed,
+    device: torch.device,
+    precision: torch.dtype,
+    advance: Advance,
+    problems: list[str],
+    kind: Float,
+) -> None:
+    """Writes the arrays of `total` images, features in `kind`.
+
+    Raises:
+        TooWide: float16 does not hold them.
+        UserError, ExternalError: as `embed`.
+    """
+    layout: dict[str, tuple[type, tuple[int, ...]]] = {
+        PIXELS: (np.uint8, (config.input_size, config.input_size, 3)),
+        FEATURES: (kind, (network.feature_channels,)),
+        LOGITS: (np.float32, (len(config.class_names),)),
+    }
+    problems = list(problems)  # of this pass
+    teacher = TeacherPass(network, config, device, precision, kind)
+    load = partial(read, side=config.input_size, fit=section.fit)
+    passed = _passed_by_threads if device.type == "cpu" else _passed_by_device
+    workers = section.workers or os.cpu_count() or 1
+    with ArrayWriter(folder, total, layout) as arrays:
+        done, strays = arrays.saved, Strays(arrays.saved)
+        advance(done)
+        rest = [batch for batch in every if batch.start >= arrays.saved]
+        with closing(passed(rest, load, teacher, workers, problems)) as results:
+            for batch, result in zip(rest, results, strict=True):
+                problems += result.problems
+                strays.add(batch, result.verdicts)
+                if kind is np.float16 and (result.verdicts == TOO_WIDE).any():
+                    raise TooWide(done)
+                if not problems and not strays.found:
+                    arrays.append(result.arrays)
+                    if batch.last:
+                        arrays.save()
+                done += len(batch.rows)
+                advance(len(batch.rows))
+                if len(strays.found) >= ENOUGH:
+                    break
+    if problems or strays.found:
+        remove(folder)
+        raise _unreadable(problems) if problems else strays.error(done == total)
 
 
 class TeacherPass:
@@ -127,14 +173,18 @@ class TeacherPass:
         config: ModelConfig,
         device: torch.device,
         precision: torch.dtype,
+        kind: Float = np.float16,
     ) -> None:
+        """`kind` is the dtype of the features."""
         # channels last also on a CPU: without a backward pass it is the faster layout there too
         self.network = fuse(network).to(memory_format=torch.channels_last)
         self.config, self.device, self.precision = config, device, precision
+        self.stored = torch.float16 if kind is np.float16 else torch.float32
 
     @torch.inference_mode()
-    def __call__(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Features float16 [B, D] and logits float32 [B, C] of uint8 [B, S, S, 3], on the device.
+    def __call__(self, pixels: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [B, D], logits float32 [B, C] and verdicts of `judge` [B], on the device, of
+        uint8 [B, S, S, 3].
 
         A GPU may still be at work on them.
         """
@@ -143,7 +193,8 @@ class TeacherPass:
         with autocast(self.device, self.precision):
             feature_map = self.network.features(shown.contiguous(memory_format=torch.channels_last))
         pooled = pool(feature_map.float())
-        return pooled.half(), self.network.classify(pooled)
+        logits = self.network.classify(pooled)
+        return pooled.to(self.stored), logits, judge(pooled, logits)
 
 
 def _passed_by_threads(
@@ -160,13 +211,15 @@ def _passed_by_threads(
 
     def work(batch: Batch) -> Passed:
         pixels, wrong = load(batch)
-        parts: list[tuple[Tensor, Tensor]] = []
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for start in range(0, len(pixels), step):
             if problems or wrong or ended.is_set():
-                return Passed({}, wrong)
+                return Passed({}, NOTHING, wrong)
             parts.append(teacher(pixels[start : start + step]))
-        features, logits = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-        return Passed({PIXELS: pixels, FEATURES: features, LOGITS: logits}, [])
+        features, logits, verdicts = (
+            torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True)
+        )
+        return Passed({PIXELS: pixels, FEATURES: features, LOGITS: logits}, verdicts, [])
 
     threads = ThreadPoolExecutor(workers, "embed", torch.set_num_threads, (1,))
     try:
@@ -188,9 +241,9 @@ def _passed_by_device(
 
     def begun(pixels: np.ndarray, wrong: list[str]) -> Callable[[], Passed]:
         if problems or wrong:
-            return lambda: Passed({}, wrong)
+            return lambda: Passed({}, NOTHING, wrong)
         # copies that a CUDA device makes in its own time land in pinned memory
-        features, logits = (part.to("cpu", non_blocking=cuda) for part in teacher(pixels))
+        features, logits, verdicts = (part.to("cpu", non_blocking=cuda) for part in teacher(pixels))
         copied = torch.cuda.Event() if cuda else None
         if copied:
             copied.record()
@@ -199,7 +252,7 @@ def _passed_by_device(
             if copied:
                 copied.synchronize()
             arrays = {PIXELS: pixels, FEATURES: features.numpy(), LOGITS: logits.numpy()}
-            return Passed(arrays, [])
+            return Passed(arrays, verdicts.numpy(), [])
 
         return finish
 

@@ -181,9 +181,14 @@ def _recall(index: Any, features: np.ndarray, rows: np.ndarray, tenth: np.ndarra
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Vectors float32 [N, D] of length 1; zeros stay zeros."""
-    vectors = np.ascontiguousarray(features, np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    """Vectors float32 [N, D] of length 1, of float ones of any size; zeros stay zeros."""
+    if features.dtype == np.float16:
+        vectors = np.ascontiguousarray(features, np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    # squares of what float16 does not hold may be beyond float32 too
+    wide = np.asarray(features, np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    return np.ascontiguousarray(wide / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 @contextmanager

@@ -96,7 +96,10 @@ def _passed(
     shown = normalise(torch.from_numpy(pixels.copy())[None], config.mean, config.std)
     with torch.inference_mode():
         pooled = pool(network.features(shown))
-        return pooled[0].numpy(), network.classify(pooled)[0].numpy()
+        logits = network.classify(pooled)
+    if not (pooled.isfinite().all() and logits.isfinite().all()):
+        raise UserError(f"the teacher's answer to {path} is not finite", "see its weights")
+    return pooled[0].numpy(), logits[0].numpy()
 
 
 def _origins(manifest: Path, ids: list[str]) -> dict[str, dict[str, Any]]:

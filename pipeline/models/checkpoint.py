@@ -14,6 +14,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.models import build
+from pipeline.models.finite import check_weights
 from pipeline.models.network import Network
 
 WEIGHTS = "model.safetensors"
@@ -70,7 +71,8 @@ def load_model(
         make: builds the network from the values of `config.architecture`.
 
     Raises:
-        UserError: a file is missing or damaged, or the weights are not of this architecture.
+        UserError: a file is missing or damaged, or the weights are not of this architecture, or
+            are not finite.
     """
     for path in (folder / CONFIG, folder / WEIGHTS):
         if not path.is_file():
@@ -92,6 +94,7 @@ def load_model(
             "restore it with `dvc checkout`, or run its stage again",
         )
     load_state(network, state, str(folder / WEIGHTS))
+    check_weights(state, str(folder / WEIGHTS), "run its stage again, with other weights")
     return network.to(device).eval(), config
 
 

@@ -14,12 +14,13 @@ from pipeline.report.stored import Images
 
 REASONS = {
     "duplicate": "same bytes as another",
-    "placeholder": "placeholder found at many addresses",
+    "placeholder": "placeholder for what is gone",
     "http_error": "HTTP error",
     "timeout": "timed out",
     "connection": "no connection",
     "not_an_image": "not an image",
     "too_many_pixels": "too many pixels",
+    "damaged": "data missing or overwritten",
     "forbidden_address": "address not allowed",
     "not_needed": "not needed: class full",
     "opted_out": "site opts out",

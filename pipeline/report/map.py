@@ -149,6 +149,8 @@ def read_map(
     if not np.isfinite(sample).all():
         path = embeddings.folder / FEATURES
         raise UserError(f"{path} holds values that are not finite", "run `dvc repro embed`")
+    if features.dtype != np.float16:  # the squares of such may be beyond float32
+        sample /= np.abs(sample).max(initial=1e-30)
     points = project(sample, seed)
     if points is None:
         return None

@@ -148,7 +148,7 @@ def _measure(
         for batch in pixels.split(BATCH):
             logits = network(normalise(batch.to(device), mean, std)).float()
             top, chosen = logits.softmax(dim=1).max(dim=1)
-            confidence += float(top.sum())
+            confidence += float(top.nan_to_num().sum())  # of one that is far off
             classes.append(chosen)
     share = torch.cat(classes).bincount().max() / len(pixels)
     layers = [_divergence(norm, *sums) for norm, sums in moments.items()]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.models.finite import check_weights
 from pipeline.models.network import Network
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "ema")
@@ -153,7 +154,8 @@ def load_teacher(network: Network, weights: Weights, input_size: int) -> None:
 
     Raises:
         UserError: lists all that does not fit: the number of classes, keys that are missing or
-            unexpected, shapes, the input size; or the source's own network has other logits.
+            unexpected, shapes, the input size; or some are not finite; or the source's own network
+            has other logits.
     """
     own = network.state_dict()
     state = rename(weights.state, own, getattr(network, "own_names", {}))
@@ -162,6 +164,7 @@ def load_teacher(network: Network, weights: Weights, input_size: int) -> None:
     if problems:
         listed = "; ".join(problems)
         raise UserError(f"{weights.origin} does not fit the architecture: {listed}")
+    check_weights(weights.state, weights.origin)
     network.load_state_dict(state)
     if weights.reference is not None:
         _compare(network, weights.reference, weights.origin, input_size)

@@ -1,7 +1,7 @@
 """Step of `pipeline crawl`: images from a search engine, a site, a list, or files."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from pipeline.crawl.journal import Journal
 from pipeline.crawl.lists import listed_candidates
 from pipeline.crawl.pack import pack, summary_table
 from pipeline.crawl.pagelog import PageLog
+from pipeline.crawl.placeholders import drawn_in_few_colours
 from pipeline.crawl.search import search
 from pipeline.crawl.site import site_candidates
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
 from stages import paths
@@ -38,12 +39,35 @@ def run(
             summary = pack(folder, gathered, journal, crawling.class_names if labelled else [])
             journal.seal(folder)
     write_json(paths.summary("crawl"), summary)
+    for line in _remarks(summary):
+        console.note(line)
     return (
         f"{summary_table(summary)}\n"
         f"crawl: {summary['stored']:,} images from {summary['candidates']:,} candidates"
         f" → {paths.CRAWL}",
         summary,
     )
+
+
+def _remarks(summary: dict[str, Any]) -> Iterator[str]:
+    """What was decided about images that a person may see otherwise."""
+    outcomes = summary["outcomes"]
+    if count := outcomes.get(PLACEHOLDER, 0):
+        yield (
+            f"{count:,} candidates gave an image that says “not available”, as far as can be told,"
+            f" and are put aside: see outcome '{PLACEHOLDER}' and its detail in {paths.MANIFEST};"
+            " crawl.placeholder_urls: 0 keeps them"
+        )
+    if count := outcomes.get("damaged", 0):
+        yield (
+            f"{count:,} JPEGs are refused because data is missing or was overwritten: see outcome"
+            f" 'damaged' in {paths.MANIFEST}; crawl.damaged: keep keeps them"
+        )
+    if count := summary["brightened"]:
+        yield (
+            f"{count:,} images of 16 bits use fewer, and are read as such: brighter than they were"
+            f" written (see detail in {paths.MANIFEST})"
+        )
 
 
 @dataclass(frozen=True)
@@ -76,8 +100,11 @@ class Crawling:
         source = Path(section.source)
         images = read_collection(source, section.sample, section.seed, section.max_bytes)
         with self.console.progress("crawl: reading", section.sample or None) as advance:
-            candidates, found = collect(images, section.min_side, self.journal, advance)
-        return Gathered(candidates, found, frozenset())
+            keep = section.damaged == "keep"
+            candidates, found = collect(
+                images, section.min_side, self.journal, advance, keep_damaged=keep
+            )
+        return Gathered(candidates, found, {})
 
     def _list(self) -> Gathered:
         candidates = listed_candidates(Path(self.section.source), self.class_names)
@@ -97,7 +124,11 @@ class Crawling:
         """Downloads from a list that does not grow."""
         get = self._fetch(Web(user_agent(self.section.contact)), names, wanted)
         urls = self.section.placeholder_urls
-        return gather(lambda _: candidates, get, len(names), wanted, urls)
+        return gather(lambda _: candidates, get, len(names), wanted, urls, self._few_colours)
+
+    def _few_colours(self, name: str) -> bool:
+        """Whether the image with this SHA-256 is drawn in a few flat colours."""
+        return drawn_in_few_colours(self.journal.read(name))
 
     def _search(self) -> Gathered:
         section, folder, names = self.section, self.journal.folder, self.class_names
@@ -116,7 +147,8 @@ class Crawling:
                     )
 
             get = self._fetch(web, names, section.per_class)
-            return gather(ask, get, len(names), section.per_class, section.placeholder_urls)
+            urls, wanted = section.placeholder_urls, section.per_class
+            return gather(ask, get, len(names), wanted, urls, self._few_colours)
 
     def _fetch(self, web: Web, names: list[str], wanted: int) -> Fetch:
         """`fetch` with this crawl's limits and progress; only its first round tries again."""

@@ -55,12 +55,18 @@ def run(section: Embed, console: Console) -> None:
     embeddings.add_scores(scores.images)
     _write_tables(section, embeddings, predictions, scores, config)
     summary = _summary(section, predictions, scores, check, index)
+    summary["features"] = str(embeddings.features.dtype)
     write_json(paths.summary("embed"), summary)
     with replacing(paths.EMBED) as moved:
         moved.mkdir(parents=True)
         for name in FILES:
             shutil.move(folder / name, moved / name)
     remove(folder)
+    if summary["features"] != "float16":
+        console.note(
+            "float16 (0.00006 to 65,504) does not hold the teacher's features: they are stored as"
+            " float32, in twice the space"
+        )
     if check.warning:
         console.note(check.warning)
     console.note(

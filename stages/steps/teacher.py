@@ -10,6 +10,7 @@ from pipeline.device import resolve_device, resolve_precision
 from pipeline.labelled import load_labelled
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.finite import check_answers, check_weights
 from pipeline.models.network import Network, parameter_count
 from pipeline.params import Teacher
 from pipeline.store import replacing, write_json
@@ -25,6 +26,8 @@ def run(section: Teacher, console: Console) -> None:
     """Writes models/teacher."""
     make = _trained if section.source == "train" else _published
     network, names, source, summary = make(section, console)
+    check_weights(network.state_dict(), source, "the training failed: lower teacher.lr")
+    check_answers(network, section.mean, section.std, section.input_size, source)
     config = ModelConfig(
         {"name": section.architecture, "num_classes": len(names)},
         names,

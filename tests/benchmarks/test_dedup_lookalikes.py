@@ -6,15 +6,17 @@ from pipeline.dedup.judgement import Rules
 RULES = Rules(12, 0.85, 0.93, 2, "drop")
 
 
-@pytest.mark.parametrize(
-    ("kind", "total", "kept"), [("copies", 50, 1), ("mixed", 100, 2), (APART, 30, 30)]
-)
-def test_copies_are_one_and_signs_that_are_told_apart_all_stay(kind, total, kept):
+@pytest.mark.parametrize(("kind", "total", "most"), [("copies", 50, 5), ("mixed", 100, 10)])
+def test_copies_are_taken_for_what_they_are(kind, total, most):
     row = measured(kind, total, RULES)
-    assert row["kept"] == kept
-    assert bool(row["capped"]) == (kind == APART)
+    assert row["kept"] <= most
     assert row["seconds"] > row["verifying"] > 0
-    assert row["verified"] >= total - kept
+    assert total - most <= row["verified"] <= 3 * total
+
+
+def test_signs_that_are_told_apart_all_stay_and_many_are_capped():
+    row = measured(APART, 30, RULES)
+    assert row["kept"] == 30 and row["capped"]
 
 
 def test_signs_are_all_different():

@@ -557,6 +557,20 @@ def test_images_that_are_refused_do_not_count(tmp_path):
     assert len(found) == 3
 
 
+def test_addresses_that_differ_in_their_fragment_are_one(tmp_path):
+    host = Host({"/a.jpg": image(1)})
+    with serving(host) as hosts:
+        candidates = candidates_of([f"http://0.test/a.jpg{end}" for end in ("#1", "#2", "", "#")])
+        found = crawl(tmp_path, candidates, hosts, per_class=4)
+        again = crawl(tmp_path, candidates, hosts, per_class=4)
+    assert host.images_asked() == 1
+    assert [record.outcome for record in found.values()] == ["ok"] * 4
+    assert again == found
+    rows = manifest(candidates, found).to_pylist()
+    assert [row["url"] for row in rows] == [candidate.url for candidate in candidates]
+    assert [row["outcome"] for row in rows] == ["stored", *["duplicate"] * 3]
+
+
 def test_one_address_in_two_classes_is_asked_for_once(tmp_path):
     host = Host({"/x.jpg": image(1), "/y.jpg": reply(b"", 404)})
     with serving(host) as hosts:
@@ -770,10 +784,10 @@ def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypa
     waiting = []
     really = decoding.inspect
 
-    def counted(data, min_side):
+    def counted(data, **options):
         waiting.append(len(list(tmp_path.glob("objects/*.tmp"))))
         time.sleep(0.01)
-        return really(data, min_side)
+        return really(data, **options)
 
     monkeypatch.setattr(decoding, "inspect", counted)
     hosts_of = [Host({f"/{n}.jpg": image(n) for n in range(10)}) for _ in range(3)]
@@ -789,13 +803,13 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     running, most = Counter(), Counter()
     really = decoding.inspect
 
-    def counted(data, min_side):
+    def counted(data, **options):
         kind = "large" if len(data) > 10_000 else "small"
         running[kind] += 1
         most[kind] = max(most[kind], running[kind])
         time.sleep(0.03)
         running[kind] -= 1
-        return really(data, min_side)
+        return really(data, **options)
 
     monkeypatch.setattr(decoding, "inspect", counted)
     routes = {f"/{n}.png": image(n, "PNG") for n in range(12)}  # 32 x 32

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipeline.crawl.gather import gather
-from pipeline.manifest import Candidate, Fetched, manifest, placeholders
+from pipeline.manifest import Candidate, Fetched, manifest
 
 
 class Web:
@@ -34,6 +34,10 @@ class Web:
         }
 
 
+def no_look(name: str) -> bool:
+    raise AssertionError(f"{name} was looked at")
+
+
 def same(*urls: str) -> dict[str, str]:
     """Each address gives an image of its own."""
     return {url: f"image of {url}" for url in urls}
@@ -41,7 +45,7 @@ def same(*urls: str) -> dict[str, str]:
 
 def test_twice_as_many_results_as_wanted_are_asked_for_first() -> None:
     web = Web({0: "abcdef", 1: "ghijkl"}, same(*"abcdefghijkl"))
-    gathered = gather(web.search, web.fetch, 2, 3, 0)
+    gathered = gather(web.search, web.fetch, 2, 3, 0, no_look)
     assert web.asked == [[6, 6]]
     assert len(gathered.candidates) == len(gathered.found) == 12
 
@@ -49,45 +53,38 @@ def test_twice_as_many_results_as_wanted_are_asked_for_first() -> None:
 def test_a_class_that_is_short_is_asked_for_more_and_no_other() -> None:
     results = {0: "abcd", 1: [f"{n}" for n in range(20)]}
     web = Web(results, same(*"abcd", *(f"{n}" for n in range(6, 20))))
-    gathered = gather(web.search, web.fetch, 2, 2, 0)
+    gathered = gather(web.search, web.fetch, 2, 2, 0, no_look)
     assert web.asked == [[4, 4], [4, 8]]
     assert {one.label for one in gathered.found} == {0, 1}
 
 
 def test_a_class_that_has_no_more_results_ends_short() -> None:
     web = Web({0: "abc"}, same("a"))
-    gathered = gather(web.search, web.fetch, 1, 2, 0)
+    gathered = gather(web.search, web.fetch, 1, 2, 0, no_look)
     assert web.asked == [[4], [8]]
     assert sum(one.id is not None for one in gathered.found.values()) == 1
 
 
-def test_an_image_at_many_addresses_is_put_aside_and_made_up_for() -> None:
-    images = {url: "gone" for url in "abcde"} | same(*"fghijklmno")
-    web = Web({0: "abcdefghijklmno"}, images)
-    gathered = gather(web.search, web.fetch, 1, 3, 4)
-    assert gathered.refused == {"gone"}
+def test_a_placeholder_is_put_aside_and_made_up_for() -> None:
+    web = Web({0: "abcdefghijklmno"}, {url: "gone" for url in "abcde"} | same(*"fghijklmno"))
+    gathered = gather(web.search, web.fetch, 1, 3, 4, lambda name: name == "gone")
+    assert gathered.refused.keys() == {"gone"}
     assert web.rounds[-1] == {"gone"}
-    outcomes = manifest(gathered.candidates, gathered.found, gathered.refused)["outcome"]
-    assert outcomes.to_pylist()[:6] == ["placeholder"] * 5 + ["stored"]
-
-
-def test_one_address_in_many_classes_is_no_placeholder() -> None:
-    found = {
-        Candidate(label, str(label), "test", "q", 0, "a"): Fetched("a", "ok", id="x")
-        for label in range(9)
-    }
-    assert placeholders(found, 5) == frozenset()
+    rows = manifest(gathered.candidates, gathered.found, gathered.refused).to_pylist()
+    assert [row["outcome"] for row in rows[:6]] == ["placeholder"] * 5 + ["stored"]
+    assert {row["detail"] for row in rows[:5]} == {gathered.refused["gone"]}
+    assert "5 paths" in gathered.refused["gone"] and rows[5]["detail"] == ""
 
 
 def test_placeholders_may_be_kept() -> None:
     web = Web({0: "abcdef"}, {url: "same" for url in "abcdef"})
-    gathered = gather(web.search, web.fetch, 1, 1, 0)
-    assert gathered.refused == frozenset()
+    gathered = gather(web.search, web.fetch, 1, 1, 0, lambda _: True)
+    assert gathered.refused == {}
 
 
 def test_without_classes_there_is_one_round() -> None:
     candidates = [Candidate(-1, "", "urls", "", rank, url) for rank, url in enumerate("ab")]
     web = Web({}, same(*"ab"))
-    gathered = gather(lambda _: candidates, web.fetch, 0, 2, 5)
+    gathered = gather(lambda _: candidates, web.fetch, 0, 2, 5, no_look)
     assert len(web.rounds) == 1
     assert len(gathered.found) == 2

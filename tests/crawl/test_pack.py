@@ -41,7 +41,7 @@ def crawl(tmp_path):
             missing: Fetched("d", "http_error", "Not Found", status=404),
         }
         candidates = [first, again, other, same, missing, late]
-        yield Gathered(candidates, found, frozenset()), journal
+        yield Gathered(candidates, found, {}), journal
 
 
 def test_every_candidate_has_a_row_and_an_outcome(crawl):
@@ -104,7 +104,7 @@ def test_packing_twice_gives_the_same_bytes(tmp_path, crawl):
 def test_nothing_stored_is_the_fault_of_the_world(tmp_path):
     candidates = [candidate(0, rank, f"http://0.test/{rank}") for rank in range(3)]
     found = {one: Fetched(one.url, "http_error", status=404) for one in candidates[:2]}
-    gathered = Gathered(candidates, found, frozenset())
+    gathered = Gathered(candidates, found, {})
     with Journal(tmp_path / "journal") as journal, pytest.raises(ExternalError) as caught:
         pack(tmp_path / "out", gathered, journal, ["class 0"])
     text = str(caught.value)
@@ -120,7 +120,7 @@ def test_the_summary_names_few_hosts_and_counts_the_rest(tmp_path):
             one: Fetched(one.url, "ok", status=200, final_url=one.url, **kept(journal, one.rank))
             for one in candidates
         }
-        summary = pack(tmp_path / "out", Gathered(candidates, found, frozenset()), journal, [])
+        summary = pack(tmp_path / "out", Gathered(candidates, found, {}), journal, [])
     assert len(summary["hosts"]) == 21
     assert summary["hosts"]["0.test"] == 2
     assert summary["hosts"]["others"] == 10
