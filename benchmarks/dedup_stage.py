@@ -16,10 +16,11 @@ from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.judgement import Provenance, Rules, judge
 from pipeline.dedup.near import candidate_pairs, radius_for
 from pipeline.dedup.originals import close_up
-from pipeline.dedup.stars import verified
 from pipeline.dedup.verifier import Verify, verifier
+from pipeline.params import Dedup
 
-SIMILARITY, COMPARED = 0.85, 64  # the stage's defaults
+SIMILARITY = 0.8
+AT_ONCE = 2000  # pairs compared
 IMAGEDEDUP_RADIUS = 10  # its default
 
 
@@ -37,7 +38,8 @@ class Judged:
 
 def _verifier(fingerprints: Fingerprints, files: Sequence[bytes]) -> Verify:
     def close_ups(rows: np.ndarray) -> np.ndarray:
-        return np.array([close_up(files[row], fingerprints.cut[row]) for row in rows.tolist()])
+        made = {row: close_up(files[row], fingerprints.cut[row]) for row in np.unique(rows)}
+        return np.array([made[row] for row in rows])
 
     return verifier(fingerprints, close_ups)
 
@@ -51,18 +53,27 @@ def flag_pairs(
         fingerprints: `benchmarks.pictures.fingerprints_of` the files.
         files: the encoded pictures.
     """
-    radius = radius_for(len(files))
-    i, j, _ = candidate_pairs(fingerprints.hashes, radius, fingerprints.comparable)
-    alike = verified(_verifier(fingerprints, files), i, j)
-    found = alike >= SIMILARITY
-    return i[found], j[found], alike[found]
+    i, j, _ = candidate_pairs(fingerprints.hashes, radius_for(len(files)), fingerprints.comparable)
+    verify = _verifier(fingerprints, files)
+    starts = range(0, len(i), AT_ONCE)
+    found = [verify(i[at : at + AT_ONCE], j[at : at + AT_ONCE]) for at in starts]
+    alike = np.concatenate([np.empty(0, np.float32), *found])
+    least = alike >= SIMILARITY
+    return i[least], j[least], alike[least]
 
 
 def dropped(files: Sequence[bytes]) -> Judged:
     """The stage's judgement of encoded pictures, all of one class, without a test set."""
     fingerprints = fingerprints_of(files)
+    defaults = Dedup()
+    rules = Rules(
+        radius_for(len(files)),
+        SIMILARITY,
+        defaults.similarity_across,
+        defaults.compared,
+        getattr(defaults, "low_information", "drop"),
+    )
     nothing_known = Provenance({}, {}, Counter())
-    rules = Rules(radius_for(len(files)), SIMILARITY, SIMILARITY, COMPARED, "drop")
     table = judge(fingerprints, _verifier(fingerprints, files), rules, nothing_known)
     ids = {id: row for row, id in enumerate(table["id"].to_pylist())}
     originals = [ids.get(id, -1) for id in table["duplicate_of"].to_pylist()]

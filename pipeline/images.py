@@ -3,6 +3,7 @@
 import contextlib
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from pipeline.damage import jpeg_damage, jpeg_segments, jpeg_warning
 from pipeline.samples import eight_bits
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # from the web: the less, the safer
+OWN_FORMATS = (*FORMATS, "TIFF", "PPM", "JPEG2000", "AVIF")  # from files of the user's own
 UPRIGHT = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,6 +29,8 @@ MAX_PIXELS = 50_000_000
 LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
 MAX_SCANS = 100  # of a JPEG; usual are 10, and 12 bytes more are one more pass over all pixels
 ORIENTATION, GPS, LATITUDE = 0x0112, 0x8825, 0x0002  # tags of Exif 2.32, 4.6.4 and 4.6.6
+SUBFILE = 254  # tag of TIFF 6.0: bit 0 marks a smaller version of another picture
+RAW = {50706, 50752}  # tags DNGVersion, and Canon's CR2Slice
 Fit = Literal["crop", "squash"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -46,19 +50,19 @@ class ImageError(Exception):
         self.outcome, self.width, self.height = outcome, width, height
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> Image.Image:
     """Reads the header only; the format is found from the content, never from a name.
 
     Raises:
-        ImageError: `not_an_image`, `too_many_pixels` (over 50 million, or a side over 65,535) or
-            `too_many_scans`.
+        ImageError: `not_an_image`, `too_many_pixels` (over 50 million, or a side over 65,535),
+            `too_many_scans`, or `unsupported`, a TIFF that is no picture of 8 or 16 bits.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=tuple(formats))
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from None
     except Exception as error:  # any decoder may raise anything on hostile bytes
-        raise ImageError("not_an_image", _reason(error)) from None
+        raise ImageError("not_an_image", _reason(error, formats)) from None
     if image.width * image.height > MAX_PIXELS:
         detail = f"{image.width} x {image.height}: more than {MAX_PIXELS:,} pixels"
         raise ImageError("too_many_pixels", detail, image.width, image.height)
@@ -69,6 +73,8 @@ def open_image(data: bytes) -> Image.Image:
     if image.format in ("JPEG", "MPO") and _has_many_scans(data):
         detail = f"more than {MAX_SCANS} scans"
         raise ImageError("too_many_scans", detail, image.width, image.height)
+    if image.format == "TIFF" and (reason := _no_plain_tiff(image)):
+        raise ImageError("unsupported", reason, image.width, image.height)
     return image
 
 
@@ -151,14 +157,19 @@ class ImageInfo:
     detail: str = ""
 
 
-def inspect(data: bytes, min_side: int, *, keep_damaged: bool = False) -> ImageInfo:
+def inspect(
+    data: bytes, min_side: int, formats: Sequence[str] = FORMATS, *, keep_damaged: bool = False
+) -> ImageInfo:
     """Decodes all of an image to see that it is whole: what passes here, `decode` can read.
+
+    Args:
+        formats: those that are let in; what comes from the web may be of few.
 
     Raises:
         ImageError: as `decode`, or `too_small` when a side is under `min_side` pixels, or, unless
             such are kept, `damaged` when some of its data was overwritten (`pipeline.damage`).
     """
-    image = open_image(data)
+    image = open_image(data, formats)
     width, height = image.size
     if min(width, height) < min_side:
         raise ImageError("too_small", f"{width} x {height}", width, height)
@@ -246,7 +257,17 @@ def _exif(image: Image.Image) -> tuple[int, bool]:
     return orientation, has_gps
 
 
-def _reason(error: Exception) -> str:
+def _no_plain_tiff(image: Image.Image) -> str:
+    """Why the first picture of a TIFF is not the picture that people see; "" if it is."""
+    tags = getattr(image, "tag_v2", {})
+    if int(tags.get(SUBFILE, 0) or 0) & 1 or RAW & set(tags):
+        return "a camera's raw file, of which only a preview would be read"
+    if image.mode in ("F", "I"):  # what is black and what is white is not said
+        return "numbers of 32 bits for each pixel"
+    return ""
+
+
+def _reason(error: Exception, formats: Sequence[str] = OWN_FORMATS) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"none of {', '.join(FORMATS)}"  # its own text has a memory address in it
+        return f"none of {', '.join(formats)}"  # its own text has a memory address in it
     return f"{type(error).__name__}: {error}"[:200]

@@ -52,7 +52,7 @@ class Crawl(Section):
     )
     source: str = Field(
         "",
-        description="engine `files`: a folder, a .tar or .parquet file, or a folder of them; "
+        description="engine `files`: a folder, a .tar or .parquet file, as docs/files.md has them; "
         "`urls`: a .txt, .csv, .jsonl or .parquet file; `site`: the address of a page",
     )
     licence: Literal["any", "creative-commons", "commercial", "modify", "public-domain"] = Field(
@@ -336,8 +336,8 @@ class Distill(Section):
 class Evaluate(Section):
     test_set: str = Field(
         "demo",
-        description="`demo`, `cifar10` or `cifar100` (torchvision), a .parquet file, or a folder "
-        "of class folders",
+        description="`demo`, `cifar10` or `cifar100` (torchvision), a folder of class folders, a "
+        ".parquet or .tar file, or another layout of docs/files.md",
     )
     images: int = Field(2000, ge=0, description="images to draw (demo) or use; 0 is all")
     batch_size: int = Field(256, ge=1, description="images a pass")

@@ -143,7 +143,7 @@ def _lower_bytes(data: bytes, kind: int) -> Sequence[Image.Image]:
 
 def _significant(data: bytes) -> int:
     """The most bits of a colour that the chunk sBIT calls significant; 0 without one."""
-    if data[24:25] != b"\x10":
+    if data[:4] != b"\x89PNG" or data[24:25] != b"\x10":
         return 0
     for kind, start, end in _chunks(data):
         if kind == b"sBIT":

@@ -29,6 +29,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "dvc pull --run-cache": SCENARIO,
     "pipeline preset demo": SCENARIO,
     "pipeline preset cifar10-local": SCENARIO,
+    "pipeline crawl --engine files --source my-pictures": "tests/stages/test_crawl_files.py",
     "pipeline crawl --search-again": RUN,
     "pipeline crawl --retry-failed timeout,5xx": RUN,
     "pipeline dedup --dry-run": RUN,

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, TiffImagePlugin
 
 from pipeline.dedup.fingerprints import fingerprint_images
 from pipeline.images import (
@@ -22,6 +22,7 @@ from pipeline.images import (
     open_image,
     to_square,
 )
+from pipeline.imagesource.kinds import readable
 from tests.crawl.hosts import png_claiming
 
 
@@ -541,3 +542,44 @@ def test_crop_takes_the_centre_and_squash_takes_all():
     assert to_square(image, 32, "crop")[:, 2:-2].max() == 0
     squashed = to_square(image, 33, "squash")
     assert squashed[:, :8].min() > 240 and squashed[:, 14:19].max() < 15
+
+
+# formats of the user's own files
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PPM", "JPEG2000", "AVIF"])
+def test_formats_of_the_users_own_are_read_and_refused_from_the_web(kind):
+    if kind not in readable():
+        pytest.skip("this Pillow has no codec for it")
+    data = encoded(Image.new("RGB", (40, 20), (200, 30, 60)), kind)
+    assert inspect(data, 16, readable()).format == kind
+    red, green, blue = decode(data).getpixel((5, 5))
+    assert abs(red - 200) < 6 and abs(green - 30) < 6 and abs(blue - 60) < 6
+    with pytest.raises(ImageError) as caught:
+        inspect(data, 16)
+    assert caught.value.outcome == "not_an_image"
+
+
+def test_a_tiff_of_several_pages_is_its_first():
+    pages = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert decode(data).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [(254, 1), (50706, b"\x01\x04\x00\x00")], ids=["a preview", "DNG"]
+)
+def test_a_cameras_raw_file_is_not_its_preview(tag, value):
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[tag] = value
+    data = encoded(Image.new("RGB", (20, 20)), "TIFF", tiffinfo=info)
+    with pytest.raises(ImageError, match="camera's raw") as caught:
+        decode(data)
+    assert caught.value.outcome == "unsupported"
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_a_tiff_of_measured_values_is_no_picture(mode):
+    with pytest.raises(ImageError, match="32 bits") as caught:
+        decode(encoded(Image.new(mode, (20, 20)), "TIFF"))
+    assert caught.value.outcome == "unsupported"

@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 
 from pipeline.crawl.journal import Incoming
-from pipeline.images import ImageInfo, inspect, open_image
+from pipeline.images import FORMATS, ImageInfo, inspect, open_image
 from pipeline.manifest import Fetched
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
@@ -59,7 +59,7 @@ def _kept(
     """The record of an image that is good and is kept; None if it has more than `most` pixels."""
     data = incoming.read()
     if most is not None:
-        image = open_image(data)
+        image = open_image(data, FORMATS)
         if image.width * image.height > most:
             return None
     info = examine(data)

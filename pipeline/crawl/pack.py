@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from pipeline.console import text_table
+from pipeline.console import printable, text_table
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
@@ -35,15 +35,23 @@ def pack(
     if not outcomes[STORED]:
         reasons = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common(4))
         raise ExternalError(
-            f"none of {len(table):,} candidates gave an image ({reasons})",
-            "see the network and crawl.* in params.yaml, then try them again with"
-            f" `pipeline crawl --retry-failed {outcomes.most_common(1)[0][0]}`"
-            if outcomes
-            else "",
+            f"none of {len(table):,} candidates gave an image ({reasons})", _advice(table, outcomes)
         )
     write_shards(folder, _stored(table, gathered, journal), class_names)
     write_table(folder / "manifest.parquet", table)
     return summary(table, class_names)
+
+
+def _advice(table: pa.Table, outcomes: Counter[str]) -> str:
+    if not outcomes:
+        return ""
+    if set(table["engine"].to_pylist()) == {"files"}:
+        first = table.slice(0, 1).to_pylist()[0]
+        return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"
+    return (
+        "see the network and crawl.* in params.yaml, then try them again with"
+        f" `pipeline crawl --retry-failed {outcomes.most_common(1)[0][0]}`"
+    )
 
 
 def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:

@@ -145,8 +145,8 @@ def _cut_out(
     fingerprints: Fingerprints, row: int, picture: Image.Image, kind: str, pixels: np.ndarray
 ) -> None:
     """Looks again, in full, at a picture that is mostly one ground: at what there is on it."""
-    extremes = picture.getextrema()
-    fingerprints.blank[row] = all(high - low <= BLANK_RANGE for low, high in extremes)
+    levels = np.asarray(picture).reshape(-1, 3)
+    fingerprints.blank[row] = np.ptp(levels, axis=0).max() <= BLANK_RANGE
     box = _with_room(_shown(picture))
     fingerprints.trim[row], fingerprints.cut[row] = WHOLE, box
     there = part(picture, fingerprints.cut[row])

@@ -85,19 +85,19 @@ def look(
 
 
 def _compared(views: _Views) -> torch.Tensor:
-    grey = _equally_sharp(views)
-    textured = torch.minimum(*(_texture(side, views.mask) for side in grey)) >= TEXTURED
-    parts, seen = _parts(*grey, views.mask)
+    a, b = _equally_sharp(views)
+    textured = torch.minimum(_texture(a, views.mask), _texture(b, views.mask)) >= TEXTURED
+    parts, seen = _parts(a, b, views.mask)
     worst = parts.amin(dim=(1, 2))
     middle = torch.where(seen, parts, torch.nan).flatten(1).nanmedian(dim=1).values
     mask = views.mask.clone()
     for swapped in (False, True):
         rows = torch.nonzero((worst < MOSTLY) & (middle >= MOSTLY))[:, 0]
         if len(rows):
-            chosen, sides = views.of_rows(rows), [side[rows] for side in grey]
+            chosen, one, other = views.of_rows(rows), a[rows], b[rows]
             if swapped:
-                chosen, sides = chosen.swapped(), sides[::-1]
-            beneath, mark = _beneath_marks(chosen, *sides, textured[rows])
+                chosen, one, other = chosen.swapped(), other, one
+            beneath, mark = _beneath_marks(chosen, one, other, textured[rows])
             better = torch.nonzero(beneath > worst[rows])[:, 0]
             worst[rows[better]] = beneath[better]
             mask[rows[better]] = chosen.mask[better] * (1 - _grown(mark[better], 2))
@@ -105,7 +105,7 @@ def _compared(views: _Views) -> torch.Tensor:
     similarity = torch.minimum(worst, 1 - cost * _colour_distance(views, mask))
     plain = torch.nonzero(~textured)[:, 0]
     if len(plain):
-        off = _off(*(side[plain] for side in grey), views.mask[plain])
+        off = _off(a[plain], b[plain], views.mask[plain])
         similarity[plain] = torch.minimum(similarity[plain], 1 - OFF_COST * off)
     return torch.where(views.agreement >= AGREES, similarity, views.agreement.clamp(max=0.5))
 
@@ -114,8 +114,8 @@ def _views(
     a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, places: np.ndarray
 ) -> _Views:
     first, second = (torch.tensor(side).permute(0, 3, 1, 2).float() / 255 for side in (a, b))
-    grey = [_luma(side) * 255 for side in (first, second)]
-    maps, agreement = aligned(*grey, _from_middle(torch.tensor(places)))
+    start = _from_middle(torch.tensor(places))
+    maps, agreement = aligned(_luma(first) * 255, _luma(second) * 255, start)
     borders = _within(torch.tensor(trim_b))[:, None]
     mask = (sampled(borders, maps, SIDE)[:, 0] > 0.99) & inside(maps, SIDE)
     mask = mask.float() * _within(torch.tensor(trim_a))

@@ -7,7 +7,8 @@ import numpy as np
 
 from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
-from pipeline.labelled import LabelledImages, load_labelled
+from pipeline.imagesource.entries import hidden_in
+from pipeline.labelled import LabelledImages, load_labelled, places
 from pipeline.store import open_parquet, read_table
 
 COLUMNS = ("style", "domain")
@@ -41,16 +42,15 @@ def load_styles(
         found = {
             folder.name: load_labelled(str(folder), "test", size, 0, 0, advance)
             for folder in sorted(path.iterdir())
-            if folder.is_dir() and not folder.name.startswith(".")
+            if folder.is_dir() and not hidden_in([folder.name])
         }
     elif path.suffix == ".parquet":
         found = _parquet(path, size, advance)
     else:
         raise UserError(f"no styles at {source}: expected a .parquet file or a folder of folders")
-    known = {name: label for label, name in enumerate(class_names)}
     styles, ignored = [], 0
     for name, images in found.items():
-        labels = np.array([known.get(one, -1) for one in images.class_names])[images.labels]
+        labels = places(images, class_names, f"{source}: {name}")[images.labels]
         ignored += int((labels < 0).sum())
         if (labels >= 0).any():
             styles.append(Style(name, images.pixels[labels >= 0], labels[labels >= 0]))

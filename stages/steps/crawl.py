@@ -20,6 +20,7 @@ from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.placeholders import drawn_in_few_colours
 from pipeline.crawl.search import search
 from pipeline.crawl.site import site_candidates
+from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
@@ -97,14 +98,22 @@ class Crawling:
 
     def _files(self) -> Gathered:
         section = self.section
-        source = Path(section.source)
-        images = read_collection(source, section.sample, section.seed, section.max_bytes)
+        matcher, lines = Matcher(lambda: self.class_names), list[str]()
         with self.console.progress("crawl: reading", section.sample or None) as advance:
-            keep = section.damaged == "keep"
-            candidates, found = collect(
-                images, section.min_side, self.journal, advance, keep_damaged=keep
+            entries = read_collection(
+                Path(section.source),
+                section.sample,
+                section.seed,
+                section.max_bytes,
+                matcher,
+                lines,
+                advance,
             )
-        return Gathered(candidates, found, {})
+            keep = section.damaged == "keep"
+            found = collect(entries, section.min_side, self.journal, advance, keep_damaged=keep)
+        for line in lines:
+            self.console.note(line)
+        return Gathered(list(found), found, {})
 
     def _list(self) -> Gathered:
         candidates = listed_candidates(Path(self.section.source), self.class_names)

@@ -16,7 +16,7 @@ from pipeline.evaluate.cost import BATCHES, latencies, macs
 from pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
 from pipeline.evaluate.styles import Style, load_styles
 from pipeline.evaluate.web import Web, load_web
-from pipeline.labelled import load_labelled, match_labels
+from pipeline.labelled import load_labelled, match_labels, told_apart
 from pipeline.models.checkpoint import WEIGHTS, load_model
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
@@ -40,8 +40,11 @@ def run(section: Evaluate, console: Console) -> None:
     side, names = config.input_size, config.class_names
     with console.progress("evaluate: reading", section.images or None) as advance:
         test = load_labelled(section.test_set, "test", side, section.images, section.seed, advance)
+    for note in test.notes:
+        console.note(note)
     labels = match_labels(test, names, section.test_set)
     styles = _load_styles(section.styles, side, names, console)
+    names = told_apart(names)
     web = _load_web(side, len(names), console)
 
     # look for test images among those that the student was trained on

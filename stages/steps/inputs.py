@@ -76,7 +76,7 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
     """
     crawl, teacher, evaluate = params.crawl, params.teacher, params.evaluate
     named: dict[str, dict[str, str]] = {"crawl": {}, "dedup": {}, "teacher": {}, "evaluate": {}}
-    if crawl.engine not in ("files", "site") and is_file_of_classes(crawl.classes):
+    if crawl.engine != "site" and is_file_of_classes(crawl.classes):
         named["crawl"]["crawl.classes"] = str(crawl.classes)
     if crawl.engine in ("files", "urls"):
         named["crawl"]["crawl.source"] = crawl.source

@@ -28,6 +28,11 @@ def run(section: Teacher, console: Console) -> None:
     network, names, source, summary = make(section, console)
     check_weights(network.state_dict(), source, "the training failed: lower teacher.lr")
     check_answers(network, section.mean, section.std, section.input_size, source)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        console.note(
+            f"two classes or more have the name {', '.join(twice[:5])}: test sets match them by"
+            " number, so their classes have to be in the teacher's order"
+        )
     config = ModelConfig(
         {"name": section.architecture, "num_classes": len(names)},
         names,
@@ -85,6 +90,8 @@ def _trained(section: Teacher, console: Console) -> Made:
         data = load_labelled(
             section.data, "train", section.input_size, section.images, section.seed, advance
         )
+    for note in data.notes:
+        console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
     torch.manual_seed(section.seed)
     network = build(section.architecture, len(names))

@@ -62,14 +62,16 @@ def test_transparent_pixels_become_white() -> None:
     assert min(decoded(thumbnail.uri).convert("RGB").getpixel((4, 4))) > 250
 
 
-def test_bytes_that_are_no_web_image() -> None:
-    tiff = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(tiff, "TIFF")
+def test_bytes_that_are_no_image_of_the_crawl() -> None:
+    icon, tiff = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (16, 16)).save(icon, "ICO")
+    Image.new("RGB", (8, 8)).save(tiff, "TIFF")  # of files that the user has
     bomb = io.BytesIO()
     Image.new("1", (10_000, 6_000)).save(bomb, "PNG")
     whole = draw(1, 1)
-    for data in (None, b"", b"<svg/>", tiff.getvalue(), bomb.getvalue(), whole[: len(whole) // 2]):
+    for data in (None, b"", b"<svg/>", icon.getvalue(), bomb.getvalue(), whole[: len(whole) // 2]):
         assert encode_thumbnail(data) is None
+    assert encode_thumbnail(tiff.getvalue()) is not None
 
 
 def test_spread_takes_from_every_label() -> None:

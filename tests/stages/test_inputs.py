@@ -94,6 +94,10 @@ READ_BY = [
     ("crawl: {classes: own.yaml}", {"crawl": {"crawl.classes"}}),
     ("crawl: {classes: 'cat,dog'}", {}),
     ("crawl: {engine: files, source: web}", {"crawl": {"crawl.source"}}),
+    (
+        "crawl: {engine: files, source: web, classes: own.yaml}",
+        {"crawl": {"crawl.source", "crawl.classes"}},
+    ),
     ("crawl: {engine: urls, source: own.yaml}", {"crawl": {"crawl.source"}}),
     ("crawl: {engine: site, source: 'https://example.org/'}", {}),
     ("teacher: {source: file, path: teacher.pt}", {"teacher": {"teacher.path"}}),

@@ -1,0 +1,197 @@
+"""Tables: Parquet files that hold pictures, and those that say something about pictures."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.imagesource.entries import MISSING, SAYS, TOO_LARGE, UNREADABLE, Entry, facts_of
+from pipeline.imagesource.kinds import picture_kind
+from pipeline.store import open_parquet
+
+# usual columns, the first that is there counts; img2dataset calls it by the format
+PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo")
+BATCH = 100  # rows in memory
+KEPT = frozenset(spelling for spellings in SAYS.values() for spelling in spellings)
+LISTED = "file_name"  # the column by which Hugging Face's metadata names a file
+STATUS = {"status", "error_message"}  # what img2dataset says of a picture that it does not have
+DONE = "success"  # the status that img2dataset gives to what it has
+
+
+class Table:
+    """The pictures of one Parquet file, a batch in memory at a time.
+
+    Attributes:
+        names: of its classes by number, as Hugging Face writes them; empty where it has none.
+    """
+
+    def __init__(self, path: Path, prefix: str, max_bytes: int) -> None:
+        self.path, self.prefix, self.split, self._most = path, prefix, "", max_bytes
+        with open_parquet(path) as file:
+            schema = file.schema_arrow
+            self._rows = file.metadata.num_rows
+            self.column = picture_column(file)
+        self.names = class_names(schema)
+        self._class = class_column(schema)
+        # of several columns that may name a class one counts
+        self._said = [
+            name
+            for name in schema.names
+            if name.strip().lower() in (KEPT - set(SAYS["of_class"])) | STATUS
+            and name not in (self.column, self._class)
+        ]
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def lost(self) -> Set[int]:
+        """None: a row has to be read."""
+        return frozenset()
+
+    def read(self, rows: Sequence[int]) -> Iterator[Entry]:
+        """The entries of these rows, in order. A table that breaks off gives the rows up to there.
+
+        What is left is one entry with the reason for each row.
+        """
+        wanted = iter(rows)
+        row = next(wanted, None)
+        try:
+            for start, batch in self._batches():
+                values = batch.column(self.column)
+                while row is not None and row < start + len(batch):
+                    said = {name: batch.column(name)[row - start].as_py() for name in self._said}
+                    if self._class:
+                        said["class"] = batch.column(self._class)[row - start].as_py()
+                    yield self._entry(row, values[row - start].as_py(), said)
+                    row = next(wanted, None)
+                if row is None:
+                    return
+        except (pa.ArrowException, OSError) as error:
+            detail = f"the table breaks off: {' '.join(str(error).split())}"
+            while row is not None:
+                place = f"{self.path}: row {row}"
+                yield Entry(f"{self.prefix}{row}", place, outcome=UNREADABLE, detail=detail)
+                row = next(wanted, None)
+
+    def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        start, own = 0, [self._class] if self._class else []
+        with open_parquet(self.path) as file:
+            for batch in file.iter_batches(BATCH, columns=[self.column, *own, *self._said]):
+                yield start, batch
+                start += len(batch)
+
+    def _entry(self, row: int, value: Any, said: Mapping[str, Any]) -> Entry:
+        data = (value.get("bytes") if isinstance(value, dict) else value) or b""
+        outcome, detail, size = "", "", len(data)
+        if size > self._most:
+            outcome, detail, data = TOO_LARGE, f"more than {self._most} bytes", b""
+        elif not data:
+            # a path in its place is not opened: a table may name any file
+            path = value.get("path") if isinstance(value, dict) else None
+            told = [
+                str(said[name]) for name in sorted(STATUS & set(said), reverse=True) if said[name]
+            ]
+            outcome, detail = MISSING, "a path in place of the bytes" if path else "no bytes"
+            detail = ": ".join(told) or detail
+        place = f"{self.path}: row {row}"
+        name = f"{self.prefix}{row}"
+        return Entry(name, place, data, outcome, detail, size, facts_of(said), self.names)
+
+    def classes(self) -> list[Any]:
+        """What is said about the class of every row, whatever it is."""
+        if not self._class:
+            return [None] * self._rows
+        with open_parquet(self.path) as file:
+            return file.read(columns=[self._class])[self._class].to_pylist()
+
+
+def picture_column(file: pq.ParquetFile) -> str:
+    """The column that has pictures, "" for none: by its usual name, or by what is in it."""
+    schema = file.schema_arrow
+    holding = [one.name for one in schema if _holds_bytes(one.type)]
+    for name in PICTURES:
+        for one in holding:
+            if one.lower() == name:
+                return one
+    for batch in file.iter_batches(8, columns=holding) if holding else ():
+        for name in holding:
+            for value in batch.column(name).to_pylist():
+                data = value.get("bytes") if isinstance(value, dict) else value
+                if data and picture_kind(data[:512]):
+                    return name
+        break
+    return ""
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        kind = kind.field(index).type if index >= 0 else pa.string()
+    # an empty column has no type of its own
+    return any(
+        is_so(kind) for is_so in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)
+    )
+
+
+def class_column(schema: pa.Schema) -> str:
+    """The column of the class: as it is usually called, or the only one that has names."""
+    small = {name.strip().lower(): name for name in schema.names}
+    for spelling in SAYS["of_class"]:
+        if spelling in small:
+            return small[spelling]
+    named = list(_features(schema))
+    return named[0] if len(named) == 1 else ""
+
+
+def class_names(schema: pa.Schema) -> list[str]:
+    """The names that its labels count, as Hugging Face writes them; empty where there are none."""
+    return _features(schema).get(class_column(schema), [])
+
+
+def _features(schema: pa.Schema) -> dict[str, list[str]]:
+    """Columns with names for their numbers."""
+    found = {}
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        for column, feature in features.items():
+            if isinstance(feature, dict) and isinstance(feature.get("names"), list):
+                found[str(column)] = [str(name) for name in feature["names"]]
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return found
+
+
+def listing(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of a metadata.csv, .jsonl or .parquet, and the names that their labels count.
+
+    Raises:
+        UserError: it cannot be read, or has no column `file_name`.
+    """
+    names: list[str] = []
+    try:
+        if path.suffix.lower() == ".parquet":
+            with open_parquet(path) as file:
+                names = class_names(file.schema_arrow)
+                wanted = [
+                    name
+                    for name in file.schema_arrow.names
+                    if name.strip().lower() in KEPT | STATUS | {LISTED, "key"}
+                ]
+                rows = file.read(columns=wanted).to_pylist()
+        elif path.suffix.lower() == ".csv":
+            text = path.read_text("utf-8-sig")
+            rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        else:
+            text = path.read_text("utf-8-sig")
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, csv.Error, RecursionError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path}: expected a JSON object in each line")
+    return rows, names
