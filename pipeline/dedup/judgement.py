@@ -15,8 +15,8 @@ from pipeline.console import Advance, no_progress
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.grouping import Grouping, best_first, elect, members, twins, with_twins
 from pipeline.dedup.leakage import Leaks
-from pipeline.dedup.stars import Stars, Terms, Verify, find_members, find_stars
-from pipeline.dedup.verify import similarity
+from pipeline.dedup.stars import Stars, Terms, find_members, find_stars
+from pipeline.dedup.verifier import Verify
 from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
 from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, SCHEMA, UNREADABLE
 
@@ -64,16 +64,6 @@ class Rules:
     compared: int  # images that are kept with which one is compared, the nearest; 0 is all
     low_information: str  # keep or drop, of what shows nothing
     drop: Sequence[str] = ()  # issues
-
-
-def verifier(fingerprints: Fingerprints) -> Verify:
-    """The similarity of images by the edges of their fingerprints."""
-    grey, trim = fingerprints.grey, fingerprints.trim
-
-    def verify(i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        return similarity(grey[i], trim[i], grey[j], trim[j])
-
-    return verify
 
 
 def judge(
@@ -200,7 +190,7 @@ class _Edges:
     def of(
         cls, reason: np.ndarray, test_image: np.ndarray, grouping: Grouping, like: Stars
     ) -> "_Edges":
-        """Args: `like`, those that look like leaked images; `test_image`, of leaked ones."""
+        """From the test images of those that show one, and the stars of leaked images."""
         rows = np.arange(len(reason))
         duplicates = grouping.kept != rows
         other = np.where(duplicates, grouping.kept, grouping.resembles)

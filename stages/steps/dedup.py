@@ -11,10 +11,11 @@ from PIL import Image
 
 from pipeline.console import Console, printable
 from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.judgement import Provenance, Rules, judge, summarise, verifier
+from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
 from pipeline.dedup.shards import fingerprint_shards
+from pipeline.dedup.verifier import verifier
 from pipeline.errors import ExternalError, UserError
 from pipeline.labelled import load_labelled
 from pipeline.manifest import class_names, read_manifest
@@ -134,10 +135,16 @@ class Deduplication:
             self.section.compared,
             self.section.low_information,
         )
+        from pipeline.dedup.originals import CloseUps, Originals  # imports torch
+
+        originals = Originals(shard_paths(paths.CRAWL), fingerprints)
+        close_ups = CloseUps(
+            originals, fingerprints.cut, self.section.workers or os.cpu_count() or 1
+        )
         with self.console.progress("dedup: comparing", len(fingerprints.hashes)) as advance:
             return judge(
                 fingerprints,
-                verifier(fingerprints),
+                verifier(fingerprints, close_ups),
                 rules,
                 self.provenance,
                 leaked,

@@ -1,12 +1,14 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
-from pipeline.dedup.judgement import Provenance, Rules, judge, summarise, verifier
+from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
 from pipeline.dedup.leakage import Leaks
+from pipeline.dedup.verifier import verifier
 from pipeline.verdicts import SCHEMA
 from tests.dedup.pictures import jpeg, scene
 
@@ -16,7 +18,7 @@ RULES = Rules(12, 0.85, 0.93, 64, "drop")
 KEPT = (True, "", None)
 
 
-def fingerprints(errors=(), flat=(), labels=None):
+def fingerprints(errors=(), blank=(), faint=(), labels=None):
     """Of images whose whole hashes are 2, 4, … bits apart, and that have nothing else in common."""
     total = len(SIDES)
     images = pa.table(
@@ -37,7 +39,9 @@ def fingerprints(errors=(), flat=(), labels=None):
         images,
         hashes,
         np.tile(np.float32([0, 0, 1, 1]), (total, 1)),
-        np.array([k in flat for k in range(total)]),
+        np.tile(np.float32([0, 0, 1, 1]), (total, 1)),
+        np.array([k in blank for k in range(total)]),
+        np.array([k not in [*blank, *faint] for k in range(total)]),
         np.zeros((total, 64, 64), np.uint8),
         np.zeros((total, 32, 32, 3), np.uint8),
     )
@@ -126,20 +130,28 @@ def test_twins_are_one_whatever_the_verifier_says_and_share_a_star():
 
 
 def test_what_is_broken_or_blank_is_named_and_groups_with_nothing():
-    prints = fingerprints(errors=[0], flat=[0, 1])
+    prints = fingerprints(errors=[0], blank=[0, 1])
     alike = {(0, 1): 1.0, (1, 2): 1.0, (2, 3): 1.0}
     reasons = [row["reason"] for row in judged(alike, prints).to_pylist()]
     assert reasons[:4] == ["unreadable", "low-information", "near-duplicate", ""]
 
 
 def test_blank_images_stay_where_they_are_not_to_be_dropped_and_are_told():
-    prints, rules = fingerprints(flat=[1, 2]), Rules(12, 0.85, 0.93, 64, "keep")
+    prints, rules = fingerprints(blank=[1, 2]), Rules(12, 0.85, 0.93, 64, "keep")
     table = judged({(1, 2): 1.0, (0, 1): 1.0}, prints, rules)
     assert verdicts(table) == [KEPT] * 7
     summary = summarise(table, NOWHERE, {3: "cat"}, 12)
     assert (summary["not_compared"], summary["low_information"]) == (2, 0)
     dropped = summarise(judged({}, prints), NOWHERE, {3: "cat"}, 12)
     assert (dropped["not_compared"], dropped["low_information"]) == (0, 2)
+
+
+@pytest.mark.parametrize("low_information", ["keep", "drop"])
+def test_what_cannot_be_compared_stays_and_is_in_no_pair(low_information):
+    prints, rules = fingerprints(faint=[1]), Rules(12, 0.85, 0.93, 64, low_information)
+    table = judged({(0, 1): 1.0, (1, 3): 1.0, (2, 3): 1.0}, prints, rules)
+    assert verdicts(table)[:3] == [KEPT, KEPT, (False, "near-duplicate", "id3")]
+    assert summarise(table, NOWHERE, {}, 12)["not_compared"] == 1
 
 
 def test_named_issues_are_told_and_drop_an_image_only_where_they_are_asked_to():
@@ -245,7 +257,7 @@ def test_every_image_is_counted_once():
     issues = {"dark": np.arange(7) == 4}
     table = judged(
         {(0, 1): 0.9},
-        fingerprints(errors=[5], flat=[6]),
+        fingerprints(errors=[5], blank=[6]),
         Rules(8, 0.85, 0.93, 64, "drop", ["dark"]),
         issues=issues,
         advance=counts.append,
@@ -263,7 +275,7 @@ def test_copies_of_real_pictures_are_found_by_the_verifier(low_information):
     images = {"id": [f"{k}" for k in range(9)], "shard": [0] * 9, "row": range(9), "label": [0] * 9}
     images |= {"width": [400] * 9, "height": [300] * 9, "error": errors}
     table = pa.table(images | {"size": [len(file) for file in files]})
-    prints = Fingerprints(table, found.hashes, found.trim, found.flat, found.grey, found.colour)
+    prints = replace(found, images=table)
     rules = Rules(12, 0.85, 0.93, 64, low_information)
-    kept = judge(prints, verifier(prints), rules, NOWHERE)["kept"].to_pylist()
+    kept = judge(prints, verifier(prints, None), rules, NOWHERE)["kept"].to_pylist()
     assert kept == [True, False, False] * 3  # the file of most bytes
