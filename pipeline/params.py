@@ -119,11 +119,16 @@ class Dedup(Section):
         "shrinks from 12 as the images grow in number",
     )
     similarity: float = Field(
-        0.85,
+        0.8,
         ge=0,
         le=1,
-        description="pictures that are so alike are one (correlation of their gradients): 0.85 is "
-        "for photographs, drawings on plain grounds need more; 0 believes the hashes alone",
+        description="pictures whose worst part agrees so well are one (correlation after "
+        "alignment); 0 believes the hashes alone",
+    )
+    second_look: bool = Field(
+        True,
+        description="compare pairs part by part and in colour, in close-ups of the images; false: "
+        "edges of the whole pictures alone decide",
     )
     low_information: Literal["drop", "keep"] = Field(
         "drop", description="what to do with images that show nothing, as one colour all over"

@@ -8,9 +8,8 @@ import pyarrow as pa
 
 from pipeline.console import Advance, no_progress
 from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
-from pipeline.dedup.judgement import verifier
 from pipeline.dedup.near import BITS, PAIRED
-from pipeline.dedup.stars import Verify
+from pipeline.dedup.verifier import Verify
 
 AT_ONCE = 100  # images decoded in a row, as in a worker of fingerprint_shards
 PAIRS_AT_ONCE = 2048
@@ -75,7 +74,7 @@ def matches(
     stored: Fingerprints,
     radius: int,
     least: float,
-    verifier: Verifier = verifier,
+    verifier: Verifier,
     advance: Advance = no_progress,
 ) -> Matches:
     """The stored images that new ones show, by the rules by which dedup compares the stored ones.

@@ -2,7 +2,7 @@
 
 import io
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
 from pipeline.dedup.shards import fingerprint_shards
-from pipeline.dedup.verifier import verifier
+from pipeline.dedup.verifier import Verify, verifier
 from pipeline.errors import ExternalError, UserError
 from pipeline.labelled import load_labelled
 from pipeline.manifest import class_names, read_manifest
@@ -34,6 +34,9 @@ from stages.steps.dropped import (
     note_drawn_value,
     note_losses,
 )
+
+if TYPE_CHECKING:
+    from pipeline.dedup.originals import Originals
 
 TEST_SIDE = 64  # pixels at which test images are compared
 LEAK_COLUMNS = {
@@ -135,21 +138,27 @@ class Deduplication:
             self.section.compared,
             self.section.low_information,
         )
-        from pipeline.dedup.originals import CloseUps, Originals  # imports torch
+        from pipeline.dedup.originals import Originals  # imports torch
 
         originals = Originals(shard_paths(paths.CRAWL), fingerprints)
-        close_ups = CloseUps(
-            originals, fingerprints.cut, self.section.workers or os.cpu_count() or 1
-        )
         with self.console.progress("dedup: comparing", len(fingerprints.hashes)) as advance:
             return judge(
                 fingerprints,
-                verifier(fingerprints, close_ups),
+                self._verifier(fingerprints, originals),
                 rules,
                 self.provenance,
                 leaked,
                 advance=advance,
             )
+
+    def _verifier(self, fingerprints: Fingerprints, originals: "Originals") -> Verify:
+        """The judge of pairs: edges, and the second look where there is to be one."""
+        if not self.section.second_look or not self.section.similarity:
+            return verifier(fingerprints, None)
+        from pipeline.dedup.originals import CloseUps  # imports torch
+
+        workers = self.section.workers or os.cpu_count() or 1
+        return verifier(fingerprints, CloseUps(originals, fingerprints.cut, workers))
 
     def _test_pixels(self) -> np.ndarray:
         source = self.params.evaluate.test_set

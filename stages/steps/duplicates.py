@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.console import printable
 from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.lookup import Matches, NewImage, comparable, fingerprints_of, matches
+from pipeline.dedup.lookup import NEW, Matches, NewImage, comparable, fingerprints_of, matches
+from pipeline.dedup.verifier import Verify
 from pipeline.errors import UserError
 from pipeline.images import ImageError, inspect
 from pipeline.manifest import STORED, read_manifest
+from pipeline.store import shard_paths
 from pipeline.verdicts import read_verdicts
 from stages import paths
 from stages.steps.dedup import Deduplication
@@ -49,7 +52,9 @@ class Lookup(Deduplication):
             new = fingerprints_of(read, kind, exact, advance)
         radius, least = self._radius(stored), self.section.similarity
         with self.console.progress("duplicates: comparing", len(read)) as advance:
-            found = matches(new, stored, radius, least, advance=advance)
+            found = matches(
+                new, stored, radius, least, lambda both: self._joint_verifier(both, read), advance
+            )
         good = [row for row in rows if "error" not in row]
         self._tell(good, found, stored, most)
         for row, able, error in zip(
@@ -78,6 +83,21 @@ class Lookup(Deduplication):
             raise UserError(
                 "\n".join(printable(f"{row['file']}: {row['error']}") for row in failed)
             )
+
+    def _joint_verifier(self, both: Fingerprints, new: Sequence[NewImage]) -> Verify:
+        """The judge of pairs of new and stored images."""
+        from pipeline.dedup.originals import Originals  # imports torch
+
+        class Joint(Originals):
+            """Originals of which some are in memory."""
+
+            def __call__(self, rows: np.ndarray) -> Iterator[bytes]:
+                known = self.shard[rows] != NEW
+                stored = super().__call__(rows[known])
+                for row, in_shard in zip(rows.tolist(), known.tolist(), strict=True):
+                    yield next(stored) if in_shard else new[int(self.row[row])].data
+
+        return self._verifier(both, Joint(shard_paths(paths.CRAWL), both))
 
     def _read(self, given: Sequence[Given]) -> tuple[list[Row], list[NewImage]]:
         """A row for each file, with what is wrong with it, and the images of the others."""

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.dedup.lookup import NewImage, comparable, fingerprints_of, matches
+from pipeline.dedup import lookup
+from pipeline.dedup.lookup import NewImage, comparable, fingerprints_of
+from pipeline.dedup.verifier import verifier as two_looks
 from pipeline.images import inspect
 from tests.dedup.pictures import encoded, jpeg, scene
 
@@ -21,13 +23,21 @@ def prints(*data):
     return fingerprints_of([image(one) for one in data], "phash", False)
 
 
+def edges(both):
+    return two_looks(both, None)
+
+
+def matches(new, stored, radius, least, verifier=edges):
+    return lookup.matches(new, stored, radius, least, verifier)
+
+
 @pytest.fixture(scope="module")
 def stored():
     return prints(*(jpeg(scene(index)) for index in range(COUNT)))
 
 
-def found(data, stored, **how):
-    hits = matches(prints(data), stored, RADIUS, LEAST, **how)
+def found(data, stored):
+    hits = matches(prints(data), stored, RADIUS, LEAST)
     assert not hits.new.any()
     return hits.stored.tolist()
 
