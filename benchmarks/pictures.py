@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
+from pipeline.dedup.fingerprints import ARRAYS, Fingerprints, fingerprint_images
 
 SAVED = 92  # JPEG quality of a picture on the web
 AT_ONCE = 2000  # pictures decoded
@@ -145,6 +145,5 @@ def fingerprints_of(files: Sequence[bytes]) -> Fingerprints:
     sizes = np.array([Image.open(io.BytesIO(file)).size for file in files])
     errors = [error for _, part in parts for error in part]
     table = pa.table({"width": sizes[:, 0], "height": sizes[:, 1], "error": errors})
-    names = ("hashes", "trim", "flat", "grey", "colour")
-    arrays = {name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in names}
+    arrays = {name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in ARRAYS}
     return Fingerprints(table, **arrays)

@@ -38,7 +38,11 @@ ARRAYS = {  # of Fingerprints: the type, and the shape of one image's
     "flat": (np.bool_, ()),
     "grey": (np.uint8, (GREY, GREY)),
     "colour": (np.uint8, (COLOUR, COLOUR, 3)),
+    "sharpness": (np.float32, ()),
 }
+
+SHARP_ROWS, SHARP_WIDTH = 10, 256  # of the pixels in which edges are measured: more say the same
+LEAST_EDGE = 10  # grey levels, the mean of the rows' strongest edges
 
 FLAT_DEVIATION = 5.0  # grey levels: below it, unlike pictures have like hashes
 FLAT_AREA = 0.25  # of the picture, inside its border
@@ -56,6 +60,9 @@ class Fingerprints:
     flat: np.ndarray  # bool [N]: blank, of one colour, or too small: a hash cannot tell
     grey: np.ndarray  # uint8 [N, 64, 64], squashed, upright, transparency on white
     colour: np.ndarray  # uint8 [N, 32, 32, 3], the same in RGB
+    # float32 [N]: share of the height of edges that is between two neighbouring pixels of a picture
+    # of 128 to 255 pixels on its shorter side, if it has so many; 0 where there are no edges
+    sharpness: np.ndarray
 
 
 def fingerprint_images(
@@ -69,6 +76,7 @@ def fingerprint_images(
     fingerprints = Fingerprints(pa.table({}), **zeros(total))
     errors = [""] * total
     pixels = np.zeros((total, *SHAPES.get(kind, (1, 1))), np.uint8)
+    rows = np.zeros((total, SHARP_ROWS, SHARP_WIDTH), np.uint8)
     greys: dict[int, tuple[Image.Image, Box]] = {}
     for row, one in enumerate(data):
         try:
@@ -83,8 +91,10 @@ def fingerprint_images(
             pixels[row] = lanczos(*source)
         fingerprints.grey[row] = squashed(grey, GREY, box)
         fingerprints.colour[row] = squashed(small, COLOUR, box).convert("RGB")
+        _take_rows(grey, rows[row])
         fingerprints.flat[row] = min(box[2] - box[0], box[3] - box[1]) < FLAT_SIDE
 
+    fingerprints.sharpness[:] = sharpness(rows)
     fingerprints.trim[:] = (0, 0, 1, 1)
     for row in np.flatnonzero(may_have_border(fingerprints.grey)).tolist():
         if row in greys:
@@ -113,6 +123,37 @@ def fingerprint_images(
     for name in ARRAYS:
         getattr(fingerprints, name)[[bool(error) for error in errors]] = 0
     return fingerprints, errors
+
+
+def _take_rows(grey: Image.Image, rows: np.ndarray) -> None:
+    """Fills uint8 [SHARP_ROWS, SHARP_WIDTH] from a picture, beyond it with the last pixel."""
+    levels = np.asarray(grey)
+    height, width = levels.shape
+    left = max(0, width - SHARP_WIDTH) // 2
+    some = levels[height // (2 * SHARP_ROWS) :: max(1, height // SHARP_ROWS)]
+    some = some[:SHARP_ROWS, left : left + SHARP_WIDTH]
+    rows[: len(some), : some.shape[1]] = some
+    rows[: len(some), some.shape[1] :] = some[:, -1:]
+
+
+def sharpness(rows: np.ndarray) -> np.ndarray:
+    """Height of the strongest edges from one pixel to the next, by that over four pixels.
+
+    About 1 for a step from one pixel to the next, 0.25 for a slope; 0 where nothing is higher
+    than compression makes it. Each row counts by its strongest edge: much of a sharp picture may
+    be out of focus.
+
+    Args:
+        rows: uint8 [N, SHARP_ROWS, SHARP_WIDTH].
+
+    Returns:
+        float32 [N].
+    """
+    levels = rows.astype(np.int16)
+    over_one = np.abs(levels[:, :, 1:] - levels[:, :, :-1]).max(axis=2).sum(axis=1)
+    over_four = np.abs(levels[:, :, 4:] - levels[:, :, :-4]).max(axis=2).sum(axis=1)
+    seen = over_four > LEAST_EDGE * rows.shape[1]
+    return np.where(seen, over_one / np.maximum(over_four, 1), 0).astype(np.float32)
 
 
 def squashed(image: Image.Image, side: int, box: Box) -> Image.Image:
