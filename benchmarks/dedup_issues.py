@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from benchmarks.pictures import BICUBIC, fingerprints_of, saved
-from pipeline.dedup.issues import Limits, issues
+from pipeline.dedup.issues import issues
+from pipeline.params import Dedup
 
 Make = Callable[[Sequence[Image.Image], np.random.Generator], Image.Image]
 FONTS = Path("/usr/share/fonts/truetype/dejavu")  # of Debian's package fonts-dejavu
@@ -223,11 +224,11 @@ def made(photographs: Sequence[bytes], half: int, each: int) -> dict[Kind, list[
     return pictures
 
 
-def ours(files: Sequence[bytes], limits: Limits) -> tuple[dict[str, np.ndarray], float]:
+def ours(files: Sequence[bytes], params: Dedup) -> tuple[dict[str, np.ndarray], float]:
     """Issues of files, and milliseconds of CPU time an image beside the fingerprints."""
     fingerprints = fingerprints_of(files)
     started = time.process_time()
-    found = issues(fingerprints, limits, lambda rows: (files[row] for row in rows))
+    found = issues(fingerprints, params, lambda rows: (files[row] for row in rows))
     return found, (time.process_time() - started) / len(files) * 1e3
 
 
@@ -313,7 +314,7 @@ def main() -> None:
     for kind, some in made(real["photo"], options.half, options.each).items():
         groups.append((kind.issue, kind.name, len(some)))
         files += some
-    found, cost = ours(files, Limits())
+    found, cost = ours(files, Dedup())
     other = theirs(files, options.cleanvision) if options.cleanvision else None
     print(table(groups, [found, other]))
     print("\n| | precision, recall | cleanvision |\n|---|---|---|")

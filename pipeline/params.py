@@ -19,6 +19,9 @@ PositiveRgb = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Issue = Literal[
+    "blurred", "dark", "light", "odd_aspect", "grey", "text", "collage", "tiny_subject", "nsfw"
+]
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,36 @@ class Dedup(Section):
         le=1,
         description="pictures that are so alike are one (correlation of their gradients); 0 "
         "believes the hashes alone",
+    )
+    drop: list[Issue] = Field(
+        [],
+        description="issues for which images are dropped; all are counted, and kept unless named "
+        "here. `nsfw` needs the extra of that name, and is only looked for if named",
+    )
+    blurred_below: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        description="issue `blurred`: so little of an edge's height is between two neighbouring "
+        "pixels, at 128 to 255 of the shorter side (sharp pictures have 0.4 to 1)",
+    )
+    dark_below: float = Field(
+        0.33, ge=0, le=1, description="issue `dark`: 9 in 10 pixels are darker (white is 1)"
+    )
+    light_above: float = Field(
+        0.68, ge=0, le=1, description="issue `light`: 99 in 100 pixels are brighter (white is 1)"
+    )
+    odd_aspect: float = Field(
+        2.8, ge=1, description="issue `odd_aspect`: the longer side by the shorter one is more"
+    )
+    tiny_subject_below: float = Field(
+        0.06,
+        ge=0,
+        le=1,
+        description="issue `tiny_subject`: all there is on a plain ground has less of the area",
+    )
+    nsfw_above: float = Field(
+        0.8, ge=0, le=1, description="issue `nsfw`: the network gives more (0 to 1)"
     )
     leaks: bool = Field(
         False, description="find the images of `evaluate.test_set` in the crawl and drop them"

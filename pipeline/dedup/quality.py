@@ -9,24 +9,26 @@ once lacks what was above its limit then, however large it is now.
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
-from itertools import pairwise
 
 import numpy as np
+import scipy.fft
 from PIL import Image
 
 from pipeline.console import Advance, no_progress
 from pipeline.dedup.borders import LEVELS, STRAY, inside_border
 from pipeline.images import Box, ImageError, decode
 
-TRIMMED = 1024  # pixels of the longer side, at most, at which borders are looked for
+TRIMMED = 512  # pixels of the longer side, at most, at which borders are looked for
 BAR = 0.55  # share of a line that is of the border's colour where a caption is written on it
 LEAST_AREA = 0.25  # of the picture, inside its border: else it is a picture on plain ground
 THUMB = 24  # side of the pictures that tell which part of one copy is the whole of another
 LIKE = 0.9  # correlation from which two of them are one
+MODELS = 64  # copies of a group, at most, of which one is what the others are compared with
 WHOLE_FIRST = 0.001  # correlation that a cut has to gain
 
-LINES = 256  # rows and columns whose spectra are measured
+LINES = 128  # rows and columns whose spectra are measured
 EDGES = 2.0 ** np.arange(1.5, 15.1, 0.25)  # of frequency bands, in cycles a picture
 CENTRES = np.sqrt(EDGES[:-1] * EDGES[1:])
 COMMON = (CENTRES > 2.8) & (CENTRES < 10)  # what every copy still has, by which it is levelled
@@ -45,7 +47,8 @@ GREY = 0.35  # of the most colourful copy's colour: less is a grey or a tinted o
 COLOURED = 2.5  # levels; below it the picture itself has no colour
 BLOCKS = 1500  # 8 x 8 blocks from which the steps of an earlier compression are found
 FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1))  # of a block: row, column
-COARSEST = 100
+STEP_SIZES = np.arange(3, 101)
+LARGEST_VALUE = 1020
 COMB, NONZERO = 0.6, 40
 
 # what things are worth, in doublings of the number of pixels
@@ -65,7 +68,7 @@ class View:
     height: int
     share: float  # of the copy's area
     thumb: np.ndarray  # float32 [THUMB * THUMB], of mean 0 and length 1
-    spectra: np.ndarray  # float64 [2, bands], across and down: decibels, NaN above its limit
+    spectra: np.ndarray  # float32 [2, bands], across and down: decibels, NaN above its limit
     colour: float  # levels of colour that its brightness does not explain
 
 
@@ -98,9 +101,9 @@ def best_copies(
     ids: Sequence[str] | np.ndarray,
     advance: Advance = no_progress,
 ) -> np.ndarray:
-    """Places of images in the order in which they are worth keeping, int64 [M], 0 the best.
+    """Places of images in the order in which those of their group are worth keeping, int64 [M].
 
-    Only the order within a group means anything. A file that cannot be decoded comes last.
+    0 is the best of its group. A file that cannot be decoded comes last.
 
     Args:
         rows: int64 [M], the images.
@@ -111,19 +114,15 @@ def best_copies(
         advance: called with a number of images that are measured.
     """
     facts, ids = np.asarray(facts), np.asarray(ids, np.str_)
+    measured: list[Measures | None] = []
+    for data in read(rows):  # in one go: files lie together whose images do not look alike
+        measured.append(_measured(data))
+        advance(1)
     place = np.empty(len(rows), np.int64)
-    order = np.argsort(groups, kind="stable")
-    done = 0
+    order = np.lexsort((ids, groups))
     for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        members = members[np.argsort(ids[members])]
-        measured = []
-        for data in read(rows[members]):
-            measured.append(_measured(data))
-            advance(1)
-        place[members[best_first(measured, facts[members], ids[members])]] = done + np.arange(
-            len(members)
-        )
-        done += len(members)
+        best = best_first([measured[row] for row in members], facts[members], ids[members])
+        place[members[best]] = np.arange(len(members))
     return place
 
 
@@ -217,11 +216,14 @@ def _bar(lines: np.ndarray) -> int:
     """How many lines from the first on are mostly of its colour, if that one is of one colour."""
     if not lines.size:
         return 0
-    off = np.mean(np.abs(lines - np.median(lines[0])) > LEVELS, axis=1)
-    if off[0] > STRAY:
-        return 0
-    other = off > 1 - BAR
-    return int(other.argmax()) if other.any() else len(lines)
+    colour = np.median(lines[0])
+    for start in range(0, len(lines), 8):
+        off = np.mean(np.abs(lines[start : start + 8] - colour) > LEVELS, axis=1)
+        if not start and off[0] > STRAY:
+            return 0
+        if (off > 1 - BAR).any():
+            return start + int((off > 1 - BAR).argmax())
+    return len(lines)
 
 
 # measures of a view
@@ -242,7 +244,7 @@ def _view(image: Image.Image, levels: np.ndarray, box: tuple[int, int, int, int]
         bottom - top,
         (right - left) * (bottom - top) / area,
         thumb / max(float(np.linalg.norm(thumb)), 1e-6),
-        np.array(spectra),
+        np.array(spectra, np.float32),
         _colour(np.asarray(small, np.float32)[RIM:-RIM, RIM:-RIM].reshape(-1, 3)),
     )
 
@@ -253,15 +255,17 @@ def _spectrum(levels: np.ndarray) -> np.ndarray:
     rows = levels[np.linspace(0, height - 1, min(height, LINES)).round().astype(int)]
     rows = rows - rows.mean(axis=1, keepdims=True, dtype=np.float32)
     cycles = np.arange(width // 2 + 1)
-    waves = np.fft.rfft(rows * np.hanning(width).astype(np.float32), axis=1)[:, : len(cycles)]
+    waves = scipy.fft.rfft(rows * np.hanning(width).astype(np.float32), axis=1)
     power = (waves.real**2 + waves.imag**2) * (cycles / width) ** 2
-    limit = min(_grid(levels), width) / 2
-    bands = np.full(len(CENTRES), np.nan)
     first = np.searchsorted(cycles, EDGES)
-    for band, (start, end) in enumerate(pairwise(first)):
-        if start < end <= len(cycles) + 1 and EDGES[band] < limit:
-            bands[band] = np.quantile(power[:, start:end].mean(axis=1), SHARP_LINES)
-    return 10 * np.log10(np.maximum(bands, 1e-9))
+    bands = np.flatnonzero((np.diff(first) > 0) & (EDGES[:-1] < min(_grid(levels), width) / 2))
+    found = np.full(len(CENTRES), np.nan)
+    if len(bands):
+        ends = first[bands + 1]
+        sums = np.add.reduceat(power[:, : ends[-1]], first[bands], axis=1)
+        sharp = np.quantile(sums / (ends - first[bands]), SHARP_LINES, axis=0)
+        found[bands] = 10 * np.log10(np.maximum(sharp, 1e-9))
+    return found
 
 
 def _grid(levels: np.ndarray) -> int:
@@ -326,12 +330,19 @@ def _earlier_step(levels: np.ndarray) -> float:
 
 def _step(values: np.ndarray) -> float:
     """Largest step of which all values are about multiples, or 0."""
-    values = np.abs(values)
-    for step in range(min(COARSEST, int(2 * values.max())), 2, -1):
-        some = values[values > step / 2]
-        if len(some) >= NONZERO and np.cos(2 * np.pi / step * some).mean() > COMB:
-            return float(step)
-    return 0.0
+    counts = np.bincount(np.minimum(np.abs(np.round(values)), LARGEST_VALUE).astype(np.int64))
+    counts = np.pad(counts, (0, LARGEST_VALUE + 1 - len(counts)))
+    agree, some = _combs() @ counts, np.cumsum(counts[::-1])[::-1][STEP_SIZES // 2 + 1]
+    found = np.flatnonzero((some >= NONZERO) & (agree > COMB * some))
+    return float(STEP_SIZES[found[-1]]) if len(found) else 0.0
+
+
+@lru_cache
+def _combs() -> np.ndarray:
+    """float32 [steps, values]: 1 at multiples of the step, -1 between; 0 up to half the step."""
+    values = np.arange(LARGEST_VALUE + 1)
+    waves = np.cos(2 * np.pi * values / STEP_SIZES[:, None])
+    return np.where(values > STEP_SIZES[:, None] // 2, waves, 0).astype(np.float32)
 
 
 # copies of one picture
@@ -362,7 +373,7 @@ def score(copies: Sequence[Measures]) -> Score:
 
 def _same_parts(copies: Sequence[Measures]) -> list[View]:
     """Of each copy the part that shows what the others show: the whole where none is like them."""
-    candidates = [view for copy in copies[:LINES] for view in copy.views]
+    candidates = [view for copy in copies[:MODELS] for view in copy.views]
     thumbs = np.stack([view.thumb for view in candidates])
     thumbs = np.stack([thumbs, _mirrored(thumbs)])
     likeness = []  # of each copy's views to each candidate, mirrored or not
