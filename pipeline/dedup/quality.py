@@ -21,7 +21,8 @@ from pipeline.dedup.borders import LEVELS, STRAY, inside_border
 from pipeline.images import Box, ImageError, decode
 
 TRIMMED = 512  # pixels of the longer side, at most, at which borders are looked for
-BAR = 0.55  # share of a line that is of the border's colour where a caption is written on it
+BAR = 0.3  # share of a line that is of the border's colour, at least, where a caption is on it
+MOST_CAPTION = 0.35  # of the height, on a bar of the picture's own ground
 LEAST_AREA = 0.25  # of the picture, inside its border: else it is a picture on plain ground
 THUMB = 24  # side of the pictures that tell which part of one copy is the whole of another
 LIKE = 0.9  # correlation from which two of them are one
@@ -35,7 +36,7 @@ COMMON = (CENTRES > 2.8) & (CENTRES < 10)  # what every copy still has, by which
 SHARP_LINES = 0.7  # quantile of lines: of a portrait the ground is out of focus
 SURE = 8.0  # cycles up to which every copy is taken to be complete
 SPAN = 6.0  # decibels below the best copy at which a frequency counts as lost altogether
-LOST = 8.0  # decibels by which a spectrum falls that was cut; sharpening comes to less
+LOST = 10.0  # decibels by which a spectrum falls that was cut; sharpening comes to less
 
 LARGEST_GRID = 512  # pixels a side of a thumbnail that was blown up by repeating its pixels
 ON_GRID = 0.6  # share of all steps between pixels that are then at the grid's lines, at least
@@ -53,11 +54,10 @@ COMB, NONZERO = 0.6, 40
 
 # what things are worth, in doublings of the number of pixels
 GREY_COSTS = 2.0
-BLOWN_UP = 0.7  # a doubling of empty pixels
+BLOWN_UP = 0.85  # a doubling of empty pixels
 STEPS = 0.3  # a doubling of the steps of compression
 FINE = 3.0  # levels: finer steps show nowhere
 BORDER = 1.0  # a border over all of the area
-CLIPPED = 2.0  # black and white over all of the area
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,6 @@ class Measures:
     views: tuple[View, ...]  # the whole first
     size: int  # bytes
     step: float  # levels of the coarsest compression that it has been through; 0 for none
-    clipped: float  # share that is black or white
     content: bytes  # the same for copies whose pixels are all equal
 
 
@@ -170,7 +169,6 @@ def measure(data: bytes) -> Measures:
         tuple(_view(image, levels, box) for box in boxes),
         len(data),
         max(_table_step(data), _earlier_step(levels)),
-        float(np.mean((levels < 2) | (levels > 253))),
         blake2b(image.tobytes(), digest_size=16, key=repr(image.size).encode()).digest(),
     )
 
@@ -183,6 +181,7 @@ def _inner_boxes(grey: Image.Image) -> list[tuple[int, int, int, int]]:
     factor = max(1, -(-max(grey.size) // TRIMMED))
     small = grey.reduce(factor)
     shares = [inside_border(small, (0.0, 0.0, *small.size)), _inside_bars(small)]
+    shares += _without_caption(small)
     found = []
     for left, top, right, bottom in shares:
         if (right - left) * (bottom - top) < LEAST_AREA or right <= left or bottom <= top:
@@ -210,6 +209,31 @@ def _inside_bars(grey: Image.Image) -> Box:
         left, right = left + _bar(columns), right - _bar(columns[::-1])
     width, height = grey.size
     return left / width, top / height, right / width, bottom / height
+
+
+def _without_caption(grey: Image.Image) -> list[Box]:
+    """Parts above and below writing on a plain bar, inside their border, as shares.
+
+    They are for pictures on plain ground, of which a bar of the same colour cannot be told.
+    """
+    levels = np.asarray(grey).astype(np.int16)
+    boxes = []
+    for upward in (True, False):
+        lines = levels[::-1] if upward else levels
+        plain = np.mean(np.abs(lines - np.median(lines[0])) > LEVELS, axis=1) <= STRAY
+        if not plain[0] or plain.all():
+            continue
+        written = int(np.argmin(plain))
+        after = written + int(np.argmax(plain[written:]))
+        if written < after < MOST_CAPTION * len(lines):
+            top, bottom = (0, len(lines) - after) if upward else (after, len(lines))
+            part = grey.crop((0, top, grey.width, bottom))
+            left, up, right, down = inside_border(part, (0.0, 0.0, *part.size))
+            scale = part.height / grey.height
+            boxes.append(
+                (left, top / grey.height + up * scale, right, top / grey.height + down * scale)
+            )
+    return boxes
 
 
 def _bar(lines: np.ndarray) -> int:
@@ -366,7 +390,6 @@ def score(copies: Sequence[Measures]) -> Score:
         - GREY_COSTS * grey
         - STEPS * np.log2(np.maximum([copy.step / FINE for copy in copies], 1))
         - BORDER * (1 - np.array([view.share for view in views]))
-        - CLIPPED * np.array([copy.clipped for copy in copies])
     )
     return Score(total, 2**pixels, used, grey)
 
@@ -404,12 +427,14 @@ def _needed(spectra: np.ndarray, sides: np.ndarray) -> np.ndarray:
     levels = spectra - _mean(spectra[:, COMMON], axis=1)[:, None]
     known = np.isfinite(levels)
     best = np.where(known, levels, -np.inf).max(axis=0)
+    shown = known.sum(axis=0) > 1  # by two copies, so that it is known what there is to see
+    usual = best.copy()
     for band in np.flatnonzero(CENTRES > SURE):
-        # beyond what the smaller copies can show the picture is taken to go on as it did
-        best[band] = max(best[band], np.median(best[band - 4 : band]) - 1)
+        usual[band] = max(best[band], np.median(usual[band - 4 : band]) - 1)
+    # beyond what the smaller copies can show the picture is taken to go on as it did
+    best = np.where(shown, best, usual)
     below = np.where(known, levels - best, -np.inf)
     kept = np.clip(1 + below / SPAN, 0, 1)
-    shown = known.sum(axis=0) > 1  # by two copies, so that it is known what there is to see
     worst = np.where(known & shown, below, np.inf)
     worst = np.minimum.accumulate(worst[:, ::-1], axis=1)[:, ::-1]
     kept[known & shown & (worst > -LOST)] = 1  # one is sharpened rather than the other cut
