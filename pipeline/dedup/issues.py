@@ -31,6 +31,7 @@ COLOUR_LEVELS = 12  # between the channels of a pixel; compression makes no more
 COLOUR_SHARE = 0.01  # of the pixels of a grey picture may have more
 
 SEAM_LEVELS = 15  # between the pixels on both sides of a seam
+STRIP_LEVELS = 6  # from a thin strip to both sides of it
 SEAM_STANDS_OUT = 1.8  # times the mean step beside it
 SEAM_MARGIN = 8  # of 64 pixels from the edge: nearer ones are borders
 # share of a line, from edge to edge, that is a seam: of photographs and paintings 1 in 100 has more
@@ -171,9 +172,11 @@ def _seams(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     share[height[:, 2:-2] < SEAM_STANDS_OUT * around] = 0
     thirds = np.array_split(share[:, SEAM_MARGIN - 3 : 3 - SEAM_MARGIN], 3, axis=1)
     seams = np.stack([third.max(axis=1) for third in thirds], axis=1)
-    line = 2 * pixels[:, :, 1:-1] - pixels[:, :, :-2] - pixels[:, :, 2:]
-    line = line[:, :, SEAM_MARGIN - 1 : 1 - SEAM_MARGIN]
-    bright, dark = (line > SEAM_LEVELS).mean(axis=1), (line < -SEAM_LEVELS).mean(axis=1)
+    middle = slice(SEAM_MARGIN - 1, 1 - SEAM_MARGIN)
+    before = (pixels[:, :, 1:-1] - pixels[:, :, :-2])[:, :, middle]
+    after = (pixels[:, :, 1:-1] - pixels[:, :, 2:])[:, :, middle]
+    bright = ((before > STRIP_LEVELS) & (after > STRIP_LEVELS)).mean(axis=1)
+    dark = ((before < -STRIP_LEVELS) & (after < -STRIP_LEVELS)).mean(axis=1)
     return seams, np.maximum(bright, dark).max(axis=1)
 
 

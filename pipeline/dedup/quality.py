@@ -55,6 +55,7 @@ COMB, NONZERO = 0.6, 40
 # what things are worth, in doublings of the number of pixels
 GREY_COSTS = 2.0
 BLOWN_UP = 0.85  # a doubling of empty pixels
+BLOWN_UP_MOST = 0.6  # so that a small copy of a soft picture is not better than the picture
 STEPS = 0.3  # a doubling of the steps of compression
 FINE = 3.0  # levels: finer steps show nowhere
 BORDER = 1.0  # a border over all of the area
@@ -386,7 +387,7 @@ def score(copies: Sequence[Measures]) -> Score:
     grey = (colour.max() > COLOURED) & (colour < GREY * colour.max())
     total = (
         pixels
-        + BLOWN_UP * np.log2(used)
+        - np.minimum(-BLOWN_UP * np.log2(used), BLOWN_UP_MOST)
         - GREY_COSTS * grey
         - STEPS * np.log2(np.maximum([copy.step / FINE for copy in copies], 1))
         - BORDER * (1 - np.array([view.share for view in views]))
