@@ -26,16 +26,20 @@ MOST_CAPTION = 0.35  # of the height, on a bar of the picture's own ground
 LEAST_AREA = 0.25  # of the picture, inside its border: else it is a picture on plain ground
 THUMB = 24  # side of the pictures that tell which part of one copy is the whole of another
 LIKE = 0.9  # correlation from which two of them are one
+ROUNDS = 3  # in which the best copy is compared with all others, until none is better
 MODELS = 64  # copies of a group, at most, of which one is what the others are compared with
 WHOLE_FIRST = 0.001  # correlation that a cut has to gain
 
 LINES = 128  # rows and columns whose spectra are measured
-EDGES = 2.0 ** np.arange(1.5, 15.1, 0.25)  # of frequency bands, in cycles a picture
+# of frequency bands, in cycles a picture: an eighth of an octave, and one cycle at least
+EDGES = np.unique(np.round(2.0 ** np.arange(1.5, 15.1, 0.125)))
 CENTRES = np.sqrt(EDGES[:-1] * EDGES[1:])
 COMMON = (CENTRES > 2.8) & (CENTRES < 10)  # what every copy still has, by which it is levelled
 SHARP_LINES = 0.7  # quantile of lines: of a portrait the ground is out of focus
 SURE = 8.0  # cycles up to which every copy is taken to be complete
 SPAN = 6.0  # decibels below the best copy at which a frequency counts as lost altogether
+SPAN_BEYOND = 5.0  # the same above what a smaller copy can show: filters leak
+DECAY = 1.5  # decibels
 LOST = 10.0  # decibels by which a spectrum falls that was cut; sharpening comes to less
 
 LARGEST_GRID = 512  # pixels a side of a thumbnail that was blown up by repeating its pixels
@@ -143,7 +147,22 @@ def best_first(
     contents = [copy.content if copy else b"" for copy in copies]
     equal = np.array([copy is not None and contents.count(copy.content) > 1 for copy in copies])
     size[equal] *= -1
-    return np.lexsort((np.asarray(ids, np.str_), -np.asarray(facts, np.int64), -size, -total))
+    keys = np.asarray(ids, np.str_), -np.asarray(facts, np.int64), -size
+    order = np.lexsort((*keys, -total))
+    # Two copies say more of each other than many do, which may have the same faults
+    place = np.argsort(np.lexsort(keys))  # where the scores are equal
+    best = int(order[0])
+    for _ in range(ROUNDS):
+        before = best
+        for other in order.tolist():
+            one, two = copies[best], copies[other]
+            if other != best and one is not None and two is not None:
+                scores = score([one, two]).total
+                if (scores[1], -place[other]) > (scores[0], -place[best]):
+                    best = other
+        if best == before:
+            break
+    return np.array([best, *order[order != best]], np.int64)
 
 
 def _measured(data: bytes) -> Measures | None:
@@ -283,10 +302,10 @@ def _spectrum(levels: np.ndarray) -> np.ndarray:
     waves = scipy.fft.rfft(rows * np.hanning(width).astype(np.float32), axis=1)
     power = (waves.real**2 + waves.imag**2) * (cycles / width) ** 2
     first = np.searchsorted(cycles, EDGES)
-    bands = np.flatnonzero((np.diff(first) > 0) & (EDGES[:-1] < min(_grid(levels), width) / 2))
+    bands = np.flatnonzero(EDGES[1:] <= min(_grid(levels), width) / 2 + 1)
     found = np.full(len(CENTRES), np.nan)
     if len(bands):
-        ends = first[bands + 1]
+        ends = np.minimum(first[bands + 1], len(cycles))
         sums = np.add.reduceat(power[:, : ends[-1]], first[bands], axis=1)
         sharp = np.quantile(sums / (ends - first[bands]), SHARP_LINES, axis=0)
         found[bands] = 10 * np.log10(np.maximum(sharp, 1e-9))
@@ -431,11 +450,11 @@ def _needed(spectra: np.ndarray, sides: np.ndarray) -> np.ndarray:
     shown = known.sum(axis=0) > 1  # by two copies, so that it is known what there is to see
     usual = best.copy()
     for band in np.flatnonzero(CENTRES > SURE):
-        usual[band] = max(best[band], np.median(usual[band - 4 : band]) - 1)
+        usual[band] = max(best[band], np.median(usual[max(0, band - 8) : band]) - DECAY)
     # beyond what the smaller copies can show the picture is taken to go on as it did
     best = np.where(shown, best, usual)
     below = np.where(known, levels - best, -np.inf)
-    kept = np.clip(1 + below / SPAN, 0, 1)
+    kept = np.clip(1 + below / np.where(shown, SPAN, SPAN_BEYOND), 0, 1)
     worst = np.where(known & shown, below, np.inf)
     worst = np.minimum.accumulate(worst[:, ::-1], axis=1)[:, ::-1]
     kept[known & shown & (worst > -LOST)] = 1  # one is sharpened rather than the other cut
@@ -443,6 +462,8 @@ def _needed(spectra: np.ndarray, sides: np.ndarray) -> np.ndarray:
     # once lost, what comes above it is noise, or the edges of enlarged pixels
     smooth = np.maximum(kept, np.pad(kept, ((0, 0), (0, 1)))[:, 1:])
     kept = np.minimum(kept, np.minimum.accumulate(smooth, axis=1))
+    # the part of a band up to the limit of a copy is as what is below it
+    kept = np.where(known, kept, np.pad(kept, ((0, 0), (1, 0)))[:, :-1])
     widths = np.clip(np.minimum(EDGES[1:], sides[:, None] / 2) - EDGES[:-1], 0, None)
     return np.minimum(2 * (EDGES[0] + (kept * widths).sum(axis=1)), sides)
 
