@@ -15,7 +15,6 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "make setup": INSTALLS,
     "make test": MINUTES,
     "pre-commit install": INSTALLS,
-    "pip install 'kd3-pipeline[nsfw]'": INSTALLS,
     ". .venv/bin/activate": INSTALLS,
     "dvc repro": "tests/stages/test_repro.py",
     "dvc repro --pull --allow-missing distill": SCENARIO,

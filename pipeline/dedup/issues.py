@@ -31,7 +31,7 @@ COLOUR_LEVELS = 12  # between the channels of a pixel; compression makes no more
 COLOUR_SHARE = 0.01  # of the pixels of a grey picture may have more
 
 SEAM_LEVELS = 15  # between the pixels on both sides of a seam
-STRIP_LEVELS = 6  # from a thin strip to both sides of it
+STRIP_LEVELS = 1  # from a thin strip to both sides of it, at least: it is no step
 SEAM_STANDS_OUT = 1.8  # times the mean step beside it
 SEAM_MARGIN = 8  # of 64 pixels from the edge: nearer ones are borders
 # share of a line, from edge to edge, that is a seam: of photographs and paintings 1 in 100 has more
@@ -175,8 +175,9 @@ def _seams(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     middle = slice(SEAM_MARGIN - 1, 1 - SEAM_MARGIN)
     before = (pixels[:, :, 1:-1] - pixels[:, :, :-2])[:, :, middle]
     after = (pixels[:, :, 1:-1] - pixels[:, :, 2:])[:, :, middle]
-    bright = ((before > STRIP_LEVELS) & (after > STRIP_LEVELS)).mean(axis=1)
-    dark = ((before < -STRIP_LEVELS) & (after < -STRIP_LEVELS)).mean(axis=1)
+    strong = np.abs(before + after) > SEAM_LEVELS
+    bright = (strong & (np.minimum(before, after) > STRIP_LEVELS)).mean(axis=1)
+    dark = (strong & (np.maximum(before, after) < -STRIP_LEVELS)).mean(axis=1)
     return seams, np.maximum(bright, dark).max(axis=1)
 
 
