@@ -31,11 +31,10 @@ COLOUR_LEVELS = 12  # between the channels of a pixel; compression makes no more
 COLOUR_SHARE = 0.01  # of the pixels of a grey picture may have more
 
 SEAM_LEVELS = 15  # between the pixels on both sides of a seam
-STRIP_LEVELS = 1  # from a thin strip to both sides of it, at least: it is no step
 SEAM_STANDS_OUT = 1.8  # times the mean step beside it
 SEAM_MARGIN = 8  # of 64 pixels from the edge: nearer ones are borders
 # share of a line, from edge to edge, that is a seam: of photographs and paintings 1 in 100 has more
-UPRIGHT_SEAM, LEVEL_SEAM, GRID_SEAM = 0.88, 0.95, 0.75
+UPRIGHT_SEAM, LEVEL_SEAM, GRID_SEAM, STRIP = 0.88, 0.95, 0.75, 0.8
 
 GROUND_LEVELS = 22  # from the ground's brightness or colour to what is on it
 GROUND_SHARE = 0.95  # of the pixels at the edge that are of the ground
@@ -154,7 +153,7 @@ def _collages(grey: np.ndarray) -> np.ndarray:
     two = np.sort(level, axis=1)[:, -2] > LEVEL_SEAM
     across, down = upright.max(axis=1), level.max(axis=1)
     grid = np.minimum(across, down) > GRID_SEAM
-    strips = (upright_strip > UPRIGHT_SEAM) | (level_strip > LEVEL_SEAM)
+    strips = np.maximum(upright_strip, level_strip) > STRIP
     return (across > UPRIGHT_SEAM) | two | grid | strips
 
 
@@ -175,9 +174,11 @@ def _seams(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     middle = slice(SEAM_MARGIN - 1, 1 - SEAM_MARGIN)
     before = (pixels[:, :, 1:-1] - pixels[:, :, :-2])[:, :, middle]
     after = (pixels[:, :, 1:-1] - pixels[:, :, 2:])[:, :, middle]
-    strong = np.abs(before + after) > SEAM_LEVELS
-    bright = (strong & (np.minimum(before, after) > STRIP_LEVELS)).mean(axis=1)
-    dark = (strong & (np.maximum(before, after) < -STRIP_LEVELS)).mean(axis=1)
+    both = before + after
+    # a step has a line beside it too, where the filter that made the picture small overshoots
+    bright = (both > SEAM_LEVELS) & (4 * np.minimum(before, after) > both)
+    dark = (both < -SEAM_LEVELS) & (4 * np.maximum(before, after) < both)
+    bright, dark = bright.mean(axis=1), dark.mean(axis=1)
     return seams, np.maximum(bright, dark).max(axis=1)
 
 
