@@ -148,20 +148,23 @@ def _collages(grey: np.ndarray) -> np.ndarray:
     that there have to be two of them, a strip, or an upright one as well.
     """
     pixels = grey.astype(np.int16)
-    upright, upright_strip = _seams(pixels)
-    level, level_strip = _seams(pixels.swapaxes(1, 2))
+    upright, upright_strip = _seams(pixels, least=-1.0)
+    level, level_strip = _seams(pixels.swapaxes(1, 2), least=0.25)
     two = np.sort(level, axis=1)[:, -2] > LEVEL_SEAM
     across, down = upright.max(axis=1), level.max(axis=1)
     grid = np.minimum(across, down) > GRID_SEAM
-    strips = np.maximum(upright_strip, level_strip) > STRIP
+    strips = (upright_strip > UPRIGHT_SEAM) | (level_strip > STRIP)
     return (across > UPRIGHT_SEAM) | two | grid | strips
 
 
-def _seams(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _seams(pixels: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """How much of upright lines are a seam [N, 3], and of one line a strip [N]: shares.
 
     The three seams are the best of the left, middle and right third, as far as they stand out from
     what lies beside them.
+
+    Args:
+        least: of a strip's height above both sides, what it has above each; under 0 a step will do.
     """
     step = np.abs(pixels[:, :, 2:] - pixels[:, :, :-2])
     height = step.mean(axis=1)
@@ -176,8 +179,8 @@ def _seams(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     after = (pixels[:, :, 1:-1] - pixels[:, :, 2:])[:, :, middle]
     both = before + after
     # a step has a line beside it too, where the filter that made the picture small overshoots
-    bright = (both > SEAM_LEVELS) & (4 * np.minimum(before, after) > both)
-    dark = (both < -SEAM_LEVELS) & (4 * np.maximum(before, after) < both)
+    bright = (both > SEAM_LEVELS) & (np.minimum(before, after) > least * both)
+    dark = (both < -SEAM_LEVELS) & (np.maximum(before, after) < least * both)
     bright, dark = bright.mean(axis=1), dark.mean(axis=1)
     return seams, np.maximum(bright, dark).max(axis=1)
 
