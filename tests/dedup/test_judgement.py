@@ -33,6 +33,7 @@ def fingerprints(errors=(), flat=()):
         np.array([k in flat for k in range(total)]),
         np.zeros((total, 64, 64), np.uint8),
         np.zeros((total, 32, 32, 3), np.uint8),
+        np.ones(total, np.float32),
     )
 
 
