@@ -28,6 +28,9 @@ LeakRatio = Annotated[
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Issue = Literal[
+    "blurred", "dark", "light", "odd_aspect", "grey", "text", "collage", "tiny_subject", "nsfw"
+]
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,13 @@ class Dedup(Section):
     low_information: Literal["drop", "keep"] = Field(
         "drop", description="what to do with images that show nothing, as one colour all over"
     )
+    blank_range: int = Field(
+        16,
+        ge=0,
+        le=254,
+        description="images show nothing if no channel varies by more over all pixels (levels of "
+        "255; JPEG makes less of one colour)",
+    )
     similarity_across: float = Field(
         0.93,
         ge=0,
@@ -144,6 +154,36 @@ class Dedup(Section):
         ge=0,
         description="kept images with which an image is compared on pixels, the nearest; 0 is all "
         "within `radius`",
+    )
+    drop: list[Issue] = Field(
+        [],
+        description="issues for which images are dropped; all are counted, and kept unless named "
+        "here. `nsfw` needs the extra of that name, and is only looked for if named",
+    )
+    blurred_below: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        description="issue `blurred`: so little of an edge's height is between two neighbouring "
+        "pixels, at 128 to 255 of the shorter side (sharp pictures have 0.4 to 1)",
+    )
+    dark_below: float = Field(
+        0.33, ge=0, le=1, description="issue `dark`: 9 in 10 pixels are darker (white is 1)"
+    )
+    light_above: float = Field(
+        0.68, ge=0, le=1, description="issue `light`: 99 in 100 pixels are brighter (white is 1)"
+    )
+    odd_aspect: float = Field(
+        2.8, ge=1, description="issue `odd_aspect`: the longer side by the shorter one is more"
+    )
+    tiny_subject_below: float = Field(
+        0.06,
+        ge=0,
+        le=1,
+        description="issue `tiny_subject`: all there is on a plain ground has less of the area",
+    )
+    nsfw_above: float = Field(
+        0.8, ge=0, le=1, description="issue `nsfw`: the network gives more (0 to 1)"
     )
     leaks: bool = Field(
         False, description="find the images of `evaluate.test_set` in the crawl and drop them"

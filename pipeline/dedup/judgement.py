@@ -64,6 +64,7 @@ class Rules:
     compared: int  # images that are kept with which one is compared, the nearest; 0 is all
     low_information: str  # keep or drop, of what shows nothing
     drop: Sequence[str] = ()  # issues
+    blank_range: int = 16  # levels of a channel, up to which an image shows nothing
 
 
 def judge(
@@ -73,7 +74,7 @@ def judge(
     provenance: Provenance,
     leaks: Leaks | None = None,
     issues: Mapping[str, np.ndarray] = NO_ISSUES,
-    rank: Callable[[np.ndarray], np.ndarray] | None = None,
+    rank: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     advance: Advance = no_progress,
 ) -> pa.Table:
     """One row an image, in order: kept, or the reason, and which image it duplicates.
@@ -87,9 +88,10 @@ def judge(
     Args:
         verify: rows i and j of images (int64 [P]) -> their similarity (float32 [P]).
         issues: by name, bool [N].
-        rank: takes rows of images (int64 [M]), all those in groups of several, and returns how they
-            rank (M numbers, the least the best), by which one of a group is kept. By default, and
-            of equals, it is the first by `grouping.best_first`.
+        rank: takes rows of images (int64 [M], rising), all those in groups of several, and the
+            group of each (int64 [M]); returns how they rank (M numbers, the least the best), by
+            which one of a group is kept. By default, and of equals, it is the first by
+            `grouping.best_first`.
         advance: called with the number of images that are compared.
 
     Returns:
@@ -115,9 +117,10 @@ def judge(
     terms = replace(terms, needed=lambda i, j: classes.differ(i, j) * rules.similarity_across)
     stars = find_stars(hashes, alone, terms, verify, advance)
     stars = with_twins(stars, first)
-    if rank is not None:
-        several = members(stars)
-        rough[several[np.lexsort((rough[several], rank(several)))]] = np.arange(len(several))
+    several = members(stars)
+    if rank is not None and len(several):
+        best = np.lexsort((rough[several], rank(several, stars.centre[several])))
+        rough[several[best]] = np.arange(len(several))
     grouping = elect(stars, rough, hashes, verify)
     reason[grouping.kept != np.arange(len(reason))] = NEAR_DUPLICATE
     edges = _Edges.of(reason, test_image, grouping, like)
@@ -135,7 +138,7 @@ def _first_reasons(
     for name in reversed(rules.drop):
         reason[issues[name]] = name
     if rules.low_information == DROP:
-        reason[fingerprints.blank] = LOW_INFORMATION
+        reason[fingerprints.blank(rules.blank_range)] = LOW_INFORMATION
     reason[[bool(error) for error in images["error"].to_pylist()]] = UNREADABLE
     test_image = np.full(images.num_rows, -1, np.int64)
     if leaks is not None:

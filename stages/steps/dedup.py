@@ -11,9 +11,11 @@ from PIL import Image
 
 from pipeline.console import Console, printable
 from pipeline.dedup.fingerprints import Fingerprints
+from pipeline.dedup.issues import issues
 from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
+from pipeline.dedup.quality import best_copies
 from pipeline.dedup.shards import fingerprint_shards
 from pipeline.dedup.verifier import Verify, verifier
 from pipeline.errors import ExternalError, UserError
@@ -137,18 +139,36 @@ class Deduplication:
             self.section.similarity_across,
             self.section.compared,
             self.section.low_information,
+            self.section.drop,
+            self.section.blank_range,
         )
         from pipeline.dedup.originals import Originals  # imports torch
 
+        images = fingerprints.images
         originals = Originals(shard_paths(paths.CRAWL), fingerprints)
-        with self.console.progress("dedup: comparing", len(fingerprints.hashes)) as advance:
+        total = images.num_rows * (2 if "nsfw" in self.section.drop else 1)
+        with self.console.progress("dedup: looking for issues", total) as advance:
+            found = issues(fingerprints, self.section, originals, advance)
+        with self.console.progress("dedup: comparing", images.num_rows) as advance:
+
+            def rank(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
+                ids = images["id"].take(pa.array(rows)).to_pylist()
+                facts = [self.provenance.facts.get(id, 0) for id in ids]
+                # the bar of what is compared stands still meanwhile: there is one at a time
+                told = f"looking for the best of {len(rows):,} copies"
+                return best_copies(
+                    rows, groups, originals, facts, ids, lambda n=1, note="": advance(0, told)
+                )
+
             return judge(
                 fingerprints,
                 self._verifier(fingerprints, originals),
                 rules,
                 self.provenance,
                 leaked,
-                advance=advance,
+                found,
+                rank,
+                advance,
             )
 
     def _verifier(self, fingerprints: Fingerprints, originals: "Originals") -> Verify:

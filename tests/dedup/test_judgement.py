@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
+from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images, zeros
 from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
 from pipeline.dedup.leakage import Leaks
 from pipeline.dedup.verifier import verifier
@@ -35,16 +35,15 @@ def fingerprints(errors=(), blank=(), faint=(), labels=None):
     )
     hashes = np.random.default_rng(0).integers(0, 2**64, (total, 4), dtype=np.uint64)
     hashes[:, 0] = 4 ** np.arange(total) - 1
-    return Fingerprints(
-        images,
-        hashes,
-        np.tile(np.float32([0, 0, 1, 1]), (total, 1)),
-        np.tile(np.float32([0, 0, 1, 1]), (total, 1)),
-        np.array([k in blank for k in range(total)]),
-        np.array([k not in [*blank, *faint] for k in range(total)]),
-        np.zeros((total, 64, 64), np.uint8),
-        np.zeros((total, 32, 32, 3), np.uint8),
-    )
+    whole = np.tile(np.float32([0, 0, 1, 1]), (total, 1))
+    known = {
+        "hashes": hashes,
+        "trim": whole,
+        "cut": whole,
+        "range": np.array([0 if k in blank else 255 for k in range(total)], np.uint8),
+        "comparable": np.array([k not in [*blank, *faint] for k in range(total)]),
+    }
+    return Fingerprints(images, **zeros(total) | known)
 
 
 def judged(alike, prints=None, rules=RULES, provenance=NOWHERE, **more):
@@ -234,20 +233,20 @@ def test_the_better_known_of_equal_images_is_kept():
 def test_a_rank_of_the_members_of_groups_chooses_what_is_kept():
     asked = []
 
-    def rank(rows):
-        asked.append(rows.tolist())
+    def rank(rows, groups):
+        asked.append((rows.tolist(), len(set(groups.tolist()))))
         return -rows
 
     alike = {(0, 1): 0.9, (1, 2): 0.875, (0, 2): 0.5}
     rows = judged(alike, rank=rank).to_pylist()
-    assert asked == [[0, 1, 2]]
+    assert asked == [([0, 1, 2], 1)]
     assert [row["duplicate_of"] for row in rows] == ["id2", "id2", *[None] * 5]
     assert [row["similarity"] for row in rows[:3]] == [0.5, 0.875, None]
     assert [row["distance"] for row in rows[:3]] == [4, 2, None]
 
 
 def test_of_those_that_rank_alike_the_largest_is_kept():
-    rank = lambda rows: np.where(rows == 1, 0.75, 0.5)  # noqa: E731
+    rank = lambda rows, groups: np.where(rows == 1, 0.75, 0.5)  # noqa: E731
     rows = judged({(0, 1): 0.9, (1, 2): 0.9, (0, 2): 0.9}, rank=rank).to_pylist()
     assert [row["duplicate_of"] for row in rows[:3]] == ["id2", "id2", None]
 
