@@ -14,12 +14,11 @@ import faiss
 import numpy as np
 from PIL import Image
 
-from pipeline.dedup import verify
-from pipeline.dedup.verify import WHOLE, resample
+from pipeline.dedup.verify import WHOLE, resample, similarity
 
 SIDE = 32  # pixels a side at which pictures are laid over each other
 COARSE = 16  # and at which it is found out where
-GREY = 64  # pixels a side of the grey pictures that `verify.similarity` takes
+GREY = 64  # pixels a side of the grey pictures that `similarity` takes
 THUMBNAIL = 16  # pixels a side
 BLANK = 1.0  # length of a thumbnail that shows nothing: 0.04 grey levels for each value
 FAINT = 0.01  # length of a thumbnail in grey, of one in colour, that shows nothing
@@ -129,6 +128,12 @@ class Spread:
         colour[flipped], grey[flipped] = colour[flipped, :, ::-1], grey[flipped, :, ::-1]
         return colour, grey
 
+    def edges(self, pixels: np.ndarray, rows: np.ndarray, flipped: np.ndarray) -> np.ndarray:
+        """How alike the edges of web images (uint8 [P, S, S, 3]) and test images are: [P]."""
+        whole = np.tile(WHOLE, (len(rows), 1))
+        grey = squeezed(luma(pixels), GREY)
+        return similarity(grey, whole, self.shown(rows, flipped)[1], whole, mirrored=False)
+
     def judge(
         self,
         web: np.ndarray,
@@ -141,7 +146,7 @@ class Spread:
 
         Args:
             web: uint8 [P, 32, 32, 3].
-            edges: float [P], their `verify.similarity`.
+            edges: float [P], their `similarity` by `edges`.
             rows: int64 [P], the test images.
             flipped: bool [P], where the test image is to be mirrored.
             ratio: of the distance to the test image's nearest other one, up to which a web image
@@ -160,7 +165,7 @@ class Spread:
     def nearest(self, rows: np.ndarray, ratio: float, grey: np.ndarray) -> np.ndarray:
         """How far each test image is from the nearest other one: float32 [P, 2].
 
-        Of the pixels, and of the edges (1 - `verify.similarity`). A test set may have a picture
+        Of the pixels, and of the edges (1 - `similarity`). A test set may have a picture
         twice: what this same rule takes for a copy is passed over.
 
         Args:
@@ -192,7 +197,7 @@ class Spread:
         own = np.repeat(luma(own)[..., None], 3, axis=3) if grey else own
         near[at, place, 0] = distance(own, colour)
         whole = np.tile(WHOLE, (len(at), 1))
-        near[at, place, 1] = 1 - verify.similarity(
+        near[at, place, 1] = 1 - similarity(
             self.grey[rows[at]], whole, edges, whole, mirrored=False
         )
         near.sort(axis=1)

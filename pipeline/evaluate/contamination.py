@@ -6,9 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from pipeline.console import Advance, no_progress
-from pipeline.copies import GREY, SIDE, Spread, luma, squeezed
-from pipeline.dedup import verify
-from pipeline.dedup.verify import WHOLE
+from pipeline.copies import SIDE, Spread, squeezed
 
 # Mean difference of the values of two pictures of one size, in levels of 255, within which
 # `pipeline.copies` is asked. Saved as JPEG at four or eight times their size and scaled back, 95 in
@@ -63,7 +61,7 @@ def contaminated(
             spread = spread or Spread(test)
             of, flipped = place % tests, place >= tests
             web = squeezed(pixels[at], SIDE)
-            judged = spread.judge(web, _edges(pixels[at], spread, of, flipped), of, flipped, ratio)
+            judged = spread.judge(web, spread.edges(pixels[at], of, flipped), of, flipped, ratio)
             table = np.stack([of, block[at], judged.distance], axis=1)
             found.append(table[judged.copy])
         advance(len(block))
@@ -88,13 +86,6 @@ def _near(tree: cKDTree, test: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarr
         pairs.append(np.stack([np.full(len(place), at), place]))
     at, place = np.concatenate(pairs, axis=1)
     return at, place
-
-
-def _edges(pixels: np.ndarray, spread: Spread, rows: np.ndarray, flipped: np.ndarray) -> np.ndarray:
-    """`verify.similarity` of web and test images: float32 [P]."""
-    whole = np.tile(WHOLE, (len(rows), 1))
-    grey = squeezed(luma(pixels), GREY)
-    return verify.similarity(grey, whole, spread.shown(rows, flipped)[1], whole, mirrored=False)
 
 
 def _quarters(pixels: np.ndarray) -> np.ndarray:
