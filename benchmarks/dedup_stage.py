@@ -37,8 +37,8 @@ class Judged:
 
 
 def _verifier(fingerprints: Fingerprints, files: Sequence[bytes]) -> Verify:
-    def close_ups(rows: np.ndarray) -> np.ndarray:
-        made = {row: close_up(files[row], fingerprints.cut[row]) for row in np.unique(rows)}
+    def close_ups(rows: np.ndarray, side: int) -> np.ndarray:
+        made = {row: close_up(files[row], fingerprints.cut[row], side) for row in np.unique(rows)}
         return np.array([made[row] for row in rows])
 
     return verifier(fingerprints, close_ups)

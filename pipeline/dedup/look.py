@@ -8,6 +8,8 @@ them is told from another subject by its colour: one or two for all of it, and n
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ from torch.nn import functional
 from pipeline.dedup.alignment import aligned, inside, reduced, sampled
 
 SIDE = 96  # pixels of a close-up
-PARTS = 12  # a side, of which a window of 2 x 2 is compared at a time
+FINE = 192  # pixels of a closer one
+PART = 8  # pixels of a part, of which a window of 2 x 2 is compared at a time
 COLOURS = 24  # pixels a side at which colours are compared
 AT_ONCE = 128  # pairs: 100 MB
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
@@ -25,6 +28,8 @@ LEAST_CONTRAST = 0.03  # of a picture that is brought to it
 FLAT = 0.05  # standard deviation, after that, up to which a part shows nothing
 SEEN = 0.5  # of a window, that both pictures must have
 CLIPPED, BRIGHT = 0.97, 0.55  # levels of a pixel that was too bright for one picture only
+MOST_CLIPPED = 0.3  # of a picture: where it is more, its ground is white
+LEAST_SHOWN = 4  # windows that show something, fewer of which tell nothing
 AGREES = 0.6  # of the aligned pictures: unlike photographs reach 0.6
 TEXTURED = 0.5  # of a picture's pixels: fewer have a plain ground, on which a mark is a subject
 RANGE = 8 / 255  # of a pixel and its neighbours, from which it is no plain ground
@@ -34,14 +39,19 @@ OFF_PLAIN = 14 / 255  # levels by which a pixel is off, at usual contrast, on a 
 OFF_COST = 1.25  # similarity that it costs when all pixels of a part are off
 BLURRED = 1.4  # ratio of sharpness, from which one picture is a blurred copy if it is one
 NEAR = 0.07  # distance in RGB of a pixel of a mark from one of its colours
+EXTREME = 8  # pixels of which a colour of a mark is the mean
 OF_MARK = 0.85  # of the pixels that are off, which have the colours of a mark
+SEEN_THROUGH = 0.7  # correlation of a translucent mark with what is beneath it
+MARK_COST = 0.06  # similarity: a mark may cover a subject
+RIM = 20  # pixels along the edges, where a mark may cover what is beneath
 LARGEST_MARK = 0.4  # of the picture
 MORE = 1.5  # distance in RGB from what is around, by which the other picture is what stands out
-FOREIGN = 0.15  # of the pixels that are off, where the other picture may stand out
+FOREIGN = 0.3  # of the pixels that are off, where the other picture may stand out
 COLOUR_PLAIN, COLOUR = 3.0, 1.5  # similarity that a distance of colours of 1 costs
 STEPS = 5  # of fits by reweighted least squares
 
-CloseUps = Callable[[np.ndarray], np.ndarray]  # rows int64 [N] -> uint8 [N, SIDE, SIDE, 3]
+# of rows (int64 [N]), at some pixels a side: uint8 [N, side, side, 3]
+CloseUps = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -51,42 +61,82 @@ class _Views:
     a: torch.Tensor  # float32 [P, 3, SIDE, SIDE], 0 to 1
     b: torch.Tensor
     mask: torch.Tensor  # float32 [P, SIDE, SIDE], 1 where both are seen
-    agreement: torch.Tensor  # float32 [P]
 
     def of_rows(self, rows: torch.Tensor) -> "_Views":
-        return _Views(self.a[rows], self.b[rows], self.mask[rows], self.agreement[rows])
+        return _Views(self.a[rows], self.b[rows], self.mask[rows])
 
     def swapped(self) -> "_Views":
-        return _Views(self.b, self.a, self.mask, self.agreement)
+        return _Views(self.b, self.a, self.mask)
+
+
+class Look(NamedTuple):
+    """What a second look at P pairs of pictures tells."""
+
+    similarity: np.ndarray  # float32 [P] in -1..1: how well the worst part agrees
+    maps: np.ndarray  # float32 [P, 2, 3], from a's pixels to b's, both from -1 to 1
+    plain: np.ndarray  # bool [P]: much of a picture is plain ground
 
 
 def look(
     a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, places: np.ndarray
-) -> np.ndarray:
+) -> Look:
     """How well the worst part of P pairs of pictures agrees, at the best alignment.
 
-    Copies reach 0.75 and mostly 0.9; where a part differs, 0.5 is rarely reached.
+    Copies reach 0.8 and mostly 0.9; where a part differs, 0.5 is rarely reached.
 
     Args:
         a, b: uint8 [P, SIDE, SIDE, 3], whole pictures squashed to a square, sRGB.
         trim_a, trim_b: float [P, 4], left, top, right and bottom of the parts without a border,
             as shares of width and height.
         places: float [P, 2, 3], where the alignment starts, as `verify.alignment` gives it.
-
-    Returns:
-        float32 [P] in -1..1.
     """
-    found = np.empty(len(a), np.float32)
-    for start in range(0, len(a), AT_ONCE):
+    total = len(a)
+    found = Look(
+        np.empty(total, np.float32), np.empty((total, 2, 3), np.float32), np.empty(total, bool)
+    )
+    for start in range(0, total, AT_ONCE):
         block = slice(start, start + AT_ONCE)
         with torch.inference_mode():
-            views = _views(a[block], trim_a[block], b[block], trim_b[block], places[block])
-            found[block] = _compared(views).numpy()
+            first, second = _pictures(a[block], b[block])
+            maps, agreement = aligned(
+                _luma(first) * 255, _luma(second) * 255, _from_middle(torch.tensor(places[block]))
+            )
+            views = _views(first, trim_a[block], second, trim_b[block], maps)
+            similarity, plain = _compared(views)
+            well = agreement >= AGREES
+            similarity = torch.where(well, similarity, agreement.clamp(max=0.5))
+            for whole, part in zip(found, (similarity, maps, plain), strict=True):
+                whole[block] = part.numpy()
     return found
 
 
-def _compared(views: _Views) -> torch.Tensor:
-    a, b = _equally_sharp(views)
+def look_closer(
+    a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, maps: np.ndarray
+) -> np.ndarray:
+    """How well the worst part agrees in detail, float32 [P]; 1 where one lacks it all.
+
+    For what has a plain ground, where a text or a number is all that differs.
+
+    Args:
+        a, b: uint8 [P, FINE, FINE, 3].
+        maps: as `look` found them.
+    """
+    found = np.empty(len(a), np.float32)
+    for start in range(0, len(a), AT_ONCE // 4):
+        block = slice(start, start + AT_ONCE // 4)
+        with torch.inference_mode():
+            pictures = _pictures(a[block], b[block])
+            at = torch.tensor(maps[block])
+            views = _views(pictures[0], trim_a[block], pictures[1], trim_b[block], at)
+            one, other, blurred = _equally_sharp(views)
+            parts, _ = _parts(one, other, views.mask)
+            found[block] = torch.where(blurred, 1.0, parts.amin(dim=(1, 2))).numpy()
+    return found
+
+
+def _compared(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
+    """Similarity (float32 [P]), and whether much of one of the pictures is plain ground."""
+    a, b, _ = _equally_sharp(views)
     textured = torch.minimum(_texture(a, views.mask), _texture(b, views.mask)) >= TEXTURED
     parts, seen = _parts(a, b, views.mask)
     worst = parts.amin(dim=(1, 2))
@@ -108,20 +158,23 @@ def _compared(views: _Views) -> torch.Tensor:
     if len(plain):
         off = _off(a[plain], b[plain], views.mask[plain])
         similarity[plain] = torch.minimum(similarity[plain], 1 - OFF_COST * off)
-    return torch.where(views.agreement >= AGREES, similarity, views.agreement.clamp(max=0.5))
+    return similarity, ~textured
+
+
+def _pictures(*sides: np.ndarray) -> list[torch.Tensor]:
+    """float32 [P, 3, S, S], 0 to 1, from uint8 [P, S, S, 3]."""
+    return [torch.tensor(side).permute(0, 3, 1, 2).float() / 255 for side in sides]
 
 
 def _views(
-    a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, places: np.ndarray
+    a: torch.Tensor, trim_a: np.ndarray, b: torch.Tensor, trim_b: np.ndarray, maps: torch.Tensor
 ) -> _Views:
-    first, second = (torch.tensor(side).permute(0, 3, 1, 2).float() / 255 for side in (a, b))
-    start = _from_middle(torch.tensor(places))
-    maps, agreement = aligned(_luma(first) * 255, _luma(second) * 255, start)
-    borders = _within(torch.tensor(trim_b))[:, None]
-    mask = (sampled(borders, maps, SIDE)[:, 0] > 0.99) & inside(maps, SIDE)
-    mask = mask.float() * _within(torch.tensor(trim_a))
+    size = a.shape[-1]
+    borders = _within(torch.tensor(trim_b), size)[:, None]
+    mask = (sampled(borders, maps, size)[:, 0] > 0.99) & inside(maps, size)
+    mask = mask.float() * _within(torch.tensor(trim_a), size)
     mask = -functional.max_pool2d(functional.pad(-mask[:, None], (2,) * 4, value=-1.0), 5, 1)
-    return _Views(first, sampled(second, maps, SIDE), mask[:, 0], agreement)
+    return _Views(a, sampled(b, maps, size), mask[:, 0])
 
 
 def _from_middle(places: torch.Tensor) -> torch.Tensor:
@@ -130,9 +183,9 @@ def _from_middle(places: torch.Tensor) -> torch.Tensor:
     return torch.cat([places[:, :, :2], shift[:, :, None]], dim=2).float()
 
 
-def _within(boxes: torch.Tensor) -> torch.Tensor:
-    """float32 [P, SIDE, SIDE]: 1 for pixels in boxes, float [P, 4] in shares."""
-    middle = (torch.arange(SIDE) + 0.5) / SIDE
+def _within(boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """float32 [P, size, size]: 1 for pixels in boxes, float [P, 4] in shares."""
+    middle = (torch.arange(size) + 0.5) / size
     across = (middle > boxes[:, :1]) & (middle < boxes[:, 2:3])
     down = (middle > boxes[:, 1:2]) & (middle < boxes[:, 3:])
     return (down[:, :, None] & across[:, None, :]).float()
@@ -142,8 +195,8 @@ def _luma(pictures: torch.Tensor) -> torch.Tensor:
     return (pictures * torch.tensor(LUMA)[:, None, None]).sum(dim=1)
 
 
-def _equally_sharp(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
-    """Luminance [P, SIDE, SIDE] of both, blurred where one is a blurred copy of the other."""
+def _equally_sharp(views: _Views) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Luminance [P, S, S] of both, blurred where one is less sharp, and whether it is: bool [P]."""
     fine = [_blurred(_luma(side), 0.1) for side in (views.a, views.b)]
     soft = [_blurred(side, 0.25) for side in fine]
     softer = [_blurred(_blurred(side, 0.25), 0.25) for side in soft]
@@ -152,9 +205,12 @@ def _equally_sharp(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
         for one, other, last in zip(fine, soft, softer, strict=True)
     ]
     ratio = (sharpness[0] / sharpness[1].clamp(min=1e-3)).clamp(min=1e-3)
-    blurred = (torch.maximum(ratio, 1 / ratio) > BLURRED)[:, None, None]
-    a, b = (torch.where(blurred, other, one) for one, other in zip(fine, soft, strict=True))
-    return a, b
+    blurred = torch.maximum(ratio, 1 / ratio) > BLURRED
+    a, b = (
+        torch.where(blurred[:, None, None], other, one)
+        for one, other in zip(fine, soft, strict=True)
+    )
+    return a, b, blurred
 
 
 def _blurred(grey: torch.Tensor, share: float) -> torch.Tensor:
@@ -179,14 +235,16 @@ def _parts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Correlation of each window, at the best shift by up to a pixel; 1 where both are flat.
 
+    0 everywhere where hardly any window shows something.
+
+
     Args:
         a, b: float32 [P, SIDE, SIDE], luminance.
 
     Returns:
         float32 [P, 11, 11], and which windows show something (bool).
     """
-    clipped = _clipped(a, b) | _clipped(b, a)
-    mask = mask * ~clipped
+    mask = _unclipped(a, b, mask)
     a, b = (_evened(grey, mask) for grey in (a, b))
     seen = _pooled(mask)
     count = seen.clamp(min=0.05)
@@ -205,17 +263,22 @@ def _parts(
             power = (variance_a + 1e-6) * (variance_b + 1e-6)
             best = torch.maximum(best, shared / power.sqrt())
     shown = (seen >= SEEN) & (largest > FLAT**2)
-    return torch.where(shown, best, 1.0), shown
+    tells = shown.sum(dim=(1, 2)) >= LEAST_SHOWN
+    return torch.where(shown, best, 1.0) * tells[:, None, None], shown
 
 
-def _clipped(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Pixels that are white in a, and may have been too bright for it."""
-    return (a > CLIPPED) & (b > BRIGHT) & (b < CLIPPED)
+def _unclipped(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mask without pixels that may have been too bright for one picture, if they are few."""
+    clipped = torch.zeros_like(mask, dtype=torch.bool)
+    for one, other in ((a, b), (b, a)):
+        clipped |= (one > CLIPPED) & (other > BRIGHT) & (other < CLIPPED)
+    few = _share(clipped.float(), mask) <= MOST_CLIPPED
+    return mask * ~(clipped & few[:, None, None])
 
 
 def _pooled(values: torch.Tensor) -> torch.Tensor:
-    """Means of the windows, [P, 11, 11]: of 2 x 2 of PARTS x PARTS parts."""
-    parts = functional.avg_pool2d(values[:, None], SIDE // PARTS)
+    """Means of the windows, [P, 11, 11] of pictures of SIDE pixels."""
+    parts = functional.avg_pool2d(values[:, None], PART)
     return functional.avg_pool2d(parts, 2, 1)[:, 0]
 
 
@@ -229,7 +292,9 @@ def _evened(grey: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def _surroundings(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of the 20 x 20 pixels about each pixel, of those in the mask."""
     count, total = (
-        functional.avg_pool2d(functional.pad(reduced(side, SIDE // 4), (2,) * 4)[:, None], 5, 1)
+        functional.avg_pool2d(
+            functional.pad(reduced(side, side.shape[-1] // 4), (2,) * 4)[:, None], 5, 1
+        )
         for side in (mask, values * mask)
     )
     mean = total / count.clamp(min=0.02)
@@ -252,33 +317,46 @@ def _beneath_marks(
     """
     likely = _toned(a, b, views.mask)
     off = (_away(likely, b) > OFF).float() * views.mask * may_be_marked[:, None, None]
-    opaque, translucent = _explained(likely, views.b, b, off)
+    beneath = views.a * (likely / a.clamp(min=0.02))[:, None].clamp(0.3, 3)
+    opaque, translucent = _explained(beneath, likely, views, b, off)
+    opaque = opaque * (1 - _middle())  # what covers something in the middle is a subject itself
     mark = off * _grown(torch.maximum(opaque, translucent) * off, 1)
     ring = (_grown(off, 3) - _grown(off, 1)).clamp(min=0) * views.mask
     stands_out = [_beside(side, off, ring) for side in (views.a, views.b)]
     foreign = (stands_out[0] > MORE * stands_out[1]).float()
-    wrong = _share(foreign, _pooled(off) * (_pooled(ring) > 0)) > FOREIGN
+    weight = _pooled(off * (1 - translucent)) * (_pooled(ring) > 0)
+    wrong = (foreign * weight).sum(dim=(1, 2)) > FOREIGN * _pooled(off).sum(dim=(1, 2))
     wrong |= _share(mark, views.mask) > LARGEST_MARK
     wrong |= (_share(mark, off) < OF_MARK) & (off.sum(dim=(1, 2)) > 0)
     parts, _ = _parts(likely, b, views.mask * (1 - _grown(mark, 1)))
-    return torch.where(wrong, -1.0, parts.amin(dim=(1, 2))), mark
+    return torch.where(wrong, -1.0, parts.amin(dim=(1, 2)) - MARK_COST), mark
+
+
+@lru_cache
+def _middle() -> torch.Tensor:
+    """float32 [SIDE, SIDE]: 1 but for the rim."""
+    middle = torch.zeros(SIDE, SIDE)
+    middle[RIM:-RIM, RIM:-RIM] = 1
+    return middle
 
 
 def _beside(pictures: torch.Tensor, inner: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
     """Distance in RGB of what is in a mask from what is around it, in each window: [P, 11, 11]."""
-    means = [
-        torch.stack([_pooled(channel * side) for channel in pictures.unbind(dim=1)], dim=1)
-        / _pooled(side).clamp(min=1e-3)[:, None]
-        for side in (inner, ring)
-    ]
-    return (means[0] - means[1]).norm(dim=1)
+    channels = pictures.unbind(dim=1)
+    count, around = (_pooled(side).clamp(min=1e-3) for side in (inner, ring))
+    square = torch.zeros_like(count)
+    for channel in channels:
+        ground = _pooled(channel * ring) / around
+        mean = _pooled(channel * inner) / count
+        square += _pooled(channel**2 * inner) / count - 2 * ground * mean + ground**2
+    return square.clamp(min=0).sqrt()
 
 
 def _off(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The largest share of a part's pixels that are off, a in b's tones, float32 [P]."""
     scale = CONTRAST / _deviation(b, mask).clamp(min=LEAST_CONTRAST)
     likely = _toned(a, b, mask)
-    mask = mask * ~(_clipped(a, b) | _clipped(b, a))
+    mask = _unclipped(a, b, mask)
     likely = likely - _surroundings(likely - b, mask)
     away = _away(likely, b) * scale.clamp(1, 2.5)[:, None, None]
     off, seen = _pooled((away > OFF_PLAIN).float() * mask), _pooled(mask)
@@ -329,43 +407,57 @@ def _terms(grey: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _explained(
-    likely: torch.Tensor, colours: torch.Tensor, grey: torch.Tensor, off: torch.Tensor
+    beneath: torch.Tensor,
+    likely: torch.Tensor,
+    views: _Views,
+    grey: torch.Tensor,
+    off: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pixels have one of two colours of the pixels that are off, or one see-through colour.
+    """Which pixels of b may be a's under one of two colours, and which under a see-through one.
+
+    Args:
+        beneath: a's colours in b's tones, [P, 3, SIDE, SIDE].
+        likely, grey: the same in grey, and b in grey: [P, SIDE, SIDE].
+        off: which pixels are off.
 
     Returns:
-        Two masks, float32 [P, SIDE, SIDE]: opaque, and translucent.
+        Two masks, float32 [P, SIDE, SIDE]: covered, and seen through.
     """
-    weight, level, beneath = (side.flatten(1) for side in (off, grey, likely))
-    pixels = colours.flatten(2).transpose(1, 2)
-    centres = []
-    for sign in (1, -1):  # the brightest and the darkest of them, where the two means start
-        order = torch.where(weight > 0, sign * level, -9.0).topk(8, dim=1).indices
-        centres.append(pixels.gather(1, order[:, :, None].expand(-1, -1, 3)).mean(dim=1))
-    for _ in range(STEPS):
-        away = [((pixels - centre[:, None]) ** 2).sum(dim=2) for centre in centres]
-        first = (away[0] <= away[1]).float()
-        for number, own in enumerate((first, 1 - first)):
-            trust = weight * own / (1 + away[number] / 0.06**2)
-            total = (pixels * trust[:, :, None]).sum(dim=1)
-            centres[number] = total / trust.sum(dim=1).clamp(min=1e-3)[:, None]
-    away = [((pixels - centre[:, None]) ** 2).sum(dim=2) for centre in centres]
-    opaque = (torch.minimum(*away).sqrt() < NEAR).float()
+    change = torch.where(off > 0, grey - likely, 0.0).flatten(1)
+    pixels = views.b.flatten(2)
+    nearest = torch.full_like(grey, torch.inf)
+    for sign in (1, -1):  # the colour that brightens most, and the one that darkens most
+        order = (sign * change).topk(EXTREME, dim=1).indices
+        colour = pixels.gather(2, order[:, None].expand(-1, 3, -1)).mean(dim=2)[:, :, None, None]
+        way = colour - beneath
+        share = ((views.b - beneath) * way).sum(dim=1) / (way**2).sum(dim=1).clamp(min=1e-3)
+        mixed = beneath + share.clamp(0, 1)[:, None] * way  # edges of strokes are mixed
+        nearest = torch.minimum(nearest, (views.b - mixed).norm(dim=1))
+    covered = (nearest < NEAR).float()
 
+    flat_likely, flat_grey, weight = (side.flatten(1) for side in (likely, grey, off))
     trust = weight
     for _ in range(STEPS):
-        total = trust.sum(dim=1, keepdim=True).clamp(min=1e-3)
-        mean, mean_beneath = (
-            (side * trust).sum(dim=1, keepdim=True) / total for side in (level, beneath)
-        )
-        spread = beneath - mean_beneath
-        slope = (trust * spread * (level - mean)).sum(dim=1, keepdim=True)
-        slope = slope / ((trust * spread**2).sum(dim=1, keepdim=True) + 1e-3)
-        slope = slope.clamp(0, 0.95)
-        away_from_line = (mean + slope * spread - level).abs()
-        trust = weight / (1 + (away_from_line / 0.06) ** 2)
-    translucent = ((away_from_line < 0.07) & (slope > 0.2)).float()
-    return opaque.reshape(off.shape), translucent.reshape(off.shape)
+        slope, away, _ = _line(flat_likely, flat_grey, trust)
+        trust = weight / (1 + (away / 0.06) ** 2)
+    # what is beneath shows through, in detail: two things of even brightness lie on a line, too
+    detail_a, detail_b = ((side - _surroundings(side, off)).flatten(1) for side in (likely, grey))
+    _, _, correlation = _line(detail_a, detail_b, weight)
+    seen = (slope > 0.2) & (slope < 0.95) & (correlation > SEEN_THROUGH)
+    return covered, ((away < 0.07) & seen).float().reshape(off.shape)
+
+
+def _line(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weighted fit of a line to points [P, N]: its slope, how far off they are, correlation."""
+    total = weight.sum(dim=1, keepdim=True).clamp(min=1e-3)
+    x, y = (side - (side * weight).sum(dim=1, keepdim=True) / total for side in (x, y))
+    shared, of_x, of_y = (
+        (weight * product).sum(dim=1, keepdim=True) + 1e-3 for product in (x * y, x * x, y * y)
+    )
+    slope = shared / of_x
+    return slope, (slope * x - y).abs(), shared / (of_x * of_y).sqrt()
 
 
 def _extremes(grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

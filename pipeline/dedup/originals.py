@@ -1,5 +1,6 @@
 """Originals of fingerprinted images: their files out of the shards, and close-ups of them."""
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.dedup.fingerprints import Fingerprints, part, squashed
-from pipeline.dedup.look import SIDE
 from pipeline.images import ImageError, decode, decode_reduced
 from pipeline.store import ROW_GROUP, open_parquet
 
-KEPT = 4096  # close-ups: 113 MB
+KEPT = 100_000_000  # bytes of close-ups
 
 
 class Originals:
@@ -45,39 +45,44 @@ class Originals:
 
 
 class CloseUps:
-    """Pictures at SIDE x SIDE pixels of what the fingerprints are of, the last ones kept."""
+    """Small squares of what the fingerprints are of, the last ones kept."""
 
     def __init__(self, originals: Originals, cut: np.ndarray, workers: int = 1) -> None:
         self.originals, self.cut, self.workers = originals, cut, workers
-        self.kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self.kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self.size = 0  # bytes kept
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 [N, SIDE, SIDE, 3], RGB, of rows int64 [N]."""
+    def __call__(self, rows: np.ndarray, side: int) -> np.ndarray:
+        """uint8 [N, side, side, 3], RGB, of rows int64 [N]."""
         wanted, place = np.unique(rows, return_inverse=True)
-        missing = np.array([row for row in wanted.tolist() if row not in self.kept], np.int64)
-        made: dict[int, np.ndarray] = {}
+        known = {row: self.kept.get((row, side)) for row in wanted.tolist()}
+        missing = np.array([row for row, picture in known.items() if picture is None], np.int64)
         if len(missing):
             with ThreadPoolExecutor(self.workers) as pool:  # Pillow decodes without the GIL
                 for start in range(0, len(missing), ROW_GROUP):
                     some = missing[start : start + ROW_GROUP]
-                    found = pool.map(close_up, self.originals(some), self.cut[some])
-                    made |= zip(some.tolist(), found, strict=True)
-        pictures = [made[row] if row in made else self.kept[row] for row in wanted.tolist()]
-        for row in wanted.tolist():
-            self.kept[row] = made[row] if row in made else self.kept[row]
-            self.kept.move_to_end(row)
-        while len(self.kept) > KEPT:
-            self.kept.popitem(last=False)
-        return np.array(pictures, np.uint8).reshape(-1, SIDE, SIDE, 3)[place]
+                    sides = itertools.repeat(side)
+                    found = pool.map(close_up, self.originals(some), self.cut[some], sides)
+                    known |= zip(some.tolist(), found, strict=False)
+        for row, picture in known.items():
+            assert picture is not None
+            self.size += 0 if (row, side) in self.kept else picture.nbytes
+            self.kept[row, side] = picture
+            self.kept.move_to_end((row, side))
+        while self.size > KEPT:
+            _, oldest = self.kept.popitem(last=False)
+            self.size -= oldest.nbytes
+        pictures = np.array([known[row] for row in wanted.tolist()], np.uint8)
+        return pictures.reshape(-1, side, side, 3)[place]
 
 
-def close_up(data: bytes, cut: np.ndarray) -> np.ndarray:
-    """uint8 [SIDE, SIDE, 3] of a part of an encoded image; black where it cannot be decoded."""
+def close_up(data: bytes, cut: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [side, side, 3] of a part of an encoded image; black where it cannot be decoded."""
     try:
         if (cut[2:] - cut[:2]).min() < 1:
             there = part(decode(data), cut)
-            return np.asarray(squashed(there, SIDE, (0, 0, *there.size)))
-        small, box, _ = decode_reduced(data, SIDE)
-        return np.asarray(squashed(small, SIDE, box).convert("RGB"))
+            return np.asarray(squashed(there, side, (0, 0, *there.size)))
+        small, box, _ = decode_reduced(data, side)
+        return np.asarray(squashed(small, side, box).convert("RGB"))
     except ImageError:
-        return np.zeros((SIDE, SIDE, 3), np.uint8)
+        return np.zeros((side, side, 3), np.uint8)
