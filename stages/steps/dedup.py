@@ -2,7 +2,7 @@
 
 import io
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from pipeline.dedup.issues import issues
 from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
+from pipeline.dedup.originals import CloseUps, Originals
 from pipeline.dedup.quality import best_copies
 from pipeline.dedup.shards import fingerprint_shards
 from pipeline.dedup.verifier import Verify, verifier
@@ -36,9 +37,6 @@ from stages.steps.dropped import (
     note_drawn_value,
     note_losses,
 )
-
-if TYPE_CHECKING:
-    from pipeline.dedup.originals import Originals
 
 TEST_SIDE = 64  # pixels at which test images are compared
 LEAK_COLUMNS = {
@@ -142,8 +140,6 @@ class Deduplication:
             self.section.drop,
             self.section.blank_range,
         )
-        from pipeline.dedup.originals import Originals  # imports torch
-
         images = fingerprints.images
         originals = Originals(shard_paths(paths.CRAWL), fingerprints)
         total = images.num_rows * (2 if "nsfw" in self.section.drop else 1)
@@ -171,12 +167,10 @@ class Deduplication:
                 advance,
             )
 
-    def _verifier(self, fingerprints: Fingerprints, originals: "Originals") -> Verify:
+    def _verifier(self, fingerprints: Fingerprints, originals: Originals) -> Verify:
         """The judge of pairs: edges, and the second look where there is to be one."""
         if not self.section.second_look or not self.section.similarity:
             return verifier(fingerprints, None)
-        from pipeline.dedup.originals import CloseUps  # imports torch
-
         workers = self.section.workers or os.cpu_count() or 1
         return verifier(fingerprints, CloseUps(originals, fingerprints.cut, workers))
 

@@ -163,15 +163,16 @@ def emptied_text(losses: Sequence[Loss]) -> str:
 
 def note_drawn_value(section: Dedup, console: Console) -> None:
     """Says that the similarity is the demo's where what was crawled are no drawings of it."""
-    drawn = read_params(FOLDER / "demo.yaml").dedup.similarity
-    if section.similarity != drawn:
+    drawn = read_params(FOLDER / "demo.yaml").dedup
+    if section.similarity != drawn.similarity:
         return
     engines = set(read_manifest(paths.MANIFEST, ["engine"])["engine"].unique().to_pylist())
     if engines - {"demo"}:
-        usual = Dedup().similarity
+        usual = Dedup()
         console.note(
-            f"dedup.similarity is {drawn}, made for the demo's drawings: more copies of"
-            f" photographs are found at {usual}, the default; change it in {paths.PARAMS}"
+            f"dedup.similarity is {drawn.similarity}, made for the demo's drawings: more copies of"
+            f" photographs are found at {usual.similarity}, and fewer others, with"
+            f" dedup.second_look: true, the defaults; change them in {paths.PARAMS}"
         )
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.console import printable
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.lookup import NEW, Matches, NewImage, comparable, fingerprints_of, matches
+from pipeline.dedup.originals import Originals
 from pipeline.dedup.verifier import Verify
 from pipeline.errors import UserError
 from pipeline.images import ImageError, inspect
@@ -86,18 +87,7 @@ class Lookup(Deduplication):
 
     def _joint_verifier(self, both: Fingerprints, new: Sequence[NewImage]) -> Verify:
         """The judge of pairs of new and stored images."""
-        from pipeline.dedup.originals import Originals  # imports torch
-
-        class Joint(Originals):
-            """Originals of which some are in memory."""
-
-            def __call__(self, rows: np.ndarray) -> Iterator[bytes]:
-                known = self.shard[rows] != NEW
-                stored = super().__call__(rows[known])
-                for row, in_shard in zip(rows.tolist(), known.tolist(), strict=True):
-                    yield next(stored) if in_shard else new[int(self.row[row])].data
-
-        return self._verifier(both, Joint(shard_paths(paths.CRAWL), both))
+        return self._verifier(both, _Originals(shard_paths(paths.CRAWL), both, new))
 
     def _read(self, given: Sequence[Given]) -> tuple[list[Row], list[NewImage]]:
         """A row for each file, with what is wrong with it, and the images of the others."""
@@ -149,6 +139,22 @@ class Lookup(Deduplication):
                         "url": urls.get(id, ""),
                     }
                 )
+
+
+class _Originals(Originals):
+    """The encoded images of rows of fingerprints of which some are new."""
+
+    def __init__(
+        self, shards: Sequence[Path], fingerprints: Fingerprints, new: Sequence[NewImage]
+    ) -> None:
+        super().__init__(shards, fingerprints)
+        self.new = new
+
+    def __call__(self, rows: np.ndarray) -> Iterator[bytes]:
+        known = self.shard[rows] != NEW
+        stored = super().__call__(rows[known])
+        for row, in_shard in zip(rows.tolist(), known.tolist(), strict=True):
+            yield next(stored) if in_shard else self.new[int(self.row[row])].data
 
 
 def _files(images: Sequence[str]) -> tuple[list[Given], int]:
