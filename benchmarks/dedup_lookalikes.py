@@ -8,9 +8,9 @@ Copies are one drawn picture, cut off by up to 2% at each side, brighter or dark
 another quality. Mixed are copies of N / 50 drawn pictures. Signs are a disc with a ring, all alike
 but for what is written on it: none is a copy, but the hashes of all are near each other. Told apart
 are signs that are verified, but for none of which it is believed that it is a copy: what it costs
-where all are kept, and more than --compared are near each other. Images are fingerprinted first, which is not timed; what is timed is `pipeline.dedup.judgement.judge`, in
-one thread where OMP_NUM_THREADS is 1. The exponent is the slope of a line through the logarithms of
-all sizes.
+where all are kept, and more than --compared are near each other. Images are fingerprinted
+first, which is not timed; what is timed is `pipeline.dedup.judgement.judge`, in one thread where
+OMP_NUM_THREADS is 1. The exponent is the slope of a line through the logarithms of all sizes.
 """
 
 import argparse
@@ -30,7 +30,9 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from benchmarks.limits import processor
 from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images, zeros
-from pipeline.dedup.judgement import Provenance, Rules, judge, summarise, verifier
+from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
+from pipeline.dedup.originals import KEPT, close_up
+from pipeline.dedup.verifier import verifier
 
 SIDE = 240  # pixels of a drawn picture
 AT_ONCE = 500  # images encoded and fingerprinted
@@ -90,9 +92,9 @@ APART = "told apart"
 KINDS: dict[str, Draw] = {"copies": copy, "mixed": mixed, "signs": sign, APART: sign}
 
 
-def fingerprints_of(draw: Draw, total: int) -> Fingerprints:
-    """The fingerprints of `total` pictures of a kind, and a table of them."""
-    arrays, rows = zeros(total), []
+def fingerprints_of(draw: Draw, total: int) -> tuple[Fingerprints, list[bytes]]:
+    """The fingerprints of `total` pictures of a kind with a table of them, and their files."""
+    arrays, rows, every = zeros(total), [], []
     for start in range(0, total, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, total))
         files = []
@@ -105,14 +107,15 @@ def fingerprints_of(draw: Draw, total: int) -> Fingerprints:
             rows.append({"id": f"{number:08}", "width": width, "height": height})
             rows[-1] |= {"label": 0, "shard": 0, "row": number, "size": len(files[-1]), "error": ""}
         found, _ = fingerprint_images(files, "phash", exact=False)
+        every += files
         for name, values in arrays.items():
             values[start : start + len(files)] = getattr(found, name)
-    return Fingerprints(pa.Table.from_pylist(rows), **arrays)
+    return Fingerprints(pa.Table.from_pylist(rows), **arrays), every
 
 
 def measured(kind: str, total: int, rules: Rules) -> dict[str, Any]:
     """CPU time of judging so many pictures of a kind, and what was judged."""
-    fingerprints = fingerprints_of(KINDS[kind], total)
+    fingerprints, files = fingerprints_of(KINDS[kind], total)
     asked = 0
 
     def verify(i: np.ndarray, j: np.ndarray) -> np.ndarray:
@@ -123,7 +126,11 @@ def measured(kind: str, total: int, rules: Rules) -> dict[str, Any]:
         seconds_asked += time.process_time() - started
         return np.zeros_like(alike) if kind == APART else alike
 
-    seconds_asked, real = 0.0, verifier(fingerprints)
+    def close_ups(rows: np.ndarray) -> np.ndarray:
+        return np.array([shown(row) for row in rows.tolist()])
+
+    shown = lru_cache(KEPT)(lambda row: close_up(files[row], fingerprints.cut[row]))
+    seconds_asked, real = 0.0, verifier(fingerprints, close_ups)
     nowhere = Provenance({}, {}, Counter())
     started = time.process_time()
     table = judge(fingerprints, verify, rules, nowhere)

@@ -38,10 +38,12 @@ from benchmarks.pictures import (
 )
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.labelled import load_labelled
+from pipeline.params import Dedup
 
 SIZE = 32  # of the test images
 LEAST = (0.65, 0.70, 0.75, 0.80, 0.85)  # similarity
 LOWEST = 0.5  # below it nothing is looked at here
+RATIO = Dedup().leak_ratio
 
 Resampling = Image.Resampling
 
@@ -150,7 +152,7 @@ def main() -> None:
         )
         # the other test images are there to be mistaken for these
         made[name] = shares(
-            leaks(fingerprints, np.concatenate([shown, tests]), LOWEST), len(originals)
+            leaks(fingerprints, np.concatenate([shown, tests]), LOWEST, RATIO), len(originals)
         )
     planted = {
         name: shares(
@@ -158,6 +160,7 @@ def main() -> None:
                 fingerprints_of([saved(image) for image in edited(own, edit, options.seed)]),
                 tests,
                 LOWEST,
+                RATIO,
             ),
             len(own),
         )
@@ -166,7 +169,7 @@ def main() -> None:
 
     fingerprints = fingerprints_of(tiny_imagenet(options.data, options.web, options.seed))
     started = time.process_time()
-    found = leaks(fingerprints, tests, LOWEST)
+    found = leaks(fingerprints, tests, LOWEST, RATIO)
     report = {
         "machine": processor(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__}

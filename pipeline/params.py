@@ -16,9 +16,21 @@ from pipeline.registry import OBJECTIVES, SEARCH_ENGINES, OneOf
 Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveRgb = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
+LeakRatio = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="a web image is a test image up to this share of the distance to that one's "
+        "nearest other test image; lower where test images are nearly alike and it errs",
+    ),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Issue = Literal[
+    "blurred", "dark", "light", "odd_aspect", "grey", "text", "collage", "tiny_subject", "nsfw"
+]
 
 
 @dataclass(frozen=True)
@@ -110,11 +122,26 @@ class Dedup(Section):
         "shrinks from 12 as the images grow in number",
     )
     similarity: float = Field(
-        0.85,
+        0.8,
         ge=0,
         le=1,
-        description="pictures that are so alike are one (correlation of their gradients); 0 "
-        "believes the hashes alone",
+        description="pictures whose worst part agrees so well are one (correlation after "
+        "alignment); 0 believes the hashes alone",
+    )
+    second_look: bool = Field(
+        True,
+        description="compare pairs part by part and in colour, in close-ups of the images; false: "
+        "edges of the whole pictures alone decide",
+    )
+    low_information: Literal["drop", "keep"] = Field(
+        "drop", description="what to do with images that show nothing, as one colour all over"
+    )
+    blank_range: int = Field(
+        16,
+        ge=0,
+        le=254,
+        description="images show nothing if no channel varies by more over all pixels (levels of "
+        "255; JPEG makes less of one colour)",
     )
     similarity_across: float = Field(
         0.93,
@@ -128,12 +155,43 @@ class Dedup(Section):
         description="kept images with which an image is compared on pixels, the nearest; 0 is all "
         "within `radius`",
     )
+    drop: list[Issue] = Field(
+        [],
+        description="issues for which images are dropped; all are counted, and kept unless named "
+        "here. `nsfw` needs the extra of that name, and is only looked for if named",
+    )
+    blurred_below: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        description="issue `blurred`: so little of an edge's height is between two neighbouring "
+        "pixels, at 128 to 255 of the shorter side (sharp pictures have 0.4 to 1)",
+    )
+    dark_below: float = Field(
+        0.33, ge=0, le=1, description="issue `dark`: 9 in 10 pixels are darker (white is 1)"
+    )
+    light_above: float = Field(
+        0.68, ge=0, le=1, description="issue `light`: 99 in 100 pixels are brighter (white is 1)"
+    )
+    odd_aspect: float = Field(
+        2.8, ge=1, description="issue `odd_aspect`: the longer side by the shorter one is more"
+    )
+    tiny_subject_below: float = Field(
+        0.06,
+        ge=0,
+        le=1,
+        description="issue `tiny_subject`: all there is on a plain ground has less of the area",
+    )
+    nsfw_above: float = Field(
+        0.8, ge=0, le=1, description="issue `nsfw`: the network gives more (0 to 1)"
+    )
     leaks: bool = Field(
         False, description="find the images of `evaluate.test_set` in the crawl and drop them"
     )
     leak_similarity: float = Field(
-        0.8, ge=0, le=1, description="`leaks`: an image so like a test image is that image"
+        0.8, ge=0, le=1, description="`leaks`: an image so like a test image may be that image"
     )
+    leak_ratio: LeakRatio = 0.5
     workers: int = Field(0, ge=0, description="processes that hash; 0 is one for each core")
 
 
@@ -357,6 +415,7 @@ class Evaluate(Section):
     allow_contaminated: bool = Field(
         False, description="go on when test images are among those that trained the student"
     )
+    leak_ratio: LeakRatio = 0.5
     seed: Seed = Field(0, description="seed of the demo's drawings and of the corruptions")
     device: Device = Field("auto", description="where to evaluate")
 

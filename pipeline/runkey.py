@@ -15,8 +15,10 @@ NO_RESULT = frozenset(
         "pipeline/conflicts.py",  # refuses values, and changes none
         "pipeline/paramfile.py",  # reads params.yaml, whose values are tracked
         "pipeline/params.py",  # declares them; `pipeline inputs` tracks the defaults in use
+        "pipeline/remedies.py",  # words
         "pipeline/registry.py",  # names classes; each is in a file of its own, which counts
         "pipeline/runkey.py",  # names a folder of unfinished work
+        "stages/steps/dropped.py",  # tells of what `dedup` drops, once it is written
         "stages/paths.py",  # names files that dvc.yaml names as well
     }
 )

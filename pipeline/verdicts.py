@@ -1,13 +1,19 @@
 """Dedup's verdicts: one row a stored image, kept or not and why, in data/dedup/images.parquet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from pipeline.store import read_table
+from pipeline.store import open_parquet, read_table
 
 HINT = "run `dvc repro dedup`"
+# reasons why an image is not kept; any other one is the name of an issue in `dedup.drop`
+NEAR_DUPLICATE = "near-duplicate"
+LEAKED = "leaked"
+LOW_INFORMATION = "low-information"
+UNREADABLE = "unreadable"
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -33,10 +39,28 @@ SCHEMA = pa.schema(
 )
 
 
-def read_verdicts(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def unfit(reason: str) -> bool:
+    """True where an image is dropped for what it shows: for next to nothing, or for an issue."""
+    return reason not in ("", NEAR_DUPLICATE, LEAKED, UNREADABLE)
+
+
+def issues_of(row: Mapping[str, Any]) -> list[str]:
+    """Names of the issues that an image has, kept or not; none in tables without that column."""
+    return list(row.get("issues") or [])
+
+
+def read_verdicts(
+    path: Path, columns: Sequence[str] | None = None, later: Sequence[str] = ()
+) -> pa.Table:
     """Columns of the verdicts (all by default), in the order of the image shards.
+
+    Args:
+        later: columns that come with the others where the file has them: earlier runs had not.
 
     Raises:
         UserError: the file is missing, is not Parquet, or lacks a column.
     """
+    if columns is not None and later:
+        with open_parquet(path, HINT) as file:
+            columns = [*columns, *(name for name in later if name in file.schema_arrow.names)]
     return read_table(path, columns, HINT)

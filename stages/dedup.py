@@ -1,17 +1,26 @@
 """`pipeline dedup`: which stored images to keep."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stages import paths
 from stages.command import Json, Quiet, Set, start
 
 
 def dedup(
     radius: Annotated[str | None, typer.Option(help="Hamming distance, 0 to 16, or auto.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what each radius would drop.")
+        bool,
+        typer.Option("--dry-run", help="Only write a contact sheet of what would go."),
     ] = False,
+    sheet: Annotated[
+        Path, typer.Option(help="Contact sheet of what goes, one HTML file.")
+    ] = paths.SHEET,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Images of each reason on the contact sheet.")
+    ] = 100,
     explain: Annotated[
         str, typer.Option(metavar="ID", help="Say why this image was kept or dropped.")
     ] = "",
@@ -23,9 +32,10 @@ def dedup(
     options = {"radius": int(radius) if radius and radius.isdecimal() else radius}
     params, console = start("dedup", overrides, quiet, as_json, **options)
     from stages.steps.dedup import Deduplication, explanation
+    from stages.steps.dropped import Sheet
 
     if explain:
         console.result(*explanation(explain))
         return
     run = Deduplication(params, console)
-    console.result(*(run.by_radius() if dry_run else run.verdicts()))
+    (run.try_out if dry_run else run.write)(Sheet(sheet, rows))

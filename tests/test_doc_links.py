@@ -20,7 +20,8 @@ YOURS = {  # paths that a page tells its reader to fill
     *("data/cifar10/train.parquet", "data/cifar10/test.parquet", "data/cifar10/"),
     "pipeline/crawl/engines/example.py",
 }
-MADE = (".cache/", ".venv/", "reports/tune.")  # by a command, and no output of a stage
+# by a command, and no output of a stage
+MADE = (".cache/", ".venv/", "reports/tune.", "reports/dedup.html", "reports/contamination.html")
 FILES = ("crawl.source", "teacher.path", "teacher.data", "evaluate.test_set", "evaluate.styles")
 FILL_IN = re.compile(r"\b(NAME|PATH|STAGE|STYLE|CLASS|RUN-KEY|VERSION|X)\b")
 DATA_SETS = {"", "demo", "cifar10", "cifar100"}

@@ -36,17 +36,20 @@ ARRAYS = {  # of Fingerprints: the type, and the shape of one image's
     "hashes": (np.uint64, (len(KEYS),)),
     "trim": (np.float32, (4,)),
     "cut": (np.float32, (4,)),
-    "blank": (np.bool_, ()),
+    "range": (np.uint8, ()),
     "comparable": (np.bool_, ()),
     "grey": (np.uint8, (GREY, GREY)),
     "colour": (np.uint8, (COLOUR, COLOUR, 3)),
+    "sharpness": (np.float32, ()),
 }
+
+SHARP_ROWS, SHARP_WIDTH = 10, 256  # of the pixels in which edges are measured: more say the same
+LEAST_EDGE = 10  # grey levels, the mean of the rows' strongest edges
 
 LEAST_DEVIATION = 5.0  # grey levels: below it, unlike pictures have like hashes
 LEAST_AREA = 0.25  # of the picture, inside its border: less is cut out and compared alone
 LEAST_SIDE = 16  # pixels of what is compared
 ROOM = 0.05  # of what is cut out, left around it
-BLANK_RANGE = 16  # levels of a channel, over all pixels: JPEG makes less of one colour
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # the box that leaves nothing out
 
 
@@ -61,10 +64,19 @@ class Fingerprints:
     # float32 [N, 4]: the part that all of this is of, as shares: a small thing on an empty page is
     # cut out
     cut: np.ndarray
-    blank: np.ndarray  # bool [N]: of one colour in every pixel: shows nothing
+    # uint8 [N]: levels from the darkest to the brightest pixel, in the channel that has most;
+    # 255 where it was not measured, because a small picture already shows something
+    range: np.ndarray
     comparable: np.ndarray  # bool [N]: neither so small nor so faint that a hash cannot tell
     grey: np.ndarray  # uint8 [N, 64, 64], squashed, upright, transparency on white
     colour: np.ndarray  # uint8 [N, 32, 32, 3], the same in RGB
+    # float32 [N]: share of the height of edges that is between two neighbouring pixels of a picture
+    # of 128 to 255 pixels on its shorter side, if it has so many; 0 where there are no edges
+    sharpness: np.ndarray
+
+    def blank(self, most: int) -> np.ndarray:
+        """Images of one colour in every pixel, to so many levels: they show nothing. bool [N]."""
+        return np.asarray(self.range <= most)
 
 
 def fingerprint_images(
@@ -78,6 +90,7 @@ def fingerprint_images(
     fingerprints = Fingerprints(pa.table({}), **zeros(total))
     errors = [""] * total
     pixels = np.zeros((total, *SHAPES.get(kind, (1, 1))), np.uint8)
+    rows = np.zeros((total, SHARP_ROWS, SHARP_WIDTH), np.uint8)
     greys: dict[int, tuple[Image.Image, Box]] = {}
     for row, one in enumerate(data):
         try:
@@ -89,8 +102,11 @@ def fingerprint_images(
         if kind in SHAPES:
             source = (greys[row][0], kind, box) if full is None else (full.convert("L"), kind)
             pixels[row] = lanczos(*source)
+        _take_rows(greys[row][0], rows[row])
 
+    fingerprints.sharpness[:] = sharpness(rows)
     fingerprints.trim[:] = fingerprints.cut[:] = WHOLE
+    fingerprints.range[:] = 255
     for row in np.flatnonzero(may_have_border(fingerprints.grey)).tolist():
         if row in greys:
             fingerprints.trim[row] = inside_border(*greys[row])
@@ -146,7 +162,7 @@ def _cut_out(
 ) -> None:
     """Looks again, in full, at a picture that is mostly one ground: at what there is on it."""
     levels = np.asarray(picture).reshape(-1, 3)
-    fingerprints.blank[row] = np.ptp(levels, axis=0).max() <= BLANK_RANGE
+    fingerprints.range[row] = np.ptp(levels, axis=0).max()
     box = _with_room(_shown(picture))
     fingerprints.trim[row], fingerprints.cut[row] = WHOLE, box
     there = part(picture, fingerprints.cut[row])
@@ -181,6 +197,37 @@ def part(image: Image.Image, box: np.ndarray) -> Image.Image:
     left, top, right, bottom = np.round(box * np.tile(image.size, 2)).astype(int).tolist()
     left, top = min(left, image.width - 1), min(top, image.height - 1)
     return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+def _take_rows(grey: Image.Image, rows: np.ndarray) -> None:
+    """Fills uint8 [SHARP_ROWS, SHARP_WIDTH] from a picture, beyond it with the last pixel."""
+    levels = np.asarray(grey)
+    height, width = levels.shape
+    left = max(0, width - SHARP_WIDTH) // 2
+    some = levels[height // (2 * SHARP_ROWS) :: max(1, height // SHARP_ROWS)]
+    some = some[:SHARP_ROWS, left : left + SHARP_WIDTH]
+    rows[: len(some), : some.shape[1]] = some
+    rows[: len(some), some.shape[1] :] = some[:, -1:]
+
+
+def sharpness(rows: np.ndarray) -> np.ndarray:
+    """Height of the strongest edges from one pixel to the next, by that over four pixels.
+
+    About 1 for a step from one pixel to the next, 0.25 for a slope; 0 where nothing is higher
+    than compression makes it. Each row counts by its strongest edge: much of a sharp picture may
+    be out of focus.
+
+    Args:
+        rows: uint8 [N, SHARP_ROWS, SHARP_WIDTH].
+
+    Returns:
+        float32 [N].
+    """
+    levels = rows.astype(np.int16)
+    over_one = np.abs(levels[:, :, 1:] - levels[:, :, :-1]).max(axis=2).sum(axis=1)
+    over_four = np.abs(levels[:, :, 4:] - levels[:, :, :-4]).max(axis=2).sum(axis=1)
+    seen = over_four > LEAST_EDGE * rows.shape[1]
+    return np.where(seen, over_one / np.maximum(over_four, 1), 0).astype(np.float32)
 
 
 def squashed(image: Image.Image, side: int, box: Box) -> Image.Image:

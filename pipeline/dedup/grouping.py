@@ -8,7 +8,8 @@ import numpy as np
 
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.near import bits_apart
-from pipeline.dedup.stars import Stars, Verify, verified
+from pipeline.dedup.stars import Stars, verified
+from pipeline.dedup.verifier import Verify
 
 
 @dataclass(frozen=True)

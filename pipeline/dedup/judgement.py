@@ -15,15 +15,11 @@ from pipeline.console import Advance, no_progress
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.grouping import Grouping, best_first, elect, members, twins, with_twins
 from pipeline.dedup.leakage import Leaks
-from pipeline.dedup.stars import Stars, Terms, Verify, find_members, find_stars
-from pipeline.dedup.verify import similarity
+from pipeline.dedup.stars import Stars, Terms, find_members, find_stars
+from pipeline.dedup.verifier import Verify
 from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
-from pipeline.verdicts import SCHEMA
+from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, SCHEMA, UNREADABLE
 
-NEAR_DUPLICATE = "near-duplicate"
-LEAKED = "leaked"
-LOW_INFORMATION = "low-information"
-UNREADABLE = "unreadable"
 DROP = "drop"  # of low_information
 UNLABELLED = -1
 NO_ISSUES: Mapping[str, np.ndarray] = MappingProxyType({})
@@ -68,16 +64,7 @@ class Rules:
     compared: int  # images that are kept with which one is compared, the nearest; 0 is all
     low_information: str  # keep or drop, of what shows nothing
     drop: Sequence[str] = ()  # issues
-
-
-def verifier(fingerprints: Fingerprints) -> Verify:
-    """The similarity of images by the edges of their fingerprints."""
-    grey, trim = fingerprints.grey, fingerprints.trim
-
-    def verify(i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        return similarity(grey[i], trim[i], grey[j], trim[j])
-
-    return verify
+    blank_range: int = 16  # levels of a channel, up to which an image shows nothing
 
 
 def judge(
@@ -87,7 +74,7 @@ def judge(
     provenance: Provenance,
     leaks: Leaks | None = None,
     issues: Mapping[str, np.ndarray] = NO_ISSUES,
-    rank: Callable[[np.ndarray], np.ndarray] | None = None,
+    rank: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     advance: Advance = no_progress,
 ) -> pa.Table:
     """One row an image, in order: kept, or the reason, and which image it duplicates.
@@ -101,9 +88,10 @@ def judge(
     Args:
         verify: rows i and j of images (int64 [P]) -> their similarity (float32 [P]).
         issues: by name, bool [N].
-        rank: takes rows of images (int64 [M]), all those in groups of several, and returns how they
-            rank (M numbers, the least the best), by which one of a group is kept. By default, and
-            of equals, it is the first by `grouping.best_first`.
+        rank: takes rows of images (int64 [M], rising), all those in groups of several, and the
+            group of each (int64 [M]); returns how they rank (M numbers, the least the best), by
+            which one of a group is kept. By default, and of equals, it is the first by
+            `grouping.best_first`.
         advance: called with the number of images that are compared.
 
     Returns:
@@ -129,9 +117,10 @@ def judge(
     terms = replace(terms, needed=lambda i, j: classes.differ(i, j) * rules.similarity_across)
     stars = find_stars(hashes, alone, terms, verify, advance)
     stars = with_twins(stars, first)
-    if rank is not None:
-        several = members(stars)
-        rough[several[np.lexsort((rough[several], rank(several)))]] = np.arange(len(several))
+    several = members(stars)
+    if rank is not None and len(several):
+        best = np.lexsort((rough[several], rank(several, stars.centre[several])))
+        rough[several[best]] = np.arange(len(several))
     grouping = elect(stars, rough, hashes, verify)
     reason[grouping.kept != np.arange(len(reason))] = NEAR_DUPLICATE
     edges = _Edges.of(reason, test_image, grouping, like)
@@ -149,7 +138,7 @@ def _first_reasons(
     for name in reversed(rules.drop):
         reason[issues[name]] = name
     if rules.low_information == DROP:
-        reason[fingerprints.blank] = LOW_INFORMATION
+        reason[fingerprints.blank(rules.blank_range)] = LOW_INFORMATION
     reason[[bool(error) for error in images["error"].to_pylist()]] = UNREADABLE
     test_image = np.full(images.num_rows, -1, np.int64)
     if leaks is not None:
@@ -204,7 +193,7 @@ class _Edges:
     def of(
         cls, reason: np.ndarray, test_image: np.ndarray, grouping: Grouping, like: Stars
     ) -> "_Edges":
-        """Args: `like`, those that look like leaked images; `test_image`, of leaked ones."""
+        """From the test images of those that show one, and the stars of leaked images."""
         rows = np.arange(len(reason))
         duplicates = grouping.kept != rows
         other = np.where(duplicates, grouping.kept, grouping.resembles)

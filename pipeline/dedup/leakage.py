@@ -1,27 +1,25 @@
 """Leakage of test images into a crawl: each stored image against a whole test set, by pixels.
 
 A teacher's embedding is a poor judge of copies, so candidates come from small thumbnails of several
-crops, and `verify.similarity` decides.
+crops, `verify.similarity` says which may be copies, and `pipeline.copies` which are.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 
 from pipeline.console import Advance, no_progress
+from pipeline.copies import SIDE, Spread, colourless
 from pipeline.dedup import verify
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.verify import WHOLE, resample
 
-THUMBNAIL = 16  # pixels a side
-BLANK = 1.0  # length of a thumbnail that shows nothing: 0.04 grey levels for each value
 CROPS = (0.0, 0.1, 0.2)  # shares of width and height that are cut off all round
 COSINE = 0.80  # of thumbnails, from which pictures are compared by their edges
 MOST = 32  # test images that one web image is compared with by edges: the nearest
+ALIKE = 4  # of them that it is laid over, pixel by pixel: those of the most similar edges
 SQUARE = 1.02  # a ratio of the sides up to this is a square
-GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow
 BLOCK = 256  # web images at once; if 10,000 test images are near to all of them, 400 MB
 
 
@@ -33,90 +31,98 @@ class Leaks:
     test: np.ndarray  # int64 [L], rows of the test pixels
     cosine: np.ndarray  # float32 [L], of the thumbnails
     similarity: np.ndarray  # float32 [L], of the edges
+    distance: np.ndarray  # float32 [L], of the pixels
 
 
 def leaks(
     fingerprints: Fingerprints,
     test_pixels: np.ndarray,
     similarity: float,
+    ratio: float,
     advance: Advance = no_progress,
 ) -> Leaks:
     """Finds the web images that are copies of test images, of another size, cut or mirrored.
 
     A test image may show the whole web image squashed, its centre square, or what is inside its
-    border; of that it may leave out a tenth of each side anywhere, or a fifth all round. What was
-    made grey is missed where the picture is colourful.
+    border; of that it may leave out a tenth of each side anywhere, or a fifth all round. Either
+    may be grey.
 
     Args:
         test_pixels: uint8 [M, S, S, 3], of any size S.
-        similarity: of the edges, from which an image counts as leaked.
+        similarity: of the edges, from which an image may be a copy.
+        ratio: of the distance to a test image's nearest other one, up to which it is one.
         advance: called with the number of web images done.
     """
-    tests = len(test_pixels)
+    spread = Spread(test_pixels)
     readable = np.flatnonzero([not error for error in fingerprints.images["error"].to_pylist()])
     advance(len(fingerprints.grey) - len(readable))
-    grey = np.empty((tests, *fingerprints.grey.shape[1:]), np.uint8)
-    index = faiss.IndexFlatIP(3 * THUMBNAIL**2)
-    for pixels in (test_pixels, test_pixels[:, :, ::-1]):  # row M + m is m mirrored
-        for start in range(0, tests, BLOCK):
-            block = pixels[start : start + BLOCK]
-            index.add(_thumbnails(block, np.tile(WHOLE, (len(block), 1))))
-    for start in range(0, tests, BLOCK):
-        block = test_pixels[start : start + BLOCK]
-        boxes = np.tile(WHOLE, (len(block), 1))
-        grey[start : start + BLOCK] = resample(block @ GREY, boxes, grey.shape[1]).round()
-
-    found = [np.empty((0, 4))]
+    found = [np.empty((0, 5))]
     for start in range(0, len(readable), BLOCK):
         images = readable[start : start + BLOCK]
-        image, box, near, cosine = _candidates(fingerprints, images, index)
-        test, flipped = near % max(tests, 1), near >= tests
-        shown = grey[test]
-        shown[flipped] = shown[flipped, :, ::-1]
-        # the part of the web image that was near is given as if the rest were its border
-        alike = verify.similarity(
-            fingerprints.grey[image], box, shown, np.tile(WHOLE, (len(image), 1)), mirrored=False
-        )
-        block = np.stack([image, test, cosine, alike], axis=1)[alike >= similarity]
-        block = block[np.lexsort((block[:, 1], -block[:, 3], block[:, 0]))]
-        found.append(block[np.unique(block[:, 0], return_index=True)[1]])
+        found.append(_leaked(fingerprints, images, spread, similarity, ratio))
         advance(len(images))
-    image, test, cosine, alike = np.concatenate(found).T
+    image, test, cosine, alike, apart = np.concatenate(found).T
     return Leaks(
         image.astype(np.int64),
         test.astype(np.int64),
         cosine.astype(np.float32),
         alike.astype(np.float32),
+        apart.astype(np.float32),
     )
 
 
+def _leaked(
+    fingerprints: Fingerprints,
+    images: np.ndarray,
+    spread: Spread,
+    similarity: float,
+    ratio: float,
+) -> np.ndarray:
+    """Those of the images that are copies, each once: float64 [L, 5], in the order of `Leaks`."""
+    image, box, near, cosine = _candidates(fingerprints, images, spread)
+    test, flipped = near % max(len(spread), 1), near >= len(spread)
+    # the part of the web image that was near is given as if the rest were its border
+    alike = verify.similarity(
+        fingerprints.grey[image],
+        box,
+        spread.shown(test, flipped)[1],
+        np.tile(WHOLE, (len(image), 1)),
+        mirrored=False,
+    )
+    order = np.lexsort((test, -alike, image))
+    place = np.arange(len(order)) - np.searchsorted(image[order], image[order])
+    chosen = order[(alike[order] >= similarity) & (place < ALIKE)]
+    image, box, test, flipped = (of[chosen] for of in (image, box, test, flipped))
+    parts = resample(fingerprints.colour[image], box, SIDE).round().astype(np.uint8)
+    judged = spread.judge(parts, alike[chosen], test, flipped, ratio)
+    table = np.stack([image, test, cosine[chosen], alike[chosen], judged.distance], axis=1)
+    table = table[judged.copy]
+    return table[np.unique(table[:, 0], return_index=True)[1]]
+
+
 def _candidates(
-    fingerprints: Fingerprints, images: np.ndarray, index: faiss.IndexFlatIP
+    fingerprints: Fingerprints, images: np.ndarray, spread: Spread
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """At most `MOST` rows of the index for each web image: the nearest, each once.
+    """At most `MOST` test images for each web image: the nearest, each once.
 
     Returns:
-        The web image (int64 [P]), which part of it (float32 [P, 4]), the row of the index
-        (int64 [P]), and their cosine (float32 [P]).
+        The web image (int64 [P]), which part of it (float32 [P, 4]), the test image (int64 [P],
+        with M added where it is mirrored), and their cosine (float32 [P]).
     """
-    rows, parts, labels, cosines = [], [], [], []
+    found = [(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))]
     for part_of, boxes in _parts(fingerprints, images):
-        if not len(part_of):
-            continue  # FAISS would answer with arrays of another type
         colour = fingerprints.colour[part_of]
         size = boxes[:, 2:] - boxes[:, :2]
+        grey = colourless(colour)
         for crop in CROPS:
             inset = np.concatenate([size, -size], axis=1) * (crop / 2)
-            limits, near, label = index.range_search(_thumbnails(colour, boxes + inset), COSINE)
-            limits = limits.astype(np.int64)
-            times = limits[1:] - limits[:-1]
-            rows.append(np.repeat(part_of, times))
-            parts.append(np.repeat(boxes, times, axis=0))
-            labels.append(label)
-            cosines.append(near)
-    row, part, label, cosine = map(np.concatenate, (rows, parts, labels, cosines))
+            for chosen, limits, label, near in spread.search(colour, boxes + inset, grey, COSINE):
+                times = limits[1:] - limits[:-1]
+                row, part = (np.repeat(of[chosen], times, axis=0) for of in (part_of, boxes))
+                found.append((row, part, label, near))
+    row, part, label, cosine = (np.concatenate(of) for of in zip(*found, strict=True))
     nearest_first = np.argsort(-cosine, kind="stable")
-    _, once = np.unique((row * index.ntotal + label)[nearest_first], return_index=True)
+    _, once = np.unique((row * 2 * len(spread) + label)[nearest_first], return_index=True)
     order = nearest_first[np.sort(once)]
     order = order[np.argsort(row[order], kind="stable")]
     place = np.arange(len(order)) - np.searchsorted(row[order], row[order])
@@ -137,16 +143,3 @@ def _parts(
     trim = fingerprints.trim[images]
     bordered = (trim != WHOLE).any(axis=1)
     yield images[bordered], trim[bordered]
-
-
-def _thumbnails(pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Parts of pictures as float32 [P, 768] of zero mean and unit length; zeros where blank.
-
-    Args:
-        pixels: uint8 [P, H, W, 3].
-        boxes: float [P, 4], as `resample` takes them.
-    """
-    values = resample(pixels, boxes, THUMBNAIL).reshape(len(pixels), 3 * THUMBNAIL**2)
-    values -= values.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.where(length > BLANK, values / length.clip(BLANK), 0).astype(np.float32)

@@ -12,7 +12,7 @@ better neighbours are not settled waits, and all that do not wait ask in one cal
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,12 +26,12 @@ from pipeline.dedup.near import (
     candidate_pairs,
     nearest,
 )
+from pipeline.dedup.verifier import Verify
 
 CROWD = 32  # pairs for each image, on average: from so many on they are not held all at once
 FIRST_BATCH, BATCH = 64, 512  # images that are settled together, at first and of a crowd
 VERIFIED_AT_ONCE = 1024  # pairs
 WAITS, STANDS, JOINED = range(3)
-Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows i and j of images -> similarity
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -29,6 +29,7 @@ from pipeline.models.fuse import fuse
 from pipeline.models.network import Network, pool
 from pipeline.params import Embed
 from pipeline.pixels import normalise, to_device
+from pipeline.remedies import counted, remedy
 from pipeline.store import remove
 
 NAMED = 10  # problems that an error tells one by one
@@ -61,7 +62,11 @@ def kept_images(verdicts: pa.Table) -> list[KeptImage]:
     columns = verdicts.select(["id", "shard", "row", "label", "kept"]).to_pylist()
     kept = [KeptImage(r["id"], r["shard"], r["row"], r["label"]) for r in columns if r["kept"]]
     if not kept:
-        raise UserError("dedup kept no image", "crawl more, or lower dedup.radius")
+        reasons = Counter(verdicts["reason"].to_pylist()).most_common()
+        raise UserError(
+            f"dedup kept none of {verdicts.num_rows:,} images ({counted(reasons)})",
+            f"`pipeline dedup --dry-run` shows them; {remedy(reason for reason, _ in reasons)}",
+        )
     return sorted(kept, key=lambda image: (image.shard, image.row))
 
 

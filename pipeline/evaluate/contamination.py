@@ -1,50 +1,91 @@
 """Contamination: test images among the images that a student was trained on."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.spatial import cKDTree
 
 from pipeline.console import Advance, no_progress
+from pipeline.copies import SIDE, Spread, squeezed
 
-# Mean difference of the values of two pictures of one size, in levels of 255. Saved as JPEG at
-# four or eight times their size and scaled back, 95 in 100 of CIFAR-10's test images are within it.
-# Different pictures are not: the demo's drawings are over 11 apart, and of all 10,000 of these
-# test images and 100,000 photographs of Tiny-ImageNet no pair is within 5, and one within 8.
+# Mean difference of the values of two pictures of one size, in levels of 255, within which
+# `pipeline.copies` is asked. Saved as JPEG at four or eight times their size and scaled back, 95 in
+# 100 of CIFAR-10's test images are within it. Different photographs are not: of all 10,000 of these
+# and 100,000 of Tiny-ImageNet no pair is within 5, and one within 8. Different digits often are.
 NEAR = 5.0
+CLOSEST = 8  # test images that one web image is judged beside: those of the least difference
 BLOCK = 1000
 
 
+@dataclass(frozen=True)
+class Contamination:
+    """The test images that a student was trained on, each with the web image nearest to it."""
+
+    test: np.ndarray  # int64 [L], rows of the test images, rising
+    web: np.ndarray  # int64 [L], rows of the web images
+    distance: np.ndarray  # float32 [L], by `pipeline.copies.distance`
+
+    def __len__(self) -> int:
+        return len(self.test)
+
+
 def contaminated(
-    test: np.ndarray, trained: np.ndarray, rows: np.ndarray, advance: Advance = no_progress
-) -> np.ndarray:
-    """Rows of the test images among those trained on, as they are or mirrored: int64 [L].
+    test: np.ndarray,
+    trained: np.ndarray,
+    rows: np.ndarray,
+    ratio: float,
+    advance: Advance = no_progress,
+) -> Contamination:
+    """Finds the test images among those trained on, as they are or mirrored.
 
     Pixels alone are compared, at the size that the networks see: a copy that was cut or drawn
-    over is not found here. `pipeline.dedup.leakage` finds those, in the images as crawled; at this
-    size it would take different drawings of one shape for copies.
+    over is not found here. `pipeline.dedup.leakage` finds those, in the images as crawled.
 
     Args:
         test: uint8 [M, S, S, 3].
         trained: uint8 [N, S, S, 3], which may be a memory map.
         rows: int64 [K], of `trained`, those that the student saw.
+        ratio: of the distance to a test image's nearest other one, up to which a web image is it.
         advance: called with the number of `rows` that are done.
     """
     tests = len(test)
+    spread: Spread | None = None
     # row tests + m is image m mirrored
     tree = cKDTree(np.concatenate([_quarters(test), _quarters(test[:, :, ::-1])]))
-    found: set[int] = set()
+    found = [np.empty((0, 3))]
     for start in range(0, len(rows), BLOCK):
-        block = trained[rows[start : start + BLOCK]]
-        near = tree.query_ball_point(_quarters(block), NEAR, p=1, workers=-1)
-        for pixels, candidates in zip(block, near, strict=True):
-            if not candidates:
-                continue
-            place = np.array(candidates)
-            shown = test[place % tests]
-            shown[place >= tests] = shown[place >= tests, :, ::-1]
-            apart = np.abs(shown - pixels.astype(np.int16)).mean(axis=(1, 2, 3))
-            found.update((place[apart <= NEAR] % tests).tolist())
+        block = rows[start : start + BLOCK]
+        pixels = np.asarray(trained[block])
+        at, place = _near(tree, test, pixels)
+        if len(at):
+            spread = spread or Spread(test)
+            of, flipped = place % tests, place >= tests
+            web = squeezed(pixels[at], SIDE)
+            judged = spread.judge(web, spread.edges(pixels[at], of, flipped), of, flipped, ratio)
+            table = np.stack([of, block[at], judged.distance], axis=1)
+            found.append(table[judged.copy])
         advance(len(block))
-    return np.array(sorted(found), np.int64)
+    table = np.concatenate(found)
+    table = table[np.lexsort((table[:, 1], table[:, 2], table[:, 0]))]
+    image, web, apart = table[np.unique(table[:, 0], return_index=True)[1]].T
+    return Contamination(image.astype(np.int64), web.astype(np.int64), apart.astype(np.float32))
+
+
+def _near(tree: cKDTree, test: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the pictures and of the test images, M added for mirrored ones, that are `NEAR`."""
+    pairs = [np.empty((2, 0), np.int64)]
+    for at, places in enumerate(tree.query_ball_point(_quarters(pixels), NEAR, p=1, workers=-1)):
+        if not places:
+            continue
+        place = np.array(places)
+        shown = test[place % len(test)]
+        shown[place >= len(test)] = shown[place >= len(test), :, ::-1]
+        apart = np.abs(shown - pixels[at].astype(np.int16)).mean(axis=(1, 2, 3))
+        order = np.argsort(apart, kind="stable")[:CLOSEST]
+        place = place[order[apart[order] <= NEAR]]
+        pairs.append(np.stack([np.full(len(place), at), place]))
+    at, place = np.concatenate(pairs, axis=1)
+    return at, place
 
 
 def _quarters(pixels: np.ndarray) -> np.ndarray:

@@ -15,12 +15,14 @@ class Web:
     """Pixels uint8 [N, S, S, 3], mapped from disk, and the teacher's logits float32 [N, C].
 
     Attributes:
+        ids: of the images.
         held_out: rows that the student never saw, int64.
         trained: rows that it was trained on in one epoch or more, int64.
     """
 
     pixels: np.ndarray
     teacher_logits: np.ndarray
+    ids: list[str]
     held_out: np.ndarray
     trained: np.ndarray
 
@@ -53,6 +55,7 @@ def load_web(embed: Path, selection: Path, side: int, classes: int) -> Web | Non
     return Web(
         web.pixels,
         web.logits,
+        web.ids,
         np.flatnonzero(table["held_out"].to_numpy()),
         np.flatnonzero(table["times_kept"].to_numpy() > 0),
     )

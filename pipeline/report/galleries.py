@@ -12,6 +12,7 @@ from pipeline.report.sampling import disagreements, extremes, spread, turns
 from pipeline.report.thumbnails import encode_thumbnail
 from pipeline.report.tiles import Gallery, Mistake, Pair, Tile
 from pipeline.store import read_table
+from pipeline.verdicts import unfit
 
 SAME = "Every image was used equally often, so there is no more and less to show."
 Builder = Callable[[Catalogue, np.random.Generator], Gallery]
@@ -39,12 +40,51 @@ def kept(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
 
 def near_duplicates(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     """Pairs of which dedup dropped one image, the most distant first."""
-    images, table = catalogue.images, catalogue.images.table
-    partner = pc.index_in(table["duplicate_of"], value_set=table["id"].combine_chunks())
-    partner = pc.fill_null(partner, -1).to_numpy().astype(np.int64)
+    images = catalogue.images
+    partner = _partners(catalogue, "duplicate_of")
     twins = np.flatnonzero(~images.kept & ~images.leaked & (partner >= 0))
+    return Gallery(
+        "near-duplicates",
+        "Dropped near-duplicates",
+        "Left the image that was dropped, right the one it repeats. "
+        "The most distant pairs come first: they are the ones to doubt.",
+        len(twins),
+        _pairs(catalogue, twins, partner, rng),
+        "pair",
+    )
+
+
+def look_alikes(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
+    """Pairs of two classes that look alike and both stay, the most distant first."""
+    partner = _partners(catalogue, "looks_like")
+    alike = np.flatnonzero(partner >= 0)
+    return Gallery(
+        "look-alikes",
+        "Alike, of two classes",
+        "Both stay: they were found for different classes, and it is not sure that they are one "
+        "picture. The most distant pairs come first.",
+        len(alike),
+        _pairs(catalogue, alike, partner, rng),
+        "pair",
+    )
+
+
+def _partners(catalogue: Catalogue, column: str) -> np.ndarray:
+    """Positions of the images that a column names, int64 [N], -1 for none."""
+    table = catalogue.images.table
+    if column not in table.column_names:
+        return np.full(table.num_rows, -1, np.int64)
+    partner = pc.index_in(table[column], value_set=table["id"].combine_chunks())
+    return pc.fill_null(partner, -1).to_numpy().astype(np.int64)
+
+
+def _pairs(
+    catalogue: Catalogue, among: np.ndarray, partner: np.ndarray, rng: np.random.Generator
+) -> tuple[Pair, ...]:
+    """Some of the images beside their partners, the most distant first."""
+    images, table = catalogue.images, catalogue.images.table
     distances = pc.fill_null(table["distance"], -1).to_numpy()
-    chosen = rng.permutation(twins)[: catalogue.most]
+    chosen = rng.permutation(among)[: catalogue.most]
     chosen = chosen[np.argsort(-distances[chosen], kind="stable")]
     tile_of = catalogue.tiles(chosen, partner[chosen])
 
@@ -56,16 +96,43 @@ def near_duplicates(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
             int(distances[at]) if distances[at] >= 0 else None,
             table["similarity"][at].as_py(),
             outcome="one class" if images.labels[at] == images.labels[other] else "two classes",
+            both_stay=bool(images.kept[at]),
         )
 
+    return tuple(map(pair, chosen.tolist()))
+
+
+def unfit_images(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
+    """Images that dedup dropped for what they show: next to nothing, or an issue of dedup.drop."""
+    reasons = catalogue.images.table["reason"].to_pylist()
+    gone = np.flatnonzero([unfit(reason or "") for reason in reasons])
+    chosen = rng.permutation(gone)[: catalogue.most]
+    tile_of = catalogue.tiles(chosen)
     return Gallery(
-        "near-duplicates",
-        "Dropped near-duplicates",
-        "Left the image that was dropped, right the one it repeats. "
-        "The most distant pairs come first: they are the ones to doubt.",
-        len(twins),
-        tuple(map(pair, chosen.tolist())),
-        "pair",
+        "unfit",
+        "Dropped for what they show",
+        "Images that show next to nothing, or have an issue that dedup.drop names. Drawn at "
+        "random: look for good ones among them.",
+        len(gone),
+        tuple(tile_of(at, reasons[at].replace("_", " ")) for at in chosen.tolist()),
+    )
+
+
+def issues(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
+    """Images that were kept though dedup found an issue, by its name."""
+    images, table = catalogue.images, catalogue.images.table
+    known = "issues" in table.column_names
+    names = table["issues"].to_pylist() if known else [[]] * table.num_rows
+    found = np.flatnonzero(images.kept & np.array([bool(some) for some in names], bool))
+    chosen = rng.permutation(found)[: catalogue.most]
+    tile_of = catalogue.tiles(chosen)
+    return Gallery(
+        "issues",
+        "Kept with an issue",
+        "Drawn at random. What is named in dedup.drop is dropped instead.",
+        len(found),
+        tuple(tile_of(at, ", ".join(names[at]).replace("_", " ")) for at in chosen.tolist()),
+        empty="There are none." if known else "Nobody looked: the dedup file is of an earlier run.",
     )
 
 
@@ -178,6 +245,9 @@ def seen_otherwise(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
 GALLERIES: tuple[Builder, ...] = (
     kept,
     near_duplicates,
+    look_alikes,
+    unfit_images,
+    issues,
     leaks,
     changes,
     often,

@@ -71,13 +71,13 @@ def build_report(
 
     Args:
         files: of the earlier stages.
-        thumbnails: images (or pairs of images) in each of the eight galleries, at most 75.
+        thumbnails: images (or pairs of images) in each of the eleven galleries, at most 75.
         map_images: images on the map at most; 0 leaves it out.
         seed: of the choice of images; the same files and seed give the same page.
         progress: called with 1 after each of the `STEPS` galleries and the map.
 
     Returns:
-        HTML that needs nothing beside itself, under 8 MB.
+        HTML that needs nothing beside itself, under 11 MB.
 
     Raises:
         UserError: a file is missing or malformed, or files are of different runs.
@@ -85,7 +85,7 @@ def build_report(
     if not 0 <= thumbnails <= MOST_THUMBNAILS:
         raise UserError(
             f"report.thumbnails is {thumbnails}",
-            f"take 0 to {MOST_THUMBNAILS}, which keeps the page under 8 MB",
+            f"take 0 to {MOST_THUMBNAILS}, which keeps the page under 11 MB",
         )
     advance = progress or (lambda n: None)
     # whatever is missing is told in the order of the stages, before any picture is read

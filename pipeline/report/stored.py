@@ -52,7 +52,7 @@ def read_images(dedup: Path, selection: Path) -> Images:
     """
     columns = ["id", "shard", "row", "label", "kept", "reason"]
     columns += ["duplicate_of", "distance", "similarity", "test_image"]
-    table = read_verdicts(dedup, columns)
+    table = read_verdicts(dedup, columns, ["looks_like", "issues"])
     given = read_selection(selection, ["id", "predicted", "confidence", "held_out", "times_kept"])
     at = pc.index_in(given["id"], value_set=table["id"].combine_chunks())
     if at.null_count:

@@ -58,8 +58,10 @@ def _read_rows(path: Path, wanted: set[int]) -> Iterator[tuple[int, str, bytes |
                 start += batch.num_rows
 
 
-def read_thumbnails(crawl: Path, wanted: dict[str, tuple[int, int]]) -> dict[str, Thumbnail | None]:
-    """Thumbnails of the images `wanted`, given as id -> (shard, row).
+def read_thumbnails(
+    crawl: Path, wanted: dict[str, tuple[int, int]], side: int = SIDE
+) -> dict[str, Thumbnail | None]:
+    """Thumbnails of the images `wanted`, given as id -> (shard, row), at most `side` pixels each.
 
     Raises:
         UserError: a shard is missing, unreadable, or holds another image in that row.
@@ -76,7 +78,7 @@ def read_thumbnails(crawl: Path, wanted: dict[str, tuple[int, int]]) -> dict[str
                     raise UserError(
                         f"{path}: row {row} is not the image the dedup file names", HINT
                     )
-                found[image_id] = encode_thumbnail(data)
+                found[image_id] = encode_thumbnail(data, side)
         except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
             raise UserError(f"{path}: {error}", HINT) from error
         if absent := set(rows.values()) - set(found):

@@ -34,7 +34,8 @@ class Tile:
 class Pair:
     """A dropped image and the one for which it was; the distance is in bits of the hash.
 
-    Of a leaked image the other one is a test image: a picture and a number, and no tile.
+    Of a leaked image the other one is a test image: a picture and a number, and no tile. Where
+    `both_stay`, nothing was dropped.
     """
 
     dropped: Tile
@@ -44,6 +45,7 @@ class Pair:
     test: Thumbnail | None = None
     test_image: int | None = None
     outcome: str = ""
+    both_stay: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:

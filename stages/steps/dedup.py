@@ -9,26 +9,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline.console import Console, text_table
+from pipeline.console import Console, printable
 from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.judgement import Provenance, Rules, judge, summarise, verifier
+from pipeline.dedup.issues import issues
+from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
 from pipeline.dedup.leakage import Leaks, leaks
 from pipeline.dedup.near import radius_for
+from pipeline.dedup.originals import CloseUps, Originals
+from pipeline.dedup.quality import best_copies
 from pipeline.dedup.shards import fingerprint_shards
+from pipeline.dedup.verifier import Verify, verifier
 from pipeline.errors import ExternalError, UserError
 from pipeline.labelled import load_labelled
 from pipeline.manifest import class_names, read_manifest
 from pipeline.params import Params
 from pipeline.store import replacing, row_count, shard_paths, write_json, write_table
-from pipeline.verdicts import read_verdicts
+from pipeline.verdicts import issues_of, read_verdicts
 from stages import paths
+from stages.steps.dropped import (
+    Judged,
+    Sheet,
+    as_text,
+    emptied_error,
+    emptied_text,
+    near_duplicate_counts,
+    note_capped,
+    note_drawn_value,
+    note_losses,
+)
 
 TEST_SIDE = 64  # pixels at which test images are compared
-MOST_RADIUS = 16
 LEAK_COLUMNS = {
     "id": pa.string(),
     "test_image": pa.int64(),
     "similarity": pa.float32(),
+    "distance": pa.float32(),
     "picture": pa.binary(),  # the test image, PNG
 }
 Result = tuple[str, dict[str, Any]]  # for a person, and as one JSON object
@@ -42,65 +57,61 @@ class Deduplication:
         self.provenance = Provenance.read(paths.MANIFEST)
         self.class_names = class_names(paths.MANIFEST)
 
-    def verdicts(self) -> Result:
-        """Judges every image, and writes data/dedup."""
+    def write(self, sheet: Sheet) -> None:
+        """Judges every image, writes data/dedup, and shows what goes.
+
+        Raises:
+            ExternalError: a class is left without any image; everything is written all the same.
+        """
+        judged = self.judged()
+        with replacing(paths.DEDUP.parent) as folder:
+            folder.mkdir()
+            write_table(folder / paths.DEDUP.name, judged.table)
+            if judged.leaks is not None:
+                write_table(folder / paths.LEAKS.name, judged.leaks)
+        write_json(paths.summary("dedup"), judged.summary)
+        seen = self._look(judged, sheet, dry_run=False)
+        self.console.result(f"{judged.text} → {paths.DEDUP}{seen}", judged.values(sheet))
+        if judged.emptied:
+            raise emptied_error(judged.emptied, sheet.path)
+
+    def try_out(self, sheet: Sheet) -> None:
+        """Judges every image, and writes nothing but the contact sheet of what would go."""
+        judged = self.judged()
+        seen = self._look(judged, sheet, dry_run=True)
+        if judged.emptied:
+            self.console.note(
+                f"WARNING: a run would end with exit code 3: {emptied_text(judged.emptied)}"
+            )
+        counts = near_duplicate_counts(judged.table, self.section.similarity)
+        self.console.result(
+            f"{judged.text}\n{as_text(counts)}dry run: nothing was dropped{seen}",
+            judged.values(sheet) | counts,
+        )
+
+    def _look(self, judged: Judged, sheet: Sheet, dry_run: bool) -> str:
+        """Writes a contact sheet, notes what to look at there, and says where it is."""
+        sheet.write(judged, dry_run, self.console)
+        note_losses(judged.losses, sheet.path, self.console)
+        return f"\ncontact sheet of what {'would go' if dry_run else 'goes'}: {sheet.path}"
+
+    def judged(self) -> Judged:
+        """The verdicts on all images; nothing is written but the cache of fingerprints."""
         test = self._test_pixels() if self.section.leaks else None
         fingerprints = self._fingerprints()
         radius = self._radius(fingerprints)
         leaked = self._leaks(fingerprints, test) if test is not None else None
         table = self._judged(fingerprints, radius, leaked)
         summary = summarise(table, self.provenance, self.class_names, radius)
-        with replacing(paths.DEDUP.parent) as folder:
-            folder.mkdir()
-            write_table(folder / paths.DEDUP.name, table)
-            if leaked is not None and test is not None:
-                write_table(folder / paths.LEAKS.name, _leak_table(table, leaked, test))
-        write_json(paths.summary("dedup"), summary)
-        if summary["capped"]:
-            self.console.note(
-                f"{summary['capped']:,} images have more than {self.section.compared} others near"
-                " them, and were compared with the nearest of these: a larger dedup.compared"
-                " compares more"
-            )
-        if summary["across_classes"]:
-            self.console.note(
-                f"{summary['across_classes']:,} images look like one of another class, and are"
-                f" kept: see looks_like in {paths.DEDUP}"
-            )
-        dropped = ", ".join(
-            f"{summary[name]:,} {name.replace('_', ' ')}"
-            for name in ("near_duplicates", "leaked", "low_information", "unreadable")
-            if summary[name]
+        note_drawn_value(self.section, self.console)
+        note_capped(summary["capped"], self.section.compared, self.console)
+        return Judged(
+            table=table,
+            summary=summary,
+            leaks=None if leaked is None or test is None else _leak_table(table, leaked, test),
+            grey=fingerprints.grey,
+            class_names=self.class_names,
         )
-        return (
-            f"{_by_class(summary)}\n"
-            f"dedup: {summary['kept']:,} of {summary['images']:,} images kept"
-            f"{dropped and f' ({dropped})'}, radius {radius} → {paths.DEDUP}",
-            summary,
-        )
-
-    def by_radius(self) -> Result:
-        """Images that each radius would drop; writes nothing."""
-        fingerprints = self._fingerprints()
-        rows = []
-        for radius in range(MOST_RADIUS + 1):
-            table = self._judged(fingerprints, radius, None)
-            summary = summarise(table, self.provenance, self.class_names, radius)
-            rows.append(
-                {
-                    "radius": radius,
-                    "near_duplicates": summary["near_duplicates"],
-                    "kept": summary["kept"],
-                }
-            )
-        used = self._radius(fingerprints)
-        lines = [
-            f"{'*' if row['radius'] == used else ' '} {row['radius']:>6}"
-            f"  {row['near_duplicates']:>15,}  {row['kept']:>10,}"
-            for row in rows
-        ]
-        head = f"  {'radius':>6}  {'near-duplicates':>15}  {'kept':>10}"
-        return "\n".join([head, *lines]), {"radii": rows}
 
     def _fingerprints(self) -> Fingerprints:
         shards = shard_paths(paths.CRAWL)
@@ -125,17 +136,43 @@ class Deduplication:
             self.section.similarity,
             self.section.similarity_across,
             self.section.compared,
-            low_information="drop",
+            self.section.low_information,
+            self.section.drop,
+            self.section.blank_range,
         )
-        with self.console.progress("dedup: comparing", len(fingerprints.hashes)) as advance:
+        images = fingerprints.images
+        originals = Originals(shard_paths(paths.CRAWL), fingerprints)
+        total = images.num_rows * (2 if "nsfw" in self.section.drop else 1)
+        with self.console.progress("dedup: looking for issues", total) as advance:
+            found = issues(fingerprints, self.section, originals, advance)
+        with self.console.progress("dedup: comparing", images.num_rows) as advance:
+
+            def rank(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
+                ids = images["id"].take(pa.array(rows)).to_pylist()
+                facts = [self.provenance.facts.get(id, 0) for id in ids]
+                # the bar of what is compared stands still meanwhile: there is one at a time
+                told = f"looking for the best of {len(rows):,} copies"
+                return best_copies(
+                    rows, groups, originals, facts, ids, lambda n=1, note="": advance(0, told)
+                )
+
             return judge(
                 fingerprints,
-                verifier(fingerprints),
+                self._verifier(fingerprints, originals),
                 rules,
                 self.provenance,
                 leaked,
-                advance=advance,
+                found,
+                rank,
+                advance,
             )
+
+    def _verifier(self, fingerprints: Fingerprints, originals: Originals) -> Verify:
+        """The judge of pairs: edges, and the second look where there is to be one."""
+        if not self.section.second_look or not self.section.similarity:
+            return verifier(fingerprints, None)
+        workers = self.section.workers or os.cpu_count() or 1
+        return verifier(fingerprints, CloseUps(originals, fingerprints.cut, workers))
 
     def _test_pixels(self) -> np.ndarray:
         source = self.params.evaluate.test_set
@@ -152,7 +189,13 @@ class Deduplication:
         with self.console.progress(
             "dedup: looking for test images", len(fingerprints.hashes)
         ) as advance:
-            return leaks(fingerprints, test, self.section.leak_similarity, advance)
+            return leaks(
+                fingerprints,
+                test,
+                self.section.leak_similarity,
+                self.section.leak_ratio,
+                advance,
+            )
 
 
 def explanation(image: str) -> Result:
@@ -175,15 +218,13 @@ def explanation(image: str) -> Result:
         f" ({row['width']} × {row['height']})"
     ]
     lines += [f"  from {url}" for url in urls]
-    if row["duplicate_of"]:
+    if issues := issues_of(row):
+        lines.append(f"  issues: {', '.join(issues).replace('_', ' ')}")
+    if like := row["duplicate_of"] or row.get("looks_like"):
+        stays = "" if row["duplicate_of"] else ", found for another class: both stay"
         lines.append(
-            f"  looks like {row['duplicate_of']}: {row['distance']} of 64 bits apart,"
-            f" similarity {row['similarity']:.3f}"
-        )
-    if row["looks_like"]:
-        lines.append(
-            f"  looks like {row['looks_like']} of another class: {row['distance']} of 64 bits"
-            f" apart, similarity {row['similarity']:.3f}"
+            f"  looks like {like}: {row['distance']} of 64 bits apart,"
+            f" similarity {row['similarity']:.3f}{stays}"
         )
     if row["test_image"] is not None:
         lines.append(f"  shows test image {row['test_image']}")
@@ -191,7 +232,7 @@ def explanation(image: str) -> Result:
         if one["id"] != row["id"] and len(group) > 1:
             what = "kept" if one["kept"] else f"{one['distance']} bits, {one['similarity']:.3f}"
             lines.append(f"  in its group: {one['id']} ({one['width']} × {one['height']}): {what}")
-    return "\n".join(lines), row | {"urls": urls, "members": len(group)}
+    return "\n".join(map(printable, lines)), row | {"urls": urls, "members": len(group)}
 
 
 def _leak_table(table: pa.Table, leaked: Leaks, test: np.ndarray) -> pa.Table:
@@ -200,11 +241,12 @@ def _leak_table(table: pa.Table, leaked: Leaks, test: np.ndarray) -> pa.Table:
         {
             "id": ids[image],
             "test_image": int(of),
-            "similarity": float(alike),
+            "similarity": float(leaked.similarity[at]),
+            "distance": float(leaked.distance[at]),
             "picture": _png(test[of]),
         }
-        for image, of, alike in zip(
-            leaked.image.tolist(), leaked.test.tolist(), leaked.similarity.tolist(), strict=True
+        for at, (image, of) in enumerate(
+            zip(leaked.image.tolist(), leaked.test.tolist(), strict=True)
         )
     ]
     return pa.Table.from_pylist(rows, schema=pa.schema(LEAK_COLUMNS.items()))
@@ -214,12 +256,3 @@ def _png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
-
-
-def _by_class(summary: dict[str, Any]) -> str:
-    some = summary["classes"][:1]
-    kinds = [kind for one in some for kind, count in one.items() if isinstance(count, int)]
-    lines = [["class", *(kind.replace("_", " ") for kind in kinds)]]
-    for one in [*summary["classes"], summary | {"name": "all"}]:
-        lines.append([one["name"] or "none", *(f"{one[kind]:,}" for kind in kinds)])
-    return text_table(lines)

@@ -14,6 +14,7 @@ from pipeline.evaluate.contamination import contaminated
 from pipeline.evaluate.corruptions import KINDS, SEVERITIES, corruption_error
 from pipeline.evaluate.cost import BATCHES, latencies, macs
 from pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
+from pipeline.evaluate.sheet import contact_sheet
 from pipeline.evaluate.styles import Style, load_styles
 from pipeline.evaluate.web import Web, load_web
 from pipeline.labelled import load_labelled, match_labels, told_apart
@@ -21,7 +22,15 @@ from pipeline.models.checkpoint import WEIGHTS, load_model
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.params import Evaluate
-from pipeline.store import replacing, row_count, write_csv, write_json, write_table
+from pipeline.store import (
+    remove,
+    replacing,
+    row_count,
+    write_csv,
+    write_json,
+    write_table,
+    write_text,
+)
 from stages import paths
 
 FOLDERS = {"teacher": paths.TEACHER, "student": paths.STUDENT}
@@ -128,22 +137,26 @@ def _contaminated(section: Evaluate, test: np.ndarray, web: Web, console: Consol
         ExternalError: some, and that is not allowed.
     """
     with console.progress("evaluate: looking for test images", len(web.trained)) as advance:
-        rows = contaminated(test, web.pixels, web.trained, advance)
-    if not len(rows):
+        found = contaminated(test, web.pixels, web.trained, section.leak_ratio, advance)
+    remove(paths.CONTAMINATION)  # an earlier run's
+    if not len(found):
         return 0
-    shown = ", ".join(map(str, rows[:5].tolist())) + (", …" if len(rows) > 5 else "")
+    sheet = contact_sheet(found, test, web.pixels, web.ids, section.test_set)
+    write_text(paths.CONTAMINATION, sheet)
+    shown = ", ".join(map(str, found.test[:5].tolist())) + (", …" if len(found) > 5 else "")
     text = (
-        f"{len(rows):,} of {len(test):,} images of {section.test_set} are among those"
-        f" that trained the student (numbers {shown}, from 0)"
+        f"{len(found):,} of {len(test):,} images of {section.test_set} are among those"
+        f" that trained the student (numbers {shown}, from 0; pictures in {paths.CONTAMINATION})"
     )
     if not section.allow_contaminated:
         raise ExternalError(
             text,
-            "set dedup.leaks to true and run `dvc repro`, or evaluate.allow_contaminated to"
-            " true for scores that are too high",
+            "set dedup.leaks to true and run `dvc repro`; where the pictures are different ones,"
+            " set evaluate.leak_ratio lower; evaluate.allow_contaminated goes on, with scores that"
+            " are too high",
         )
     console.note(f"{text}: the student's scores are too high")
-    return len(rows)
+    return len(found)
 
 
 def _temperature(pair: Pair, web: Web, console: Console) -> float:

@@ -10,7 +10,7 @@ from pipeline.console import Console, printable
 from pipeline.errors import UserError
 from pipeline.manifest import STORED, read_manifest
 from pipeline.selections import read_selection
-from pipeline.verdicts import read_verdicts
+from pipeline.verdicts import issues_of, read_verdicts
 from stages import paths
 
 ID = re.compile(r"[0-9a-fA-F]{6,64}")
@@ -80,7 +80,7 @@ def _verdict(id: str) -> dict[str, Any] | None:
     if not paths.DEDUP.is_file():
         return None
     columns = ["kept", "reason", "duplicate_of", "distance"]
-    return _row(read_verdicts(paths.DEDUP, ["id", *columns]), id)
+    return _row(read_verdicts(paths.DEDUP, ["id", *columns], ["looks_like", "issues"]), id)
 
 
 def _use(id: str) -> dict[str, Any] | None:
@@ -118,11 +118,13 @@ def as_text(trace: Trace) -> list[str]:
 def _dedup_text(verdict: dict[str, Any] | None) -> str:
     if verdict is None:
         return "has not seen it"
-    if verdict["kept"]:
-        return "kept"
-    said = f"dropped, {verdict['reason']}"
+    said = "kept" if verdict["kept"] else f"dropped, {verdict['reason']}"
     if verdict["duplicate_of"]:
         said += f" of {verdict['duplicate_of']}, {verdict['distance']} bits apart"
+    if verdict.get("looks_like"):
+        said += f", like {verdict['looks_like']} of another class, {verdict['distance']} bits apart"
+    if issues := issues_of(verdict):
+        said += f"; issues: {', '.join(issues).replace('_', ' ')}"
     return said
 
 

@@ -183,27 +183,110 @@ def test_a_border_is_trimmed_where_the_tag_has_turned_it():
     assert np.allclose(found.trim[0], [0, 103 / 603, 1, 1], atol=0.011)
 
 
-def test_blank_and_tiny_pictures_are_flat_and_others_are_not():
-    noise = np.random.default_rng(0).normal(120, 6, (200, 300, 3)).clip(0, 255).astype(np.uint8)
-    dot = Image.new("RGB", (400, 400), "white")
-    dot.paste(scene(1, 60, 60), (170, 170))
-    flat = [
-        Image.new("RGB", (300, 200), "white"),
-        Image.new("RGB", (9, 9), "firebrick"),
-        Image.fromarray(noise),
-        dot,
+# what shows nothing, what cannot be compared, and what is cut out
+
+BLANK = 16  # levels
+
+
+def on_page(thing, corner, size=(400, 300), ground="white"):
+    page = Image.new("RGB", size, ground)
+    page.paste(thing, corner)
+    return page
+
+
+def drawn_with_a_pen(points, ink="black"):
+    page = Image.new("RGB", (400, 300), "white")
+    ImageDraw.Draw(page).line(points, ink, 1)
+    return page
+
+
+def prints(*images, form="PNG"):
+    found, errors = fingerprint_images([encoded(image, form) for image in images], "phash", False)
+    assert not any(errors)
+    return found
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_one_colour_in_every_pixel_is_blank_and_cannot_be_compared(form):
+    colours = ("white", "black", "firebrick", "#203040")
+    sizes = [(300, 200), (9, 9), (1, 1), (700, 20)]
+    images = [Image.new("RGB", size, colour) for size in sizes for colour in colours]
+    found = prints(*images, form=form)
+    assert found.blank(BLANK).all()
+    assert not found.comparable.any()
+    assert not (found.range == 255).any()
+
+
+def test_little_is_not_nothing():
+    stripes = Image.new("RGB", (300, 200))
+    for place, colour in enumerate(("#0055a4", "#ffffff", "#ef4135")):
+        stripes.paste(colour, (100 * place, 0, 100 * place + 100, 200))
+    equally_bright = Image.new("RGB", (300, 200), (200, 40, 60))
+    equally_bright.paste((40, 120, 61), (150, 0, 300, 200))
+    grain = np.random.default_rng(0).normal(120, 6, (200, 300, 3)).clip(0, 255)
+    found = prints(
+        drawn_with_a_pen([(30, 40), (200, 250), (370, 60)]),
+        drawn_with_a_pen([(190, 150), (199, 158)], "#c8c8ff"),
+        stripes,
+        equally_bright,
+        Image.fromarray(grain.astype(np.uint8)),
+        on_page(scene(1, 20, 20), (370, 4)),
         scene(2, 300, 7),
-        scene(2, 1, 1),
-    ]
-    told = [scene(3, 300, 200), scene(4, 8, 8), bordered(scene(5), 0.2, "white")]
+        scene(3),
+    )
+    assert not found.blank(BLANK).any()
+    assert found.range[-1] == 255  # plainly shows something: it was not measured
+
+
+def test_the_range_is_that_of_the_channel_with_most():
+    page = Image.new("RGB", (300, 200), (250, 250, 250))
+    page.putpixel((120, 90), (250, 250, 220))
+    found = prints(page, ImageOps.mirror(page))
+    assert found.range.tolist() == [30, 30]
+    assert not found.blank(29).any()
+    assert found.blank(30).all()
+
+
+def test_what_is_faint_or_tiny_cannot_be_compared_and_other_pictures_can():
+    grain = np.random.default_rng(0).normal(120, 6, (200, 300, 3)).clip(0, 255).astype(np.uint8)
+    others = [Image.fromarray(grain), scene(2, 300, 7), scene(2, 15, 15), scene(2, 1, 1)]
+    able = [scene(3, 300, 200), scene(4, 16, 16), bordered(scene(5), 0.2, "white")]
     for form in ("JPEG", "PNG"):
-        found, errors = fingerprint_images([encoded(i, form) for i in flat + told], "phash", False)
-        assert not any(errors)
-        assert found.flat.tolist() == [True] * len(flat) + [False] * len(told)
-        assert np.array_equal(found.trim[: len(flat)], np.tile(UNTRIMMED, (len(flat), 1)))
+        found = prints(*others, *able, form=form)
+        assert found.comparable.tolist() == [False] * len(others) + [True] * len(able)
+
+
+@pytest.mark.parametrize("ground", ["white", "black", "#3060a0"])
+def test_a_small_thing_on_a_page_is_compared_by_itself(ground):
+    things = [scene(index, 60, 60) for index in range(6)]
+    corners = [(20, 200), (170, 170), (300, 31), (5, 5), (333, 239), (111, 90)]
+    pages = [on_page(*each, ground=ground) for each in zip(things, corners, strict=True)]
+    moved = [on_page(thing, (230, 60), ground=ground) for thing in things]
+    found, others = prints(*pages), prints(*moved)
+    assert found.comparable.all()
+    for cut, corner in zip(found.cut * [400, 300, 400, 300], corners, strict=True):
+        assert np.abs(cut - [*corner, corner[0] + 60, corner[1] + 60]).max() <= 6
+    apart = bits_apart(found.hashes[:, None, WHOLE], others.hashes[:, WHOLE])
+    same = np.eye(6, dtype=bool)
+    assert apart[same].max() <= 8 < 14 <= apart[~same].min()
+    assert (found.trim == UNTRIMMED).all()
+    assert found.grey.std(axis=(1, 2)).min() > 10
+
+
+def test_nothing_is_cut_out_of_a_picture_with_a_ground_of_its_own():
+    found = prints(*(scene(index) for index in range(4)), bordered(scene(5), 0.2, "white"))
+    assert (found.cut == UNTRIMMED).all()
+
+
+def test_the_sharpness_of_a_page_is_that_of_the_whole():
+    thing = scene(1, 60, 60)
+    found = prints(on_page(thing, (150, 120)), on_page(thing.resize((30, 30)), (150, 120)))
+    assert (found.cut[:, 0] > 0.3).all()
+    assert (found.sharpness > 0.6).all()  # the thing's own edge is a step from pixel to pixel
 
 
 @pytest.mark.parametrize("source", [PHOTOGRAPHS, PACS])
-def test_real_images_are_hardly_ever_flat(source):
+def test_real_images_can_be_compared_and_show_something(source):
     found, _ = fingerprint_images(real_images(source, 200), "phash", False)
-    assert found.flat.sum() <= 2
+    assert not found.blank(BLANK).any()
+    assert found.comparable.sum() >= 198

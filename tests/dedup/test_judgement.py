@@ -1,12 +1,14 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
-from pipeline.dedup.judgement import Provenance, Rules, judge, summarise, verifier
+from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images, zeros
+from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
 from pipeline.dedup.leakage import Leaks
+from pipeline.dedup.verifier import verifier
 from pipeline.verdicts import SCHEMA
 from tests.dedup.pictures import jpeg, scene
 
@@ -16,7 +18,7 @@ RULES = Rules(12, 0.85, 0.93, 64, "drop")
 KEPT = (True, "", None)
 
 
-def fingerprints(errors=(), flat=(), labels=None):
+def fingerprints(errors=(), blank=(), faint=(), labels=None):
     """Of images whose whole hashes are 2, 4, … bits apart, and that have nothing else in common."""
     total = len(SIDES)
     images = pa.table(
@@ -33,14 +35,15 @@ def fingerprints(errors=(), flat=(), labels=None):
     )
     hashes = np.random.default_rng(0).integers(0, 2**64, (total, 4), dtype=np.uint64)
     hashes[:, 0] = 4 ** np.arange(total) - 1
-    return Fingerprints(
-        images,
-        hashes,
-        np.tile(np.float32([0, 0, 1, 1]), (total, 1)),
-        np.array([k in flat for k in range(total)]),
-        np.zeros((total, 64, 64), np.uint8),
-        np.zeros((total, 32, 32, 3), np.uint8),
-    )
+    whole = np.tile(np.float32([0, 0, 1, 1]), (total, 1))
+    known = {
+        "hashes": hashes,
+        "trim": whole,
+        "cut": whole,
+        "range": np.array([0 if k in blank else 255 for k in range(total)], np.uint8),
+        "comparable": np.array([k not in [*blank, *faint] for k in range(total)]),
+    }
+    return Fingerprints(images, **zeros(total) | known)
 
 
 def judged(alike, prints=None, rules=RULES, provenance=NOWHERE, **more):
@@ -59,7 +62,7 @@ def verdicts(table):
 
 
 def leaked(image, test):
-    return Leaks(np.array([image]), np.array([test]), np.float32([0.9]), np.float32([0.9]))
+    return Leaks(np.array([image]), np.array([test]), *np.float32([[0.9], [0.9], [0.1]]))
 
 
 def test_only_pairs_that_look_alike_are_duplicates_and_the_largest_is_kept():
@@ -126,20 +129,28 @@ def test_twins_are_one_whatever_the_verifier_says_and_share_a_star():
 
 
 def test_what_is_broken_or_blank_is_named_and_groups_with_nothing():
-    prints = fingerprints(errors=[0], flat=[0, 1])
+    prints = fingerprints(errors=[0], blank=[0, 1])
     alike = {(0, 1): 1.0, (1, 2): 1.0, (2, 3): 1.0}
     reasons = [row["reason"] for row in judged(alike, prints).to_pylist()]
     assert reasons[:4] == ["unreadable", "low-information", "near-duplicate", ""]
 
 
 def test_blank_images_stay_where_they_are_not_to_be_dropped_and_are_told():
-    prints, rules = fingerprints(flat=[1, 2]), Rules(12, 0.85, 0.93, 64, "keep")
+    prints, rules = fingerprints(blank=[1, 2]), Rules(12, 0.85, 0.93, 64, "keep")
     table = judged({(1, 2): 1.0, (0, 1): 1.0}, prints, rules)
     assert verdicts(table) == [KEPT] * 7
     summary = summarise(table, NOWHERE, {3: "cat"}, 12)
     assert (summary["not_compared"], summary["low_information"]) == (2, 0)
     dropped = summarise(judged({}, prints), NOWHERE, {3: "cat"}, 12)
     assert (dropped["not_compared"], dropped["low_information"]) == (0, 2)
+
+
+@pytest.mark.parametrize("low_information", ["keep", "drop"])
+def test_what_cannot_be_compared_stays_and_is_in_no_pair(low_information):
+    prints, rules = fingerprints(faint=[1]), Rules(12, 0.85, 0.93, 64, low_information)
+    table = judged({(0, 1): 1.0, (1, 3): 1.0, (2, 3): 1.0}, prints, rules)
+    assert verdicts(table)[:3] == [KEPT, KEPT, (False, "near-duplicate", "id3")]
+    assert summarise(table, NOWHERE, {}, 12)["not_compared"] == 1
 
 
 def test_named_issues_are_told_and_drop_an_image_only_where_they_are_asked_to():
@@ -222,20 +233,20 @@ def test_the_better_known_of_equal_images_is_kept():
 def test_a_rank_of_the_members_of_groups_chooses_what_is_kept():
     asked = []
 
-    def rank(rows):
-        asked.append(rows.tolist())
+    def rank(rows, groups):
+        asked.append((rows.tolist(), len(set(groups.tolist()))))
         return -rows
 
     alike = {(0, 1): 0.9, (1, 2): 0.875, (0, 2): 0.5}
     rows = judged(alike, rank=rank).to_pylist()
-    assert asked == [[0, 1, 2]]
+    assert asked == [([0, 1, 2], 1)]
     assert [row["duplicate_of"] for row in rows] == ["id2", "id2", *[None] * 5]
     assert [row["similarity"] for row in rows[:3]] == [0.5, 0.875, None]
     assert [row["distance"] for row in rows[:3]] == [4, 2, None]
 
 
 def test_of_those_that_rank_alike_the_largest_is_kept():
-    rank = lambda rows: np.where(rows == 1, 0.75, 0.5)  # noqa: E731
+    rank = lambda rows, groups: np.where(rows == 1, 0.75, 0.5)  # noqa: E731
     rows = judged({(0, 1): 0.9, (1, 2): 0.9, (0, 2): 0.9}, rank=rank).to_pylist()
     assert [row["duplicate_of"] for row in rows[:3]] == ["id2", "id2", None]
 
@@ -245,7 +256,7 @@ def test_every_image_is_counted_once():
     issues = {"dark": np.arange(7) == 4}
     table = judged(
         {(0, 1): 0.9},
-        fingerprints(errors=[5], flat=[6]),
+        fingerprints(errors=[5], blank=[6]),
         Rules(8, 0.85, 0.93, 64, "drop", ["dark"]),
         issues=issues,
         advance=counts.append,
@@ -263,7 +274,7 @@ def test_copies_of_real_pictures_are_found_by_the_verifier(low_information):
     images = {"id": [f"{k}" for k in range(9)], "shard": [0] * 9, "row": range(9), "label": [0] * 9}
     images |= {"width": [400] * 9, "height": [300] * 9, "error": errors}
     table = pa.table(images | {"size": [len(file) for file in files]})
-    prints = Fingerprints(table, found.hashes, found.trim, found.flat, found.grey, found.colour)
+    prints = replace(found, images=table)
     rules = Rules(12, 0.85, 0.93, 64, low_information)
-    kept = judge(prints, verifier(prints), rules, NOWHERE)["kept"].to_pylist()
+    kept = judge(prints, verifier(prints, None), rules, NOWHERE)["kept"].to_pylist()
     assert kept == [True, False, False] * 3  # the file of most bytes

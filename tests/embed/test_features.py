@@ -25,8 +25,13 @@ def test_only_kept_images_come_and_in_the_order_of_the_shards(crawled):
 
 def test_a_crawl_of_which_nothing_was_kept_is_an_error_of_the_user(crawled):
     verdicts = crawled.verdicts().set_column(4, "kept", pa.array([False] * 24))
-    with pytest.raises(UserError, match=r"kept no image: crawl more, or lower dedup\.radius"):
-        kept_images(verdicts)
+    reasons = ["low-information"] * 20 + ["leaked"] * 3 + ["near-duplicate"]
+    with pytest.raises(UserError) as error:
+        kept_images(verdicts.append_column("reason", pa.array(reasons)))
+    text = str(error.value)
+    assert "none of 24 images (20 low-information, 3 leaked, 1 near-duplicate)" in text
+    assert "dedup.low_information" in text and "dedup.leak_ratio" in text
+    assert "radius" not in text, "a smaller one brings nothing back"
 
 
 def test_pixels_features_and_logits_are_those_of_a_direct_pass(crawled, tmp_path):

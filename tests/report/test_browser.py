@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.report.page import build_live, build_report
 from tests.browser import assert_sound, missing
+from tests.report.test_dropped import page_of
 from tests.report.world import HOSTILE_CLASS, HOSTILE_TITLE, World
 
 pytestmark = pytest.mark.browser
@@ -22,10 +23,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "contaminated": World(contaminated=2, leaked=0, robustness=False, mistakes=0),
     }
     pages = {"built": BUILT}
+    sheets = {}
     for name, world in worlds.items():
         root = tmp_path_factory.mktemp(name)
         pages[name] = root / "index.html"
-        pages[name].write_text(build_report(world.write(root)), encoding="utf-8")
+        sheets[name] = world.write(root)
+        pages[name].write_text(build_report(sheets[name]), encoding="utf-8")
+    small = pages["small"]
+    pages["dropped"] = small.with_name("dropped.html")
+    pages["dropped"].write_text(page_of(sheets["small"]), encoding="utf-8")
     pages["live"] = pages["small"].with_name("live.html")
     curves = pages["small"].parent / "reports" / "distill.csv"
     pages["live"].write_text(build_live(curves, 600), encoding="utf-8")
@@ -34,7 +40,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("name", ["small", "many", "twenty", "contaminated", "live", "built"])
+@pytest.mark.parametrize(
+    "name", ["small", "many", "twenty", "contaminated", "live", "dropped", "built"]
+)
 def test_page_is_sound(browser, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     if not pages[name].exists():
         missing(f"{BUILT} is not built: run `make demo`")

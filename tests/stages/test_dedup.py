@@ -1,7 +1,8 @@
-"""`pipeline dedup` beside the verdicts: what it explains, tries and refuses."""
+"""`pipeline dedup` beside the verdicts: what it explains, shows, tries and refuses."""
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pipeline.images import decode, to_square
 from pipeline.store import read_shard
 from stages.cli import app
 from stages.steps import dedup as deduplication
+from tests.dedup.pictures import jpeg, scene
+from tests.stages.own_crawl import write_crawl
 from tests.stages.workspace import run
 
 PLANTED = 12  # of the crawled images, as 32-pixel test images
@@ -87,17 +90,45 @@ def test_a_test_set_that_cannot_be_read_costs_nothing(folder, capsys, content):
     assert contents(folder / "data/dedup") == before
 
 
-def test_a_dry_run_shows_every_radius_and_writes_nothing(folder, capsys):
+def test_a_dry_run_writes_nothing_but_a_sheet_of_what_would_go(folder, capsys):
     before = contents(folder / "data/dedup")
+    figures = contents(folder / "reports") if (folder / "reports").exists() else {}
     assert dedup("--dry-run", "--json") == 0
-    radii = json.loads(capsys.readouterr().out)["radii"]
-    assert [row["radius"] for row in radii] == list(range(17))
-    assert radii[0]["kept"] > radii[12]["kept"]
+    told = json.loads(capsys.readouterr().out)
     assert contents(folder / "data/dedup") == before
-    assert not (folder / "data/dedup/leaks.parquet").exists()
-    assert dedup("--dry-run") == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 18 and sum(line.startswith("*") for line in shown) == 1
+    assert set(contents(folder / "reports")) - set(figures) == {"dedup.html"}
+    assert told["sheet"] == "reports/dedup.html"
+    within = told["within_bits"]
+    assert list(within.values()) == sorted(within.values())
+    assert max(within.values()) == told["near_duplicates"] > 0
+    alike = list(told["from_similarity"].values())
+    assert alike[0] == told["near_duplicates"] and alike == sorted(alike, reverse=True)
+    assert dedup("--dry-run", "--sheet", "own/sheet.html") == 0
+    text = capsys.readouterr().out
+    assert "nothing was dropped" in text and "own/sheet.html" in text
+    assert (folder / "own/sheet.html").read_bytes() == (folder / "reports/dedup.html").read_bytes()
+    assert dedup("--json") == 0, "and says what a run does"
+    summary = json.loads(capsys.readouterr().out)
+    assert {name: told[name] for name in summary} == summary
+
+
+def test_a_sheet_has_every_drop_until_it_is_told_to_have_fewer(folder, capsys):
+    assert dedup("--sheet", "all.html", "--rows", "100000", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    dropped = told["images"] - told["kept"]
+    every = (folder / "all.html").read_text()
+    assert every.count("<li>") == dropped > 2
+    assert dedup("--sheet", "few.html", "--rows", "1", "--quiet") == 0
+    few = (folder / "few.html").read_text()
+    count = told["near_duplicates"]
+    assert f"1 of {count} here" in few and f"--rows {count}" in few
+    assert few.count("<li>") == len(re.findall(r'<section id="reason', few))
+
+
+def test_a_sheet_that_cannot_be_written_is_an_error_of_the_user(folder, capsys):
+    (folder / "wall").touch()
+    assert dedup("--dry-run", "--sheet", "wall/sheet.html") == 2
+    assert "wall/sheet.html cannot be written" in capsys.readouterr().err
 
 
 def test_every_verdict_is_explained(folder, capsys):
@@ -123,5 +154,148 @@ def test_an_unknown_image_is_an_error_that_says_where_ids_are(folder, capsys, im
 
 
 def test_it_runs_as_a_command(project):
-    found = run(project, "pipeline", "dedup", "--dry-run", "--quiet")
+    found = run(project, "pipeline", "dedup", "--dry-run", "--quiet", "--sheet", "out.html")
     assert "radius" in found.stdout
+
+
+# classes that lose much
+
+
+def plain(count):
+    """Pictures that show nothing, all different."""
+    return [jpeg(Image.new("RGB", (80 + k, 60), (200, 20 * k, 30))) for k in range(count)]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("crawl: {classes: [fox, fog]}\n")
+    return tmp_path
+
+
+def loud(*arguments):
+    """Runs dedup with its notes."""
+    with pytest.raises(SystemExit) as done:
+        app(["dedup", *arguments], prog_name="pipeline")
+    return done.value.code or 0
+
+
+def test_an_emptied_class_ends_with_3_and_everything_is_there_to_look_at(own, capsys):
+    foxes = [jpeg(scene(index)) for index in range(3)]
+    ids = write_crawl(own, {"fox": foxes, "fog": plain(4)})
+    assert loud() == 3
+    out, err = capsys.readouterr()
+    assert "3 of 7 images kept" in out and "fox" in out
+    error = next(line for line in err.splitlines() if line.startswith("error: "))
+    for part in (
+        *("fog (all 4 images: 4 low-information)", "reports/dedup.html"),
+        *("data/dedup/images.parquet", "dedup.low_information: keep"),
+    ):
+        assert part in error
+    assert "fox" not in error
+    rows = pq.read_table("data/dedup/images.parquet").to_pylist()
+    assert {row["id"] for row in rows if row["kept"]} == set(ids["fox"])
+    assert json.loads(Path("reports/dedup.json").read_text())["low_information"] == 4
+    assert Path("reports/dedup.html").read_text().count("<li>") == 4
+
+
+def test_the_json_of_an_emptied_class_names_it(own, capsys):
+    write_crawl(own, {"fox": [jpeg(scene(1))], "fog": plain(2)})
+    assert dedup("--json") == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["emptied"] == [{"name": "fog", "images": 2, "dropped": {"low-information": 2}}]
+    assert told["sheet"] == "reports/dedup.html"
+
+
+def test_a_dry_run_warns_of_an_emptied_class(own, capsys):
+    write_crawl(own, {"fox": [jpeg(scene(1))], "fog": plain(2)})
+    assert loud("--dry-run") == 0
+    err = capsys.readouterr().err
+    assert "exit code 3" in err and "fog (all 2 images" in err
+
+
+def test_images_that_show_nothing_are_kept_on_request(own, capsys):
+    write_crawl(own, {"fox": [jpeg(scene(1))], "fog": plain(5)})
+    assert dedup("--set", "dedup.low_information=keep", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kept"], told["low_information"]) == (6, 0)
+    assert (told["losses"], told["emptied"]) == ([], [])
+    assert "Every stored image is kept" in Path("reports/dedup.html").read_text()
+
+
+def test_a_class_that_loses_more_than_3_in_100_is_told_with_what_to_do(own, capsys):
+    foxes = [jpeg(scene(index)) for index in range(20)]
+    deer = [jpeg(scene(index)) for index in range(40, 60)]
+    write_crawl(own, {"fox": [*foxes, *plain(1)], "deer": deer})
+    assert loud() == 0
+    err = capsys.readouterr().err
+    assert "fox: 1 of 21 (4.8%): 1 low-information" in err
+    assert "deer" not in err
+    for part in ("WARNING", "more than 3% of a class", "reports/dedup.html", "low_information"):
+        assert part in err
+    assert 'class="loud"><th scope="row"><bdi>fox' in Path("reports/dedup.html").read_text()
+
+
+def test_a_class_that_loses_little_is_not_told(own, capsys):
+    foxes = [jpeg(scene(index, 120, 90)) for index in range(40)]
+    write_crawl(own, {"fox": [*foxes, *plain(1)]})
+    assert loud() == 0
+    assert "WARNING" not in capsys.readouterr().err
+    assert 'class="loud"' not in Path("reports/dedup.html").read_text()
+
+
+def test_the_similarity_of_the_demo_is_noted_where_no_drawings_of_it_are_compared(own, capsys):
+    foxes = [jpeg(scene(1))]
+    drawn = ["--set", "dedup.similarity=0.93"]
+    for engine, arguments, noted in (
+        *(("bing", drawn, True), ("demo", drawn, False)),
+        *(("bing", [], False), ("bing", ["--set", "dedup.similarity=0.9"], False)),
+    ):
+        write_crawl(own, {"fox": foxes}, engine)
+        assert loud(*arguments) == 0
+        assert ("made for the demo's drawings" in capsys.readouterr().err) is noted
+
+
+def test_text_of_the_web_is_text_on_the_sheet(own):
+    hostile = '"><script>alert(1)</script>'
+    copies = [jpeg(scene(1)), jpeg(scene(1), 50)]
+    deer = [jpeg(scene(9)), jpeg(scene(9), 50)]
+    write_crawl(own, {"<b>fox": [*copies, *plain(1)], "deer": deer}, title=hostile)
+    assert dedup("--sheet", "sheet.html") == 0
+    page = Path("sheet.html").read_text()
+    assert "<script" not in page and "<b>fox" not in page
+    assert "&lt;b&gt;fox" in page and "&lt;script&gt;alert(1)" in page
+    assert "default-src 'none'" in page
+    links = set(re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert {re.match(r"[a-z]*:?", link)[0] for link in links} == {"data:", "https:", ""}
+    assert {link for link in links if link.startswith("#")} == {
+        link for link in links if not link.startswith(("data:", "https:"))
+    }
+
+
+# what later runs note
+
+
+def test_what_was_noted_of_an_image_is_explained_and_traced(own, capsys):
+    ids = write_crawl(own, {"fox": [jpeg(scene(1))], "fog": [jpeg(scene(2))]})
+    one, other = ids["fox"][0], ids["fog"][0]
+    assert dedup() == 0
+    path = Path("data/dedup/images.parquet")
+    noted = {
+        **{"looks_like": [other, None], "issues": [["odd_aspect"], []]},
+        **{"distance": [4, None], "similarity": [0.9, None]},
+    }
+    table = pq.read_table(path)
+    table = table.drop_columns([name for name in noted if name in table.column_names])
+    for name, values in noted.items():
+        table = table.append_column(name, [values])
+    pq.write_table(table, path)
+    capsys.readouterr()
+    assert dedup("--explain", one) == 0
+    text = capsys.readouterr().out
+    assert f"looks like {other}: 4 of 64 bits apart" in text and "both stay" in text
+    assert "issues: odd aspect" in text
+    with pytest.raises(SystemExit):
+        app(["trace", one], prog_name="pipeline")
+    text = capsys.readouterr().out
+    assert f"kept, like {other} of another class, 4 bits apart; issues: odd aspect" in text

@@ -49,7 +49,8 @@ def test_presets_of_the_pages_are_written_and_the_own_file_is_kept(
 ) -> None:
     shutil.copy(ran / "params.yaml", tmp_path)
     own = (tmp_path / "params.yaml").read_text()
-    for command in ("pipeline preset cifar10-local", "pipeline preset demo"):
+    names = ("cifar10-local", "photos", "demo")
+    for command in (f"pipeline preset {name}" for name in names):
         monkeypatch.chdir(tmp_path)
         done = CliRunner().invoke(app, said(command)[1:])
         assert done.exit_code == 0, done.output

@@ -175,8 +175,13 @@ def test_a_test_image_that_was_trained_on_ends_the_evaluation(folder: Path) -> N
     np.save("data/embed/pixels.npy", pixels)
     with pytest.raises(ExternalError, match=r"1 of 40 images of test\.parquet .*numbers 7, from 0"):
         measured()
-    assert not Path("reports").exists()
+    assert [path.name for path in Path("reports").iterdir()] == ["contamination.html"]
+    assert "test image 7" in Path("reports/contamination.html").read_text()
     assert measured(allow_contaminated=True)["contaminated"] == 1
+    pixels[HELD_OUT + 3] = pixels[HELD_OUT + 4]
+    np.save("data/embed/pixels.npy", pixels)
+    assert measured()["contaminated"] == 0
+    assert not Path("reports/contamination.html").exists()  # it was of an earlier run
 
 
 def test_a_student_alone_is_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,4 +245,6 @@ def test_the_command_tells_a_contaminated_test_set_with_exit_code_3(folder: Path
     done = CliRunner().invoke(app, ["evaluate", "--test-set", "web.parquet"])
     assert done.exit_code == 3
     assert done.stderr.startswith("error: 3 of 3 images of web.parquet are among those that")
+    assert "pictures in reports/contamination.html" in done.stderr
+    assert Path("reports/contamination.html").is_file()
     assert "Traceback" not in done.stderr

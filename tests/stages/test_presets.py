@@ -58,7 +58,8 @@ def test_the_demo_is_the_default_but_for_what_is_alike() -> None:
     demo, default = read_params(FOLDER / "demo.yaml"), Params()
     # drawings on plain grounds are more alike than photographs, which the default is for
     assert demo.dedup.similarity > default.dedup.similarity
-    dedup = demo.dedup.model_copy(update={"similarity": default.dedup.similarity})
+    own = {"similarity": default.dedup.similarity, "second_look": True}
+    dedup = demo.dedup.model_copy(update=own)
     assert demo.model_copy(update={"dedup": dedup}) == default
 
 
