@@ -143,6 +143,9 @@ class Dedup(Section):
         description="images show nothing if no channel varies by more over all pixels (levels of "
         "255; JPEG makes less of one colour)",
     )
+    turned: bool = Field(
+        True, description="find copies turned by 90° or 180°, too: the search takes twice as long"
+    )
     similarity_across: float = Field(
         0.93,
         ge=0,

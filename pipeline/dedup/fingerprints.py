@@ -59,7 +59,7 @@ class Fingerprints:
     zeros."""
 
     images: pa.Table  # COLUMNS; size in bytes, error empty where the image can be read
-    hashes: np.ndarray  # uint64 [N, 4], in the order of hashing.KEYS
+    hashes: np.ndarray  # uint64 [N, 6], in the order of hashing.KEYS
     trim: np.ndarray  # float32 [N, 4]: left, top, right, bottom inside the border, as shares
     # float32 [N, 4]: the part that all of this is of, as shares: a small thing on an empty page is
     # cut out
@@ -122,11 +122,11 @@ def fingerprint_images(
         fingerprints.comparable[:] &= _deviation(fingerprints) >= LEAST_DEVIATION
 
     if kind in SHAPES:
-        whole, mirrored = hashing.hashes(pixels, kind).T
+        whole, mirrored, quarter, half = hashing.hashes(pixels, kind).T
         uncut = (fingerprints.trim == WHOLE).all(axis=1)
         trimmed = np.where(uncut, whole, cut_hashes(fingerprints.grey, fingerprints.trim, kind))
         centre = cut_hashes(fingerprints.grey, centre_of(fingerprints.trim), kind)
-        fingerprints.hashes[:] = np.stack([whole, trimmed, centre, mirrored], axis=1)
+        fingerprints.hashes[:] = np.stack([whole, trimmed, centre, mirrored, quarter, half], axis=1)
     if exact or kind not in SHAPES:
         for row in greys:
             try:
@@ -238,6 +238,8 @@ def squashed(image: Image.Image, side: int, box: Box) -> Image.Image:
 def _hash_in_full(image: Image.Image, kind: str, trim: np.ndarray, keys: np.ndarray) -> None:
     keys[0] = library_hash(image, kind)
     keys[3] = library_hash(ImageOps.mirror(image), kind)
+    keys[4] = library_hash(image.transpose(Image.Transpose.ROTATE_90), kind)
+    keys[5] = library_hash(image.transpose(Image.Transpose.ROTATE_180), kind)
     if kind not in SHAPES:
         keys[1] = keys[0] if tuple(trim) == WHOLE else library_hash(part(image, trim), kind)
         keys[2] = library_hash(part(image, centre_of(trim[None])[0]), kind)

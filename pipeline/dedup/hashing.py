@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.images import Box
 
-KEYS = ("whole", "trimmed", "centre", "mirrored")
+KEYS = ("whole", "trimmed", "centre", "mirrored", "quarter", "half")  # the last two are turns
 SHAPES = {"phash": (32, 32), "dhash": (8, 9), "ahash": (8, 8)}  # pixels: rows, columns
 GREY = 64  # side of the grey picture that cut-outs are hashed from
 CENTRE = 0.9  # of each side of the trimmed picture
@@ -50,18 +50,24 @@ def lanczos(grey: Image.Image, kind: str, box: Box | None = None) -> np.ndarray:
 
 
 def hashes(pixels: np.ndarray, kind: str) -> np.ndarray:
-    """Hashes of pictures and of their mirror images; imagehash's bits, given its pixels.
+    """Hashes of pictures, mirrored and turned, too; imagehash's bits, given its pixels.
 
     Args:
         pixels: uint8 [N, *SHAPES[kind]], the grey pictures resized as imagehash does (Lanczos).
         kind: one of SHAPES; the other kinds have no form for many pictures.
 
     Returns:
-        uint64 [N, 2]: the picture's, and its mirror image's.
+        uint64 [N, 4]: the picture's, its mirror image's, and of it turned by 90° (to the left) and
+        180°. A kind whose pixels make no square has the picture's in place of that at 90°.
     """
     rows, columns = SHAPES[kind]
     values = _spectrum(kind, rows) @ pixels @ _spectrum(kind, columns).T
-    return np.stack([_bits(values, kind), _bits(_mirrored(values, kind), kind)], axis=1)
+    mirrored = _mirrored(values, kind)
+    upside_down = _mirrored(values.swapaxes(1, 2), kind).swapaxes(1, 2)
+    half = _mirrored(upside_down, kind)
+    quarter = _mirrored(values, kind).swapaxes(1, 2) if rows == columns else values
+    versions = (values, mirrored, quarter, half)
+    return np.stack([_bits(version, kind) for version in versions], axis=1)
 
 
 def cut_hashes(grey: np.ndarray, boxes: np.ndarray, kind: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from pipeline.console import Advance, no_progress
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.grouping import Grouping, best_first, elect, members, twins, with_twins
 from pipeline.dedup.leakage import Leaks
+from pipeline.dedup.near import QUARTER
 from pipeline.dedup.stars import Stars, Terms, find_members, find_stars
 from pipeline.dedup.verifier import Verify
 from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
@@ -65,6 +66,7 @@ class Rules:
     low_information: str  # keep or drop, of what shows nothing
     drop: Sequence[str] = ()  # issues
     blank_range: int = 16  # levels of a channel, up to which an image shows nothing
+    turned: bool = True  # copies turned by 90° or 180° are looked for
 
 
 def judge(
@@ -98,6 +100,8 @@ def judge(
         Table as `pipeline.verdicts.SCHEMA`.
     """
     images, hashes = fingerprints.images, fingerprints.hashes
+    if not rules.turned:
+        hashes = hashes[:, :QUARTER]
     reason, test_image = _first_reasons(fingerprints, rules, leaks, issues)
     rough = _rank(images, provenance)
     order = np.argsort(rough)

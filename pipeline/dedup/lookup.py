@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.console import Advance, no_progress
 from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
-from pipeline.dedup.near import BITS, PAIRED
+from pipeline.dedup.near import BITS, both_ways, pairings
 from pipeline.dedup.verifier import Verify
 
 AT_ONCE = 100  # images decoded in a row, as in a worker of fingerprint_shards
@@ -125,7 +125,7 @@ def _candidates(
     for row, keys in enumerate(new.hashes):
         if able[row]:
             least = np.full(len(usable), BITS, np.uint8)
-            for one, other in {*PAIRED, *((b, a) for a, b in PAIRED)}:
+            for one, other in both_ways(pairings(new.hashes)):
                 np.minimum(least, np.bitwise_count(hashes[other] ^ keys[one]), out=least)
             near = np.flatnonzero(least <= radius)
             found_i.append(np.full(len(near), row, np.int64))

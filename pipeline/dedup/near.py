@@ -35,8 +35,9 @@ TABLE_COST, STEP_COST = 40_000.0, 4_000.0
 MOST_SHARED = 6
 
 # which keys of one image are compared with which of another, by their places in hashing.KEYS
-WHOLE, TRIMMED, CENTRE, MIRRORED = range(4)
+WHOLE, TRIMMED, CENTRE, MIRRORED, QUARTER, HALF = range(6)
 PAIRED = ((WHOLE, WHOLE), (TRIMMED, TRIMMED), (TRIMMED, CENTRE), (WHOLE, MIRRORED))
+TURNED = (*PAIRED, (WHOLE, QUARTER), (WHOLE, HALF))
 DISTANCE_BITS = 7  # of a packed pair, which leaves room for 2^28 images
 PLACE_BITS = 32  # of a packed place among others, beside a distance and a place of 25 bits
 
@@ -133,7 +134,7 @@ def candidate_pairs(
     hashes: np.ndarray,
     radius: int,
     eligible: np.ndarray,
-    paired: Keys = PAIRED,
+    paired: Keys | None = None,
     advance: Advance = no_progress,
     most: int = MOST_PAIRS,
 ) -> Pairs:
@@ -144,7 +145,8 @@ def candidate_pairs(
     Args:
         hashes: uint64 [N, K], the keys of each image.
         eligible: bool [N]; other images are in no pair.
-        paired: (a, b) compares key a of either image with key b of the other.
+        paired: (a, b) compares key a of either image with key b of the other; by default as
+            `pairings` says.
         advance: called with the number of tables done, and the plan as a note.
         most: pairs, that memory may be bounded.
 
@@ -154,6 +156,7 @@ def candidate_pairs(
     Raises:
         Crowded: there are more than `most` pairs, or so many of keys that there may well be.
     """
+    paired = paired or pairings(hashes)
     used = sorted({key for keys in paired for key in keys})
     allowed = np.zeros((len(used), len(used)), bool)
     for keys in paired:
@@ -213,19 +216,23 @@ def _changes(ordered: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ones(min(len(ordered), 1), bool), ordered[1:] != ordered[:-1]])
 
 
-def bits_apart(one: np.ndarray, other: np.ndarray, paired: Keys = PAIRED) -> np.ndarray:
+def bits_apart(one: np.ndarray, other: np.ndarray, paired: Keys | None = None) -> np.ndarray:
     """Smallest distances of pairs of images by every key: uint8 [P].
 
     Args:
         one, other: uint64 [P, K], the keys of the two images of each pair.
     """
-    return np.min(
-        [np.bitwise_count(one[:, a] ^ other[:, b]) for a, b in _both_ways(paired)], axis=0
-    )
+    both = both_ways(paired or pairings(one))
+    return np.min([np.bitwise_count(one[:, a] ^ other[:, b]) for a, b in both], axis=0)
+
+
+def pairings(hashes: np.ndarray) -> Keys:
+    """Which keys are compared with which, of hashes [N, K] with or without those of turns."""
+    return TURNED if hashes.shape[1] > QUARTER else PAIRED
 
 
 def nearest(
-    hashes: np.ndarray, others: np.ndarray, radius: int, most: int = 0, paired: Keys = PAIRED
+    hashes: np.ndarray, others: np.ndarray, radius: int, most: int = 0, paired: Keys | None = None
 ) -> Pairs:
     """The nearest of some other images to each image, by every key, by brute force.
 
@@ -239,6 +246,7 @@ def nearest(
         Rows of `hashes` and of `others` (int64 [P]) and their smallest distance (uint8 [P]),
         sorted by row, distance and other.
     """
+    paired = paired or pairings(hashes)
     height, width = TILE
     distance = np.empty((len(hashes), width), np.uint8)
     below = np.full(len(hashes), radius + 1, np.uint8)  # of distances that are still wanted
@@ -264,7 +272,8 @@ def nearest(
     return row, (found & (2**PLACE_BITS - 1)).astype(np.int64), _distance_of(found)
 
 
-def _both_ways(paired: Keys) -> Keys:
+def both_ways(paired: Keys) -> Keys:
+    """Pairings, each from either side."""
     return sorted({keys for one, other in paired for keys in ((one, other), (other, one))})
 
 
@@ -272,7 +281,7 @@ def _distances(rows: np.ndarray, columns: np.ndarray, paired: Keys, out: np.ndar
     """Smallest bits between images, uint8 [R, C], of keys uint64 [R, K] and [K, C]."""
     difference, bits = np.empty(out.shape, np.uint64), np.empty(out.shape, np.uint8)
     out[:] = BITS
-    for one, other in _both_ways(paired):
+    for one, other in both_ways(paired):
         np.bitwise_xor(rows[:, one, None], columns[other], out=difference)
         np.bitwise_count(difference, out=bits)
         np.minimum(out, bits, out=out)

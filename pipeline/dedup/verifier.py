@@ -1,11 +1,13 @@
 """Verifier of candidates: whether two images, near by their hashes, are of one picture."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.dedup import verify
 from pipeline.dedup.fingerprints import Fingerprints
+from pipeline.dedup.near import HALF, PAIRED, QUARTER, WHOLE, bits_apart
 
 GATE = 0.5  # correlation from which a pair gets the second look: unlike ones mostly have less
 CLOSER = 0.7  # similarity from which a pair on plain ground gets a closer one
@@ -28,41 +30,101 @@ def verifier(
         A function of rows i and j, int64 [P], to float32 [P] in -1..1; the same when i and j
         change places.
     """
-    grey, trim = fingerprints.grey, fingerprints.trim
 
     def similarity(i: np.ndarray, j: np.ndarray) -> np.ndarray:
         i, j = np.minimum(i, j), np.maximum(i, j)
-        alike, places = verify.alignment(grey[i], trim[i], grey[j], trim[j])
+        grey, trim = fingerprints.grey, fingerprints.trim
+        turns = _turns(fingerprints.hashes[i], fingerprints.hashes[j])
+        boxes = _turned_boxes(trim[i], turns), trim[j]
+        alike, places = verify.alignment(_turned(grey[i], turns), boxes[0], grey[j], boxes[1])
         rows = np.flatnonzero(alike >= GATE)
         if close_ups is not None and len(rows):
-            alike[rows] = _looked(fingerprints, close_ups, i[rows], j[rows], places[rows])
+            pairs = Pairs(i[rows], j[rows], turns[rows], boxes[0][rows], boxes[1][rows])
+            alike[rows] = _looked(fingerprints, close_ups, pairs, places[rows])
         return alike
 
     return similarity
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images by row, the first of each turned."""
+
+    i: np.ndarray  # int64 [P]
+    j: np.ndarray  # int64 [P]
+    turns: np.ndarray  # int64 [P], by 90° to the left
+    trim_i: np.ndarray  # float32 [P, 4], of the turned picture
+    trim_j: np.ndarray
+
+    def some(self, rows: np.ndarray) -> "Pairs":
+        """Those of rows, int64 [M]."""
+        parts = (self.i, self.j, self.turns, self.trim_i, self.trim_j)
+        return Pairs(*(part[rows] for part in parts))
+
+    def seen(
+        self, close_ups: Callable[[np.ndarray, int], np.ndarray], side: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Their close-ups, twice uint8 [P, side, side, 3]."""
+        a, b = np.split(close_ups(np.concatenate([self.i, self.j]), side), 2)
+        return _turned(a, self.turns), b
+
+
 def _looked(
     fingerprints: Fingerprints,
     close_ups: Callable[[np.ndarray, int], np.ndarray],
-    i: np.ndarray,
-    j: np.ndarray,
+    pairs: Pairs,
     places: np.ndarray,
 ) -> np.ndarray:
     from pipeline.dedup.look import FINE, SIDE, look, look_closer  # imports torch
 
-    trim = fingerprints.trim
-    a, b = np.split(close_ups(np.concatenate([i, j]), SIDE), 2)
-    seen = look(a, trim[i], b, trim[j], places)
+    a, b = pairs.seen(close_ups, SIDE)
+    seen = look(a, pairs.trim_i, b, pairs.trim_j, places)
     # blown up to it, a small picture has no detail to be told apart by
     sides = _least_side(fingerprints)
-    detailed = np.minimum(sides[i], sides[j]) >= DETAIL * FINE
+    detailed = np.minimum(sides[pairs.i], sides[pairs.j]) >= DETAIL * FINE
     rows = np.flatnonzero(seen.plain & detailed & (seen.similarity >= CLOSER))
     if len(rows):
-        i, j = i[rows], j[rows]
-        a, b = np.split(close_ups(np.concatenate([i, j]), FINE), 2)
-        closer = look_closer(a, trim[i], b, trim[j], seen.maps[rows])
+        some = pairs.some(rows)
+        a, b = some.seen(close_ups, FINE)
+        closer = look_closer(a, some.trim_i, b, some.trim_j, seen.maps[rows])
         seen.similarity[rows] = np.minimum(seen.similarity[rows], closer)
     return seen.similarity
+
+
+def _turns(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """By how many quarters, to the left, the first of each pair is to be turned: int64 [P].
+
+    Args:
+        one, other: uint64 [P, K], keys of both.
+    """
+    ways = [bits_apart(one[:, :QUARTER], other[:, :QUARTER], PAIRED)]
+    if one.shape[1] > QUARTER:
+        whole, quarter, half = WHOLE, QUARTER, HALF
+        turned = (
+            (one, quarter, other, whole),
+            (one, half, other, whole),
+            (one, whole, other, quarter),
+        )
+        ways += [np.bitwise_count(a[:, of_a] ^ b[:, of_b]) for a, of_a, b, of_b in turned]
+    return np.argmin(ways, axis=0)  # the first of equals: not turned
+
+
+def _turned(pictures: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Pictures [P, S, S] or [P, S, S, C], each turned by some quarters to the left."""
+    for quarters in range(1, 4):
+        rows = np.flatnonzero(turns == quarters)
+        pictures[rows] = np.rot90(pictures[rows], quarters, axes=(1, 2))
+    return pictures
+
+
+def _turned_boxes(boxes: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Boxes [P, 4] in shares, left, top, right and bottom, each turned likewise."""
+    boxes = boxes.copy()
+    for quarter in range(1, 4):
+        rows = np.flatnonzero(turns >= quarter)
+        left, top, right, bottom = boxes[rows].T
+        boxes[rows] = np.stack([top, 1 - right, bottom, 1 - left], axis=1)
+    return boxes
 
 
 def _least_side(fingerprints: Fingerprints) -> np.ndarray:

@@ -139,6 +139,7 @@ class Deduplication:
             self.section.low_information,
             self.section.drop,
             self.section.blank_range,
+            self.section.turned,
         )
         images = fingerprints.images
         originals = Originals(shard_paths(paths.CRAWL), fingerprints)
