@@ -78,7 +78,12 @@ class Look(NamedTuple):
 
 
 def look(
-    a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, places: np.ndarray
+    a: np.ndarray,
+    trim_a: np.ndarray,
+    b: np.ndarray,
+    trim_b: np.ndarray,
+    places: np.ndarray,
+    small: np.ndarray,
 ) -> Look:
     """How well the worst part of P pairs of pictures agrees, at the best alignment.
 
@@ -89,6 +94,7 @@ def look(
         trim_a, trim_b: float [P, 4], left, top, right and bottom of the parts without a border,
             as shares of width and height.
         places: float [P, 2, 3], where the alignment starts, as `verify.alignment` gives it.
+        small: bool [P], that one of them was blown up: its details are compression's.
     """
     total = len(a)
     found = Look(
@@ -102,7 +108,7 @@ def look(
                 _luma(first) * 255, _luma(second) * 255, _from_middle(torch.tensor(places[block]))
             )
             views = _views(first, trim_a[block], second, trim_b[block], maps)
-            similarity, plain = _compared(views)
+            similarity, plain = _compared(views, torch.tensor(small[block]))
             well = agreement >= AGREES
             similarity = torch.where(well, similarity, agreement.clamp(max=0.5))
             for whole, part in zip(found, (similarity, maps, plain), strict=True):
@@ -134,12 +140,17 @@ def look_closer(
     return found
 
 
-def _compared(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
+def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Similarity (float32 [P]), and whether much of one of the pictures is plain ground."""
     a, b, _ = _equally_sharp(views)
     textured = torch.minimum(_texture(a, views.mask), _texture(b, views.mask)) >= TEXTURED
     parts, seen = _parts(a, b, views.mask)
     worst = parts.amin(dim=(1, 2))
+    rows = torch.nonzero(small & textured)[:, 0]
+    if len(rows):
+        coarse = [reduced(side[rows], SIDE // 2) for side in (a, b, views.mask)]
+        parts_of_small, _ = _parts(coarse[0], coarse[1], coarse[2].floor())
+        worst[rows] = parts_of_small.amin(dim=(1, 2))
     middle = torch.where(seen, parts, torch.nan).flatten(1).nanmedian(dim=1).values
     mask = views.mask.clone()
     for swapped in (False, True):
