@@ -163,8 +163,11 @@ def _cut_out(
     """Looks again, in full, at a picture that is mostly one ground: at what there is on it."""
     levels = np.asarray(picture).reshape(-1, 3)
     fingerprints.range[row] = np.ptp(levels, axis=0).max()
-    box = _with_room(_shown(picture))
-    fingerprints.trim[row], fingerprints.cut[row] = WHOLE, box
+    shown = _shown(picture)
+    box = np.array(_with_room(shown), np.float32)
+    fingerprints.cut[row] = box
+    # the room is a border of what is shown
+    fingerprints.trim[row] = (shown - np.tile(box[:2], 2)) / np.tile(box[2:] - box[:2], 2)
     there = part(picture, fingerprints.cut[row])
     grey, inner = _look_at(fingerprints, row, there, (0, 0, *there.size))
     if kind in SHAPES:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.console import printable
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.lookup import NEW, Matches, NewImage, comparable, fingerprints_of, matches
+from pipeline.dedup.near import QUARTER
 from pipeline.dedup.originals import Originals
 from pipeline.dedup.verifier import Verify
 from pipeline.errors import UserError
@@ -51,6 +52,8 @@ class Lookup(Deduplication):
         with self.console.progress("duplicates: reading pictures", len(read)) as advance:
             kind, exact = self.section.hash, self.section.exact_hash
             new = fingerprints_of(read, kind, exact, advance)
+        if not self.section.turned:
+            new, stored = (replace(one, hashes=one.hashes[:, :QUARTER]) for one in (new, stored))
         radius, least = self._radius(stored), self.section.similarity
         with self.console.progress("duplicates: comparing", len(read)) as advance:
             found = matches(
