@@ -8,7 +8,6 @@ them is told from another subject by its colour: one or two for all of it, and n
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +34,7 @@ TEXTURED = 0.5  # of a picture's pixels: fewer have a plain ground, on which a m
 RANGE = 8 / 255  # of a pixel and its neighbours, from which it is no plain ground
 MOSTLY = 0.85  # agreement of the median part, from which a mark over the picture is looked for
 OFF = 20 / 255  # levels by which a pixel of a mark is off, at least
+OFF_CHANNEL = 40 / 255  # the same of a channel: colours are stored less exactly
 OFF_PLAIN = 14 / 255  # levels by which a pixel is off, at usual contrast, on a plain ground
 OFF_COST = 1.25  # similarity that it costs when all pixels of a part are off
 BLURRED = 1.4  # ratio of sharpness, from which one picture is a blurred copy if it is one
@@ -43,11 +43,11 @@ EXTREME = 8  # pixels of which a colour of a mark is the mean
 OF_MARK = 0.85  # of the pixels that are off, which have the colours of a mark
 SEEN_THROUGH = 0.8  # correlation of a translucent mark with what is beneath it
 MARK_COST = 0.06  # similarity: a mark may cover a subject
-CORNER = 25  # pixels a side, where a mark may cover what is beneath
 LARGEST_MARK = 0.4  # of the picture
-MORE = 1.5  # distance in RGB from what is around, by which the other picture is what stands out
-FOREIGN = 0.3  # of the pixels that are off, where the other picture may stand out
-COLOUR_PLAIN, COLOUR = 3.0, 1.5  # similarity that a distance of colours of 1 costs
+CORNER = 25  # pixels a side
+THICK = 2  # pixels from either side of a stroke to its middle, less than which it has
+FOREIGN = 0.2  # of the pixels that are off, where the other picture has more of an edge
+COLOUR_PLAIN, COLOUR = 3.0, 1.2  # similarity that a distance of colours of 1 costs
 STEPS = 5  # of fits by reweighted least squares
 
 # of rows (int64 [N]), at some pixels a side: uint8 [N, side, side, 3]
@@ -78,7 +78,12 @@ class Look(NamedTuple):
 
 
 def look(
-    a: np.ndarray, trim_a: np.ndarray, b: np.ndarray, trim_b: np.ndarray, places: np.ndarray
+    a: np.ndarray,
+    trim_a: np.ndarray,
+    b: np.ndarray,
+    trim_b: np.ndarray,
+    places: np.ndarray,
+    small: np.ndarray,
 ) -> Look:
     """How well the worst part of P pairs of pictures agrees, at the best alignment.
 
@@ -89,6 +94,7 @@ def look(
         trim_a, trim_b: float [P, 4], left, top, right and bottom of the parts without a border,
             as shares of width and height.
         places: float [P, 2, 3], where the alignment starts, as `verify.alignment` gives it.
+        small: bool [P], that one of them was blown up: its details are compression's.
     """
     total = len(a)
     found = Look(
@@ -102,7 +108,7 @@ def look(
                 _luma(first) * 255, _luma(second) * 255, _from_middle(torch.tensor(places[block]))
             )
             views = _views(first, trim_a[block], second, trim_b[block], maps)
-            similarity, plain = _compared(views)
+            similarity, plain = _compared(views, torch.tensor(small[block]))
             well = agreement >= AGREES
             similarity = torch.where(well, similarity, agreement.clamp(max=0.5))
             for whole, part in zip(found, (similarity, maps, plain), strict=True):
@@ -134,12 +140,17 @@ def look_closer(
     return found
 
 
-def _compared(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
+def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Similarity (float32 [P]), and whether much of one of the pictures is plain ground."""
     a, b, _ = _equally_sharp(views)
     textured = torch.minimum(_texture(a, views.mask), _texture(b, views.mask)) >= TEXTURED
     parts, seen = _parts(a, b, views.mask)
     worst = parts.amin(dim=(1, 2))
+    rows = torch.nonzero(small & textured)[:, 0]
+    if len(rows):
+        coarse = [reduced(side[rows], SIDE // 2) for side in (a, b, views.mask)]
+        parts_of_small, _ = _parts(coarse[0], coarse[1], coarse[2].floor())
+        worst[rows] = parts_of_small.amin(dim=(1, 2))
     middle = torch.where(seen, parts, torch.nan).flatten(1).nanmedian(dim=1).values
     mask = views.mask.clone()
     for swapped in (False, True):
@@ -151,7 +162,7 @@ def _compared(views: _Views) -> tuple[torch.Tensor, torch.Tensor]:
             beneath, mark = _beneath_marks(chosen, one, other, textured[rows])
             better = torch.nonzero(beneath > worst[rows])[:, 0]
             worst[rows[better]] = beneath[better]
-            mask[rows[better]] = chosen.mask[better] * (1 - _grown(mark[better], 2))
+            mask[rows[better]] = chosen.mask[better] * (1 - _grown(mark[better], 3))
     cost = torch.where(textured, COLOUR, COLOUR_PLAIN)
     similarity = torch.minimum(worst, 1 - cost * _colour_distance(views, mask))
     plain = torch.nonzero(~textured)[:, 0]
@@ -317,40 +328,37 @@ def _beneath_marks(
         float32 [P], -1 where what is off is no mark; and the mark, float32 [P, SIDE, SIDE].
     """
     likely = _toned(a, b, views.mask)
-    off = (_away(likely, b) > OFF).float() * views.mask * may_be_marked[:, None, None]
-    beneath = views.a * (likely / a.clamp(min=0.02))[:, None].clamp(0.3, 3)
+    beneath = (views.a * (likely / a.clamp(min=0.02))[:, None].clamp(0.3, 3)).clamp(0, 1)
+    away = [_away(likely, b) / OFF]
+    away += [_away(beneath[:, one], views.b[:, one]) / OFF_CHANNEL for one in range(3)]
+    off = (torch.stack(away).amax(dim=0) > 1).float()
+    off = off * views.mask * may_be_marked[:, None, None]
     opaque, translucent = _explained(beneath, likely, views, b, off)
-    opaque = opaque * _corners()  # what covers something elsewhere may be a subject itself
+    thick = _grown(1 - _grown(1 - off, THICK), THICK) * off * ~_corners()
+    opaque = opaque * (1 - thick)  # outside the corners, strokes: what is thicker is a subject
     mark = off * _grown(torch.maximum(opaque, translucent) * off, 1)
-    ring = (_grown(off, 3) - _grown(off, 1)).clamp(min=0) * views.mask
-    stands_out = [_beside(side, off, ring) for side in (views.a, views.b)]
-    foreign = (stands_out[0] > MORE * stands_out[1]).float()
-    weight = _pooled(off * (1 - translucent)) * (_pooled(ring) > 0)
-    wrong = (foreign * weight).sum(dim=(1, 2)) > FOREIGN * _pooled(off).sum(dim=(1, 2))
+    rim = (_grown(off, 1) - 1 + _grown(1 - off, 1)).clamp(min=0) * views.mask
+    own, foreign = (_pooled(_edges(side) * rim) for side in (views.b, views.a))
+    weight = _pooled(off)
+    wrong = ((foreign > own) * weight).sum(dim=(1, 2)) > FOREIGN * weight.sum(dim=(1, 2))
     wrong |= _share(mark, views.mask) > LARGEST_MARK
     wrong |= (_share(mark, off) < OF_MARK) & (off.sum(dim=(1, 2)) > 0)
-    parts, _ = _parts(likely, b, views.mask * (1 - _grown(mark, 1)))
+    parts, _ = _parts(likely, b, views.mask * (1 - _grown(mark, 3)))
     return torch.where(wrong, -1.0, parts.amin(dim=(1, 2)) - MARK_COST), mark
 
 
-@lru_cache
 def _corners() -> torch.Tensor:
-    """float32 [SIDE, SIDE]: 1 in the four corners."""
-    rim = torch.zeros(SIDE)
-    rim[:CORNER] = rim[-CORNER:] = 1
-    return rim[:, None] * rim
+    """bool [SIDE, SIDE]: the four corners, where marks sit."""
+    rim = torch.ones(SIDE, dtype=torch.bool)
+    rim[CORNER:-CORNER] = False
+    return rim[:, None] & rim
 
 
-def _beside(pictures: torch.Tensor, inner: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
-    """Distance in RGB of what is in a mask from what is around it, in each window: [P, 11, 11]."""
-    channels = pictures.unbind(dim=1)
-    count, around = (_pooled(side).clamp(min=1e-3) for side in (inner, ring))
-    square = torch.zeros_like(count)
-    for channel in channels:
-        ground = _pooled(channel * ring) / around
-        mean = _pooled(channel * inner) / count
-        square += _pooled(channel**2 * inner) / count - 2 * ground * mean + ground**2
-    return square.clamp(min=0).sqrt()
+def _edges(pictures: torch.Tensor) -> torch.Tensor:
+    """Squared length of the gradient of pictures in colour, [P, S, S]."""
+    across = functional.pad(pictures[:, :, :, 2:] - pictures[:, :, :, :-2], (1, 1))
+    down = functional.pad(pictures[:, :, 2:] - pictures[:, :, :-2], (0, 0, 1, 1))
+    return (across**2 + down**2).sum(dim=1)
 
 
 def _off(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pipeline.dedup.near import HALF, PAIRED, QUARTER, WHOLE, bits_apart
 
 GATE = 0.5  # correlation from which a pair gets the second look: unlike ones mostly have less
 CLOSER = 0.7  # similarity from which a pair on plain ground gets a closer one
+SMALL = 64  # pixels of a side, less than which have no detail at all
 DETAIL = 0.75  # of the pixels of a closer look, that both pictures must have
 
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # i, j: int64 [P] -> float32 [P]
@@ -78,10 +79,11 @@ def _looked(
     from pipeline.dedup.look import FINE, SIDE, look, look_closer  # imports torch
 
     a, b = pairs.seen(close_ups, SIDE)
-    seen = look(a, pairs.trim_i, b, pairs.trim_j, places)
-    # blown up to it, a small picture has no detail to be told apart by
     sides = _least_side(fingerprints)
-    detailed = np.minimum(sides[pairs.i], sides[pairs.j]) >= DETAIL * FINE
+    sides = np.minimum(sides[pairs.i], sides[pairs.j])
+    seen = look(a, pairs.trim_i, b, pairs.trim_j, places, sides < SMALL)
+    # blown up to it, a small picture has no detail to be told apart by
+    detailed = sides >= DETAIL * FINE
     rows = np.flatnonzero(seen.plain & detailed & (seen.similarity >= CLOSER))
     if len(rows):
         some = pairs.some(rows)
