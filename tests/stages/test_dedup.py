@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.images import decode, to_square
 from pipeline.store import read_shard
 from stages.cli import app
 from stages.steps import dedup as deduplication
-from tests.dedup.pictures import jpeg, scene
+from tests.dedup.pictures import encoded, jpeg, scene
+from tests.dedup.test_look import photographs, sign
 from tests.stages.own_crawl import write_crawl
 from tests.stages.workspace import run
 
@@ -299,3 +300,81 @@ def test_what_was_noted_of_an_image_is_explained_and_traced(own, capsys):
         app(["trace", one], prog_name="pipeline")
     text = capsys.readouterr().out
     assert f"kept, like {other} of another class, 4 bits apart; issues: odd aspect" in text
+
+
+# what the parameters decide
+
+
+def kept():
+    rows = pq.read_table("data/dedup/images.parquet", columns=["id", "kept"]).to_pylist()
+    return {row["id"] for row in rows if row["kept"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "stay"),
+    [
+        ([], 4),
+        (["dedup.second_look=false"], 2),  # which are more than 16 bits apart
+        (["dedup.similarity=0"], 2),
+    ],
+)
+def test_a_second_look_tells_signs_apart_unless_it_is_switched_off(own, options, stay):
+    write_crawl(own, {"fox": [jpeg(sign(number)) for number in (20, 30, 60, 80)]})
+    arguments = [one for option in options for one in ("--set", option)]
+    assert dedup("--set", "dedup.radius=16", *arguments) == 0
+    assert len(kept()) == stay
+
+
+def test_turned_copies_go_unless_they_are_not_looked_for(own):
+    foxes = [jpeg(photographs()[place]) for place in range(4)]
+    turned = [jpeg(image.transpose(Image.Transpose.ROTATE_90)) for image in photographs()[:4]]
+    write_crawl(own, {"fox": [*foxes, *turned]})
+    assert dedup() == 0
+    assert len(kept()) == 4
+    assert dedup("--set", "dedup.turned=false") == 0
+    assert len(kept()) == 8
+
+
+def test_of_copies_the_one_that_shows_most_stays_and_not_the_largest(own):
+    foxes, worse = [photographs()[place] for place in (0, 1, 2, 4)], []
+    for image, edit in zip(foxes, range(4), strict=True):
+        small = image.resize((60, 60))
+        worse.append(
+            (
+                small.resize((700, 700)),
+                ImageOps.expand(image, 40, "black"),
+                image.resize((400, 400)).convert("L").convert("RGB"),
+                small.resize((500, 500), Image.Resampling.NEAREST),
+            )[edit]
+        )
+    ids = write_crawl(own, {"fox": [jpeg(image, 92) for image in [*worse, *foxes]]})
+    assert dedup() == 0
+    assert [ids["fox"].index(id) for id in sorted(kept(), key=ids["fox"].index)] == [4, 5, 6, 7]
+
+
+def test_issues_are_counted_and_images_with_them_stay_unless_they_are_named(own, capsys):
+    strip, fox = jpeg(scene(3, 600, 90)), jpeg(scene(1))
+    dark = jpeg(scene(2).point(lambda level: level // 6))
+    ids = write_crawl(own, {"fox": [fox, strip, dark]})["fox"]
+    assert dedup("--json") == 0
+    told = json.loads(capsys.readouterr().out)["issues"]
+    assert told["odd_aspect"] == {"found": 1, "dropped": 0}
+    assert told["dark"] == {"found": 1, "dropped": 0}
+    assert kept() == set(ids)
+    assert dedup("--json", "--set", "dedup.drop=[odd_aspect]") == 0
+    told = json.loads(capsys.readouterr().out)["issues"]
+    assert told["odd_aspect"] == {"found": 1, "dropped": 1}
+    assert kept() == {ids[0], ids[2]}
+
+
+def test_what_counts_as_one_colour_is_a_parameter_that_hashes_nothing_anew(own, monkeypatch):
+    faint = Image.new("RGB", (90, 60), (120, 120, 120))
+    faint.paste((140, 120, 120), (40, 20, 60, 30))
+    write_crawl(own, {"fox": [jpeg(scene(1)), encoded(faint)]})
+    assert dedup() == 0
+    assert len(kept()) == 2
+    monkeypatch.setattr("pipeline.dedup.shards.fingerprint_images", None)
+    assert dedup("--set", "dedup.blank_range=20") == 0
+    assert len(kept()) == 1
+    assert dedup("--set", "dedup.blank_range=19") == 0
+    assert len(kept()) == 2

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from stages.cli import app
 from tests.dedup.pictures import encoded, jpeg, scene
+from tests.dedup.test_look import sign
 from tests.stages.own_crawl import write_crawl
 
 FOXES = [jpeg(scene(index)) for index in range(6)]
@@ -176,3 +177,24 @@ def test_without_a_crawl_it_says_what_to_run(tmp_path, monkeypatch, capsys):
     Path("new.jpg").write_bytes(FOXES[0])
     assert pipeline("duplicates", "new.jpg") == 2
     assert "manifest.parquet not found" in capsys.readouterr().err
+
+
+def test_the_second_look_decides_of_new_images_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("dedup: {radius: 16}\n")
+    ids = write_crawl(tmp_path, {"sign": [jpeg(sign(number)) for number in (30, 60)]})["sign"]
+    Path("new.jpg").write_bytes(jpeg(sign(30).resize((210, 210)), 70))
+    Path("other.jpg").write_bytes(jpeg(sign(80)))
+    new, other = looked_up(capsys, "new.jpg", "other.jpg")["images"]
+    assert [one["id"] for one in new["duplicates"]] == [ids[0]]
+    assert other["found"] == 0
+    edges = ("--set", "dedup.second_look=false")
+    new, other = looked_up(capsys, "new.jpg", "other.jpg", *edges)["images"]
+    assert new["found"] >= 1 and other["found"] >= 1
+
+
+def test_turned_copies_are_found_where_dedup_looks_for_them(own, capsys):
+    Path("new.jpg").write_bytes(jpeg(scene(3).transpose(Image.Transpose.ROTATE_270)))
+    assert looked_up(capsys, "new.jpg")["images"][0]["found"] == 1
+    told = looked_up(capsys, "new.jpg", "--set", "dedup.turned=false")
+    assert told["images"][0]["found"] == 0
