@@ -19,7 +19,7 @@ from pipeline.dedup.originals import close_up
 from pipeline.dedup.verifier import Verify, verifier
 from pipeline.params import Dedup
 
-SIMILARITY = 0.8
+SIMILARITY = Dedup().similarity
 AT_ONCE = 2000  # pairs compared
 IMAGEDEDUP_RADIUS = 10  # its default
 

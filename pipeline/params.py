@@ -119,10 +119,10 @@ class Dedup(Section):
     ] = Field(
         "auto",
         description="Hamming distance up to which two pictures are compared (bits); `auto` "
-        "shrinks from 12 as the images grow in number",
+        "shrinks from 14 as the images grow in number",
     )
     similarity: float = Field(
-        0.8,
+        0.76,
         ge=0,
         le=1,
         description="pictures whose worst part agrees so well are one (correlation after "
@@ -147,7 +147,7 @@ class Dedup(Section):
         True, description="find copies turned by 90° or 180°, too: the search takes twice as long"
     )
     similarity_across: float = Field(
-        0.93,
+        0.9,
         ge=0,
         le=1,
         description="the same, for pictures found for different classes: less alike, both are kept",

@@ -42,6 +42,7 @@ DISTANCE_BITS = 7  # of a packed pair, which leaves room for 2^28 images
 PLACE_BITS = 32  # of a packed place among others, beside a distance and a place of 25 bits
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 4, 12
+FEW = 20_000  # images, of which more pairs can be verified
 FALSE_RATE = 1.6e-5  # false candidates, of all pairs of images, at the largest radius
 BUDGET = 1_000_000  # candidates to verify, at 0.7 ms each
 

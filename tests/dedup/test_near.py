@@ -299,8 +299,8 @@ def test_images_that_are_not_eligible_cost_nothing_and_are_in_no_pair():
 
 
 def test_the_radius_shrinks_as_images_grow_in_number():
-    totals = [0, 1, 1000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 10**9]
-    assert [radius_for(total) for total in totals] == [12, 12, 12, 12, 12, 10, 8, 6, 4]
+    totals = [0, 1, 20_000, 20_001, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 10**9]
+    assert [radius_for(total) for total in totals] == [14, 14, 14, 12, 12, 12, 10, 8, 6, 4]
 
 
 @pytest.mark.parametrize("source", [PHOTOGRAPHS, PACS])
