@@ -41,11 +41,10 @@ BLURRED = 1.4  # ratio of sharpness, from which one picture is a blurred copy if
 NEAR = 0.07  # distance in RGB of a pixel of a mark from one of its colours
 EXTREME = 8  # pixels of which a colour of a mark is the mean
 OF_MARK = 0.85  # of the pixels that are off, which have the colours of a mark
+COMMONEST = 0.48  # share of the pixels; more have no photograph's grey levels
 SEEN_THROUGH = 0.8  # correlation of a translucent mark with what is beneath it
 MARK_COST = 0.06  # similarity: a mark may cover a subject
 LARGEST_MARK = 0.4  # of the picture
-CORNER = 25  # pixels a side
-THICK = 2  # pixels from either side of a stroke to its middle, less than which it has
 FOREIGN = 0.2  # of the pixels that are off, where the other picture has more of an edge
 COLOUR_PLAIN, COLOUR = 3.0, 1.2  # similarity that a distance of colours of 1 costs
 STEPS = 5  # of fits by reweighted least squares
@@ -152,6 +151,7 @@ def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.T
         parts_of_small, _ = _parts(coarse[0], coarse[1], coarse[2].floor())
         worst[rows] = parts_of_small.amin(dim=(1, 2))
     middle = torch.where(seen, parts, torch.nan).flatten(1).nanmedian(dim=1).values
+    photographic = textured & (_commonest(views) < COMMONEST)
     mask = views.mask.clone()
     for swapped in (False, True):
         rows = torch.nonzero((worst < MOSTLY) & (middle >= MOSTLY))[:, 0]
@@ -159,7 +159,7 @@ def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.T
             chosen, one, other = views.of_rows(rows), a[rows], b[rows]
             if swapped:
                 chosen, one, other = chosen.swapped(), other, one
-            beneath, mark = _beneath_marks(chosen, one, other, textured[rows])
+            beneath, mark = _beneath_marks(chosen, one, other, photographic[rows])
             better = torch.nonzero(beneath > worst[rows])[:, 0]
             worst[rows[better]] = beneath[better]
             mask[rows[better]] = chosen.mask[better] * (1 - _grown(mark[better], 3))
@@ -240,6 +240,19 @@ def _texture(grey: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Share of the pixels that are not on plain ground, float32 [P]."""
     lowest, highest = _extremes(grey)
     return _share((highest - lowest > RANGE).float(), mask)
+
+
+def _commonest(views: _Views) -> torch.Tensor:
+    """Share of the pixels that have one of the three commonest of 32 grey levels, float32 [P].
+
+    Photographs have less than a half, mostly a quarter; drawings, maps and labels more.
+    """
+    shares = []
+    for side in (views.a, views.b):
+        level = (_luma(side) * 32).long().clamp(0, 31).flatten(1)
+        count = torch.zeros(len(level), 32).scatter_add_(1, level, views.mask.flatten(1))
+        shares.append(count.topk(3, dim=1).values.sum(dim=1) / count.sum(dim=1).clamp(min=1))
+    return torch.maximum(*shares)
 
 
 def _parts(
@@ -334,8 +347,6 @@ def _beneath_marks(
     off = (torch.stack(away).amax(dim=0) > 1).float()
     off = off * views.mask * may_be_marked[:, None, None]
     opaque, translucent = _explained(beneath, likely, views, b, off)
-    thick = _grown(1 - _grown(1 - off, THICK), THICK) * off * ~_corners()
-    opaque = opaque * (1 - thick)  # outside the corners, strokes: what is thicker is a subject
     mark = off * _grown(torch.maximum(opaque, translucent) * off, 1)
     rim = (_grown(off, 1) - 1 + _grown(1 - off, 1)).clamp(min=0) * views.mask
     own, foreign = (_pooled(_edges(side) * rim) for side in (views.b, views.a))
@@ -345,13 +356,6 @@ def _beneath_marks(
     wrong |= (_share(mark, off) < OF_MARK) & (off.sum(dim=(1, 2)) > 0)
     parts, _ = _parts(likely, b, views.mask * (1 - _grown(mark, 3)))
     return torch.where(wrong, -1.0, parts.amin(dim=(1, 2)) - MARK_COST), mark
-
-
-def _corners() -> torch.Tensor:
-    """bool [SIDE, SIDE]: the four corners, where marks sit."""
-    rim = torch.ones(SIDE, dtype=torch.bool)
-    rim[CORNER:-CORNER] = False
-    return rim[:, None] & rim
 
 
 def _edges(pictures: torch.Tensor) -> torch.Tensor:
