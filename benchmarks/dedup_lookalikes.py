@@ -126,10 +126,13 @@ def measured(kind: str, total: int, rules: Rules) -> dict[str, Any]:
         seconds_asked += time.process_time() - started
         return np.zeros_like(alike) if kind == APART else alike
 
-    def close_ups(rows: np.ndarray) -> np.ndarray:
-        return np.array([shown(row) for row in rows.tolist()])
+    def close_ups(rows: np.ndarray, side: int) -> np.ndarray:
+        return np.array([shown(row, side) for row in rows.tolist()])
 
-    shown = lru_cache(KEPT)(lambda row: close_up(files[row], fingerprints.cut[row]))
+    @lru_cache(KEPT // (3 * SIDE**2))
+    def shown(row: int, side: int) -> np.ndarray:
+        return close_up(files[row], fingerprints.cut[row], side)
+
     seconds_asked, real = 0.0, verifier(fingerprints, close_ups)
     nowhere = Provenance({}, {}, Counter())
     started = time.process_time()
