@@ -122,7 +122,7 @@ class Dedup(Section):
         "shrinks from 14 as the images grow in number",
     )
     similarity: float = Field(
-        0.76,
+        0.7,
         ge=0,
         le=1,
         description="pictures whose worst part agrees so well are one (correlation after "

@@ -23,7 +23,7 @@ COLOURS = 24  # pixels a side at which colours are compared
 AT_ONCE = 128  # pairs: 100 MB
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
 CONTRAST = 0.22  # standard deviation to which both pictures are brought
-LEAST_CONTRAST = 0.03  # of a picture that is brought to it
+LEAST_CONTRAST = 0.08  # of a picture that is brought to it
 FLAT = 0.05  # standard deviation, after that, up to which a part shows nothing
 SEEN = 0.5  # of a window, that both pictures must have
 CLIPPED, BRIGHT = 0.97, 0.55  # levels of a pixel that was too bright for one picture only
@@ -46,7 +46,7 @@ SEEN_THROUGH = 0.8  # correlation of a translucent mark with what is beneath it
 MARK_COST = 0.06  # similarity: a mark may cover a subject
 LARGEST_MARK = 0.4  # of the picture
 FOREIGN = 0.2  # of the pixels that are off, where the other picture has more of an edge
-COLOUR_PLAIN, COLOUR = 3.0, 1.2  # similarity that a distance of colours of 1 costs
+COLOUR_PLAIN, COLOUR = 3.5, 1.2  # similarity that a distance of colours of 1 costs
 STEPS = 5  # of fits by reweighted least squares
 
 # of rows (int64 [N]), at some pixels a side: uint8 [N, side, side, 3]
@@ -86,7 +86,7 @@ def look(
 ) -> Look:
     """How well the worst part of P pairs of pictures agrees, at the best alignment.
 
-    Copies reach 0.8 and mostly 0.9; where a part differs, 0.5 is rarely reached.
+    Copies reach 0.7 and mostly 0.9; where a part differs, 0.5 is rarely reached.
 
     Args:
         a, b: uint8 [P, SIDE, SIDE, 3], whole pictures squashed to a square, sRGB.
@@ -143,6 +143,7 @@ def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.T
     """Similarity (float32 [P]), and whether much of one of the pictures is plain ground."""
     a, b, _ = _equally_sharp(views)
     textured = torch.minimum(_texture(a, views.mask), _texture(b, views.mask)) >= TEXTURED
+    textured &= _commonest(views) < COMMONEST
     parts, seen = _parts(a, b, views.mask)
     worst = parts.amin(dim=(1, 2))
     rows = torch.nonzero(small & textured)[:, 0]
@@ -151,7 +152,6 @@ def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.T
         parts_of_small, _ = _parts(coarse[0], coarse[1], coarse[2].floor())
         worst[rows] = parts_of_small.amin(dim=(1, 2))
     middle = torch.where(seen, parts, torch.nan).flatten(1).nanmedian(dim=1).values
-    photographic = textured & (_commonest(views) < COMMONEST)
     mask = views.mask.clone()
     for swapped in (False, True):
         rows = torch.nonzero((worst < MOSTLY) & (middle >= MOSTLY))[:, 0]
@@ -159,7 +159,7 @@ def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.T
             chosen, one, other = views.of_rows(rows), a[rows], b[rows]
             if swapped:
                 chosen, one, other = chosen.swapped(), other, one
-            beneath, mark = _beneath_marks(chosen, one, other, photographic[rows])
+            beneath, mark = _beneath_marks(chosen, one, other, textured[rows])
             better = torch.nonzero(beneath > worst[rows])[:, 0]
             worst[rows[better]] = beneath[better]
             mask[rows[better]] = chosen.mask[better] * (1 - _grown(mark[better], 3))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,9 +10,15 @@ from pipeline.dedup import verify
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.near import HALF, PAIRED, QUARTER, WHOLE, bits_apart
 
+if TYPE_CHECKING:  # torch is imported where it is needed
+    from pipeline.dedup.look import Look
+
 GATE = 0.5  # correlation from which a pair gets the second look: unlike ones mostly have less
-CLOSER = 0.7  # similarity from which a pair on plain ground gets a closer one
+CLOSER = 0.6  # similarity from which a pair on plain ground gets a closer one
 SMALL = 64  # pixels of a side, less than which have no detail at all
+# what is on plain ground and small is told apart by little: similarity that it costs, for 1 that
+# it costs a larger picture
+SMALL_COSTS, SMALL_EDGES = 4.0, 2.4
 DETAIL = 0.75  # of the pixels of a closer look, that both pictures must have
 
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # i, j: int64 [P] -> float32 [P]
@@ -41,7 +48,9 @@ def verifier(
         rows = np.flatnonzero(alike >= GATE)
         if close_ups is not None and len(rows):
             pairs = Pairs(i[rows], j[rows], turns[rows], boxes[0][rows], boxes[1][rows])
-            alike[rows] = _looked(fingerprints, close_ups, pairs, places[rows])
+            seen = _looked(fingerprints, close_ups, pairs, places[rows])
+            on_plain = _on_plain_ground(seen.similarity, alike[rows], pairs, fingerprints)
+            alike[rows] = np.where(seen.plain, on_plain, seen.similarity)
         return alike
 
     return similarity
@@ -75,7 +84,7 @@ def _looked(
     close_ups: Callable[[np.ndarray, int], np.ndarray],
     pairs: Pairs,
     places: np.ndarray,
-) -> np.ndarray:
+) -> "Look":
     from pipeline.dedup.look import FINE, SIDE, look, look_closer  # imports torch
 
     a, b = pairs.seen(close_ups, SIDE)
@@ -90,7 +99,23 @@ def _looked(
         a, b = some.seen(close_ups, FINE)
         closer = look_closer(a, some.trim_i, b, some.trim_j, seen.maps[rows])
         seen.similarity[rows] = np.minimum(seen.similarity[rows], closer)
-    return seen.similarity
+    return seen
+
+
+def _on_plain_ground(
+    similarity: np.ndarray, edges: np.ndarray, pairs: Pairs, fingerprints: Fingerprints
+) -> np.ndarray:
+    """Similarity of pairs that have few edges, float32 [P]: all of them count, and turns do not.
+
+    A flag of three stripes is another one if it is turned; digits of a few pixels differ in little.
+    """
+    sides = _least_side(fingerprints)
+    small = np.minimum(sides[pairs.i], sides[pairs.j]) < SMALL
+    cost = np.where(small, SMALL_COSTS, 1)
+    least = np.minimum(
+        1 - cost * (1 - similarity), 1 - np.where(small, SMALL_EDGES, 1) * (1 - edges)
+    )
+    return np.where(pairs.turns % 2 == 1, np.minimum(least, GATE), least)
 
 
 def _turns(one: np.ndarray, other: np.ndarray) -> np.ndarray:
