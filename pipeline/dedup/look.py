@@ -74,6 +74,7 @@ class Look(NamedTuple):
     similarity: np.ndarray  # float32 [P] in -1..1: how well the worst part agrees
     maps: np.ndarray  # float32 [P, 2, 3], from a's pixels to b's, both from -1 to 1
     plain: np.ndarray  # bool [P]: much of a picture is plain ground
+    texture: np.ndarray  # float32 [P]: share of the pixels that are on none
 
 
 def look(
@@ -97,7 +98,10 @@ def look(
     """
     total = len(a)
     found = Look(
-        np.empty(total, np.float32), np.empty((total, 2, 3), np.float32), np.empty(total, bool)
+        np.empty(total, np.float32),
+        np.empty((total, 2, 3), np.float32),
+        np.empty(total, bool),
+        np.empty(total, np.float32),
     )
     for start in range(0, total, AT_ONCE):
         block = slice(start, start + AT_ONCE)
@@ -107,10 +111,10 @@ def look(
                 _luma(first) * 255, _luma(second) * 255, _from_middle(torch.tensor(places[block]))
             )
             views = _views(first, trim_a[block], second, trim_b[block], maps)
-            similarity, plain = _compared(views, torch.tensor(small[block]))
+            similarity, plain, texture = _compared(views, torch.tensor(small[block]))
             well = agreement >= AGREES
             similarity = torch.where(well, similarity, agreement.clamp(max=0.5))
-            for whole, part in zip(found, (similarity, maps, plain), strict=True):
+            for whole, part in zip(found, (similarity, maps, plain, texture), strict=True):
                 whole[block] = part.numpy()
     return found
 
@@ -139,11 +143,13 @@ def look_closer(
     return found
 
 
-def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Similarity (float32 [P]), and whether much of one of the pictures is plain ground."""
+def _compared(
+    views: _Views, small: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Similarity, whether one of the pictures is on plain ground, and how little of it is not."""
     a, b, _ = _equally_sharp(views)
-    textured = torch.minimum(_texture(a, views.mask), _texture(b, views.mask)) >= TEXTURED
-    textured &= _commonest(views) < COMMONEST
+    texture = torch.minimum(_texture(a, views.mask), _texture(b, views.mask))
+    textured = (texture >= TEXTURED) & (_commonest(views) < COMMONEST)
     parts, seen = _parts(a, b, views.mask)
     worst = parts.amin(dim=(1, 2))
     rows = torch.nonzero(small & textured)[:, 0]
@@ -169,7 +175,7 @@ def _compared(views: _Views, small: torch.Tensor) -> tuple[torch.Tensor, torch.T
     if len(plain):
         off = _off(a[plain], b[plain], views.mask[plain])
         similarity[plain] = torch.minimum(similarity[plain], 1 - OFF_COST * off)
-    return similarity, ~textured
+    return similarity, ~textured, texture
 
 
 def _pictures(*sides: np.ndarray) -> list[torch.Tensor]:

@@ -18,7 +18,8 @@ CLOSER = 0.6  # similarity from which a pair on plain ground gets a closer one
 SMALL = 64  # pixels of a side, less than which have no detail at all
 # what is on plain ground and small is told apart by little: similarity that it costs, for 1 that
 # it costs a larger picture
-SMALL_COSTS, SMALL_EDGES = 4.0, 2.4
+SMALL_COSTS, SMALL_EDGES = 7.0, 3.0
+BARE = 0.2  # texture, below which a quarter turn makes another picture
 DETAIL = 0.75  # of the pixels of a closer look, that both pictures must have
 
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # i, j: int64 [P] -> float32 [P]
@@ -49,7 +50,7 @@ def verifier(
         if close_ups is not None and len(rows):
             pairs = Pairs(i[rows], j[rows], turns[rows], boxes[0][rows], boxes[1][rows])
             seen = _looked(fingerprints, close_ups, pairs, places[rows])
-            on_plain = _on_plain_ground(seen.similarity, alike[rows], pairs, fingerprints)
+            on_plain = _on_plain_ground(seen, alike[rows], pairs, fingerprints)
             alike[rows] = np.where(seen.plain, on_plain, seen.similarity)
         return alike
 
@@ -103,9 +104,9 @@ def _looked(
 
 
 def _on_plain_ground(
-    similarity: np.ndarray, edges: np.ndarray, pairs: Pairs, fingerprints: Fingerprints
+    seen: "Look", edges: np.ndarray, pairs: Pairs, fingerprints: Fingerprints
 ) -> np.ndarray:
-    """Similarity of pairs that have few edges, float32 [P]: all of them count, and turns do not.
+    """Similarity of pairs that have few edges, float32 [P]: all of them count.
 
     A flag of three stripes is another one if it is turned; digits of a few pixels differ in little.
     """
@@ -113,9 +114,10 @@ def _on_plain_ground(
     small = np.minimum(sides[pairs.i], sides[pairs.j]) < SMALL
     cost = np.where(small, SMALL_COSTS, 1)
     least = np.minimum(
-        1 - cost * (1 - similarity), 1 - np.where(small, SMALL_EDGES, 1) * (1 - edges)
+        1 - cost * (1 - seen.similarity), 1 - np.where(small, SMALL_EDGES, 1) * (1 - edges)
     )
-    return np.where(pairs.turns % 2 == 1, np.minimum(least, GATE), least)
+    bare = (pairs.turns % 2 == 1) & (seen.texture < BARE)
+    return np.where(bare, np.minimum(least, GATE), least)
 
 
 def _turns(one: np.ndarray, other: np.ndarray) -> np.ndarray:
