@@ -255,8 +255,9 @@ def _commonest(views: _Views) -> torch.Tensor:
     """
     shares = []
     for side in (views.a, views.b):
-        level = (_luma(side) * 32).long().clamp(0, 31).flatten(1)
-        count = torch.zeros(len(level), 32).scatter_add_(1, level, views.mask.flatten(1))
+        level = (_luma(side[:, :, ::2, ::2]) * 32).long().clamp(0, 31).flatten(1)
+        seen = views.mask[:, ::2, ::2].flatten(1)
+        count = torch.zeros(len(level), 32).scatter_add_(1, level, seen)
         shares.append(count.topk(3, dim=1).values.sum(dim=1) / count.sum(dim=1).clamp(min=1))
     return torch.maximum(*shares)
 
