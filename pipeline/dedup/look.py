@@ -3,10 +3,10 @@
 A correlation of whole pictures hardly sees that a road sign has another number or a shirt another
 print. Here the worst of some 120 overlapping parts decides, after a close alignment, so that what
 differs in one place only is enough to tell two pictures apart. A text or a mark laid over one of
-them is told from another subject by its colour: one or two for all of it, and not the ground's.
+two photographs is told from another subject by its colours, of which it has two at most, and by
+its edges, which the other one lacks there. On drawings and plain grounds a mark is a subject.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,9 +48,6 @@ LARGEST_MARK = 0.4  # of the picture
 FOREIGN = 0.2  # of the pixels that are off, where the other picture has more of an edge
 COLOUR_PLAIN, COLOUR = 3.5, 1.2  # similarity that a distance of colours of 1 costs
 STEPS = 5  # of fits by reweighted least squares
-
-# of rows (int64 [N]), at some pixels a side: uint8 [N, side, side, 3]
-CloseUps = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)

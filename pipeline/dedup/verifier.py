@@ -22,12 +22,14 @@ SMALL_COSTS, SMALL_EDGES = 7.0, 3.0
 BARE = 0.2  # texture, below which a quarter turn makes another picture
 DETAIL = 0.75  # of the pixels of a closer look, that both pictures must have
 
+# of rows (int64 [N]) at some pixels a side: uint8 [N, side, side, 3]
+CloseUps = Callable[[np.ndarray, int], np.ndarray]
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # i, j: int64 [P] -> float32 [P]
 
 
 def verifier(
     fingerprints: Fingerprints,
-    close_ups: Callable[[np.ndarray, int], np.ndarray] | None,
+    close_ups: CloseUps | None,
 ) -> Verify:
     """The similarity of images by row: of all their edges, and then of the worst part.
 
@@ -72,9 +74,7 @@ class Pairs:
         parts = (self.i, self.j, self.turns, self.trim_i, self.trim_j)
         return Pairs(*(part[rows] for part in parts))
 
-    def seen(
-        self, close_ups: Callable[[np.ndarray, int], np.ndarray], side: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def seen(self, close_ups: CloseUps, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Their close-ups, twice uint8 [P, side, side, 3]."""
         a, b = np.split(close_ups(np.concatenate([self.i, self.j]), side), 2)
         return _turned(a, self.turns), b
@@ -82,7 +82,7 @@ class Pairs:
 
 def _looked(
     fingerprints: Fingerprints,
-    close_ups: Callable[[np.ndarray, int], np.ndarray],
+    close_ups: CloseUps,
     pairs: Pairs,
     places: np.ndarray,
 ) -> "Look":
