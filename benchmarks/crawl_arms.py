@@ -69,7 +69,7 @@ def ours(job: Job) -> None:
     ]
     with Journal(Path(job["folder"]) / "cache") as journal:
         source = searched if job["search"] else listed
-        gathered = gather(source, get, len(names), job["per_class"], 0)
+        gathered = gather(source, get, len(names), job["per_class"], 0, lambda _: False)
         with replacing(Path(job["folder"]) / "out") as folder:
             pack(folder, gathered, journal, names)
 
