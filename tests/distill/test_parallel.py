@@ -57,18 +57,23 @@ def distil(world: World, folders: list[Path], changes: dict[str, Any]) -> dict[s
 
 
 def assert_close(
-    found: dict[str, Any], expected: dict[str, Any], changes: dict[str, Any], most: float = 0.01
+    found: dict[str, Any], expected: dict[str, Any], changes: dict[str, Any], flipped: int = 0
 ) -> None:
-    """Equal but for rounding: at most a share of how far training has brought every weight."""
+    """Equal but for rounding, measured by how far training has brought every weight.
+
+    Args:
+        flipped: images, at most, that rounding may give another label, from which weights follow.
+    """
+    share, confidence = (0.05, 0.1) if flipped else (0.01, 1e-3)
     start = copied(objective(section(**changes)))
     for name, value in expected["weights"].items():
         away = (found["weights"][name] - value).float().norm()
-        assert away <= most * (value - start[name]).float().norm(), name
+        assert away <= share * (value - start[name]).float().norm(), name
     one, other = found["trained"], expected["trained"]
     assert one.epoch == other.epoch
     assert torch.equal(one.kept, other.kept)
-    assert torch.equal(one.labels, other.labels)
-    torch.testing.assert_close(one.confidence, other.confidence, rtol=1e-2, atol=1e-3)
+    assert (one.labels != other.labels).sum() <= flipped
+    torch.testing.assert_close(one.confidence, other.confidence, rtol=1e-2, atol=confidence)
     for row, wanted in zip(found["curves"], expected["curves"], strict=True):
         assert row["utilisation"] is None
         shown, known = ({k: v for k, v in of.items() if v is not None} for of in (row, wanted))
@@ -95,19 +100,21 @@ def test_two_processes_give_the_result_of_one(tmp_path, alone):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "flipped"),
     [
-        {"refill": False, "selection": "none", "feature_loss": "relative"},
-        {"ema": 0.3, "keep": "agreement", "judge": "random"},
+        ({"refill": False, "selection": "none", "feature_loss": "relative"}, 0),
+        ({"ema": 0.3}, 0),
+        # two classes of a random crop may be equal but for rounding: seen with 2 of 64 images on
+        # one processor, with none on another
+        ({"keep": "agreement", "judge": "random"}, 3),
     ],
-    ids=["not refilled", "averaged and judged by random crops"],
+    ids=["not refilled", "averaged", "judged by random crops"],
 )
-def test_two_processes_give_the_result_of_one_with(tmp_path, changes):
+def test_two_processes_give_the_result_of_one_with(tmp_path, changes, flipped):
     changes = KD3 | changes
     expected = distil(ALONE, [tmp_path / "one"], changes)
     found, _ = together(2, distil, [tmp_path / "two"], changes)
-    # an average of few steps has moved little, and processors round differently: 0.022 was seen
-    assert_close(found, expected, changes, most=0.05)
+    assert_close(found, expected, changes, flipped)
 
 
 @pytest.mark.slow
