@@ -144,7 +144,8 @@ class Dedup(Section):
         "255; JPEG makes less of one colour)",
     )
     turned: bool = Field(
-        True, description="find copies turned by 90° or 180°, too: the search takes 1.7 times as long"
+        True,
+        description="find copies turned by 90° or 180°, too: the search takes 1.7 times as long",
     )
     similarity_across: float = Field(
         0.9,
