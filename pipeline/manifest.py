@@ -19,8 +19,12 @@ Int32 = Annotated[int, pa.int32()]
 STORED = "stored"
 DUPLICATE = "duplicate"
 PLACEHOLDER = "placeholder"
+NOT_NOW = "not_now"  # refused for the moment, or never asked: the next run asks for it
 NOT_NEEDED = "not_needed"  # the class had its images before this candidate's turn
-LATER = ("licence_url", "creator", "licence_filter", "has_gps")  # columns that early crawls lack
+LATER = (  # columns that early crawls lack
+    *("licence_url", "creator", "licence_filter", "has_gps"),
+    *("variant", "original", "signals"),
+)
 ARRIVED = (STORED, DUPLICATE)  # outcomes of candidates whose image the crawl has
 
 
@@ -41,6 +45,8 @@ class Candidate:
     licence_url: str = ""
     creator: str = ""
     licence_filter: str = ""  # what the engine was asked for; "" is everything
+    variant: str = ""  # filter or expansion that the query was varied by; "" as the class set has it
+    original: str = ""  # address of the full picture, where `url` is a smaller one of the engine's
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class Fetched:
     format: str = ""
     size: int = 0  # bytes; of an answer that is too large: how large at least
     has_gps: bool = False  # the EXIF data says where it was taken
+    signals: str = ""  # what its owner says of such use, allowed or not, one a line: docs/opt-outs.md
     # pixels; also of an image that is too small; in the shards' columns, not in the manifest's
     width: int = field(default=0, kw_only=True, metadata={"column": None})
     height: int = field(default=0, kw_only=True, metadata={"column": None})

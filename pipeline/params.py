@@ -28,6 +28,10 @@ LeakRatio = Annotated[
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
+OptOut = Literal[
+    *("x-robots-tag", "tdm-reservation", "content-signal", "content-usage", "rsl"),
+    *("data-mining", "c2pa"),
+]
 Issue = Literal[
     "blurred", "dark", "light", "odd_aspect", "grey", "text", "collage", "tiny_subject", "nsfw"
 ]
@@ -99,8 +103,58 @@ class Crawl(Section):
     )
     timeout: float = Field(30.0, gt=0, description="longest time for one image (seconds)")
     robots: bool = Field(True, description="obey robots.txt")
-    opt_outs: bool = Field(
-        True, description="obey the headers X-Robots-Tag (noai and the like) and TDM-Reservation"
+    opt_outs: Annotated[
+        Literal["all", "none"] | list[OptOut], Either("all, none, or a list of opt-outs")
+    ] = Field(
+        "all",
+        description="the opt-outs that are obeyed besides robots.txt: all, none, or some of them; "
+        "docs/opt-outs.md says what each is",
+    )
+    ai_agents: bool = Field(
+        False,
+        description="take a site whose robots.txt shuts out the well-known crawlers of AI "
+        "companies by name for closed",
+    )
+    blocklist: str = Field(
+        "",
+        description="a file of hosts and hashes of images (SHA-256, or 64 bits of `phash`), one a "
+        "line, that are refused before anything is stored",
+    )
+    patience: float = Field(
+        600.0,
+        ge=0,
+        description="longest pause that a host or an engine may ask for and gets (seconds); what "
+        "needs a longer one is left to the next run",
+    )
+    canary: bool = Field(
+        True,
+        description="before a search, two unrelated queries must bring different addresses; and "
+        "two classes that are given the same ones stop it",
+    )
+    filters: bool = Field(
+        True, description="vary a query that has no more results by the engine's own filters"
+    )
+    expand: Literal["all", "listed", "none"] = Field(
+        "all",
+        description="then by the synonyms and contexts of the class set (`listed`), and by "
+        "contexts made from templates (`all`)",
+    )
+    rounds: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="rounds by coverage: the teacher says which classes are starved, and more is "
+        "asked for them; needs models/teacher",
+    )
+    side: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], Either("pixels, or auto")] = (
+        Field(
+            "auto",
+            description="take an engine's smaller picture instead of the original, of at least so "
+            "many pixels a side; `auto` is four times `teacher.input_size`, 0 takes originals",
+        )
+    )
+    empty_classes: Literal["refuse", "keep"] = Field(
+        "refuse", description="end with exit code 3 if a class has no image; the others are kept"
     )
     contact: str = Field("", description="your address or page, sent in the user agent")
     seed: Seed = Field(0, description="seed of the demo's web and of `sample`")

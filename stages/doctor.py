@@ -23,7 +23,7 @@ def doctor(
     """Check this environment, or what a search engine answers."""
     console = Console(quiet=quiet, as_json=as_json)
     if engine is not None:
-        from stages.steps.engines import check_engine
+        from stages.sources import check_engine
 
         check_engine(engine, query, console)
         return

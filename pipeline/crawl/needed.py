@@ -119,7 +119,7 @@ class Needed:
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
             "robots_unreachable": not params.robots,
-            "opted_out": not params.opt_outs,
+            "opted_out": params.opt_outs == "none",
         }
         status = str(record.status)
         named = not self.retry.isdisjoint({record.outcome, status, f"{status[0]}xx"})

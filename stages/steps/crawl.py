@@ -24,8 +24,7 @@ from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
-from stages import paths
-from stages.steps.engines import engine_for, user_agent
+from stages import paths, sources
 
 
 def run(
@@ -83,8 +82,8 @@ class Crawling:
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
-        sources = {"files": self._files, "urls": self._list, "site": self._site}
-        return sources.get(self.section.engine, self._search)()
+        places = {"files": self._files, "urls": self._list, "site": self._site}
+        return places.get(self.section.engine, self._search)()
 
     @cached_property
     def classes(self) -> ClassSet:
@@ -122,7 +121,7 @@ class Crawling:
         return self._all_of(candidates, [], self.section.sample or len(candidates))
 
     def _site(self) -> Gathered:
-        section, web = self.section, Web(user_agent(self.section.contact))
+        section, web = self.section, Web(sources.user_agent(self.section.contact))
         with self.console.progress("crawl: reading pages") as advance:
             candidates = site_candidates(
                 section.source, section.depth, section.host_gap, web, advance
@@ -131,7 +130,7 @@ class Crawling:
 
     def _all_of(self, candidates: list[Candidate], names: list[str], wanted: int) -> Gathered:
         """Downloads from a list that does not grow."""
-        get = self._fetch(Web(user_agent(self.section.contact)), names, wanted)
+        get = self._fetch(Web(sources.user_agent(self.section.contact)), names, wanted)
         urls = self.section.placeholder_urls
         return gather(lambda _: candidates, get, len(names), wanted, urls, self._few_colours)
 
@@ -142,10 +141,10 @@ class Crawling:
     def _search(self) -> Gathered:
         section, folder, names = self.section, self.journal.folder, self.class_names
         with (
-            engine_for(section, self.classes, self.console) as (engine, hosts),
+            sources.engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,
         ):
-            web = Web(user_agent(section.contact), hosts)
+            web = Web(sources.user_agent(section.contact), hosts)
             if self.search_again:
                 log.clear()
 

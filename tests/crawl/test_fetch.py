@@ -651,7 +651,7 @@ def test_opt_outs_are_obeyed_unless_told_not_to(tmp_path):
     host = Host({"/x.jpg": reply(picture(1), X_Robots_Tag="noai")})
     candidates = candidates_of(["http://0.test/x.jpg"])
     with serving(host) as hosts:
-        for opt_outs, outcome in [(True, "opted_out"), (True, "opted_out"), (False, "ok")]:
+        for opt_outs, outcome in [("all", "opted_out"), ("all", "opted_out"), ("none", "ok")]:
             found = crawl(tmp_path, candidates, hosts, opt_outs=opt_outs)
             assert list(outcomes(found).values()) == [outcome]
     assert host.requests["/x.jpg"] == 2

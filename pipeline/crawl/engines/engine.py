@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,11 @@ MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One search result, as the engine gave it. All text is hostile."""
+    """One search result, as the engine gave it. All text is hostile.
+
+    `url` may be a smaller picture of the engine's, large enough for the query's `side`; then
+    `original` is the address of the full one.
+    """
 
     url: str
     page_url: str = ""
@@ -24,10 +28,85 @@ class Result:
     licence: str = ""
     licence_url: str = ""
     creator: str = ""
+    original: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What an engine is asked.
+
+    Attributes:
+        text: the words.
+        licence: a licence filter of `params.yaml`, "any" for none.
+        variant: one of the engine's `variants`, "" for none.
+        side: pixels of the shorter side that a picture needs at least; 0 asks for the original.
+    """
+
+    text: str
+    licence: str = "any"
+    variant: str = ""
+    side: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """One page of results, in order.
+
+    Attributes:
+        next: where the next page begins (a number of `address`), None if the page says that it is
+            the last one.
+        query: the words that the page says it answers, "" if it does not say.
+    """
+
+    results: list[Result]
+    next: int | None
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What an engine gives a client, as it states it or as it was seen to behave.
+
+    Attributes:
+        page_results: results of one page.
+        query_results: results of one query, at most.
+        per_minute: requests; 0 if nothing is stated.
+        per_day: requests; 0 if nothing is stated.
+        contact: whether it refuses robots that name no way to reach their owner.
+        key: environment variable of a key or token, "" if it has none.
+        source: where it says so.
+    """
+
+    page_results: int
+    query_results: int
+    per_minute: float = 0.0
+    per_day: int = 0
+    contact: bool = False
+    key: str = ""
+    source: str = ""
 
 
 class Unreadable(Exception):
     """A page is none that this engine's parser knows: a captcha, an error, or a new layout."""
+
+
+class NotNow(Exception):
+    """A refusal for now: the same question may be answered later.
+
+    `pause` is in seconds, None where none is named.
+    """
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class Refused(Exception):
+    """A refusal for good, such as of a wrong key: asking again will not help."""
+
+
+class NoMore(Exception):
+    """The engine's limit for this query is reached, by what it says: an end, and no failure."""
 
 
 class Engine(ABC):
@@ -38,28 +117,40 @@ class Engine(ABC):
 
     name: str  # in params.yaml and in the manifest
     host: str  # for messages
-    page_gap = 1.0  # seconds between two pages
+    budget: Budget
+    page_gap = 1.0  # seconds between two pages, by the budget
+    first = 0  # where the first page begins
+    variants: tuple[str, ...] = ()  # names of its filters, the most useful first, as `type-photo`
     note = ""  # what its users have to know, such as its terms
     headers: Mapping[str, str] = MappingProxyType({})  # sent with every page
     secrets: Mapping[str, str] = MappingProxyType({})  # added to the address asked for, never kept
 
     @abstractmethod
-    def pages(self, query: str, wanted: int, licence: str) -> Iterator[str]:
-        """Addresses of the result pages of a query, in order, for `wanted` results or more.
+    def address(self, query: Query, start: int) -> str:
+        """Address of the result page that begins at `start` (`first`, or a page's `next`).
 
         Raises:
             UserError: the engine cannot filter by this licence.
         """
 
     @abstractmethod
-    def results(self, page: bytes) -> list[Result]:
-        """The results of one page, none past the last. Malformed ones are left out.
+    def read(self, page: bytes, query: Query, start: int) -> ResultPage:
+        """The results of the page that `address` gave. Malformed ones are left out.
 
         Any bytes are survived.
 
         Raises:
             Unreadable: the page is no result page of this engine.
+            NotNow, Refused, NoMore: it is an answer of the kind, though its HTTP status is 200.
         """
+
+    def refusal(self, status: int, body: bytes) -> NotNow | Refused | NoMore | None:
+        """What an answer that is not 200 means to this engine; None for what HTTP says it does."""
+        return None
+
+    def results(self, page: bytes) -> list[Result]:
+        """The results of one page, for looking at it; raises as `read`."""
+        return self.read(page, Query(""), self.first).results
 
 
 def address(base: str, **fields: object) -> str:
