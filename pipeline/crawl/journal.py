@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import BinaryIO
 from pipeline.crawl.sealed import Sealed
 from pipeline.errors import ExternalError
 from pipeline.manifest import Fetched
+from pipeline.store import remove
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
@@ -107,14 +108,47 @@ class Journal:
             return record.id in self._sealed
         return size == (record.size or size)
 
-    def seal(self, shards: Path) -> None:
+    def sync(self) -> None:
+        """Makes sure that no power cut loses a record.
+
+        Raises:
+            ExternalError: the disk will not have it.
+        """
+        with writing(self._path):
+            os.fsync(self._file)
+            self._unsynced = 0
+
+    def drop(self, ids: Collection[str], shards: Path | None = None) -> None:
+        """Removes the bytes of images.
+
+        Args:
+            ids: of images that no record has any more.
+            shards: of the crawl without these images: they become the sealed ones.
+        """
+        for name in ids:
+            self.path(name).unlink(missing_ok=True)
+        if shards is not None:
+            self.seal(shards, ids)
+        old = self._sealed
+        if any(name in old for name in ids):  # of another crawl than the one at hand
+            self._sealed = Sealed(old.folder / "none")
+            for name in old:
+                if name not in ids:
+                    self.keep(old.read(name))
+            remove(old.folder)
+            self._sealed = Sealed(old.folder)
+
+    def seal(self, shards: Path, without: Collection[str] = ()) -> None:
         """Leaves the images of a crawl to the shards that it wrote, so that none is there twice.
 
         Where the file system has no second links to a file, the files stay.
+
+        Args:
+            without: sealed images that are to be dropped.
         """
         old, self._sealed = self._sealed, Sealed(shards)
         for name in old:
-            if name not in self._sealed:
+            if name not in self._sealed and name not in without:
                 self.keep(old.read(name))
         if old.link(shards):
             for name in self._sealed:
