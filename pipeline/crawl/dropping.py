@@ -34,6 +34,7 @@ from pipeline.manifest import (
 from pipeline.store import (
     IMAGE_COLUMNS,
     ROW_GROUP,
+    clear_leftovers,
     replacing,
     shard_path,
     shard_paths,
@@ -119,11 +120,13 @@ def drop(
     Raises:
         ExternalError: the disk will not have it; the same command goes on.
     """
+    clear_leftovers(crawl)
+    journal.dooms(dropped.ids)
     for url, verdict in verdicts.items():
         if _news(journal, url, verdict):
             journal.add(_record(journal.records.get(url), url, verdict))
     journal.sync()
-    if dropped.manifest is None:
+    if dropped.manifest is None or not (dropped.rows or dropped.ids):
         journal.drop(dropped.ids)
         return
     with writing(crawl), replacing(crawl) as folder:

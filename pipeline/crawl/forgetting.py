@@ -53,7 +53,8 @@ def find(targets: Sequence[str], manifest: Path, journal: Journal) -> Wanted:
     """
     wanted = Wanted()
     for target in targets:
-        hit = _by_address(target, manifest, journal, wanted)
+        # candidates without a page have an empty address of it, which nobody means
+        hit = bool(_plain(target)) and _by_address(target, manifest, journal, wanted)
         if not hit and ID.fullmatch(target):
             hit = _by_id(target.lower(), manifest, journal, wanted)
         elif not hit and "/" not in target and (host := wire_host(f"https://{target}")):

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from pipeline.crawl.sealed import Sealed
 from pipeline.errors import ExternalError
 from pipeline.manifest import Fetched
-from pipeline.store import remove
+from pipeline.store import clear_leftovers, remove, write_json
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
@@ -36,6 +36,7 @@ class Journal:
         self._path = folder / "journal.jsonl"
         self._numbers = itertools.count()
         self._unsynced = 0
+        self._doomed = folder / "dropping.json"
         self._sealed = Sealed(folder / "sealed")
 
     def __enter__(self) -> "Journal":
@@ -46,6 +47,7 @@ class Journal:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             # what follows the last line end was cut off when the process died
             os.ftruncate(self._file, self._read())
+        self._end_dropping()
         return self
 
     def __exit__(
@@ -118,6 +120,11 @@ class Journal:
             os.fsync(self._file)
             self._unsynced = 0
 
+    def dooms(self, ids: Collection[str]) -> None:
+        """Makes sure that the bytes of images go, once no record has them, if not by `drop`."""
+        with writing(self._doomed):
+            write_json(self._doomed, sorted(ids))
+
     def drop(self, ids: Collection[str], shards: Path | None = None) -> None:
         """Removes the bytes of images.
 
@@ -137,6 +144,14 @@ class Journal:
                     self.keep(old.read(name))
             remove(old.folder)
             self._sealed = Sealed(old.folder)
+        clear_leftovers(old.folder)
+        self._doomed.unlink(missing_ok=True)
+
+    def _end_dropping(self) -> None:
+        """Does what a process that was killed in `drop` has left to do."""
+        if self._doomed.exists():
+            kept = {record.id for record in self.records.values()}
+            self.drop(set(json.loads(self._doomed.read_text("utf-8"))) - kept)
 
     def seal(self, shards: Path, without: Collection[str] = ()) -> None:
         """Leaves the images of a crawl to the shards that it wrote, so that none is there twice.

@@ -74,12 +74,14 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "outcomes": dict(sorted(Counter(outcomes).items())),
         "bytes": {
             "total": int(sizes.sum()),
-            **{f"p{share}": int(np.percentile(sizes, share)) for share in (5, 50, 95)},
+            **{
+                f"p{share}": int(np.percentile(sizes, share)) for share in (5, 50, 95) if len(sizes)
+            },
         },
         "formats": _counted(stored["format"].to_pylist()),
         "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
         "brightened": sum(map(bool, stored["detail"].to_pylist())),
-        "with_location": pc.sum(stored["has_gps"]).as_py(),
+        "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}

@@ -20,6 +20,10 @@ SOURCES = paths.EXPORT / "sources.parquet"
 COMMANDS = ("dvc commit -f crawl", "dvc repro")
 CLEAN = ("dvc gc -w", "dvc gc -w -c")
 FEW = 6  # ids shown
+HOLDERS = {  # table of images -> what has, or shows, pixels or features of them
+    paths.EMBED / IMAGES: (paths.EMBED, paths.REPORT),
+    paths.DEDUP: (paths.CACHE / "dedup", paths.SHEET, paths.CONTAMINATION),
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Consequences:
         if not self.trained and not self.exported:
             lines.append("  no student that is here was trained on them")
         for path, count in self.copies.items():
-            lines.append(f"  pixels or features of {count:,} of them are still in {path}")
+            lines.append(f"  pixels or features of up to {count:,} of them are still in {path}")
         if self.stale:
             lines.append(f"  stale now: {', '.join(self.stale)}")
             lines.append(f"  then run: {' && '.join(COMMANDS)}")
@@ -90,13 +94,9 @@ def consequences(ids: Collection[str]) -> Consequences:
     chosen = _of(paths.SELECTION, ["id", "times_kept", "held_out"], wanted)
     used = chosen.filter(pc.greater(chosen["times_kept"], 0))
     copies: dict[str, int] = {}
-    for path, holds in ((paths.EMBED / IMAGES, paths.EMBED), (paths.DEDUP, paths.SHEET)):
-        if count := len(_of(path, ["id"], wanted)):
-            copies |= {str(holds): count} if holds.exists() else {}
-            if path == paths.DEDUP and (paths.CACHE / "dedup").exists():
-                copies[str(paths.CACHE / "dedup")] = count
-            if path == paths.DEDUP and paths.REPORT.exists():
-                copies[str(paths.REPORT)] = count
+    for table, holders in HOLDERS.items():
+        if count := len(_of(table, ["id"], wanted)):
+            copies |= {str(path): count for path in holders if path.exists()}
     return Consequences(
         trained=tuple(used["id"].to_pylist()),
         held_out=pc.sum(chosen["held_out"]).as_py() or 0,

@@ -64,9 +64,8 @@ def dropping(
     journal: Journal, verdicts: Verdicts, dropped: Dropped, console: Console, title: str
 ) -> None:
     """Drops, with progress, and counts anew in reports/crawl.json."""
-    if dropped.rows or dropped.records or dropped.ids:
-        with console.progress(f"{title}: writing") as advance:
-            drop(paths.CRAWL, journal, verdicts, dropped, advance)
+    with console.progress(f"{title}: writing") as advance:
+        drop(paths.CRAWL, journal, verdicts, dropped, advance)
     if dropped.manifest is not None:
         refresh_summary(dropped.manifest)
 

@@ -27,7 +27,9 @@ def encoded(image, **options):
 
 
 def test_a_host_stands_for_all_below_it_and_for_nothing_beside_it(tmp_path):
-    rules = read_blocklist(written(tmp_path, "Example.ORG.", "bücher.example", "192.0.2.7", "[::1]"))
+    rules = read_blocklist(
+        written(tmp_path, "Example.ORG.", "bücher.example", "192.0.2.7", "[::1]")
+    )
     refused = [
         "https://example.org/a.jpg",
         "http://user@CDN.eu.example.org:8080/a.jpg",
@@ -91,10 +93,10 @@ def test_a_line_that_is_no_rule_is_an_error_with_its_place(tmp_path, line, said)
 
 
 def test_a_file_that_is_not_there_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="crawl.blocklist: cannot read"):
+    with pytest.raises(UserError, match=r"crawl\.blocklist: cannot read"):
         read_blocklist(tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="crawl.blocklist: cannot read"):
+    with pytest.raises(UserError, match=r"crawl\.blocklist: cannot read"):
         read_blocklist(tmp_path / "binary")
 
 
