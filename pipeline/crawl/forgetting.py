@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress, printable
-from pipeline.crawl.blocklist import Blocklist, picture_hashes, wire_host
-from pipeline.crawl.dropping import MAY_CHANGE, SHA256, Verdict, Verdicts
+from pipeline.crawl.blocklist import Blocklist, read_blocklist, wire_host
+from pipeline.crawl.dropping import MAY_CHANGE, SHA256, Verdict, Verdicts, forgotten_ids
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.looks import Looks
 from pipeline.errors import UserError
-from pipeline.images import ImageError, decode
 from pipeline.manifest import BLOCKED, FORGOTTEN, Fetched, scan_manifest
 from pipeline.store import open_parquet, read_shard, shard_paths
 
@@ -97,7 +98,7 @@ def blocked(
 
 def alike(
     blocklist: Blocklist,
-    crawl: Path,
+    crawl: Path | None,
     journal: Journal,
     without: Collection[str] = (),
     advance: Advance = no_progress,
@@ -108,24 +109,45 @@ def alike(
         return found
     seen = set(without)
 
-    def look(id: str, data: bytes) -> None:
+    def judge(id: str, hashes: np.ndarray) -> None:
         seen.add(id)
         advance(1)
-        try:
-            rule = blocklist.alike(picture_hashes(decode(data)))
-        except ImageError:  # older crawls kept what is refused now
-            return
-        if rule:
+        if rule := blocklist.alike(hashes):
             found[id] = rule
 
-    for path in shard_paths(crawl) if crawl.exists() else []:
-        for image in read_shard(path):
-            if image.id not in seen:
-                look(image.id, image.data)
-    for record in list(journal.records.values()):
-        if record.id is not None and record.id not in seen and journal.holds(record):
-            look(record.id, journal.read(record.id))
+    with Looks(journal.folder / "looks.sqlite") as looks:
+        for record in journal.records.values():
+            if record.id is None or record.id in seen:
+                continue
+            known = looks.known(record.id)
+            if known is not None:
+                judge(record.id, known)
+            elif journal.holds(record):
+                judge(record.id, looks.at(record.id, journal.read(record.id)))
+        for path in shard_paths(crawl) if crawl is not None and crawl.exists() else []:
+            for image in read_shard(path):
+                if image.id not in seen:
+                    known = looks.known(image.id)
+                    judge(image.id, looks.at(image.id, image.data) if known is None else known)
     return found
+
+
+def refusals(
+    path: str, journal: Journal, retry: Collection[str], advance: Advance = no_progress
+) -> Blocklist:
+    """All that a crawl must not store: by the user's list, and what was forgotten before.
+
+    Args:
+        path: of the list; empty for none.
+        retry: outcomes that are asked for again; `forgotten` may be one.
+        advance: called for each image in the journal that is looked at.
+
+    Raises:
+        UserError: the list cannot be read, or a line of it is no rule.
+    """
+    rules = read_blocklist(Path(path)) if path else Blocklist()
+    gone = frozenset[str]() if FORGOTTEN in retry else forgotten_ids(journal.records.values())
+    return replace(rules, forgotten=gone, seen=alike(rules, None, journal, advance=advance))
 
 
 def verdicts_on(

@@ -69,7 +69,8 @@ def test_a_summary_of_an_earlier_crawl_says_what_it_knows(files: ReportFiles) ->
 def test_a_page_without_a_summary_has_no_such_section(files: ReportFiles) -> None:
     files.harvest.unlink()
     html = build_report(files, thumbnails=0, map_images=0)
-    assert "harvest" not in html
+    assert 'id="harvest"' not in html
+    assert 'href="#harvest"' not in html
 
 
 def test_long_lists_are_cut_and_it_is_said(files: ReportFiles) -> None:
