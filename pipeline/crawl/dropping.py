@@ -42,6 +42,7 @@ from pipeline.store import (
 )
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
+FRAGMENT = r"(?is)^(https?://[^#]*)#.*"
 MAY_CHANGE = (*ARRIVED, PLACEHOLDER, NOT_NEEDED, NOT_NOW)  # outcomes that gave an image, or may yet
 NO_IMAGE = {"id": None, "format": "", "size": 0, "has_gps": False}  # columns of a row without one
 
@@ -230,8 +231,13 @@ def _promoted(table: pa.Table) -> pa.Table:
 
 
 def plain_addresses(urls: pa.ChunkedArray) -> pa.Array:
-    """Addresses without their fragments, as the journal has them."""
-    return pc.replace_substring_regex(urls, "(?s)#.*", "").combine_chunks()
+    """Addresses as the journal has them, without a fragment; names of files keep their `#`."""
+    return pc.replace_substring_regex(urls, FRAGMENT, r"\1").combine_chunks()
+
+
+def plain_address(url: str) -> str:
+    """The same for one."""
+    return re.sub(FRAGMENT, r"\1", url)
 
 
 def _arrived(table: pa.Table) -> pa.ChunkedArray:

@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress, printable
 from pipeline.crawl.blocklist import Blocklist, read_blocklist, wire_host
-from pipeline.crawl.dropping import MAY_CHANGE, SHA256, Verdict, Verdicts, forgotten_ids
+from pipeline.crawl.dropping import (
+    MAY_CHANGE,
+    SHA256,
+    Verdict,
+    Verdicts,
+    forgotten_ids,
+    plain_address,
+)
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.looks import Looks
 from pipeline.errors import UserError
@@ -55,7 +62,7 @@ def find(targets: Sequence[str], manifest: Path, journal: Journal) -> Wanted:
     wanted = Wanted()
     for target in targets:
         # candidates without a page have an empty address of it, which nobody means
-        hit = bool(_plain(target)) and _by_address(target, manifest, journal, wanted)
+        hit = bool(plain_address(target)) and _by_address(target, manifest, journal, wanted)
         if not hit and ID.fullmatch(target):
             hit = _by_id(target.lower(), manifest, journal, wanted)
         elif not hit and "/" not in target and (host := wire_host(f"https://{target}")):
@@ -170,7 +177,9 @@ def verdicts_on(
     }
     ids = pa.array(sorted(wanted.ids), pa.string())
     for row in _rows(manifest, pc.field("id").isin(ids)):
-        found[_plain(row["url"])] = Verdict(outcome, detail(wanted.ids[row["id"]], row["id"]))
+        found[plain_address(row["url"])] = Verdict(
+            outcome, detail(wanted.ids[row["id"]], row["id"])
+        )
     for record in journal.records.values():
         if record.id in wanted.ids:
             found[record.url] = Verdict(outcome, detail(wanted.ids[record.id], record.id))
@@ -178,7 +187,7 @@ def verdicts_on(
 
 
 def _by_address(target: str, manifest: Path, journal: Journal, wanted: Wanted) -> bool:
-    url, rule, hit = _plain(target), f"address {target}", False
+    url, rule, hit = plain_address(target), f"address {target}", False
     where = None
     for place in PLACES:
         one = (pc.field(place) == url) | (pc.field(place) == target)
@@ -236,7 +245,7 @@ def _note(row: Mapping[str, Any], rule: str, wanted: Wanted) -> None:
     """Takes in a row of the manifest."""
     if not rule:
         return
-    url = _plain(row["url"] or "")
+    url = plain_address(row["url"] or "")
     if row["id"] is not None:
         wanted.ids.setdefault(row["id"], rule)
     elif row["outcome"] in (FORGOTTEN, BLOCKED):
@@ -265,7 +274,3 @@ def _rows(manifest: Path, where: pc.Expression | None) -> Iterable[dict[str, Any
         return
     for batch in scan_manifest(manifest, COLUMNS, where):
         yield from batch.to_pylist()
-
-
-def _plain(url: str) -> str:
-    return url.partition("#")[0]

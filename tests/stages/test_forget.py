@@ -2,17 +2,21 @@
 
 import datetime
 import hashlib
+import io
 import json
 import os
 import shutil
 import signal
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagehash
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipeline.crawl.dropping import drop, judged
 from pipeline.crawl.forgetting import find, verdicts_on
@@ -161,6 +165,59 @@ def test_an_unknown_target_is_one_line_and_nothing_happens(world: World, target:
     assert state(world.folder) == before
 
 
+def blocking(folder: Path, *rules: str) -> str:
+    (folder / "blocked.txt").write_text("\n".join(rules))
+    return "--set=crawl.blocklist=blocked.txt"
+
+
+@pytest.mark.parametrize(
+    ("rules", "numbers"),
+    [
+        (["1.test"], [1, 3, 4]),  # 4 for the host of its original
+        ([IDS[2], "# a comment", "9.example"], [2]),
+        ([str(imagehash.phash(Image.open(io.BytesIO(picture(5)))))], [5]),
+        (["9.example", "0" * 16], []),
+    ],
+)
+def test_what_a_blocklist_refuses_goes_and_its_rows_name_no_place(
+    world: World, rules: list[str], numbers: list[int]
+) -> None:
+    option = blocking(world.folder, *rules)
+    told = json.loads(
+        invoke(world.folder, "forget", "--blocklist", option, "--dry-run", "--json").stdout
+    )
+    assert told["images"] == len(numbers)
+    invoke(world.folder, "forget", "--blocklist", option)
+    for number in range(1, 6):
+        assert bool(holding(world.folder, picture(number))) == (number not in numbers)
+    rows = pq.read_table(world.folder / "data/crawl/manifest.parquet").to_pylist()
+    blocked = [row for row in rows if row["outcome"] == "blocked"]
+    assert bool(blocked) == bool(numbers)
+    for row in blocked:
+        assert not [row[name] for name in ("url", "page_url", "final_url", "original", "id")
+                    if row[name]]  # fmt: skip
+        assert all(id not in str(row) for id in IDS.values())
+    counted = json.loads((world.folder / "reports/crawl.json").read_text())["outcomes"]
+    assert counted.get("blocked", 0) == len(blocked)
+
+
+def test_perceptual_hashes_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    option = blocking(world.folder, "0" * 16)
+    invoke(world.folder, "forget", "--blocklist", option)
+    monkeypatch.setattr("pipeline.crawl.looks.decode", lambda data: pytest.fail("decoded again"))
+    invoke(world.folder, "forget", "--blocklist", option)
+    monkeypatch.undo()
+    (world.folder / ".cache/crawl/looks.sqlite").write_bytes(b"no database" * 1000)
+    invoke(world.folder, "forget", "--blocklist", option)
+
+
+def test_a_wrong_line_of_a_blocklist_is_an_error_with_its_place(world: World) -> None:
+    option = blocking(world.folder, "a.example", "nonsense")
+    result = invoke(world.folder, "forget", "--blocklist", option, check=False)
+    assert result.exit_code == 2
+    assert "blocked.txt, line 2: no host name: 'nonsense'" in result.stderr
+
+
 def test_nothing_named_is_an_error(world: World) -> None:
     for options in ([], ["--blocklist"]):
         assert invoke(world.folder, "forget", *options, check=False).exit_code == 2
@@ -247,6 +304,25 @@ def test_a_crawl_may_lose_all_of_its_images(world: World) -> None:
     assert list(read_shard(shard)) == []
     assert b"huggingface" in pq.read_schema(shard).metadata
     assert json.loads((world.folder / "reports/crawl.json").read_text())["stored"] == 0
+
+
+def test_a_member_of_an_archive_goes_alone_and_an_archive_whole(world: World) -> None:
+    shutil.copytree(world.folder, world.folder.with_name("files"))
+    folder = world.folder.with_name("files")
+    shutil.rmtree(folder / ".cache")
+    (folder / "own").mkdir()
+    with tarfile.open(folder / "own/some.tar", "w") as tar:
+        for number in (1, 2, 3):
+            (folder / f"{number}.jpg").write_bytes(picture(number))
+            tar.add(folder / f"{number}.jpg", f"{number}.jpg")
+    crawl = ["crawl", "--engine", "files", "--source", "own"]
+    invoke(folder, *crawl)
+    (name,) = [name for name in manifest_of(folder) if name.endswith("2.jpg")]
+    assert "#" in name
+    invoke(folder, "forget", name)
+    assert [number for number in range(1, 4) if IDS[number] in labels_of(folder)] == [1, 3]
+    invoke(folder, "forget", name.partition("#")[0])
+    assert labels_of(folder) == {}
 
 
 def test_shards_stay_in_a_row_and_those_without_a_change_are_links(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ TINY = """
 crawl: {per_class: 16}
 dedup: {radius: 4}
 teacher:
-  {data: original.parquet, architecture: resnet8, input_size: 32, images: 0, epochs: 1, batch_size: 32}
+  {data: original.parquet, architecture: resnet8, input_size: 32, images: 0, epochs: 1,
+   batch_size: 32}
 embed: {}
 distill: {epochs: 2, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}
 evaluate: {test_set: demo, images: 60, latency: false}
