@@ -8,10 +8,8 @@ image is refused if it, its mirror image, or it turned by 90°, 180° or 270° i
 import hashlib
 import ipaddress
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -45,14 +43,12 @@ class Blocklist:
         ids: SHA-256 of images, in hex.
         hashes: `phash` of images, uint64 [N].
         forgotten: ids of images that were dropped on request, wherever they come from now.
-        seen: id -> rule, of stored images that `hashes` refuse: found out before a crawl.
     """
 
     hosts: frozenset[str] = frozenset()
     ids: frozenset[str] = frozenset()
     hashes: np.ndarray = field(default_factory=lambda: NO_HASHES)
     forgotten: frozenset[str] = frozenset()
-    seen: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def host(self, address: str) -> str:
         """The rule that refuses an address for its host, "" if none does."""
@@ -69,8 +65,6 @@ class Blocklist:
         """Outcome and detail for an image with this SHA-256; None if it may be stored."""
         if id in self.ids:
             return BLOCKED, f"SHA-256 {id}"
-        if id in self.seen:
-            return BLOCKED, self.seen[id]
         if id in self.forgotten:
             return FORGOTTEN, f"the same image was forgotten: SHA-256 {id}"
         return None
@@ -100,6 +94,9 @@ class Blocklist:
         if kind == "phash" and DIGITS.fullmatch(rule) and len(rule) == 16:
             return bool(self.alike(np.array([int(rule, 16)], np.uint64)))
         return rule in {"host": self.hosts, "SHA-256": self.ids}.get(kind, ())
+
+
+NOTHING_BLOCKED = Blocklist()
 
 
 def read_blocklist(path: Path) -> Blocklist:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.console import Advance, no_progress
-from pipeline.crawl.blocklist import Blocklist
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
 from pipeline.images import ImageError, inspect
@@ -14,8 +14,6 @@ from pipeline.imagesource.kinds import HEAD, picture_kind, readable
 from pipeline.imagesource.matching import Matcher
 from pipeline.imagesource.source import open_source
 from pipeline.manifest import BLOCKED, OPTED_OUT, Candidate, Fetched
-
-NOTHING_BLOCKED = Blocklist()
 
 
 def read_collection(

@@ -8,8 +8,9 @@ from dataclasses import fields, replace
 from functools import partial
 from types import TracebackType
 
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Incoming
-from pipeline.images import FORMATS, ImageInfo, inspect, open_image
+from pipeline.images import FORMATS, ImageError, ImageInfo, inspect, open_image
 from pipeline.manifest import Fetched
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
@@ -20,9 +21,16 @@ FOUND = [field.name for field in fields(ImageInfo)]
 class Decoder:
     """Checks images beside the event loop, for a `with` block; what waits at its end is dropped."""
 
-    def __init__(self, min_side: int, *, keep_damaged: bool = False) -> None:
-        """`keep_damaged` as `inspect` has it."""
-        self._inspect = partial(inspect, min_side=min_side, keep_damaged=keep_damaged)
+    def __init__(
+        self,
+        min_side: int,
+        *,
+        keep_damaged: bool = False,
+        blocklist: Blocklist = NOTHING_BLOCKED,
+    ) -> None:
+        """`keep_damaged` as `inspect` has it; images in `blocklist` count as bad ones."""
+        look = partial(inspect, min_side=min_side, keep_damaged=keep_damaged)
+        self._inspect = partial(_examined, look, blocklist)
         self._threads = ThreadPoolExecutor(DECODERS, "decode")
         self._large = asyncio.Lock()
 
@@ -51,6 +59,14 @@ class Decoder:
                 kept = await run(self._threads, _kept, found, incoming, self._inspect, None)
         assert kept is not None  # the second time nothing is too large
         return kept
+
+
+def _examined(look: Callable[[bytes], ImageInfo], blocklist: Blocklist, data: bytes) -> ImageInfo:
+    """What an image is; raises ImageError also for one that must not be stored."""
+    info = look(data)
+    if refused := blocklist.image(data):
+        raise ImageError(*refused, info.width, info.height)
+    return info
 
 
 def _kept(

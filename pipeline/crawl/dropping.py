@@ -5,19 +5,17 @@ a crawl in its place ends, too: the journal's records, by which no later crawl b
 back; their bytes in the journal; last the crawl's folder, in one move.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.console import Advance, no_progress
 from pipeline.crawl.journal import Journal, writing
+from pipeline.crawl.sealed import rewrite_shards, with_column
 from pipeline.manifest import (
     ARRIVED,
     DUPLICATE,
@@ -31,15 +29,7 @@ from pipeline.manifest import (
     read_manifest,
     without_addresses,
 )
-from pipeline.store import (
-    IMAGE_COLUMNS,
-    ROW_GROUP,
-    clear_leftovers,
-    replacing,
-    shard_path,
-    shard_paths,
-    write_table,
-)
+from pipeline.store import clear_leftovers, replacing, write_table
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 FRAGMENT = r"(?is)^(https?://[^#]*)#.*"
@@ -142,57 +132,6 @@ def forgotten_ids(records: Collection[Fetched]) -> frozenset[str]:
     return frozenset(id for detail in said for id in SHA256.findall(detail))
 
 
-def rewrite_shards(
-    source: Path,
-    target: Path,
-    without: Collection[str],
-    labels: Mapping[str, int],
-    advance: Advance = no_progress,
-) -> None:
-    """Shards without some images. Those that stay as they are become links, or copies.
-
-    Args:
-        labels: id -> class that the image counts for now; others keep theirs.
-        advance: called for each shard.
-    """
-    target.mkdir()
-    schema, number = None, 0
-    gone = _strings(without)
-    for path in shard_paths(source):
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            head = file.read(columns=["id", "label"])
-            kept = pc.invert(pc.is_in(head["id"], gone))
-            old = head["label"].to_pylist()
-            now = [labels.get(id, was) for id, was in zip(head["id"].to_pylist(), old, strict=True)]
-            advance(1)
-            if not pc.any(kept).as_py():
-                continue
-            if pc.all(kept).as_py() and now == old:
-                _link(path, shard_path(target, number))
-            else:
-                table = file.read()
-                table = _with(table, "label", pa.array(now, pa.int64()))
-                _write(shard_path(target, number), table.filter(kept))
-        number += 1
-    if not number:
-        empty = (schema or pa.schema(IMAGE_COLUMNS.items())).empty_table()
-        _write(shard_path(target, 0), empty)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)  # of a link the file, which DVC keeps elsewhere
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    pq.write_table(
-        table.combine_chunks(), path, compression="none", row_group_size=ROW_GROUP, version="2.6"
-    )
-
-
 def _edited(before: pa.Table, verdicts: Verdicts) -> tuple[pa.Table, int]:
     """A manifest with verdicts in it, and how many rows they change."""
     place = pc.index_in(plain_addresses(before["url"]), _strings(verdicts))
@@ -211,12 +150,8 @@ def _edited(before: pa.Table, verdicts: Verdicts) -> tuple[pa.Table, int]:
         new[name] = pa.scalar(nothing, SCHEMA.field(name).type)
     table = before
     for name, values in new.items():
-        table = _with(table, name, pc.if_else(hit, values, before[name]))
+        table = with_column(table, name, pc.if_else(hit, values, before[name]))
     return without_addresses(_promoted(table)), pc.sum(hit).as_py()
-
-
-def _with(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), table.field(name), values)
 
 
 def _promoted(table: pa.Table) -> pa.Table:
@@ -227,7 +162,7 @@ def _promoted(table: pa.Table) -> pa.Table:
         if outcome == DUPLICATE and id not in stored:
             outcomes[row] = STORED
             stored.add(id)
-    return _with(table, "outcome", pa.array(outcomes, pa.string()))
+    return with_column(table, "outcome", pa.array(outcomes, pa.string()))
 
 
 def plain_addresses(urls: pa.ChunkedArray) -> pa.Array:

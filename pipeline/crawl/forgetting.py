@@ -17,7 +17,9 @@ from pipeline.crawl.dropping import (
     SHA256,
     Verdict,
     Verdicts,
+    drop,
     forgotten_ids,
+    judged,
     plain_address,
 )
 from pipeline.crawl.journal import Journal
@@ -105,7 +107,7 @@ def blocked(
 
 def alike(
     blocklist: Blocklist,
-    crawl: Path | None,
+    crawl: Path,
     journal: Journal,
     without: Collection[str] = (),
     advance: Advance = no_progress,
@@ -131,7 +133,7 @@ def alike(
                 judge(record.id, known)
             elif journal.holds(record):
                 judge(record.id, looks.at(record.id, journal.read(record.id)))
-        for path in shard_paths(crawl) if crawl is not None and crawl.exists() else []:
+        for path in shard_paths(crawl) if crawl.exists() else []:
             for image in read_shard(path):
                 if image.id not in seen:
                     known = looks.known(image.id)
@@ -144,6 +146,8 @@ def refusals(
 ) -> Blocklist:
     """All that a crawl must not store: by the user's list, and what was forgotten before.
 
+    What the journal has of it is dropped from there.
+
     Args:
         path: of the list; empty for none.
         retry: outcomes that are asked for again; `forgotten` may be one.
@@ -151,10 +155,17 @@ def refusals(
 
     Raises:
         UserError: the list cannot be read, or a line of it is no rule.
+        ExternalError: the disk will not have it.
     """
     rules = read_blocklist(Path(path)) if path else Blocklist()
+    if path:
+        nowhere = journal.folder / "none"
+        found = verdicts_on(
+            blocked(rules, nowhere, journal, advance), nowhere, journal, BLOCKED, ""
+        )
+        drop(nowhere, journal, found, judged(nowhere, journal, found))
     gone = frozenset[str]() if FORGOTTEN in retry else forgotten_ids(journal.records.values())
-    return replace(rules, forgotten=gone, seen=alike(rules, None, journal, advance=advance))
+    return replace(rules, forgotten=gone)
 
 
 def verdicts_on(

@@ -14,7 +14,7 @@ from pipeline.console import printable, text_table
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
-from pipeline.manifest import STORED, manifest
+from pipeline.manifest import BLOCKED, STORED, manifest
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
@@ -83,6 +83,7 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "brightened": sum(map(bool, stored["detail"].to_pylist())),
         "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
+        "blocked": outcomes.count(BLOCKED),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()

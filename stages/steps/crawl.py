@@ -9,8 +9,10 @@ from typing import Any
 
 from pipeline.classes import ClassSet, load_classes
 from pipeline.console import Console
+from pipeline.crawl.blocklist import Blocklist
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.fetch import fetch
+from pipeline.crawl.forgetting import refusals
 from pipeline.crawl.gather import Fetch, Gathered, gather
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
@@ -20,6 +22,7 @@ from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.placeholders import drawn_in_few_colours
 from pipeline.crawl.search import search
 from pipeline.crawl.site import site_candidates
+from pipeline.errors import UserError
 from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
@@ -82,8 +85,17 @@ class Crawling:
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
+        rule = self.blocklist.host(self.section.source)  # a wrong line is told before any request
+        if rule and self.section.engine == "site":
+            raise UserError(f"crawl.source is refused by {self.section.blocklist}: {rule}")
         places = {"files": self._files, "urls": self._list, "site": self._site}
         return places.get(self.section.engine, self._search)()
+
+    @cached_property
+    def blocklist(self) -> Blocklist:
+        """What is not stored; images that were stored before are dropped when this is made."""
+        with self.console.progress("crawl: comparing with the blocklist") as advance:
+            return refusals(self.section.blocklist, self.journal, self.retry, advance)
 
     @cached_property
     def classes(self) -> ClassSet:
@@ -109,7 +121,14 @@ class Crawling:
                 advance,
             )
             keep = section.damaged == "keep"
-            found = collect(entries, section.min_side, self.journal, advance, keep_damaged=keep)
+            found = collect(
+                entries,
+                section.min_side,
+                self.journal,
+                advance,
+                keep_damaged=keep,
+                blocklist=self.blocklist,
+            )
         for line in lines:
             self.console.note(line)
         return Gathered(list(found), found, {})
@@ -181,6 +200,7 @@ class Crawling:
                     progress.report,
                     refused=refused,
                     retry=next(retries, frozenset()),
+                    blocklist=self.blocklist,
                 )
 
         return get
