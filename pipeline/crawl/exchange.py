@@ -1,12 +1,14 @@
-"""One request of a download, for an image or a robots.txt, and the meaning of its answer."""
+"""One request of a download, for an image or a file such as robots.txt, and what it means."""
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
-from pipeline.crawl.guard import Forbidden, opted_out
+from pipeline.crawl.guard import Forbidden
 from pipeline.crawl.http import (
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
@@ -17,7 +19,8 @@ from pipeline.crawl.http import (
     retry_after,
 )
 from pipeline.crawl.journal import Incoming
-from pipeline.crawl.robots import MAX_BYTES, Rules, rules_of
+from pipeline.crawl.optouts.headers import heard
+from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
 from pipeline.manifest import Fetched
@@ -29,7 +32,7 @@ TRIES_AFTER_TIMEOUT = 2  # a host that was silent once is rarely worth a third w
 SLOW_DOWN = {429, 503}
 # what unpacks may be a bomb, and the bytes are kept as they come
 IMAGE_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}
-ROBOTS_HEADERS = {"Accept": "text/plain, */*", "Accept-Encoding": "identity"}
+QUESTION_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 class Failure(Exception):
@@ -69,17 +72,20 @@ class Exchange:
             total=params.timeout, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT
         )
 
-    async def ask(self, job: Job, incoming: Incoming) -> str | Rules | Fetched:
-        """The address that the answer leads to, the rules it states, or the image it has.
+    async def ask(
+        self, job: Job, incoming: Incoming, said: Said | None = None
+    ) -> str | Answer | Fetched | None:
+        """The address that the answer leads to, what a question brought, or the image it has.
 
-        The image's bytes go to `incoming`, unchecked, the answer's status to `job.status`.
+        The image's bytes go to `incoming`, unchecked, the answer's status to `job.status`. None
+        where the answer's headers name a licence that `said`, its origin, has not read yet.
 
         Raises:
             Failure: there is none of these.
             ExternalError: the disk will not have the bytes.
         """
         job.status = None
-        headers = ROBOTS_HEADERS if job.robots else IMAGE_HEADERS
+        headers = QUESTION_HEADERS if job.question else IMAGE_HEADERS
         try:
             async with self.client.get(
                 job.address, headers=headers, timeout=self._timeout
@@ -89,7 +95,9 @@ class Exchange:
                 if target is not None:
                     return target
                 _check_head(answer)
-                return await (_rules(answer) if job.robots else self._image(job, answer, incoming))
+                if job.question is not None:
+                    return await _answered(job.question, answer)
+                return await self._image(job, answer, incoming, said)
         except (Failure, PipelineError):
             raise
         except Forbidden as error:
@@ -109,17 +117,26 @@ class Exchange:
             detail = f"{type(error).__name__}: {error}"
             raise Failure("connection", detail, tries=TRIES) from None
 
-    async def _image(self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming) -> Fetched:
+    async def _image(
+        self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming, said: Said | None
+    ) -> Fetched | None:
         status, most = answer.status, self.params.max_bytes
-        if self.params.opt_outs != "none" and (opt_out := opted_out(answer.headers, self.user_agent)):
-            raise Failure("opted_out", opt_out, more={"status": status})
+        said = said or Said.of(str(URL(job.address).origin()), self.params)
+        signals = heard(answer.headers, job.address)
+        if said.unread(signals):
+            return None
+        verdict = said.verdict(job.address, signals)
+        if verdict.refusal:
+            more = {"status": status, "signals": verdict.text}
+            raise Failure("opted_out", verdict.refusal, more=more)
         size = answer.content_length or 0
         if size <= most:
             size = await receive(answer, most, incoming.write, PATIENCE)
         if size > most:
-            more = {"status": status, "size": size}
+            more = {"status": status, "size": size, "signals": verdict.text}
             raise Failure("too_large", f"more than {most} bytes", more=more)
-        return Fetched(job.url, "ok", status=status, final_url=job.address, size=size)
+        found = Fetched(job.url, "ok", status=status, final_url=job.address, size=size)
+        return replace(found, signals=verdict.text)
 
 
 def _check_head(answer: aiohttp.ClientResponse) -> None:
@@ -134,7 +151,7 @@ def _check_head(answer: aiohttp.ClientResponse) -> None:
         raise Failure("encoded", encoding, more=more)
 
 
-async def _rules(answer: aiohttp.ClientResponse) -> Rules:
+async def _answered(question: Question, answer: aiohttp.ClientResponse) -> Answer:
     text = bytearray()
-    await receive(answer, MAX_BYTES, text.extend, PATIENCE)
-    return await asyncio.to_thread(rules_of, bytes(text))
+    await receive(answer, question.most, text.extend, PATIENCE)
+    return await asyncio.to_thread(question.answer, bytes(text))
