@@ -62,7 +62,7 @@ class Decoder:
         return kept
 
     def _kept(self, found: Fetched, incoming: Incoming, most: int | None) -> Fetched | None:
-        """The record of an image that is good and is kept; None if it has more than `most` pixels."""
+        """The record of an image that is kept; None if it has more than `most` pixels."""
         data = incoming.read()
         said = verdict(image_signals(data), self._obeyed)
         signals = "\n".join(filter(None, (found.signals, said.text)))

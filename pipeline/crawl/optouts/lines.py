@@ -113,7 +113,7 @@ def declared(lines: Iterable[str]) -> Declared:
 
 
 def _name(group: Group, name: str, groups: list[Group]) -> None:
-    known = group.ours or group.everybody or group.names
+    known = bool(group.ours or group.everybody or group.names)
     group.ours |= name == PRODUCT
     group.everybody |= name == "*"
     if name in NAMES:

@@ -28,9 +28,11 @@ class Reservations:
 
 def reservations(data: bytes) -> Reservations:
     """Reads a file of any content; what is none has no entries."""
+    if len(data) > MAX_BYTES:
+        return Reservations()
     try:
-        found = json.loads(data[: MAX_BYTES + 1].decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # also of what is longer: it ends in the middle
+        found = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
         return Reservations()
     entries = []
     # an array by the report; some write its only entry alone
