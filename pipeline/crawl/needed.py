@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
 from pipeline.images import LONGEST
 from pipeline.manifest import DUPLICATE, PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
@@ -112,6 +113,9 @@ class Needed:
                 return replace(record, outcome="too_small", id=None)
             if record.size > params.max_bytes:
                 return replace(record, outcome="too_large", id=None)
+            # what was taken while its opt-out was not obeyed
+            if refusal := refusal_in(record.signals, obeyed_kinds(params)):
+                return replace(record, outcome="opted_out", detail=refusal, id=None)
             return record
         changed = {
             "too_large": 0 < record.size <= params.max_bytes,
@@ -119,7 +123,7 @@ class Needed:
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
             "robots_unreachable": not params.robots,
-            "opted_out": params.opt_outs == "none",
+            "opted_out": kind_of(record.detail) not in obeyed_kinds(params),
         }
         status = str(record.status)
         named = not self.retry.isdisjoint({record.outcome, status, f"{status[0]}xx"})

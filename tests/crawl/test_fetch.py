@@ -26,6 +26,7 @@ from pipeline.errors import ExternalError
 from pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
+    DECLARATIONS,
     LIMITS,
     Host,
     candidates_of,
@@ -299,7 +300,7 @@ def test_failures_that_are_named_are_tried_again_and_no_others(faulty):
         and (row["outcome"] == "timeout" or row["status"] == 404 or (row["status"] or 0) >= 500)
     }
     assert {"/missing.jpg", "/500.jpg", "/silent.jpg", "/o6.jpg"} <= named
-    assert set(faulty["third"]) == named | {"/robots.txt"}
+    assert set(faulty["third"]) == named | set(DECLARATIONS)
     assert faulty["retried"] == faulty["table"]
 
 
@@ -397,7 +398,9 @@ def test_https_is_asked_of_those_only_who_prove_their_name(tmp_path):
     with serving(secure, misnamed, strange) as hosts:
         urls = [f"https://{n}.test/{n}.jpg" for n in range(3)]
         candidates = candidates_of(urls)
-        found = crawl(tmp_path / "journal", candidates, hosts, tls=client, robots=False)
+        found = crawl(
+            tmp_path / "journal", candidates, hosts, tls=client, robots=False, opt_outs="none"
+        )
     got = [found[candidate] for candidate in candidates]
     assert [record.outcome for record in got] == ["ok", "connection", "connection"]
     assert "Certificate" in got[1].detail and "Certificate" in got[2].detail

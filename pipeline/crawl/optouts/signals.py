@@ -25,9 +25,16 @@ class Signal:
     @property
     def line(self) -> str:
         """The signal as the manifest keeps it: kind, place, text."""
-        text = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", self.text).strip()[:LONGEST]
-        where = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", self.where)[:LONGEST]
-        return f"{self.kind}: {where}: {text}" + (PROHIBITS if self.allows is False else "")
+        line = f"{self.kind}: {_plain(self.where)}: {_plain(self.text)}"
+        return line + (PROHIBITS if self.allows is False else "")
+
+    @property
+    def detail(self) -> str:
+        """The reason of a refusal: a header as it stands there, or else the line."""
+        header = self.where.removeprefix("header ")
+        if header.lower() == self.kind:
+            return f"{header}: {_plain(self.text)}"
+        return self.line.removesuffix(PROHIBITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,10 @@ class Verdict:
         return "\n".join(lines)
 
 
+def _plain(text: str) -> str:
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()[:LONGEST]
+
+
 class OptedOut(Exception):
     """An image says of itself that it is not to be used so."""
 
@@ -57,7 +68,7 @@ class OptedOut(Exception):
 def verdict(signals: Iterable[Signal], obeyed: frozenset[str]) -> Verdict:
     """What signals come to when these kinds are obeyed."""
     found = tuple(signals)
-    refusing = (one.line for one in found if one.allows is False and one.kind in obeyed)
+    refusing = (one.detail for one in found if one.allows is False and one.kind in obeyed)
     return Verdict(found, next(refusing, ""))
 
 
@@ -76,6 +87,7 @@ def kind_of(detail: str) -> str:
 
 
 def refusal_in(text: str, obeyed: frozenset[str]) -> str:
-    """The first line of recorded signals that forbids an image when these kinds are obeyed."""
+    """The first of recorded signals that forbids an image when these kinds are obeyed."""
     lines = (line for line in text.splitlines() if line.endswith(PROHIBITS))
-    return next((line for line in lines if kind_of(line) in obeyed), "")
+    found = next((line for line in lines if kind_of(line) in obeyed), "")
+    return found.removesuffix(PROHIBITS)

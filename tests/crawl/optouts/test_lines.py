@@ -51,7 +51,7 @@ REFUSED = [  # robots.txt
 def test_robots_txt_forbids(text, kind):
     found, _ = judged(text)
     assert found.refusal.startswith(f"{kind}: robots.txt: ")
-    assert found.refusal.endswith(" (prohibits)")
+    assert f"{found.refusal} (prohibits)" in found.text.splitlines()
     assert judged(text, opt_outs=[one for one in ALL_KINDS if one != kind])[0].refusal == ""
 
 
