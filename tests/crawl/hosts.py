@@ -29,7 +29,8 @@ from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
 
 Route = Callable[["Request"], None]
-AGENT = "kd3-pipeline/1 (+https://example.com)"
+AGENT = "Mozilla/5.0 (compatible; kd3-pipeline/1; +https://example.com)"
+DECLARATIONS = ("/robots.txt", "/.well-known/tdmrep.json")
 LIMITS = Crawl(
     per_class=1000,
     min_side=16,
@@ -136,8 +137,8 @@ class Host(Server):
         self.at_once = self.most_at_once = 0
 
     def images_asked(self) -> int:
-        """Requests for anything but robots.txt."""
-        return sum(self.requests.values()) - self.requests["/robots.txt"]
+        """Requests for anything but robots.txt and tdmrep.json."""
+        return sum(self.requests.values()) - sum(self.requests[path] for path in DECLARATIONS)
 
 
 @contextmanager
