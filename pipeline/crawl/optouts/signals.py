@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 from pipeline.params import Crawl, OptOut
 
@@ -10,7 +11,7 @@ LONGEST = 200  # characters of what one signal says
 MOST = 40  # signals that are told of one image
 PROHIBITS = " (prohibits)"  # ends the line of a signal that does
 AI_AGENTS = "ai-agents"
-ALL_KINDS: tuple[str, ...] = tuple(OptOut.__args__)  # type: ignore[attr-defined]
+ALL_KINDS: tuple[str, ...] = get_args(OptOut)
 
 
 @dataclass(frozen=True, slots=True)
