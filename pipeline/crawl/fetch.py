@@ -182,9 +182,9 @@ class Fetcher:
             return failure
 
     async def _answer(self, job: Job, incoming: Incoming) -> str | Answer | Fetched | None:
-        good, said = True, None if job.question is not None else self._origin(job).said
+        good = True
         try:
-            return await self.exchange.ask(job, incoming, said)
+            return await self.exchange.ask(job, incoming, self._said(job))
         except Failure as failure:
             good = failure.outcome not in FOR_NOW
             raise
@@ -282,6 +282,9 @@ class Fetcher:
             self._origins[name] = Origin(said, ready=said.question is None)
         return self._origins[name]
 
+    def _said(self, job: Job) -> Said | None:
+        return None if job.question is not None else self._origin(job).said
+
     def _ask(self, origin: Origin) -> list[Fetched]:
         """Asks for the next file that an origin is judged by; after the last, its jobs go on."""
         while origin.failure is None and (question := origin.said.question) is not None:
@@ -344,8 +347,8 @@ class Fetcher:
         # no standard says so
         missing = record.outcome == "http_error" and (record.status or 500) < 500
         if missing or not job.robots or not self.params.robots:
-            problem = f"{record.outcome} {record.detail}".rstrip()
-            return self._released(job, question.nothing(problem))
+            problem = f"{record.outcome} {record.detail or record.status or ''}"
+            return self._released(job, question.nothing(problem.rstrip()))
         if record.outcome in OF_THE_ORIGIN:
             return self._released(job, record)
         word = "" if record.outcome in ("busy", "http_error") else f"{record.outcome}: "
