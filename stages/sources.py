@@ -8,7 +8,7 @@ from pipeline.classes import DEMO_SETS, ClassSet, load_classes
 from pipeline.console import Console
 from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.engines.engine import Engine, Unreadable
-from pipeline.crawl.guard import HostTable
+from pipeline.crawl.guard import PRODUCT, HostTable
 from pipeline.crawl.http import Client, Page, Unanswered, Web
 from pipeline.crawl.result_pages import ask, hidden, keep_page
 from pipeline.errors import ExternalError, UserError
@@ -54,8 +54,9 @@ def engine_name(section: Crawl, classes: ClassSet) -> str:
 
 
 def user_agent(contact: str) -> str:
-    """An honest name, with the user's address if given."""
-    return f"kd3-pipeline/{__version__}" + (f" (+{contact})" if contact else "")
+    """An honest name in the form that robots usually have, with the user's address if given."""
+    more = f"; +{contact}" if contact else ""
+    return f"Mozilla/5.0 (compatible; {PRODUCT}/{__version__}{more})"
 
 
 def check_engine(name: str, query: str | None, console: Console) -> None:

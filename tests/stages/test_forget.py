@@ -53,7 +53,7 @@ class World:
             f"{number}{target}"
             for number, (host, seen) in enumerate(zip(self.hosts, before, strict=True))
             for target in host.targets[seen:]
-            if target != "/robots.txt"
+            if target.endswith(".jpg")
         ]
 
 
