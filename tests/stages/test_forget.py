@@ -231,6 +231,14 @@ def state(folder: Path) -> dict[str, str]:
     }
 
 
+def test_a_trace_of_what_was_forgotten_says_so(world: World) -> None:
+    dropped(world, IDS[3])
+    for target in (IDS[3], IDS[3][:8], "http://1.test/3.jpg"):
+        text = invoke(world.folder, "trace", target).output
+        assert text.startswith("no image")
+        assert f"forgotten ({datetime.date.today().isoformat()}: asked for;" in text
+
+
 def test_a_dry_run_says_the_same_and_changes_nothing(world: World) -> None:
     before = state(world.folder)
     told = json.loads(invoke(world.folder, "forget", "0.test", "--dry-run", "--json").stdout)
