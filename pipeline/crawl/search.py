@@ -88,6 +88,14 @@ class Search:
             stopped=str(stopped) if isinstance(stopped, PutOff) else "",
         )
 
+    def remarks(self) -> list[str]:
+        """What a person has to know, in lines."""
+        found = list(self.doubts)
+        if self.pages.stopped is not None:
+            kept = f"; its answer is kept as {self.pages.kept}" if self.pages.kept else ""
+            found.append(f"{self.engine.name} was not asked for all: {self.pages.stopped}{kept}")
+        return found
+
     async def _fill(self, wanted: Sequence[int]) -> None:
         async with Client(self.web) as client:
             self.pages.client = client

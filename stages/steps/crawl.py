@@ -204,8 +204,8 @@ class Crawling:
             urls, wanted = section.placeholder_urls, section.per_class
             gathered = gather(ask, get, len(names), wanted, urls, self._few_colours)
             account = searching.account()
-            for doubt in searching.doubts:
-                self.console.note(doubt)
+            for line in searching.remarks():
+                self.console.note(line)
             return replace(gathered, wanted=[wanted] * len(names), account=account)
 
     def _manner(self, engine: Engine) -> Manner:
