@@ -1,4 +1,4 @@
-"""Step of `pipeline doctor --engine`: four pages of a search engine, and what is to be said of it."""
+"""Step of `pipeline doctor --engine`: four pages of a search engine, and what is wrong."""
 
 import asyncio
 import datetime
@@ -27,6 +27,7 @@ from stages import paths, sources
 from stages.steps.engine_findings import Findings, duration, limits, lines, values
 
 MOST_LETTERS = 200  # shown of what an engine says
+TAGS = r"(?s)<(script|style)\b.*?</\1>|<[^>]*>"
 ANOTHER = "wait, or take another engine (crawl.engine)"
 
 
@@ -244,9 +245,7 @@ class Asking:
 
     def _first_line(self, body: bytes) -> str:
         """The first words of an answer, without the tags of HTML."""
-        words = re.sub(
-            r"(?s)<(script|style)\b.*?</\1>|<[^>]*>", "\n", body.decode("utf-8", "ignore")
-        )
+        words = re.sub(TAGS, "\n", body.decode("utf-8", "ignore"))
         lines = (self._clean(line) for line in words.splitlines())
         return next(filter(None, lines), "it does not say why")
 

@@ -10,6 +10,7 @@ from pipeline.crawl.engines.engine import Engine, Result
 from pipeline.params import Crawl
 
 FEW = 3  # addresses shown
+MOST_LICENCES = 8  # shown
 
 
 @dataclass
@@ -29,14 +30,13 @@ def lines(engine: Engine, section: Crawl, query: str, found: Findings) -> list[s
     """What is said to a person."""
     said = f"{engine.name}: '{query}': HTTP {found.status}, {found.size:,} bytes"
     licences = _licences(found.results)
-    shown = ", ".join(licences[:FEW]) + (
-        f" and {len(licences) - FEW} more" if licences[FEW:] else ""
-    )
+    shown, more = ", ".join(licences[:MOST_LICENCES]), len(licences) - MOST_LICENCES
     budget, pace = engine.budget, f"a page every {engine.page_gap:g} s"
     return [
         f"{said}, {len(found.results)} results",
         *(f"  {printable(one.url)}" for one in found.results[:FEW]),
-        f"  licences: {printable(shown) or 'none told'}",
+        f"  licences: {printable(shown) or 'none told'}"
+        + (f" and {more} more" if more > 0 else ""),
         f"  second page: {_second(found.second)}",
         f"  canary: {_canary(found.canary)}",
         f"  budget: {budget.page_results:,} results a page, {budget.query_results:,} a query;"
