@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime
-import re
 from dataclasses import dataclass
 
 from pipeline.classes import load_classes
@@ -16,6 +15,7 @@ from pipeline.crawl.engines.engine import (
     Refused,
     ResultPage,
     Unreadable,
+    first_line,
 )
 from pipeline.crawl.http import Client, Page, Unanswered, Web, retry_after
 from pipeline.crawl.result_pages import ask, hidden, keep_page
@@ -27,7 +27,6 @@ from stages import paths, sources
 from stages.steps.engine_findings import Findings, duration, limits, lines, values
 
 MOST_LETTERS = 200  # shown of what an engine says
-TAGS = r"(?s)<(script|style)\b.*?</\1>|<[^>]*>"
 ANOTHER = "wait, or take another engine (crawl.engine)"
 
 
@@ -152,8 +151,8 @@ class Asking:
             alarm = f"it has no results for {' nor '.join(empty)}, of which there are thousands"
         found.canary = {"queries": words, "results": [len(one) for one in lists], "alarm": alarm}
         if alarm:
-            found.problems.append(
-                (f"canary: {alarm}", f"its images would be of anything: {ANOTHER}")
+            found.problems.insert(
+                0, (f"canary: {alarm}", f"its images would be of anything: {ANOTHER}")
             )
 
     async def _page(self, query: str, start: int) -> tuple[str, Page, ResultPage]:
@@ -244,10 +243,7 @@ class Asking:
         return Trouble(said, hint, page.status, size)
 
     def _first_line(self, body: bytes) -> str:
-        """The first words of an answer, without the tags of HTML."""
-        words = re.sub(TAGS, "\n", body.decode("utf-8", "ignore"))
-        lines = (self._clean(line) for line in words.splitlines())
-        return next(filter(None, lines), "it does not say why")
+        return self._clean(first_line(body)) or "it does not say why"
 
     def _clean(self, text: str) -> str:
         return printable(hidden(self.engine, text)).strip()[:MOST_LETTERS]

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from pipeline.errors import UserError
 
+_TAGS = re.compile(r"(?is)<(script|style)\b.*?</\1>|<!--.*?-->|<[^>]*>")
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a text, which is cut
 
 
@@ -244,8 +245,8 @@ def later_start(value: object, start: int, most: int) -> int | None:
 
 
 def first_line(body: bytes) -> str:
-    """The first line with words of an answer's body, "" if it has none."""
-    lines = body[: 4 * MOST_CHARACTERS].decode("utf-8", "replace").splitlines()
+    """The first line with words of an answer's body, without HTML's tags, "" if it has none."""
+    lines = _TAGS.sub("\n", body[: 4 * MOST_CHARACTERS].decode("utf-8", "replace")).splitlines()
     return next((text(line)[:300] for line in lines if line.strip()), "")
 
 

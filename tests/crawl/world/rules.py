@@ -131,7 +131,8 @@ def limit(requests: int, seconds: float, *, told: bool = True) -> Rule:
         if len(granted) < requests:
             granted.append(asked.seconds)
             return None
-        return shape.limited(math.ceil(seconds - (asked.seconds - granted[0])), told)
+        since = granted[0] if granted else asked.seconds
+        return shape.limited(math.ceil(seconds - (asked.seconds - since)), told)
 
     return rule
 

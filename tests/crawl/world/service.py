@@ -35,11 +35,12 @@ class World:
         self.images: list[str] = []  # paths
         self._lock, self._began = threading.Lock(), time.monotonic()
         self._times: Counter[str] = Counter()
+        self._number = 0
         self.service, self.host = Host(), Host()
         self.service.otherwise, self.host.otherwise = self._answer, self._image
 
     def forget(self) -> None:
-        """Begins to count anew; rules go on."""
+        """Empties the lists of what was asked; rules count on."""
         self.asked, self.images = [], []
 
     @property
@@ -60,9 +61,10 @@ class World:
         fields = dict(parse_qsl(parts.query, keep_blank_values=True))
         with self._lock:
             self._times[parts.query] += 1
+            self._number += 1
             asked = replace(
                 self.shape.question(fields),
-                number=len(self.asked) + 1,
+                number=self._number,
                 times=self._times[parts.query],
                 seconds=time.monotonic() - self._began,
                 headers=dict(request.headers),

@@ -110,6 +110,8 @@ class BingShape(Shape):
             '<div class="dg_b isvctrl"><div id="mmComponent_images_1" class="dgControl dtl hover"'
             f' data-nextUrl="{html.escape(next_url)}" data-layout="row">'
             f'<ul data-row = 0 class="dgControl_list ">{table}</ul></div></div>'
+            f'<script>var RawRequestURL="/images/async?q='
+            f'{quote_plus(asked.query)}&first={start}";</script>'
         )
 
     def _item(self, query: str, url: str, number: int) -> str:
