@@ -14,7 +14,7 @@ from tests.stages.workspace import copy_project
 FILE = '''
 """Lines: an engine whose pages are lists of addresses."""
 
-from pipeline.crawl.engines.engine import Engine, Result, address, filter_of
+from pipeline.crawl.engines.engine import Budget, Engine, Result, ResultPage, address, filter_of
 
 
 class Lines(Engine):
@@ -22,14 +22,15 @@ class Lines(Engine):
 
     name, host, page_gap = "lines", "0.test", 0.0
     note = "ask lines for little"
+    budget = Budget(page_results=4, query_results=8)
 
-    def pages(self, query, wanted, licence):
-        filter_of(self.name, {}, licence)
-        for first in range(0, wanted, 4):
-            yield address("http://0.test/search", q=query, first=first)
+    def address(self, query, start):
+        filter_of(self.name, {}, query.licence)
+        return address("http://0.test/search", q=query.text, first=start)
 
-    def results(self, page):
-        return [Result(line) for line in page.decode().split()]
+    def read(self, page, query, start):
+        found = [Result(line) for line in page.decode().split()]
+        return ResultPage(found, start + 4 if start + 4 < 8 else None)
 '''
 LINE = '        "lines": Entry("lines:Lines", "lists of addresses"),\n'
 BEFORE = '        "bing": Entry('
@@ -78,7 +79,9 @@ def test_doctor_asks_a_new_engine(project: Path) -> None:
     with serving(engine()) as hosts:
         done = pipeline(project, hosts, "doctor", "--engine", "lines", "--query", "cat")
     assert done.returncode == 0, done.stderr
-    assert "lines: 'cat': HTTP 200" in done.stdout and "4 results" in done.stdout
+    assert "lines: 'cat': HTTP 200" in done.stdout
+    assert "second page: 4 results, 4 of them new" in done.stdout
+    assert "budget: 4 results a page, 8 a query; it states no limits" in done.stdout
 
 
 def test_what_may_be_named_follows(project: Path) -> None:
