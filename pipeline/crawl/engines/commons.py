@@ -87,7 +87,7 @@ class Commons(Engine):
     def read(self, page: bytes, query: Query, start: int) -> ResultPage:
         answer = json_object(page)
         if "error" in answer:
-            raise _meaning(answer["error"]) or Unreadable("it says: no reason")
+            raise _meaning(answer["error"]) or Unreadable("it is an error without a name")
         if "query" not in answer:
             # a page without results, seen to come in passing for queries that have some
             if "batchcomplete" in answer:
@@ -113,7 +113,7 @@ class Commons(Engine):
             return meaning
         if status == 403:
             said = first_line(body) or "it answered 403"
-            return Refused(f"{said} (crawl.contact is sent in the user agent)")
+            return Refused(f"{said} (set crawl.contact: the user agent has to say who you are)")
         return None
 
 
@@ -122,7 +122,7 @@ def _meaning(error: object) -> NotNow | Refused | NoMore | None:
     code, info = (text(_dict(error).get(key)) for key in ("code", "info"))
     if not code and not info:
         return None
-    said = f"it says: {info or code}" + (f" ({code})" if info and code else "")
+    said = f"{info} ({code})" if info and code else info or code
     if code == "cirrussearch-offset-too-large":
         return NoMore(said)
     if code in PASSING or code.startswith(PASSING_KINDS) or "again later" in info:

@@ -170,19 +170,12 @@ def forecast(engine: Engine, wanted: Iterable[int]) -> str:
     Args:
         wanted: results of each query.
     """
-    pages, budget = sum(map(engine.pages_for, wanted)), engine.budget
-    pace = f"one in {engine.page_gap:g} s" if engine.page_gap else "without a pause"
-    if budget.per_minute:
-        pace += f", {budget.per_minute:g} a minute are allowed"
-    if budget.per_day:
-        pace += f", {budget.per_day:,} a day"
+    pages, budget, gap = sum(map(engine.pages_for, wanted)), engine.budget, engine.page_gap
+    pace = [f"one in {gap:g} s" if gap != 1 else "one a second"] if gap else []
+    pace += [f"{budget.per_day:,} a day"] if budget.per_day else []
     days = -(-pages // budget.per_day) if budget.per_day else 1
-    if days > 1:
-        lasts = f"{days} days, in as many runs"
-    else:
-        slowest = max(engine.page_gap, 60 / budget.per_minute if budget.per_minute else 0.0)
-        lasts = f"about {_duration(pages * slowest)}"
-    return f"{engine.name}: up to {pages:,} pages of results ({pace}): {lasts}"
+    lasts = f"{days} days" if days > 1 else f"about {_duration(pages * gap)}"
+    return f"{engine.name}: up to {', '.join([f'{pages:,} pages of results', *pace])}: {lasts}"
 
 
 def _duration(seconds: float) -> str:

@@ -104,7 +104,8 @@ class Openverse(Engine):
         if (meaning := _meaning(detail)) is not None:
             return meaning
         if status == 401:
-            return Refused(f"{detail or first_line(body) or 'unauthorized'} (token: {TOKEN})")
+            said = detail or first_line(body) or "it answered 401"
+            return Refused(f"{said} (a token in {TOKEN} lasts for some hours)")
         if status in (400, 403):
             return Refused(detail or first_line(body) or f"it answered {status}")
         return None
@@ -135,4 +136,4 @@ def _result(one: dict[str, Any]) -> Result:
 
 def _licence(code: str, version: str) -> str:
     names = {"": "", "cc0": "CC0", "pdm": "Public Domain Mark"}
-    return f"{names.get(code, f'CC {code.upper()}')} {version}".strip()
+    return text(f"{names.get(code, f'CC {code.upper()}')} {version}")
