@@ -49,6 +49,7 @@ VARIANTS = (
     *("date-pastweek", "date-pastday", "size-small"),
     *("type-transparent", "type-clipart", "type-linedrawing", "type-animated"),
 )
+DEMO = Budget(page_results=20, query_results=MOST_RESULTS, source="the demo's own engine")
 _ASKED = re.compile(r'RawRequestURL\s{0,9}=\s{0,9}("(?:[^"\\]|\\.){0,4000}")')
 
 
@@ -70,6 +71,8 @@ class Bing(Engine):
     def __init__(self, name: str = "bing", base: str = ADDRESS, page_gap: float = 1.0) -> None:
         self.name, self.base, self.page_gap = name, base, page_gap
         self.host = urlsplit(base).netloc
+        if name == "demo":  # which has no filters, and fewer results on a page
+            self.variants, self.budget = (), DEMO
 
     def address(self, query: Query, start: int) -> str:
         options = {}

@@ -58,9 +58,10 @@ class Commons(Engine):
     budget = Budget(
         page_results=PAGE_RESULTS,
         query_results=MOST_RESULTS,
+        per_minute=200,  # 10 for who does not say how to be reached
         contact=True,
-        source="https://www.mediawiki.org/wiki/API:Etiquette: one request after the other, with"
-        " an address in the user agent; and the limit of its search",
+        source="https://www.mediawiki.org/wiki/Wikimedia_APIs/Rate_limits (2026), one request"
+        " after the other: https://www.mediawiki.org/wiki/API:Etiquette",
     )
 
     def __init__(self, base: str = ADDRESS) -> None:

@@ -20,7 +20,6 @@ from pipeline.crawl.engines.engine import (
     Unreadable,
     address,
     filter_of,
-    first_line,
     json_object,
     link,
     number,
@@ -103,12 +102,9 @@ class Openverse(Engine):
         detail = text(answer.get("detail")) if isinstance(answer, dict) else ""
         if (meaning := _meaning(detail)) is not None:
             return meaning
-        if status == 401:
-            said = detail or first_line(body) or "it answered 401"
-            return Refused(f"{said} (a token in {TOKEN} lasts for some hours)")
-        if status in (400, 403):
-            return Refused(detail or first_line(body) or f"it answered {status}")
-        return None
+        if not detail or status not in (400, 401, 403):
+            return None
+        return Refused(detail + (f" (a token in {TOKEN} lasts for hours)" if status == 401 else ""))
 
 
 def _meaning(detail: str) -> NotNow | NoMore | None:

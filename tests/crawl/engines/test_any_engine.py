@@ -200,3 +200,7 @@ def test_the_first_line_of_a_body_is_its_first_words():
     assert first_line(b"\xff\xfe") == "\ufffd\ufffd"
     assert first_line(b"") == ""
     assert len(first_line(b"x" * 10**6)) == 300
+    page = b"<!doctype html><html><style>b{}</style><script>var x</script><h1>\nToo <b>many</b>"
+    assert first_line(page) == "Too"
+    for odd in (b"<", b"<<>", b"<!", b"<![if]", b"<p>" * 9000, b"< \0 >"):
+        assert isinstance(first_line(odd), str)

@@ -3,11 +3,13 @@
 import html
 import json
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 
 from pipeline.crawl.engines.bing import LICENCES, Bing
 from pipeline.crawl.engines.engine import NotNow, Query, Result, Unreadable
+from pipeline.demo.server import DemoWeb
 from tests.crawl.engines.playing import LONG, asked, read, refuses_licences, walk
 from tests.crawl.searching import page
 
@@ -145,6 +147,21 @@ def test_every_variant_is_a_filter_of_its_own():
         *("type", "size", "color", "layout", "date")
     }
     assert all("qft=+filterui:" in one for one in sent)
+
+
+def test_the_demo_has_pages_and_no_filters_of_its_own():
+    with DemoWeb(50) as web:
+        engine = Bing("demo", web.search_url, 0.0)
+        found, start = [], 0
+        while start is not None:
+            with urlopen(engine.address(Query("star"), start)) as answer:
+                page = engine.read(answer.read(), Query("star"), start)
+            assert len(page.results) <= engine.budget.page_results
+            found, start = [*found, *page.results], page.next
+    assert len({one.url for one in found}) == 50
+    assert any(one.licence for one in found)
+    assert engine.pages_for(50) == 3
+    assert engine.variants == ()
 
 
 def test_a_licence_that_is_no_filter_is_refused():
