@@ -60,7 +60,7 @@ class Bing(Engine):
     where a page holds 35; its parser knows `.jpg` addresses only.
     """
 
-    variants = VARIANTS
+    variants: tuple[str, ...] = VARIANTS
     budget = Budget(
         page_results=PAGE_RESULTS,
         query_results=MOST_RESULTS,
