@@ -218,6 +218,14 @@ def json_object(page: bytes) -> dict[str, Any]:
     return found
 
 
+def json_or_nothing(body: bytes) -> dict[str, Any]:
+    """The JSON object that an answer's body is, an empty one if it is none."""
+    try:
+        return json_object(body)
+    except (Unreadable, NotNow):
+        return {}
+
+
 def objects(value: object) -> list[dict[str, Any]]:
     """The JSON objects of a list; none where there is no list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

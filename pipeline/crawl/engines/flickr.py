@@ -3,7 +3,6 @@
 https://www.flickr.com/services/api/flickr.photos.search.html
 """
 
-import json
 import os
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from pipeline.crawl.engines.engine import (
     filter_of,
     first_line,
     json_object,
+    json_or_nothing,
     link,
     number,
     objects,
@@ -139,11 +139,8 @@ class Flickr(Engine):
         return ResultPage([one for one in found if one.url], start + 1 if more else None)
 
     def refusal(self, status: int, body: bytes) -> NotNow | Refused | NoMore | None:
-        try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
-            answer = {"message": first_line(body)}
-        meaning = _meaning(answer) if isinstance(answer, dict) else None
+        # it is not always one of the API, but a page in words
+        meaning = _meaning(json_or_nothing(body) or {"message": first_line(body)})
         # of a page that is no answer of the API only "not now" is believed
         if isinstance(meaning, NotNow) or status in (400, 401, 403):
             return meaning

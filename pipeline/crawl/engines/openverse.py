@@ -3,7 +3,6 @@
 Its terms forbid to scrape its catalogue, so it is asked only when named, and for little.
 """
 
-import json
 import os
 import re
 from typing import Any
@@ -21,6 +20,7 @@ from pipeline.crawl.engines.engine import (
     address,
     filter_of,
     json_object,
+    json_or_nothing,
     link,
     number,
     objects,
@@ -95,11 +95,7 @@ class Openverse(Engine):
         )
 
     def refusal(self, status: int, body: bytes) -> NotNow | Refused | NoMore | None:
-        try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
-            answer = None
-        detail = text(answer.get("detail")) if isinstance(answer, dict) else ""
+        detail = text(json_or_nothing(body).get("detail"))
         if (meaning := _meaning(detail)) is not None:
             return meaning
         if not detail or status not in (400, 401, 403):

@@ -168,6 +168,7 @@ def test_an_error_of_the_api_is_told_by_its_code(code, info, kind):
 def test_an_answer_without_error_and_query_is_a_page_without_results(answer):
     page = read(Commons(), answer)
     assert (page.results, page.next) == ([], None)
+    assert read(Commons(), answer | {"continue": {"gsroffset": 50}}).next == 50
 
 
 @pytest.mark.parametrize(
