@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.classes import ClassSet, load_classes
-from pipeline.console import Console
+from pipeline.classes import ClassSet, load_classes, renamed
+from pipeline.console import Console, printable
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.gather import Fetch, Gathered, gather
@@ -140,6 +140,8 @@ class Crawling:
 
     def _search(self) -> Gathered:
         section, folder, names = self.section, self.journal.folder, self.class_names
+        for line in renamed(self.classes):
+            self.console.note(printable(line))
         with (
             sources.engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,
