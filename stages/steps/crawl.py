@@ -115,7 +115,11 @@ class Crawling:
         return Gathered(list(found), found, {})
 
     def _list(self) -> Gathered:
-        candidates = listed_candidates(Path(self.section.source), self.class_names)
+        path, lines = Path(self.section.source), list[str]()
+        with self.console.progress("crawl: reading the list") as advance:
+            candidates = listed_candidates(path, self.class_names, lines, advance)
+        for line in lines:
+            self.console.note(line)
         if any(one.label >= 0 for one in candidates):
             return self._all_of(candidates, self.class_names, self.section.per_class)
         return self._all_of(candidates, [], self.section.sample or len(candidates))
