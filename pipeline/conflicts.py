@@ -25,6 +25,11 @@ def conflicts(params: Params) -> list[Conflict]:
 
 
 def _crawl(crawl: Crawl) -> Iterator[Conflict]:
+    if isinstance(crawl.classes, dict):
+        from pipeline.classes import problems  # which reads its files by pipeline.paramfile
+
+        for path, what in problems(crawl.classes):
+            yield f"crawl.classes.{path}", what
     if crawl.engine in WITH_SOURCE and not crawl.source:
         yield "crawl.source", f"engine '{crawl.engine}' needs {WITH_SOURCE[crawl.engine]} here"
     if crawl.engine not in WITH_SOURCE:
