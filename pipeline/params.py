@@ -70,7 +70,7 @@ class Crawl(Section):
     source: str = Field(
         "",
         description="engine `files`: a folder, a .tar or .parquet file, as docs/files.md has them; "
-        "`urls`: a .txt, .csv, .jsonl or .parquet file; `site`: the address of a page",
+        "`urls`: a .txt, .csv, .tsv, .jsonl or .parquet file; `site`: the address of a page",
     )
     licence: Literal["any", "creative-commons", "commercial", "modify", "public-domain"] = Field(
         "any",

@@ -240,6 +240,10 @@ CONFLICTS = [
         "teacher: {source: hub, repository: a/b, path: x}",
         "1: teacher.path: only source 'file' reads it, not 'hub'",
     ),
+    (
+        "crawl: {engine: urls, source: x.csv, rounds: 1}",
+        "1: crawl.rounds: only search engines can be asked for more, not 'urls'",
+    ),
     ("teacher: {source: file}", "1: teacher.path: source 'file' needs"),
     ("distill:\n  alignment: false", "1: distill.logit_weight: without alignment it has to be"),
     ("distill: {keep: agreement, held_out: 0}", "1: distill.held_out: keep 'agreement' needs"),
