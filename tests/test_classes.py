@@ -218,7 +218,7 @@ def test_a_name_is_searched_for_as_people_write_it(name, query):
             "ごみ-箱",
             "n02123045",
         ),
-        *("_", "--", "12", "Highway"),
+        *("_", "--", "12", "Highway", "../x", "<script>alert(1)</script>", "$(touch pwned);`id`"),
     ],
 )
 def test_a_name_that_people_write_so_stays(name):
