@@ -2,8 +2,8 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ def load_classes(spec: str | Sequence[str] | Mapping[str, Any]) -> ClassSet:
     """
     if isinstance(spec, str):
         if spec in set_names():
-            return _class_set(spec, _read(HERE / f"{spec}.yaml"), f"{spec}.yaml")
+            return replace(_read(HERE / f"{spec}.yaml"), name=spec)
         if spec.endswith((".yaml", ".yml")):
-            return _class_set("", _read(Path(spec)), spec)
+            return _read(Path(spec))
         if "," not in spec:
             near = difflib.get_close_matches(spec, set_names(), n=1)
             meant = f"did you mean '{near[0]}'? " if near else ""
@@ -81,61 +81,71 @@ def load_classes(spec: str | Sequence[str] | Mapping[str, Any]) -> ClassSet:
                 f"{meant}known sets: {', '.join(set_names())}; a single class is '{spec},'",
             )
         spec = [name for name in (part.strip() for part in spec.split(",")) if name]
-    return _class_set("", spec)
+    return _class_set(spec, "crawl.classes", {})
 
 
-def _read(path: Path) -> Any:
+def problems(entries: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong in a mapping from names to words: (key path within it, what)."""
+    for name, words in entries.items():
+        if not isinstance(name, str) or not name.strip():
+            yield str(name), f"expected the name of a class, got {name!r:.60}"
+            continue
+        for key, value in words.items() if isinstance(words, Mapping) else [("", words)]:
+            path = f"{name}.{key}" if key else name
+            texts = [value] if isinstance(value, str) else [] if value is None else value
+            if key and key not in KEYS:
+                near = difflib.get_close_matches(str(key), KEYS, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(KEYS)}"
+                yield path, f"unknown key '{key}'; {hint}"
+            elif not isinstance(texts, Sequence) or not all(
+                isinstance(text, str) and text.strip() for text in texts
+            ):
+                yield path, f"expected a list of words to search for, got {value!r:.60}"
+
+
+def _read(path: Path) -> ClassSet:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise UserError(f"class file {path} not found") from None
     except (OSError, ValueError) as error:
         raise UserError(f"class file {path} cannot be read: {error}") from None
-    return load_yaml(text, str(path))[0]
+    entries, where = load_yaml(text, str(path))
+    return _class_set(entries, f"class file {path}", where)
 
 
-def _class_set(name: str, entries: Any, file: str = "") -> ClassSet:
-    place = f"class file {file}: " if file else "crawl.classes: "
-    if isinstance(entries, Mapping):
+def _class_set(entries: Any, place: str, where: Mapping[str, str]) -> ClassSet:
+    """The classes of `entries`; `place` is where these stand, and `where` its keys, by key path."""
+    if isinstance(entries, Sequence) and not isinstance(entries, str):
+        if wrong := [one for one in entries if not isinstance(one, str) or not one.strip()]:
+            raise UserError(f"{place}: expected a name, got {wrong[0]!r:.60}")
+        pairs: list[tuple[str, Any]] = [(name, None) for name in entries]
+    elif isinstance(entries, Mapping):
+        for path, what in problems(entries):
+            raise UserError(f"{where.get(path, place)}: {path}: {what}")
         pairs = list(entries.items())
-    elif isinstance(entries, Sequence) and not isinstance(entries, str):
-        pairs = [(entry, None) for entry in entries]
     else:
-        raise UserError(f"{place}expected a list of names, or names with lists of queries")
-    classes = [_image_class(key, words, place) for key, words in pairs]
+        raise UserError(f"{place}: expected a list of names, or names with lists of queries")
+    classes = tuple(_image_class(name.strip(), words) for name, words in pairs)
     names = [one.name for one in classes]
     if not names:
-        raise UserError(f"{place}no names given")
-    twice = sorted({one for one in names if names.count(one) > 1})
-    if twice:
-        raise UserError(f"{place}given twice: {', '.join(twice)}")
-    return ClassSet(name, tuple(classes))
+        raise UserError(f"{place}: no names given")
+    if twice := sorted({one for one in names if names.count(one) > 1}):
+        raise UserError(f"{place}: given twice: {', '.join(twice)}")
+    return ClassSet("", classes)
 
 
-def _image_class(key: Any, words: Any, place: str) -> ImageClass:
-    if not isinstance(key, str) or not key.strip():
-        raise UserError(f"{place}{key!r:.60}: expected a name with a list of queries")
-    name, place = key.strip(), f"{place}{key.strip()!r}: "
-    if not isinstance(words, Mapping):
-        words = {"queries": words}
-    for unknown in [one for one in words if one not in KEYS]:
-        near = difflib.get_close_matches(str(unknown), KEYS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(KEYS)}"
-        raise UserError(f"{place}unknown key {unknown!r:.60}", hint)
-    queries, synonyms, contexts = (_texts(words.get(one), f"{place}{one}") for one in KEYS)
+def _image_class(name: str, words: Any) -> ImageClass:
+    given = words if isinstance(words, Mapping) else {"queries": words}
+    queries, synonyms, contexts = (_texts(given.get(key)) for key in KEYS)
     if queries:
         return ImageClass(name, queries, synonyms, contexts)
-    other = tuple(wording.readable(one) for one in wording.synonyms(name)[1:])
-    return ImageClass(name, (wording.readable(name),), other + synonyms, contexts, True)
+    others = tuple(wording.readable(one) for one in wording.synonyms(name)[1:])
+    return ImageClass(name, (wording.readable(name),), others + synonyms, contexts, derived=True)
 
 
-def _texts(value: Any, place: str) -> tuple[str, ...]:
-    """A list of texts, or one text; none where nothing is given."""
-    texts = [value] if isinstance(value, str) else [] if value is None else value
-    if not isinstance(texts, Sequence) or not all(
-        isinstance(text, str) and text.strip() for text in texts
-    ):
-        raise UserError(f"{place}: expected a list of words to search for, got {value!r:.60}")
+def _texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value or []
     return tuple(dict.fromkeys(text.strip() for text in texts))
 
 

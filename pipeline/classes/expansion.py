@@ -8,8 +8,9 @@ from pipeline.classes.wording import same, subject
 
 Expand = Literal["none", "listed", "all"]
 
-# what holds for an animal, an object and a scene alike, the likeliest to bring photographs first;
-# none names another thing that could become the picture's subject, as "with a dog" would
+# what holds for an animal, an object, a scene and a person alike, the likeliest to bring photos
+# first. None names another thing, as "with a dog" would, or makes the subject another one, as "old"
+# does of a baby; and none is a word by which people search for pornography.
 TEMPLATES = (
     "{} photo",
     "{} outdoors",
@@ -20,17 +21,13 @@ TEMPLATES = (
     "small {}",
     "large {}",
     "{} in nature",
-    "{} in the city",
     "{} in winter",
     "{} in summer",
     "{} in the rain",
     "{} at night",
     "{} from above",
     "{} from a distance",
-    "old {}",
-    "{} amateur photo",
     "{} wallpaper",
-    "{} black and white photo",
 )
 
 

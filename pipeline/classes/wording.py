@@ -11,8 +11,9 @@ PLACEHOLDER = re.compile(r"(?:class|label|category|id|object|c)?[\W_]*\d+", re.I
 LATIN = re.compile(r"[\x00-\u024f\u1e00-\u1eff]*")  # Basic Latin to Latin Extended
 HYPHEN = re.compile(r"(?<=\w{2})-(?=\w{2})")  # and not that of T-shirt
 # between words, not within TCP/IP, 24/7 or w/o
-SLASH = re.compile(r"(?<=[a-zß-öø-ÿ]{2})/|/(?=.?[a-zß-öø-ÿ]{2})")
-BRACKETS = re.compile(r"\s*[()\[\]{}]+\s*")
+SLASH = re.compile(r"(?<=[a-zß-öø-ÿ]{2})/(?=\w)|(?<=\w)/(?=.?[a-zß-öø-ÿ]{2})")
+WHICH = re.compile(r"(?<=\w) ?\(([\w ]+)\)$")  # crane (bird)
+ODD = re.compile(r"[<>$;`{}|\\=*^~\"]")  # in no name of a thing: it is asked for as it is
 PART = re.compile(
     r"(?:^[a-z]|Mc)[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]+"  # iPhone, McLaren
     r"|[A-ZÀ-ÖØ-Þ]{2,}s(?![a-zß-öø-ÿ])"  # SUVs
@@ -34,7 +35,9 @@ def readable(name: str) -> str:
     """
     first, *_ = synonyms(name)
     bare = NUMBERED.sub("", first)
-    spaced = BRACKETS.sub(" ", bare.replace("_", " ")) if re.search(r"\w", bare) else bare
+    if ODD.search(name) or not re.search(r"[^\W_]", bare):
+        return name
+    spaced = WHICH.sub(r" \1", bare.replace("_", " "))
     if LATIN.fullmatch(spaced):
         spaced = SLASH.sub(" ", spaced)
         if not re.search(r"[\s_]", bare.strip()):

@@ -111,7 +111,9 @@ class Exchange:
 
     async def _image(self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming) -> Fetched:
         status, most = answer.status, self.params.max_bytes
-        if self.params.opt_outs != "none" and (opt_out := opted_out(answer.headers, self.user_agent)):
+        if self.params.opt_outs != "none" and (
+            opt_out := opted_out(answer.headers, self.user_agent)
+        ):
             raise Failure("opted_out", opt_out, more={"status": status})
         size = answer.content_length or 0
         if size <= most:

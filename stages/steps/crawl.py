@@ -154,7 +154,11 @@ class Crawling:
         return Gathered(list(found), found, {})
 
     def _list(self) -> Gathered:
-        candidates = listed_candidates(Path(self.section.source), self.class_names)
+        path, lines = Path(self.section.source), list[str]()
+        with self.console.progress("crawl: reading the list") as advance:
+            candidates = listed_candidates(path, self.class_names, lines, advance)
+        for line in lines:
+            self.console.note(line)
         if any(one.label >= 0 for one in candidates):
             gathered = self._all_of(candidates, self.class_names, self.section.per_class)
             listed = Counter(one.label for one in candidates)
@@ -186,6 +190,8 @@ class Crawling:
 
     def _search(self) -> Gathered:
         section, folder, names = self.section, self.journal.folder, self.class_names
+        for line in renamed(self.classes):
+            self.console.note(printable(line))
         with (
             sources.engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,

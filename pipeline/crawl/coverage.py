@@ -1,0 +1,157 @@
+"""Rounds by coverage: what more to ask for, where a teacher sees too little of a class."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.console import printable, text_table
+from pipeline.crawl.gather import Gathered
+
+STARVED = 0.5  # of the images wanted; a class of which the teacher sees fewer is starved
+MOST_ROWS = 20  # classes in a table; with more, those that are asked for again
+
+# images wanted of each class → all that is gathered then; asks only for what is new
+Gather = Callable[[Sequence[int]], Gathered]
+# ids of images → the class that the teacher sees in each, None where it is none of the crawl's
+See = Callable[[Sequence[str]], Sequence[int | None]]
+
+
+@dataclass
+class Coverage:
+    """What the teacher sees in a crawl, round by round.
+
+    Attributes:
+        names: of the classes.
+        known: whether the teacher tells each apart; it can starve of no other.
+        per_class: images wanted of each.
+        stored: images that each class's search brought.
+        seen: images in which the teacher sees each, whichever search brought them.
+        more: images that were asked for beyond `per_class`.
+        rounds: images that each round asked for, and new ones that it brought.
+        ended: why there was no further round.
+    """
+
+    names: Sequence[str]
+    known: Sequence[bool]
+    per_class: int
+    stored: list[int] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
+    more: list[int] = field(default_factory=list)
+    rounds: list[tuple[int, int]] = field(default_factory=list)
+    ended: str = ""
+
+    @property
+    def starved(self) -> list[int]:
+        """The classes of which the teacher sees too little."""
+        return [
+            label
+            for label, count in enumerate(self.seen)
+            if self.known[label] and count < STARVED * self.per_class
+        ]
+
+    def deficits(self) -> dict[int, int]:
+        """Images to ask for, by starved class: those that it lacks."""
+        return {label: self.per_class - self.seen[label] for label in self.starved}
+
+    def summary(self) -> dict[str, Any]:
+        """The same for reports/crawl.json."""
+        starved = set(self.starved)
+        return {
+            "per_class": self.per_class,
+            "starved_below": STARVED * self.per_class,
+            "rounds": [{"asked_more": asked, "new_images": new} for asked, new in self.rounds],
+            "ended": self.ended,
+            "classes": [
+                {
+                    "name": name,
+                    "stored": self.stored[label],
+                    "teacher_says": self.seen[label] if self.known[label] else None,
+                    "asked_more": self.more[label],
+                    "starved": label in starved,
+                }
+                for label, name in enumerate(self.names)
+            ],
+        }
+
+    def lines(self) -> list[str]:
+        """A table and a sentence for a person."""
+        every = range(len(self.names))
+        shown = [label for label in every if self.more[label] or label in self.starved]
+        shown = list(every) if len(self.names) <= MOST_ROWS else shown[:MOST_ROWS]
+        rows = [
+            [
+                printable(self.names[label]),
+                f"{self.stored[label]:,}",
+                f"{self.seen[label]:,}" if self.known[label] else "unknown",
+                f"{self.more[label]:,}",
+            ]
+            for label in shown
+        ]
+        lines = []
+        if rows:
+            lines.append(text_table([["class", "stored", "teacher says", "asked more"], *rows]))
+        if left := len(self.names) - len(shown):
+            lines.append(f"and {left:,} classes more: see reports/crawl.json")
+        asked, new = (sum(one[at] for one in self.rounds) for at in (0, 1))
+        rounds = "1 round" if len(self.rounds) == 1 else f"{len(self.rounds)} rounds"
+        lines.append(
+            f"coverage: {rounds} asked for {asked:,} images more and brought {new:,};"
+            f" {self.ended}; starved classes: {len(self.starved)} of {len(self.names)}"
+        )
+        return lines
+
+
+def cover(
+    gather: Gather,
+    see: See,
+    names: Sequence[str],
+    known: Sequence[bool],
+    per_class: int,
+    rounds: int,
+) -> tuple[Gathered, Coverage]:
+    """Gathers, and asks for more of the classes of which the teacher sees too little.
+
+    What a class lacks is asked for, at most `rounds` times, as long as that brings new images. An
+    image is shown to the teacher once.
+    """
+    coverage = Coverage(names, known, per_class, more=[0] * len(names))
+    gathered = gather([per_class] * len(names))
+    said: dict[str, int | None] = {}
+    _look(coverage, gathered, see, said)
+    for _ in range(rounds):
+        lacking = coverage.deficits()
+        if not lacking:
+            break
+        for label, count in lacking.items():
+            coverage.more[label] += count
+        before = len(said)
+        gathered = gather([per_class + more for more in coverage.more])
+        _look(coverage, gathered, see, said)
+        coverage.rounds.append((sum(lacking.values()), len(said) - before))
+        if len(said) == before:
+            break
+    coverage.ended = _why(coverage)
+    return gathered, coverage
+
+
+def _why(coverage: Coverage) -> str:
+    if not coverage.starved:
+        return "no class is starved"
+    if coverage.rounds and not coverage.rounds[-1][1]:
+        return "the last one brought nothing new"
+    return "crawl.rounds allows no more"
+
+
+def _look(coverage: Coverage, gathered: Gathered, see: See, said: dict[str, int | None]) -> None:
+    """Shows new images to the teacher, and counts all anew."""
+    first: dict[str, int] = {}  # the class that brought an image
+    for candidate in gathered.candidates:
+        image = gathered.found.get(candidate)
+        if image is not None and image.id is not None and image.id not in gathered.refused:
+            first.setdefault(image.id, candidate.label)
+    fresh = [name for name in first if name not in said]
+    said |= zip(fresh, see(fresh), strict=True)
+    stored, seen = Counter(first.values()), Counter(said[name] for name in first)
+    coverage.stored = [stored[label] for label in range(len(coverage.names))]
+    coverage.seen = [seen[label] for label in range(len(coverage.names))]
