@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pipeline.classes import ImageClass
 from pipeline.classes.expansion import Expand
 from pipeline.crawl.engines.engine import Engine, Query, Result
-from pipeline.crawl.queries import QueryRun, Source
+from pipeline.crawl.queries import QueryRun, Source, picture
 from pipeline.manifest import Candidate
 
 FRUITLESS = 3  # variations of a kind in a row that brought nothing new: the kind is given up
@@ -112,14 +112,15 @@ class ClassSearch:
         return found
 
     def _choose(self, run: QueryRun, rank: int, result: Result) -> None:
-        if result.url in self.chosen:
+        address = picture(result)
+        if address in self.chosen:
             return
         run.brought += 1
         texts = asdict(result) | {
             "licence_filter": "" if run.query.licence == "any" else run.query.licence,
             "variant": run.variant,
         }
-        self.chosen[result.url] = Candidate(
+        self.chosen[address] = Candidate(
             self.label, self.one.name, self.engine.name, run.query.text, rank, **texts
         )
 

@@ -81,6 +81,7 @@ class Search:
         waiting = sum(run.waits for one in self.classes for run in one.runs)
         return SearchAccount(
             self.engine.name,
+            self.engine.host,
             tuple(_class_account(one) for one in self.classes),
             waiting=waiting,
             again_at=stopped.again_at if isinstance(stopped, PutOff) else None,

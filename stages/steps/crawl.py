@@ -228,8 +228,6 @@ class Crawling:
 
     def _announce(self, engine: Engine, log: PageLog) -> None:
         """Says what is asked for, and how long that takes at most."""
-        for line in renamed(self.classes):
-            self.console.note(line)
         if log.outdated:
             self.console.note(
                 f"{len(log.outdated):,} pages of results that an earlier version kept do not say"
