@@ -66,6 +66,7 @@ def crawling(
     (folder / "params.yaml").write_text(text)
     with pytest.MonkeyPatch.context() as patch, running(world, patch, folder):
         patch.setattr(result_pages, "RETRY_PAUSE", 0.01)
+        patch.setattr(result_pages, "MINUTE", 0.05)
 
         def run(*arguments: str) -> Crawled:
             world.forget()

@@ -176,7 +176,7 @@ class CommonsShape(Shape):
             "extmetadata": {"LicenseShortName": {"value": "CC BY-SA 4.0"}},
         }
         if width:
-            small = f"{url.replace('.test/', '.test/thumb/')}/{width}px-{number}.jpg"
+            small = f"{url.replace('.test/', '.test/thumb/')}/{width}px-{url.rsplit('/')[-1]}"
             info |= {
                 "thumburl": small,
                 "thumbwidth": int(width),
