@@ -7,7 +7,8 @@ import pytest
 
 from tests.crawl.world.rules import results
 from tests.crawl.world.service import World, broken, image_limit
-from tests.crawl.world.shapes import SHAPES, Answer
+from tests.crawl.world.shape import Answer
+from tests.crawl.world.shapes import SHAPES
 from tests.stages.crawling import CLASSES, crawling
 
 SERVICE = SHAPES["commons"]
