@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.crawl.account import SearchAccount
 from pipeline.crawl.placeholders import placeholders
@@ -22,6 +23,7 @@ class Gathered:
         refused: ids of placeholder images, and why each is taken for one.
         wanted: images of each class; empty where no number was wanted.
         account: of the search, if there was one.
+        later: images that are left to the next run, as `PutOff.summary` has them.
     """
 
     candidates: Sequence[Candidate]
@@ -29,6 +31,7 @@ class Gathered:
     refused: Mapping[str, str]
     wanted: Sequence[int] = ()
     account: SearchAccount | None = None
+    later: Mapping[str, Any] = field(default_factory=lambda: {"images": 0, "hosts": {}})
 
 
 def gather(

@@ -14,8 +14,10 @@ from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
+from pipeline.crawl.gather import Search as Searching
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.later import PutOff
 from pipeline.crawl.lists import listed_candidates
 from pipeline.crawl.pack import pack
 from pipeline.crawl.pagelog import PageLog
@@ -70,17 +72,14 @@ def refuse_empty(section: Crawl, summary: dict[str, Any]) -> None:
         return
     named = ", ".join(map(printable, names[:MOST_NAMED]))
     more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    again = "run the same command again later, " if sum(_put_off(summary)) else ""
+    left = summary["later"]["images"] or summary["later"]["pages"]
+    again = "run the same command again later, " if left else ""
     raise ExternalError(
         f"crawl: no image of {len(names):,} of {len(summary['classes']):,} classes: {named}{more};"
         f" what the others have is in {paths.CRAWL}",
         f"{again}take other queries (crawl.classes) or another engine (crawl.engine), or go on"
         " without with crawl.empty_classes: keep",
     )
-
-
-def _put_off(summary: dict[str, Any]) -> tuple[int, int]:
-    return summary["later"]["images"], summary["later"]["pages"]
 
 
 def _remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
@@ -180,9 +179,17 @@ class Crawling:
 
     def _all_of(self, candidates: list[Candidate], names: list[str], wanted: int) -> Gathered:
         """Downloads from a list that does not grow."""
-        get = self._fetch(Web(sources.user_agent(self.section.contact)), names, wanted)
+        web = Web(sources.user_agent(self.section.contact))
+        return self._gathered(lambda _: candidates, web, names, wanted)
+
+    def _gathered(self, search: Searching, web: Web, names: list[str], wanted: int) -> Gathered:
+        """Images of what `search` finds, and what is left to the next run."""
+        put_off = PutOff()
+        get = self._fetch(web, names, wanted, put_off)
         urls = self.section.placeholder_urls
-        return gather(lambda _: candidates, get, len(names), wanted, urls, self._few_colours)
+        gathered = gather(search, get, len(names), wanted, urls, self._few_colours)
+        later = put_off.summary(gathered.found, wanted, frozenset(gathered.refused))
+        return replace(gathered, later=later)
 
     def _few_colours(self, name: str) -> bool:
         """Whether the image with this SHA-256 is drawn in a few flat colours."""
@@ -206,13 +213,11 @@ class Crawling:
                 with self.console.progress("crawl: searching", len(names)) as advance:
                     return searching.candidates(wanted, advance)
 
-            get = self._fetch(web, names, section.per_class)
-            urls, wanted = section.placeholder_urls, section.per_class
-            gathered = gather(ask, get, len(names), wanted, urls, self._few_colours)
-            account = searching.account()
+            gathered = self._gathered(ask, web, names, section.per_class)
             for line in searching.remarks():
                 self.console.note(line)
-            return replace(gathered, wanted=[wanted] * len(names), account=account)
+            wanted = [section.per_class] * len(names)
+            return replace(gathered, wanted=wanted, account=searching.account())
 
     def _manner(self, engine: Engine) -> Manner:
         section, real = self.section, engine.name != "demo"
@@ -240,7 +245,7 @@ class Crawling:
         if engine.name != "demo":
             self.console.say(forecast(engine, shares))
 
-    def _fetch(self, web: Web, names: list[str], wanted: int) -> Fetch:
+    def _fetch(self, web: Web, names: list[str], wanted: int, put_off: PutOff) -> Fetch:
         """`fetch` with this crawl's limits and progress; only its first round tries again."""
         # the demo's hosts are this process's own
         limits = {"per_class": wanted} | ({"host_gap": 0.0} if web.hosts else {})
@@ -263,6 +268,8 @@ class Crawling:
                     progress.report,
                     refused=refused,
                     retry=next(retries, frozenset()),
+                    note=self.console.say,
+                    put_off=put_off,
                 )
 
         return get
