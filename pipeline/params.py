@@ -29,8 +29,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
 OptOut = Literal[
-    *("x-robots-tag", "tdm-reservation", "content-signal", "content-usage", "rsl"),
-    *("data-mining", "c2pa"),
+    "x-robots-tag",
+    "tdm-reservation",
+    "content-signal",
+    "content-usage",
+    "rsl",
+    "data-mining",
+    "c2pa",
 ]
 Issue = Literal[
     "blurred", "dark", "light", "odd_aspect", "grey", "text", "collage", "tiny_subject", "nsfw"

@@ -1,15 +1,17 @@
-"""One request of a download, for an image or a robots.txt, and the meaning of its answer."""
+"""One request of a download, for an image or a file such as robots.txt, and what it means."""
 
 import asyncio
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from pipeline.console import printable
-from pipeline.crawl.guard import Forbidden, opted_out
+from pipeline.crawl.guard import Forbidden
 from pipeline.crawl.http import (
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
@@ -21,7 +23,8 @@ from pipeline.crawl.http import (
     retry_after,
 )
 from pipeline.crawl.journal import Incoming
-from pipeline.crawl.robots import MAX_BYTES, Rules, rules_of
+from pipeline.crawl.optouts.headers import heard
+from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
 from pipeline.manifest import Fetched
@@ -40,7 +43,7 @@ REASON_PATIENCE = 2.0  # seconds for them
 NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 # what unpacks may be a bomb, and the bytes are kept as they come
 IMAGE_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}
-ROBOTS_HEADERS = {"Accept": "text/plain, */*", "Accept-Encoding": "identity"}
+QUESTION_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 class Failure(Exception):
@@ -82,17 +85,20 @@ class Exchange:
             total=params.timeout, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT
         )
 
-    async def ask(self, job: Job, incoming: Incoming) -> str | Rules | Fetched:
-        """The address that the answer leads to, the rules it states, or the image it has.
+    async def ask(
+        self, job: Job, incoming: Incoming, said: Said | None = None
+    ) -> str | Answer | Fetched | None:
+        """The address that the answer leads to, what a question brought, or the image it has.
 
-        The image's bytes go to `incoming`, unchecked, the answer's status to `job.status`.
+        The image's bytes go to `incoming`, unchecked, the answer's status to `job.status`. None
+        where the answer's headers name a licence that `said`, its origin, has not read yet.
 
         Raises:
             Failure: there is none of these.
             ExternalError: the disk will not have the bytes.
         """
         job.status = None
-        headers = ROBOTS_HEADERS if job.robots else IMAGE_HEADERS
+        headers = QUESTION_HEADERS if job.question else IMAGE_HEADERS
         try:
             async with self.client.get(
                 job.address, headers=headers, timeout=self._timeout
@@ -104,7 +110,9 @@ class Exchange:
                 if answer.status != 200:
                     raise await _failure_of(answer)
                 _check_encoding(answer)
-                return await (_rules(answer) if job.robots else self._image(job, answer, incoming))
+                if job.question is not None:
+                    return await _answered(job.question, answer)
+                return await self._image(job, answer, incoming, said)
         except (Failure, PipelineError):
             raise
         except Forbidden as error:
@@ -130,19 +138,26 @@ class Exchange:
             detail = f"{type(error).__name__}: {error}"
             raise Failure("connection", detail, tries=TRIES) from None
 
-    async def _image(self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming) -> Fetched:
+    async def _image(
+        self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming, said: Said | None
+    ) -> Fetched | None:
         status, most = answer.status, self.params.max_bytes
-        if self.params.opt_outs != "none" and (
-            opt_out := opted_out(answer.headers, self.user_agent)
-        ):
-            raise Failure("opted_out", opt_out, more={"status": status})
+        said = said or Said.of(str(URL(job.address).origin()), self.params)
+        signals = heard(answer.headers, job.address)
+        if said.unread(signals):
+            return None
+        verdict = said.verdict(job.address, signals)
+        if verdict.refusal:
+            more = {"status": status, "signals": verdict.text}
+            raise Failure("opted_out", verdict.refusal, more=more)
         size = answer.content_length or 0
         if size <= most:
             size = await receive(answer, most, incoming.write, PATIENCE)
         if size > most:
-            more = {"status": status, "size": size}
+            more = {"status": status, "size": size, "signals": verdict.text}
             raise Failure("too_large", f"more than {most} bytes", more=more)
-        return Fetched(job.url, "ok", status=status, final_url=job.address, size=size)
+        found = Fetched(job.url, "ok", status=status, final_url=job.address, size=size)
+        return replace(found, signals=verdict.text)
 
 
 async def _failure_of(answer: aiohttp.ClientResponse) -> Failure:
@@ -172,7 +187,7 @@ def _check_encoding(answer: aiohttp.ClientResponse) -> None:
         raise Failure("encoded", encoding, more={"status": answer.status})
 
 
-async def _rules(answer: aiohttp.ClientResponse) -> Rules:
+async def _answered(question: Question, answer: aiohttp.ClientResponse) -> Answer:
     text = bytearray()
-    await receive(answer, MAX_BYTES, text.extend, PATIENCE)
-    return await asyncio.to_thread(rules_of, bytes(text))
+    await receive(answer, question.most, text.extend, PATIENCE)
+    return await asyncio.to_thread(question.answer, bytes(text))

@@ -102,7 +102,7 @@ class Client:
         await self._session.close()
 
     def get(
-        self, address: str, **options: Any
+        self, address: str, *, method: str = "GET", **options: Any
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """One request, for an `async with` block; a redirect is an answer like others.
 
@@ -110,7 +110,7 @@ class Client:
             Forbidden: the address is, or its name leads to one that is.
             aiohttp.ClientError, OSError, ValueError: there is no answer.
         """
-        return self._session.get(check_url(address), allow_redirects=False, **options)
+        return self._session.request(method, check_url(address), allow_redirects=False, **options)
 
     async def page(
         self,
@@ -139,7 +139,8 @@ class Client:
             Unanswered: there is no whole answer.
         """
         timeout = aiohttp.ClientTimeout(seconds, sock_connect=silence, sock_read=silence)
-        options = {"timeout": timeout, "auto_decompress": True, "max_field_size": HEADER_BYTES}
+        options: dict[str, Any] = {"timeout": timeout, "auto_decompress": True}
+        options["max_field_size"] = HEADER_BYTES
         with _told(silence, seconds):
             for _ in range(MAX_REDIRECTS + 1):
                 async with self.get(address, headers=headers, **options) as answer:

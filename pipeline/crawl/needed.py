@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
 from pipeline.images import LONGEST
 from pipeline.manifest import DUPLICATE, PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
@@ -142,13 +143,16 @@ class Needed:
                 return replace(record, outcome="too_small", id=None)
             if record.size > params.max_bytes:
                 return replace(record, outcome="too_large", id=None)
+            # what was taken while its opt-out was not obeyed
+            if refusal := refusal_in(record.signals, obeyed_kinds(params)):
+                return replace(record, outcome="opted_out", detail=refusal, id=None)
             return record
         changed = {
             "too_large": 0 < record.size <= params.max_bytes,
             "too_small": min(record.width, record.height) >= params.min_side,
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
-            "opted_out": params.opt_outs == "none",
+            "opted_out": kind_of(record.detail) not in obeyed_kinds(params),
         }
         return None if self._named(record) or changed.get(record.outcome) else record
 

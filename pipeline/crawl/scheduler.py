@@ -6,6 +6,8 @@ import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
+from pipeline.crawl.optouts.origin import Question
+
 MOST_BACK_OFF = 60.0  # seconds between requests to a host that asked for fewer
 STEP_BACK_AFTER = 10  # good answers in a row
 DOWN_AFTER = 5  # requests without an answer in a row
@@ -120,15 +122,20 @@ class Host:
 class Job:
     """A URL that is to be asked for, and how far that has come."""
 
-    url: str  # the candidate's; of a robots.txt: its origin
+    url: str  # the candidate's; of a question: the address that it began with
     address: str  # where redirects have led
     host: Host  # of the address
-    robots: bool = False  # it is a robots.txt
+    question: Question | None = None  # what it asks of an origin, not for an image
     redirects: int = 0
     failures: int = 0  # that may be tried again
     refusals: int = 0  # by its host, whatever was asked for
     started: float = 0.0  # the last request
     status: int | None = None  # of the last request's answer
+
+    @property
+    def robots(self) -> bool:
+        """It asks for a robots.txt."""
+        return self.question is not None and self.question.kind == "robots"
 
 
 class Scheduler:

@@ -26,6 +26,7 @@ from pipeline.errors import ExternalError
 from pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
+    DECLARATIONS,
     LIMITS,
     Host,
     candidates_of,
@@ -303,7 +304,7 @@ def test_a_second_run_asks_for_what_was_refused_for_now_and_gives_the_same(fault
     paths = put_off(faulty)
     assert len(paths) == sum(outcome == "not_now" for _, outcome, _ in FAULTS.values()) > 9
     asked = {path: faulty["requests"][path] for path in paths}
-    assert faulty["second"] == asked | {"/robots.txt": len(paths)}
+    assert faulty["second"] == asked | dict.fromkeys(DECLARATIONS, len(paths))
     assert faulty["again"] == faulty["table"]
 
 
@@ -338,7 +339,7 @@ def test_failures_that_are_named_are_tried_again_and_no_others(faulty):
         or 500 <= (row["status"] or 0) < 600
     }
     assert {"/missing.jpg", "/501.jpg", "/short.jpg"} <= named
-    assert set(faulty["third"]) == named | {"/robots.txt"}
+    assert set(faulty["third"]) == named | set(DECLARATIONS)
     assert faulty["retried"] == faulty["table"]
 
 
@@ -437,7 +438,9 @@ def test_https_is_asked_of_those_only_who_prove_their_name(tmp_path):
     with serving(secure, misnamed, strange) as hosts:
         urls = [f"https://{n}.test/{n}.jpg" for n in range(3)]
         candidates = candidates_of(urls)
-        found = crawl(tmp_path / "journal", candidates, hosts, tls=client, robots=False)
+        found = crawl(
+            tmp_path / "journal", candidates, hosts, tls=client, robots=False, opt_outs="none"
+        )
     got = [found[candidate] for candidate in candidates]
     assert [record.outcome for record in got] == ["ok", "certificate", "certificate"]
     assert all("certificate verify failed" in record.detail for record in got[1:])

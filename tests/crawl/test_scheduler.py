@@ -329,7 +329,7 @@ def test_requests_to_one_host_keep_their_distance(tmp_path):
     host = Host({f"/{n}.jpg": image(n) for n in range(5)})
     with serving(host) as hosts:
         urls = [f"http://0.test/{n}.jpg" for n in range(5)]
-        crawl(tmp_path, candidates_of(urls), hosts, host_gap=0.2)
+        crawl(tmp_path, candidates_of(urls), hosts, host_gap=0.2, opt_outs="none")
     gaps = [later - earlier for earlier, later in zip(host.starts, host.starts[1:], strict=False)]
     assert len(gaps) == 5  # robots.txt is a request, too
     assert min(gaps) > 0.15
@@ -382,7 +382,7 @@ def test_retry_after_is_kept_by_the_whole_host_and_by_no_other(tmp_path, monkeyp
     other = Host({f"/{n}.jpg": image(20 + n) for n in range(8)})
     with serving(busy, other) as hosts:
         urls = [f"http://{host}.test/{n}.jpg" for n in range(8) for host in (0, 1)]
-        found = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=1)
+        found = crawl(tmp_path, candidates_of(urls), hosts, opt_outs="none", connections_per_host=1)
     assert set(outcomes(found).values()) == {"ok"}
     assert busy.starts[2] - busy.starts[1] > 0.95
     assert other.starts[-1] < busy.starts[2]
@@ -433,7 +433,7 @@ def test_a_host_that_refuses_for_ever_is_put_off_after_a_few_requests(tmp_path, 
     host.routes = {"/robots.txt": reply(b"", 404)}
     with serving(host) as hosts:
         urls = [f"http://0.test/{n}.jpg" for n in range(300)]
-        found = crawl(tmp_path, candidates_of(urls), hosts, patience=600.0)
+        found = crawl(tmp_path, candidates_of(urls), hosts, patience=600.0, opt_outs="none")
     assert set(outcomes(found).values()) == {"not_now"}
     assert REFUSALS <= host.images_asked() < REFUSALS + LIMITS.connections_per_host
     # its addresses are asked for in turns: it may refuse one, and give another
@@ -458,7 +458,7 @@ def test_a_host_that_gives_too_little_for_its_pauses_is_put_off(tmp_path):
     with serving(host) as hosts, pytest.MonkeyPatch.context() as patch:
         patch.setattr(scheduler, "EARNED", 0.5)
         urls = [f"http://0.test/{n}.jpg" for n in range(40)]
-        limits = {"connections_per_host": 1, "patience": 2.0}
+        limits = {"connections_per_host": 1, "patience": 2.0, "opt_outs": "none"}
         found = crawl(tmp_path, candidates_of(urls), hosts, **limits)
     assert Counter(outcomes(found).values()) == {"ok": 4, "not_now": 36}
 
@@ -496,7 +496,9 @@ def test_a_host_with_a_limit_gives_all_of_its_images_and_holds_nobody_up(
         urls = [f"http://0.test/{n}.jpg" for n in range(70)]
         urls += [f"http://1.test/{n}.jpg" for n in range(60)]
         notes = []
-        found = crawl(tmp_path, candidates_of(urls), hosts, notes=notes, patience=3.0)
+        found = crawl(
+            tmp_path, candidates_of(urls), hosts, notes=notes, patience=3.0, opt_outs="none"
+        )
     assert set(outcomes(found).values()) == {"ok"}
     assert 3 < host.starts[-1] - host.starts[0] < 8
     refusals = host.images_asked() - 70
@@ -540,9 +542,10 @@ def test_a_host_that_is_down_is_given_up_and_asked_by_the_next_run(tmp_path, mon
     gone, other = Host(), Host({f"/{n}.jpg": image(n, seconds=0.02) for n in range(20)})
     gone.otherwise = silent(0.0)
     gone.routes = {"/robots.txt": reply(b"", 404)}
+    limits = {"connections_per_host": 1, "opt_outs": "none"}
     with serving(gone, other) as hosts:
         urls = [f"http://{host}.test/{n}.jpg" for n in range(60) for host in (0, 1)][:100]
-        found = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=1)
+        found = crawl(tmp_path, candidates_of(urls), hosts, **limits)
         got = Counter((url[7], outcome) for url, outcome in outcomes(found).items())
         assert (got["0", "not_now"], got["1", "ok"]) == (50, 20)
         details = Counter(one.detail for one in found.values() if one.outcome == "not_now")
@@ -551,7 +554,7 @@ def test_a_host_that_is_down_is_given_up_and_asked_by_the_next_run(tmp_path, mon
         with Journal(tmp_path) as journal:
             assert all("1.test" in url for url in journal.records)
         gone.otherwise = image(99)
-        again = crawl(tmp_path, candidates_of(urls), hosts, connections_per_host=1)
+        again = crawl(tmp_path, candidates_of(urls), hosts, **limits)
         assert {url[7]: outcome for url, outcome in outcomes(again).items()}["0"] == "ok"
         assert gone.images_asked() == 2 * 5 + 50
         assert other.images_asked() == 50
