@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.crawl.account import SearchAccount
 from pipeline.crawl.placeholders import placeholders
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import NOT_NOW, Candidate, Fetched
 
 SURPLUS = 2  # results to ask for first, for each image wanted
 
@@ -17,12 +18,17 @@ Fetch = Callable[[Sequence[Candidate], frozenset[str]], dict[Candidate, Fetched]
 class Gathered:
     """All candidates in order, and what those that were needed gave.
 
-    `refused` has the ids of placeholder images, and why each is taken for one.
+    Attributes:
+        refused: ids of placeholder images, and why each is taken for one.
+        wanted: images of each class; empty where no number was wanted.
+        account: of the search, if there was one.
     """
 
     candidates: Sequence[Candidate]
     found: Mapping[Candidate, Fetched]
     refused: Mapping[str, str]
+    wanted: Sequence[int] = ()
+    account: SearchAccount | None = None
 
 
 def gather(
@@ -35,7 +41,8 @@ def gather(
 ) -> Gathered:
     """Asks for twice as many results as wanted, and for more where too few were good.
 
-    A round asks only for what is new, since `search` and `fetch` keep what they have learnt. What
+    A round asks only for what is new, since `search` and `fetch` keep what they have learnt. An
+    image that is put off counts as one that will come: the next run sees whether it does. What
     comes out depends on the web's answers alone and not on their timing. `placeholder_urls` and
     `few_colours` are as in `placeholders`.
     """
@@ -51,6 +58,7 @@ def gather(
             continue
         results = Counter(candidate.label for candidate in candidates)
         good = Counter(label for label, id in _images(found) if id not in refused)
+        good += Counter(one.label for one, image in found.items() if image.outcome == NOT_NOW)
         short = [
             label
             for label in range(classes)

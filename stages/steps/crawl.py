@@ -2,29 +2,35 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
+from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
+from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
-from pipeline.crawl.gather import Fetch, Gathered, gather
+from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.lists import listed_candidates
-from pipeline.crawl.pack import pack, summary_table
+from pipeline.crawl.pack import pack
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.placeholders import drawn_in_few_colours
-from pipeline.crawl.search import search
+from pipeline.crawl.search import Search
+from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from pipeline.crawl.site import site_candidates
+from pipeline.errors import ExternalError
 from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
 from stages import paths, sources
+
+MOST_NAMED = 10  # classes in a message
 
 
 def run(
@@ -39,17 +45,45 @@ def run(
             summary = pack(folder, gathered, journal, crawling.class_names if labelled else [])
             journal.seal(folder)
     write_json(paths.summary("crawl"), summary)
-    for line in _remarks(summary):
+    for line in _remarks(section, summary):
         console.note(line)
-    return (
-        f"{summary_table(summary)}\n"
+    if short := warning(summary):
+        console.warn(short)
+    lines = [
+        class_table(summary),
+        *shortfall_lines(summary),
+        *filter(None, [later_line(summary)]),
         f"crawl: {summary['stored']:,} images from {summary['candidates']:,} candidates"
         f" → {paths.CRAWL}",
-        summary,
+    ]
+    return "\n".join(lines), summary
+
+
+def refuse_empty(section: Crawl, summary: dict[str, Any]) -> None:
+    """Ends the command where a class has no image at all; what the others have is written.
+
+    Raises:
+        ExternalError: there is such a class, and `crawl.empty_classes` does not keep it.
+    """
+    names = summary["empty"]
+    if not names or section.empty_classes == "keep" or section.engine == "files":
+        return
+    named = ", ".join(map(printable, names[:MOST_NAMED]))
+    more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    again = "run the same command again later, " if sum(_put_off(summary)) else ""
+    raise ExternalError(
+        f"crawl: no image of {len(names):,} of {len(summary['classes']):,} classes: {named}{more};"
+        f" what the others have is in {paths.CRAWL}",
+        f"{again}take other queries (crawl.classes) or another engine (crawl.engine), or go on"
+        " without with crawl.empty_classes: keep",
     )
 
 
-def _remarks(summary: dict[str, Any]) -> Iterator[str]:
+def _put_off(summary: dict[str, Any]) -> tuple[int, int]:
+    return summary["later"]["images"], summary["later"]["pages"]
+
+
+def _remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
     """What was decided about images that a person may see otherwise."""
     outcomes = summary["outcomes"]
     if count := outcomes.get(PLACEHOLDER, 0):
@@ -62,6 +96,11 @@ def _remarks(summary: dict[str, Any]) -> Iterator[str]:
         yield (
             f"{count:,} JPEGs are refused because data is missing or was overwritten: see outcome"
             f" 'damaged' in {paths.MANIFEST}; crawl.damaged: keep keeps them"
+        )
+    if section.engine == "files" and (names := summary["empty"]):
+        yield (
+            f"{len(names):,} of {len(summary['classes']):,} classes have no picture:"
+            f" {', '.join(map(printable, names[:MOST_NAMED]))}{', …' * (len(names) > MOST_NAMED)}"
         )
     if count := summary["brightened"]:
         yield (
@@ -121,7 +160,14 @@ class Crawling:
         for line in lines:
             self.console.note(line)
         if any(one.label >= 0 for one in candidates):
-            return self._all_of(candidates, self.class_names, self.section.per_class)
+            gathered = self._all_of(candidates, self.class_names, self.section.per_class)
+            listed = Counter(one.label for one in candidates)
+            # a list that has fewer is no shortfall, but a class that it does not have at all is
+            wanted = [
+                min(self.section.per_class, listed[label] or 1)
+                for label in range(len(self.class_names))
+            ]
+            return replace(gathered, wanted=wanted)
         return self._all_of(candidates, [], self.section.sample or len(candidates))
 
     def _site(self) -> Gathered:
@@ -144,8 +190,6 @@ class Crawling:
 
     def _search(self) -> Gathered:
         section, folder, names = self.section, self.journal.folder, self.class_names
-        for line in renamed(self.classes):
-            self.console.note(printable(line))
         with (
             sources.engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,
@@ -153,16 +197,48 @@ class Crawling:
             web = Web(sources.user_agent(section.contact), hosts)
             if self.search_again:
                 log.clear()
+            searching = Search(engine, self.classes, self._manner(engine), web, log, folder)
+            self._announce(engine, log)
 
             def ask(wanted: Sequence[int]) -> list[Candidate]:
                 with self.console.progress("crawl: searching", len(names)) as advance:
-                    return search(
-                        engine, self.classes, wanted, section.licence, web, log, folder, advance
-                    )
+                    return searching.candidates(wanted, advance)
 
             get = self._fetch(web, names, section.per_class)
             urls, wanted = section.placeholder_urls, section.per_class
-            return gather(ask, get, len(names), wanted, urls, self._few_colours)
+            gathered = gather(ask, get, len(names), wanted, urls, self._few_colours)
+            account = searching.account()
+            for doubt in searching.doubts:
+                self.console.note(doubt)
+            return replace(gathered, wanted=[wanted] * len(names), account=account)
+
+    def _manner(self, engine: Engine) -> Manner:
+        section, real = self.section, engine.name != "demo"
+        return Manner(
+            licence=section.licence,
+            side=section.side if isinstance(section.side, int) else 0,
+            # the demo's web has pictures of its classes and of nothing else, and no filters
+            filters=section.filters and real,
+            expand=section.expand if real else "none",
+            patience=section.patience,
+            canary=section.canary and real,
+        )
+
+    def _announce(self, engine: Engine, log: PageLog) -> None:
+        """Says what is asked for, and how long that takes at most."""
+        for line in renamed(self.classes):
+            self.console.say(f"note: {printable(line)}")
+        if log.outdated:
+            self.console.note(
+                f"{len(log.outdated):,} pages of results that an earlier version kept do not say"
+                " where the next one begins: those that are needed are asked for again"
+            )
+        wanted = SURPLUS * self.section.per_class
+        shares = [
+            -(-wanted // len(one.queries)) for one in self.classes.classes for _ in one.queries
+        ]
+        if engine.name != "demo":
+            self.console.say(forecast(engine, shares))
 
     def _fetch(self, web: Web, names: list[str], wanted: int) -> Fetch:
         """`fetch` with this crawl's limits and progress; only its first round tries again."""

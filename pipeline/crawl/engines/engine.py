@@ -1,8 +1,9 @@
 """Base of the search engines, and what their parsers have in common."""
 
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -121,6 +122,7 @@ class Engine(ABC):
     page_gap = 1.0  # seconds between two pages, by the budget
     first = 0  # where the first page begins
     variants: tuple[str, ...] = ()  # names of its filters, the most useful first, as `type-photo`
+    sized = False  # whether what `read` gives depends on the query's side
     note = ""  # what its users have to know, such as its terms
     headers: Mapping[str, str] = MappingProxyType({})  # sent with every page
     secrets: Mapping[str, str] = MappingProxyType({})  # added to the address asked for, never kept
@@ -148,6 +150,10 @@ class Engine(ABC):
         """What an answer that is not 200 means to this engine; None for what HTTP says it does."""
         return None
 
+    def pages_for(self, wanted: int) -> int:
+        """Result pages that so many results of one query take, within its limit for a query."""
+        return -(-min(wanted, self.budget.query_results) // self.budget.page_results)
+
     def results(self, page: bytes) -> list[Result]:
         """The results of one page, for looking at it; raises as `read`."""
         return self.read(page, Query(""), self.first).results
@@ -156,6 +162,33 @@ class Engine(ABC):
 def address(base: str, **fields: object) -> str:
     """`base` with a query string of `fields`."""
     return f"{base}?{urlencode(fields, errors='replace')}"
+
+
+def forecast(engine: Engine, wanted: Iterable[int]) -> str:
+    """How many pages a search takes at most, how fast they may be asked for, and how long it takes.
+
+    Args:
+        wanted: results of each query.
+    """
+    pages, budget = sum(map(engine.pages_for, wanted)), engine.budget
+    pace = f"one in {engine.page_gap:g} s" if engine.page_gap else "without a pause"
+    if budget.per_minute:
+        pace += f", {budget.per_minute:g} a minute are allowed"
+    if budget.per_day:
+        pace += f", {budget.per_day:,} a day"
+    days = -(-pages // budget.per_day) if budget.per_day else 1
+    if days > 1:
+        lasts = f"{days} days, in as many runs"
+    else:
+        slowest = max(engine.page_gap, 60 / budget.per_minute if budget.per_minute else 0.0)
+        lasts = f"about {_duration(pages * slowest)}"
+    return f"{engine.name}: up to {pages:,} pages of results ({pace}): {lasts}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def filter_of(engine: str, filters: Mapping[str, str], licence: str) -> str:
@@ -177,11 +210,14 @@ def json_object(page: bytes) -> dict[str, Any]:
 
     Raises:
         Unreadable: it is none.
+        NotNow: it is empty.
     """
+    if not page.strip():
+        raise NotNow("its page is empty")
     try:
         found = json.loads(page)
     except (ValueError, RecursionError):
-        raise Unreadable("it is no JSON" if page.strip() else "it is empty") from None
+        raise Unreadable("it is no JSON") from None
     if not isinstance(found, dict):
         raise Unreadable("it is no JSON object")
     return found
@@ -190,6 +226,27 @@ def json_object(page: bytes) -> dict[str, Any]:
 def objects(value: object) -> list[dict[str, Any]]:
     """The JSON objects of a list; none where there is no list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def number(value: object) -> int | None:
+    """A whole number that is not negative, given as one or as a text; None if it is none."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 10**9 else None
+
+
+def later_start(value: object, start: int, most: int) -> int | None:
+    """Where a page says that the next one begins, None unless after `start` and before `most`."""
+    found = number(value)
+    return found if found is not None and start < found < most else None
+
+
+def first_line(body: bytes) -> str:
+    """The first line with words of an answer's body, "" if it has none."""
+    lines = body[: 4 * MOST_CHARACTERS].decode("utf-8", "replace").splitlines()
+    return next((text(line)[:300] for line in lines if line.strip()), "")
 
 
 def link(value: object) -> str:
