@@ -1,12 +1,13 @@
 """Rounds by coverage: what more to ask for, where a teacher sees too little of a class."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.console import printable, text_table
 from pipeline.crawl.gather import Gathered
+from pipeline.manifest import Candidate
 
 STARVED = 0.5  # of the images wanted; a class of which the teacher sees fewer is starved
 MOST_ROWS = 20  # classes in a table; with more, those that are asked for again
@@ -95,10 +96,9 @@ class Coverage:
             lines.append(f"and {left:,} classes more: see reports/crawl.json")
         asked, new = (sum(one[at] for one in self.rounds) for at in (0, 1))
         rounds = "1 round" if len(self.rounds) == 1 else f"{len(self.rounds)} rounds"
-        lines.append(
-            f"coverage: {rounds} asked for {asked:,} images more and brought {new:,};"
-            f" {self.ended}; starved classes: {len(self.starved)} of {len(self.names)}"
-        )
+        said = f"{rounds} asked for {asked:,} images more and brought {new:,}; {self.ended}"
+        still = f"; starved still: {len(self.starved)} of {len(self.names)}" if self.starved else ""
+        lines.append(f"coverage: {said if self.rounds else self.ended}{still}")
         return lines
 
 
@@ -155,3 +155,14 @@ def _look(coverage: Coverage, gathered: Gathered, see: See, said: dict[str, int 
     stored, seen = Counter(first.values()), Counter(said[name] for name in first)
     coverage.stored = [stored[label] for label in range(len(coverage.names))]
     coverage.seen = [seen[label] for label in range(len(coverage.names))]
+
+
+def by_wanted(
+    candidates: Sequence[Candidate], wanted: int | Sequence[int]
+) -> Iterator[tuple[int, list[Candidate]]]:
+    """The candidates in parts: (images wanted, candidates of the classes of which they are)."""
+    if isinstance(wanted, int):
+        yield wanted, list(candidates)
+        return
+    for count in sorted(set(wanted)):
+        yield count, [one for one in candidates if wanted[one.label] == count]

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
 from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
+from pipeline.crawl.coverage import by_wanted, cover
 from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
@@ -24,26 +25,40 @@ from pipeline.crawl.search import Search
 from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from pipeline.crawl.site import site_candidates
 from pipeline.errors import ExternalError
+from pipeline.images import Fit
 from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
 from stages import paths, sources
 
+if TYPE_CHECKING:
+    from stages.steps.teacher_says import TeacherSays
+
 MOST_NAMED = 10  # classes in a message
 
 
 def run(
-    section: Crawl, console: Console, retry: frozenset[str], search_again: bool
+    section: Crawl,
+    console: Console,
+    retry: frozenset[str],
+    search_again: bool,
+    fit: Fit = "crop",
 ) -> tuple[str, dict[str, Any]]:
-    """Crawls into data/crawl: the result for a person, and as one JSON object."""
+    """Crawls into data/crawl: the result for a person, and as one JSON object.
+
+    `fit` is how the teacher of `crawl.rounds` is shown an image, as `embed.fit`.
+    """
     with Journal(paths.CACHE / "crawl") as journal:
-        crawling = Crawling(section, journal, console, retry, search_again)
+        crawling = Crawling(section, journal, console, retry, search_again, fit)
         gathered = crawling.gathered()
         labelled = any(one.label >= 0 for one in gathered.candidates)
         with replacing(paths.CRAWL) as folder:
             summary = pack(folder, gathered, journal, crawling.class_names if labelled else [])
             journal.seal(folder)
+    covered = [] if gathered.coverage is None else gathered.coverage.lines()
+    if gathered.coverage is not None:
+        summary["coverage"] = gathered.coverage.summary()
     write_json(paths.summary("crawl"), summary)
     for line in _remarks(section, summary):
         console.note(line)
@@ -53,6 +68,7 @@ def run(
         class_table(summary),
         *shortfall_lines(summary),
         *filter(None, [later_line(summary)]),
+        *covered,
         f"crawl: {summary['stored']:,} images from {summary['candidates']:,} candidates"
         f" → {paths.CRAWL}",
     ]
@@ -118,6 +134,7 @@ class Crawling:
     console: Console
     retry: frozenset[str]
     search_again: bool
+    fit: Fit = "crop"
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
@@ -190,6 +207,7 @@ class Crawling:
 
     def _search(self) -> Gathered:
         section, folder, names = self.section, self.journal.folder, self.class_names
+        teacher = self._teacher()
         with (
             sources.engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,
@@ -204,13 +222,29 @@ class Crawling:
                 with self.console.progress("crawl: searching", len(names)) as advance:
                     return searching.candidates(wanted, advance)
 
-            get = self._fetch(web, names, section.per_class)
-            urls, wanted = section.placeholder_urls, section.per_class
-            gathered = gather(ask, get, len(names), wanted, urls, self._few_colours)
+            def gather_all(wanted: Sequence[int]) -> Gathered:
+                get, urls = self._fetch(web, names, wanted), section.placeholder_urls
+                return gather(ask, get, len(names), wanted, urls, self._few_colours)
+
+            wanted = [section.per_class] * len(names)
+            if teacher is None:
+                gathered = gather_all(wanted)
+            else:
+                about = (teacher, names, teacher.known, section.per_class, section.rounds)
+                gathered, coverage = cover(gather_all, *about)
+                gathered = replace(gathered, coverage=coverage)
             account = searching.account()
             for doubt in searching.doubts:
                 self.console.note(doubt)
-            return replace(gathered, wanted=[wanted] * len(names), account=account)
+            return replace(gathered, wanted=wanted, account=account)
+
+    def _teacher(self) -> "TeacherSays | None":
+        """Who says which classes are starved; None without `crawl.rounds`."""
+        if not self.section.rounds:
+            return None
+        from stages.steps.teacher_says import TeacherSays  # and with it torch
+
+        return TeacherSays(self.class_names, self.journal, self.console, self.fit)
 
     def _manner(self, engine: Engine) -> Manner:
         section, real = self.section, engine.name != "demo"
@@ -240,29 +274,40 @@ class Crawling:
         if engine.name != "demo":
             self.console.say(forecast(engine, shares))
 
-    def _fetch(self, web: Web, names: list[str], wanted: int) -> Fetch:
-        """`fetch` with this crawl's limits and progress; only its first round tries again."""
+    def _fetch(self, web: Web, names: list[str], wanted: int | Sequence[int]) -> Fetch:
+        """`fetch` with this crawl's limits and progress; only its first round tries again.
+
+        Args:
+            wanted: images of each class; one number is that of all.
+        """
         # the demo's hosts are this process's own
-        limits = {"per_class": wanted} | ({"host_gap": 0.0} if web.hosts else {})
-        params = self.section.model_copy(update=limits)
-        retries = iter([self.retry])
+        limits = {"host_gap": 0.0} if web.hosts else {}
+        most = wanted if isinstance(wanted, int) else max(wanted)
 
         def get(
             candidates: Sequence[Candidate], refused: frozenset[str]
         ) -> dict[Candidate, Fetched]:
             results = Counter(one.label for one in candidates)
             found = {name: results[label] for label, name in enumerate(names)}
+            retry = next(self._retries, frozenset())
+            fetched: dict[Candidate, Fetched] = {}
             with self.console.progress_by_class(
-                "crawl: fetching", found or {"images": len(candidates)}, wanted
+                "crawl: fetching", found or {"images": len(candidates)}, most
             ) as progress:
-                return fetch(
-                    candidates,
-                    params,
-                    self.journal,
-                    web,
-                    progress.report,
-                    refused=refused,
-                    retry=next(retries, frozenset()),
-                )
+                for count, some in by_wanted(candidates, wanted):
+                    fetched |= fetch(
+                        some,
+                        self.section.model_copy(update=limits | {"per_class": count}),
+                        self.journal,
+                        web,
+                        progress.report,
+                        refused=refused,
+                        retry=retry,
+                    )
+            return fetched
 
         return get
+
+    @cached_property
+    def _retries(self) -> Iterator[frozenset[str]]:
+        return iter([self.retry])

@@ -113,7 +113,7 @@ def test_what_was_done_is_told():
     assert table.splitlines()[2].split() == ["dog", "16", "4", "6"]
     assert sentence == (
         "coverage: 1 round asked for 6 images more and brought 6; crawl.rounds allows no more;"
-        " starved classes: 1 of 3"
+        " starved still: 1 of 3"
     )
     summary = coverage.summary()
     assert summary["classes"][1] == {
