@@ -40,6 +40,7 @@ class SearchAccount:
     """All classes of one search.
 
     Attributes:
+        host: of the engine.
         waiting: pages that are put off to another run, one for each query that ended so.
         again_at: when the engine may be asked again (seconds since 1970), None if it did not say.
         refused: why it refuses for good, "" if it does not.
@@ -47,11 +48,19 @@ class SearchAccount:
     """
 
     engine: str
+    host: str
     classes: tuple[ClassAccount, ...]
     waiting: int = 0
     again_at: float | None = None
     refused: str = ""
     stopped: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why pages were put off; "" if none was."""
+        waiting = [query for one in self.classes for query in one.waiting]
+        first = waiting[0].ended.removeprefix("put off: ") if waiting else ""
+        return self.refused or self.stopped or first
 
     def why(self, one: ClassAccount) -> str:
         """Why a class has no more results than it has; "" if it could have more."""

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pipeline.classes import ImageClass
 from pipeline.classes.expansion import Expand
 from pipeline.crawl.engines.engine import Engine, Query, Result
-from pipeline.crawl.queries import QueryRun, Source
+from pipeline.crawl.queries import QueryRun, Source, picture
 from pipeline.manifest import Candidate
 
 FRUITLESS = 3  # variations of a kind in a row that brought nothing new: the kind is given up
+NO_FILTER = "its first page is that of the query itself"
 VARIED = 0.6  # share of the results wanted that variations are to make up; the rest is surplus
 
 
@@ -111,14 +112,15 @@ class ClassSearch:
         return found
 
     def _choose(self, run: QueryRun, rank: int, result: Result) -> None:
-        if result.url in self.chosen:
+        address = picture(result)
+        if address in self.chosen:
             return
         run.brought += 1
         texts = asdict(result) | {
             "licence_filter": "" if run.query.licence == "any" else run.query.licence,
             "variant": run.variant,
         }
-        self.chosen[result.url] = Candidate(
+        self.chosen[address] = Candidate(
             self.label, self.one.name, self.engine.name, run.query.text, rank, **texts
         )
 
@@ -134,17 +136,21 @@ class ClassSearch:
     def _filtered(self) -> Iterator[QueryRun]:
         fruitless = 0
         for variant in self.engine.variants:
+            runs = []
             for own in self.own:
                 if own.waits or not own.found:
                     continue
                 run = self._begun(replace(own.query, variant=variant), variant)
+                runs.append(run)
                 while not run.ended:
                     yield run
                     self._judge(run, own.pages)
-                fruitless = 0 if run.brought or run.waits else fruitless + 1
-                if fruitless == FRUITLESS:
-                    self.given_up.append("filters")
-                    return
+                if run.ended == NO_FILTER:
+                    break  # nor will it be one for the other queries
+            fruitless = 0 if any(run.brought or run.waits for run in runs) else fruitless + 1
+            if fruitless == FRUITLESS:
+                self.given_up.append("filters")
+                return
 
     def _expanded(self) -> Iterator[QueryRun]:
         asked = {run.query.text.casefold() for run in self.own}
@@ -181,6 +187,6 @@ class ClassSearch:
         if run.ended:
             return
         if run.pages == 1 and any(run.first_page == own.first_page for own in self.own):
-            run.ended = "its first page is that of the query itself"
+            run.ended = NO_FILTER
         elif run.barren > patience:
             run.ended = f"nothing new on {run.barren} pages"

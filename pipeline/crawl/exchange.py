@@ -1,17 +1,21 @@
 """One request of a download, for an image or a robots.txt, and the meaning of its answer."""
 
 import asyncio
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
 
+from pipeline.console import printable
 from pipeline.crawl.guard import Forbidden, opted_out
 from pipeline.crawl.http import (
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
     Client,
     TooSlow,
+    first_line,
     leads_to,
     receive,
     retry_after,
@@ -26,7 +30,14 @@ from pipeline.params import Crawl
 PATIENCE = 5.0  # seconds for 5 KiB of a body
 TRIES = 3
 TRIES_AFTER_TIMEOUT = 2  # a host that was silent once is rarely worth a third wait
+TRIES_OF_A_NAME = 2
 SLOW_DOWN = {429, 503}
+BUSY = {408, 425, 429}  # and what begins with 5, but for these:
+FOR_GOOD = {501, 505, 526}  # the method, the protocol, and the certificate behind Cloudflare
+WITH_PAUSE = {403, 413}  # where the answer names one (RFC 9110, section 10.2.3, for 413)
+REASON_BYTES = 4096  # of the body of a refusal
+REASON_PATIENCE = 2.0  # seconds for them
+NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 # what unpacks may be a bomb, and the bytes are kept as they come
 IMAGE_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}
 ROBOTS_HEADERS = {"Accept": "text/plain, */*", "Accept-Encoding": "identity"}
@@ -38,7 +49,8 @@ class Failure(Exception):
     Attributes:
         outcome: one word for counting; the text says more.
         tries: how many in all it deserves.
-        retry_after: seconds for which the host wants to be left alone.
+        refusal: the host refuses now, whatever is asked for.
+        pause: seconds for which it wants to be left alone, if it says.
         more: what else `Fetched` has room for.
     """
 
@@ -48,11 +60,12 @@ class Failure(Exception):
         detail: str = "",
         *,
         tries: int = 1,
-        retry_after: float = 0.0,
+        refusal: bool = False,
+        pause: float | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.outcome, self.tries, self.retry_after = outcome, tries, retry_after
+        self.outcome, self.tries, self.refusal, self.pause = outcome, tries, refusal, pause
         self.more = more or {}
 
     def record(self, url: str) -> Fetched:
@@ -88,7 +101,9 @@ class Exchange:
                 target = leads_to(job.address, answer.status, answer.headers)
                 if target is not None:
                     return target
-                _check_head(answer)
+                if answer.status != 200:
+                    raise await _failure_of(answer)
+                _check_encoding(answer)
                 return await (_rules(answer) if job.robots else self._image(job, answer, incoming))
         except (Failure, PipelineError):
             raise
@@ -97,7 +112,13 @@ class Exchange:
         except TooSlow as error:
             raise Failure("too_slow", str(error), more={"status": job.status}) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise Failure("connection", f"{type(error).__name__}: {error}") from None
+            raise Failure("certificate", str(error)) from None
+        except aiohttp.ClientConnectorDNSError as error:
+            gone = error.os_error.errno in NO_SUCH_NAME
+            word, tries = ("unknown_host", TRIES_OF_A_NAME) if gone else ("connection", TRIES)
+            raise Failure(word, str(error), tries=tries) from None
+        except aiohttp.ClientResponseError as error:
+            raise Failure("malformed", error.message, tries=TRIES) from None
         except ValueError as error:  # aiohttp.InvalidURL, and what urljoin makes of a Location
             raise Failure("malformed_address", str(error)) from None
         except TimeoutError:
@@ -111,7 +132,9 @@ class Exchange:
 
     async def _image(self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming) -> Fetched:
         status, most = answer.status, self.params.max_bytes
-        if self.params.opt_outs != "none" and (opt_out := opted_out(answer.headers, self.user_agent)):
+        if self.params.opt_outs != "none" and (
+            opt_out := opted_out(answer.headers, self.user_agent)
+        ):
             raise Failure("opted_out", opt_out, more={"status": status})
         size = answer.content_length or 0
         if size <= most:
@@ -122,16 +145,31 @@ class Exchange:
         return Fetched(job.url, "ok", status=status, final_url=job.address, size=size)
 
 
-def _check_head(answer: aiohttp.ClientResponse) -> None:
-    more = {"status": answer.status}
-    if answer.status >= 500 or answer.status in (408, 429):
-        wait = (retry_after(answer.headers) or 0.0) if answer.status in SLOW_DOWN else 0.0
-        raise Failure("busy", tries=TRIES, retry_after=wait, more=more)
-    if answer.status != 200:
-        raise Failure("http_error", answer.reason or "", more=more)
+async def _failure_of(answer: aiohttp.ClientResponse) -> Failure:
+    """What an answer that is not 200 means; its body says why, as far as it comes soon."""
+    status, pause = answer.status, retry_after(answer.headers)
+    detail = f"{status}: {await _reason(answer)}".rstrip(": ")
+    more = {"status": status}
+    busy = (500 <= status < 600 and status not in FOR_GOOD) or status in BUSY
+    if busy or (status in WITH_PAUSE and pause is not None):
+        refusal = status == 429 or pause is not None
+        return Failure("busy", detail, tries=TRIES, refusal=refusal, pause=pause, more=more)
+    return Failure("http_error", detail, more=more)
+
+
+async def _reason(answer: aiohttp.ClientResponse) -> str:
+    body = bytearray()
+    if answer.headers.get("Content-Encoding", "identity").strip().lower() in ("", "identity"):
+        with suppress(TooSlow, TimeoutError, OSError, aiohttp.ClientError):
+            await receive(answer, REASON_BYTES, body.extend, REASON_PATIENCE)
+    line = first_line(bytes(body[:REASON_BYTES]), answer.headers.get("Content-Type", ""))
+    return line or printable(answer.reason or "")
+
+
+def _check_encoding(answer: aiohttp.ClientResponse) -> None:
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise Failure("encoded", encoding, more=more)
+        raise Failure("encoded", encoding, more={"status": answer.status})
 
 
 async def _rules(answer: aiohttp.ClientResponse) -> Rules:

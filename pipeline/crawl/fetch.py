@@ -2,6 +2,7 @@
 
 A class stops at the shortest run of candidates that holds the wanted number of distinct images.
 That depends on the answers alone and not on their timing, so the same web gives the same data set.
+What a host refuses for the moment is left to the next run, and told: see `pipeline.crawl.later`.
 
 The life of a download, from `_begun` to `_settle`:
 
@@ -10,9 +11,10 @@ The life of a download, from `_begun` to `_settle`:
                   └───── a redirect ─────┼──────────────────┘   └─ fails for good ─────▶ settled
                                          └── another try, later ┘
 
-A job may be settled wherever it waits: robots.txt disallows it, its host is down or wants a long
-pause. A robots.txt is a job of the same life; in the end it sets free the jobs that waited for it.
-When a URL is settled, its classes need the next ones.
+A host that refuses waits out its pause with all of its jobs: they hold no worker and no connection,
+and other hosts go on. A job may be settled wherever it waits: robots.txt disallows it, its host is
+down or put off. A robots.txt is a job of the same life; in the end it sets free the jobs that
+waited for it. When a URL is settled, its classes need the next ones.
 
 `Needed` says which URLs, `Scheduler` says when, workers ask and hand back what came of it. Only
 `_advance` moves a job on, and only `_settle` ends URLs and begins others.
@@ -31,17 +33,20 @@ from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
 from pipeline.crawl.journal import Incoming, Journal
+from pipeline.crawl.later import FOR_NOW, SILENT, PutOff
 from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.outage import Outage
+from pipeline.crawl.pauses import Note, Pauses, no_note
 from pipeline.crawl.robots import Rules, rules_of
-from pipeline.crawl.scheduler import DOWN_AFTER, Host, Job, Scheduler
+from pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
 from pipeline.images import ImageError
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import NOT_NOW, Candidate, Fetched
 from pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
-LONGEST_WAIT = 30.0  # seconds; a host that asks for more is left alone in this crawl
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
+# failures that say the same of whatever else is there, robots.txt or image
+OF_THE_ORIGIN = ("forbidden_address", "certificate", "unknown_host")
 
 
 def fetch(
@@ -53,6 +58,8 @@ def fetch(
     *,
     refused: frozenset[str] = frozenset(),
     retry: frozenset[str] = frozenset(),
+    note: Note = no_note,
+    put_off: PutOff | None = None,
 ) -> dict[Candidate, Fetched]:
     """Downloads what is needed: candidate → record; the images are in the journal's folder.
 
@@ -63,20 +70,25 @@ def fetch(
         refused: ids of images that do not count for a class, such as placeholders.
         retry: failures on record that are to be tried again: outcomes, statuses such as `404`,
             or classes of them such as `5xx`.
+        note: called with a line for a person when a host wants a pause, or is put off.
+        put_off: what earlier rounds of the same run left to the next; it comes to hold more.
 
     Raises:
         ExternalError: the network seems to be down, or the disk will not have an image.
     """
-    needed = Needed(params, journal, report, refused, retry)
+    put_off = put_off or PutOff()
+    needed = Needed(params, journal, report, refused, retry, put_off.records)
     outage = Outage(journal, candidates)
 
     async def run() -> None:
         async with Client(web) as client:
             with Decoder(params.min_side, keep_damaged=params.damaged == "keep") as decoder:
                 exchange = Exchange(client, params, web.user_agent)
-                await Fetcher(params, journal, exchange, needed, outage, decoder).run(candidates)
+                fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, put_off, note)
+                await fetcher.run(candidates)
 
     asyncio.run(run())
+    journal.leave({one.url: one for one in needed.found.values() if one.outcome == NOT_NOW})
     return needed.found
 
 
@@ -109,10 +121,14 @@ class Fetcher:
         needed: Needed,
         outage: Outage,
         decoder: Decoder,
+        put_off: PutOff,
+        note: Note,
     ) -> None:
         self.params, self.journal, self.exchange = params, journal, exchange
         self.needed, self.outage, self.decoder = needed, outage, decoder
+        self.put_off = put_off
         self.scheduler = Scheduler(params.connections_per_host, params.host_gap)
+        self.pauses = Pauses(self.scheduler, params.patience, put_off, note)
         self._origins: dict[str, Origin] = {}
         self._checking = False
 
@@ -143,25 +159,32 @@ class Fetcher:
     async def _outcome(self, job: Job, incoming: Incoming) -> str | Rules | Fetched | Failure:
         """Result of one request: an address to go on to, rules, an image, or a failure."""
         try:
-            try:
-                found = await self.exchange.ask(job, incoming)
-            finally:
-                self._heard(job)
-                self.scheduler.done(job.host)
+            found = await self._answer(job, incoming)
             # the host may be asked the next while this is decoded
             return await self._examined(found, incoming) if isinstance(found, Fetched) else found
         except Failure as failure:
             return failure
 
-    def _heard(self, job: Job) -> None:
-        """Takes note of a host that answered, whatever it said."""
+    async def _answer(self, job: Job, incoming: Incoming) -> str | Rules | Fetched:
+        good = True
+        try:
+            return await self.exchange.ask(job, incoming)
+        except Failure as failure:
+            good = failure.outcome not in FOR_NOW
+            raise
+        finally:
+            self._heard(job, good)
+            self.scheduler.done(job.host)
+
+    def _heard(self, job: Job, good: bool) -> None:
+        """Takes note of a host that answered, whatever it said; `good`: not a refusal for now."""
         if job.status is None:
             return
         job.host.silent = 0
-        if job.status == 429 or job.status >= 500:
-            job.host.good = 0
+        if good:
+            job.host.speed_up(job.started)
         else:
-            job.host.speed_up()
+            job.host.good = 0
         self.outage.heard(URL(job.address))
 
     async def _examined(self, found: Fetched, incoming: Incoming) -> Fetched:
@@ -179,7 +202,8 @@ class Fetcher:
         ended = deque(records)
         while ended:
             record = ended.popleft()
-            self.outage.note(record)
+            if record.outcome != NOT_NOW:
+                self.outage.note(record)
             ended += self._begun(self.needed.settle(record))
         if self.needed.complete:
             self.scheduler.close()
@@ -214,7 +238,7 @@ class Fetcher:
 
     def _queued(self, job: Job, *, first: bool = True) -> list[Fetched]:
         """Lets a job wait for its host, or for a robots.txt before; jobs under way go first."""
-        refusal = self._refusal(job.host)
+        refusal = self.pauses.refusal(job.host)
         if refusal is not None:
             return self._ended(job, refusal.record(job.url))
         if self.params.robots and not job.robots:
@@ -227,37 +251,52 @@ class Fetcher:
                 origin.waiting.append(job)
                 return []
             elif (record := origin.refusal(job)) is not None:
-                return [record]
+                return self._ended(job, record)
         self.scheduler.add(job, first=first)
         return []
 
     def _failed(self, job: Job, failure: Failure) -> list[Fetched]:
         """Puts the job back for another try, or ends it; the host's pace may change for all."""
-        host, ended = job.host, []
-        job.failures += 1
+        host, now = job.host, asyncio.get_running_loop().time()
+        ended, again = list[Fetched](), True
         if failure.outcome in ("connection", "timeout"):
             host.silent += 1
-        if failure.more.get("status") in SLOW_DOWN:
-            host.slow_down(asyncio.get_running_loop().time(), job.started, failure.retry_after)
-        refused = self._refusal(host) is not None
-        if job.failures < failure.tries and not refused:
-            self.scheduler.add(job, first=True, after=_pause(job))
+        if failure.refusal:
+            job.refusals += 1
+            again = self.pauses.begin(job, now, failure) and job.refusals < REFUSALS
         else:
+            job.failures += 1
+            again = job.failures < failure.tries
+            if failure.more.get("status") in SLOW_DOWN:
+                host.slow_down(now, job.started)
+        refused = self.pauses.refusal(host) is not None
+        if refused or not again:
             ended += self._ended(job, failure.record(job.url))
+        elif failure.refusal:
+            # as the last: what others of its host get tells whether it refuses all, or this one
+            self.scheduler.add(job, first=job.robots)
+        else:
+            self.scheduler.add(job, first=True, after=_pause(job))
         if refused:
             for waiting in self.scheduler.drain(host):
                 ended += self._queued(waiting)
         return ended
 
     def _ended(self, job: Job, record: Fetched) -> list[Fetched]:
-        if not job.robots:
+        if not job.robots and record.outcome not in FOR_NOW:
             return [record]
+        if not job.robots:
+            later = self.put_off.take(record, job.host.name)
+            unread = record.outcome == "robots_unreachable" and record.status is None
+            self.outage.note(later, silent=unread or record.outcome in SILENT)
+            return [later]
         # RFC 9309, section 2.3.1: no file allows all, a host that is ill nothing
-        if record.outcome in ("http_error", "busy") and (record.status or 500) < 500:
+        if record.outcome == "http_error" and (record.status or 500) < 500:
             return self._released(job, rules_of(b""))
-        if record.outcome == "forbidden_address":
+        if record.outcome in OF_THE_ORIGIN:
             return self._released(job, record)
-        detail = f"{job.address}: {record.outcome} {record.detail}"[:200].rstrip()
+        word = "" if record.outcome in ("busy", "http_error") else f"{record.outcome}: "
+        detail = f"{job.address}: {word}{record.detail}"[:200].rstrip(": ")
         return self._released(job, replace(record, outcome="robots_unreachable", detail=detail))
 
     def _released(self, robots: Job, found: Rules | Fetched) -> list[Fetched]:
@@ -281,14 +320,6 @@ class Fetcher:
             raise Failure("forbidden_address", str(error)) from None
         except ValueError as error:
             raise Failure("malformed_address", str(error)) from None
-
-    def _refusal(self, host: Host) -> Failure | None:
-        """Why a host is not asked any more."""
-        if host.down:
-            return Failure("host_down", f"{DOWN_AFTER} requests in a row without an answer")
-        if host.paused_until - asyncio.get_running_loop().time() > LONGEST_WAIT:
-            return Failure("busy", f"Retry-After: more than {LONGEST_WAIT:g} s")
-        return None
 
     async def _check_network(self) -> None:
         """Raises ExternalError unless a host that answered before does so now."""

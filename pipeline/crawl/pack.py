@@ -15,7 +15,7 @@ from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.shortfall import add_shortfall
 from pipeline.errors import ExternalError
-from pipeline.manifest import STORED, manifest
+from pipeline.manifest import NOT_NOW, STORED, manifest
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
@@ -48,6 +48,8 @@ def pack(
 def _advice(table: pa.Table, outcomes: Counter[str]) -> str:
     if not outcomes:
         return ""
+    if outcomes[NOT_NOW]:
+        return f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again later"
     if set(table["engine"].to_pylist()) == {"files"}:
         first = table.slice(0, 1).to_pylist()[0]
         return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"

@@ -49,6 +49,14 @@ class Source:
         return await self.pages.read(query, start)
 
 
+def picture(result: Result) -> str:
+    """Address by which a picture is known, whatever the size that the engine offers."""
+    return result.original or result.url
+
+
+MOST_EMPTY = 3  # pages in a row
+
+
 @dataclass(eq=False)
 class QueryRun:
     """A query, and what its pages have brought so far.
@@ -78,6 +86,7 @@ class QueryRun:
     keys: list[Key] = field(default_factory=list)
     asked: bool = False
     _start: int | None = None
+    _empty: int = 0
 
     async def read_page(self, source: Source) -> list[tuple[int, Result]]:
         """Reads one page more: the results that are new to the query, with their ranks."""
@@ -96,13 +105,14 @@ class QueryRun:
             return []
         before = len(self.found)
         for result in page.results:
-            self.found.setdefault(result.url, result)
+            self.found.setdefault(picture(result), result)
         if not self.pages:
             self.first_page = frozenset(self.found)
         self.pages += 1
+        self._empty = 0 if page.results else self._empty + 1
         if ended:
             self.ended = ended
-        elif len(self.found) == before:
+        elif len(self.found) == before and not self._goes_on(page, start):
             self.ended = self._nothing_new(page)
         elif page.next is None:
             self.ended = self._last_page(engine.budget.query_results)
@@ -135,7 +145,12 @@ class QueryRun:
         self.keys.append(key)
 
     def _new(self, page: ResultPage) -> bool:
-        return any(result.url not in self.found for result in page.results)
+        return any(picture(result) not in self.found for result in page.results)
+
+    def _goes_on(self, page: ResultPage, start: int) -> bool:
+        """Whether a page without results says where the next one begins: all of it was left out."""
+        later = page.next is not None and page.next > start
+        return later and not page.results and self._empty < MOST_EMPTY
 
     def _nothing_new(self, page: ResultPage) -> str:
         if not self.found:

@@ -32,6 +32,8 @@ PAGE_BYTES = 8 * 2**20  # a larger page is no page of results
 TRIES = 3  # of a page, where no pause is named
 RETRY_PAUSE = 2.0  # seconds before the second try
 GROWTH = 5  # times as long before the third
+BUSY = {408, 425, 429}  # refusals for now besides those that begin with 5
+WITH_PAUSE = {403, 413}  # those that are, too, where a pause is named
 MINUTE = 60.0  # seconds until an engine that counts requests a minute has forgotten them
 MOST_PAUSES = 5  # that one page may name in a row
 DAY = 24 * 3600.0  # seconds
@@ -64,6 +66,7 @@ class EnginePages:
         client: of the event loop that is running.
         stopped: why it is not asked any more in this run, None while it is.
         asked: requests so far.
+        unreached: the last one had no answer at all.
         kept: where the last answer is that was none of results.
     """
 
@@ -74,6 +77,7 @@ class EnginePages:
         self.stopped: PutOff | Refused | None = None
         self.kept: Path | None = None
         self.asked = 0
+        self.unreached = False
         self._body: bytes | None = None  # of the last page of results
         self._first_asked = 0.0  # seconds since 1970
         self._next_page = 0.0  # when it may be asked for (monotonic seconds)
@@ -117,7 +121,8 @@ class EnginePages:
     def alarm(self, what: str) -> ExternalError:
         """An error of this engine that says where its answer is kept."""
         kept = f"; the whole answer is kept as {self.kept}" if self.kept is not None else ""
-        return ExternalError(f"{self.engine.name}: {what}{kept}", advice(self.engine))
+        network = "check the network; " if self.unreached else ""
+        return ExternalError(f"{self.engine.name}: {what}{kept}", network + advice(self.engine))
 
     async def _patiently(self, query: Query, start: int) -> ResultPage:
         """One page, after `TRIES` tries and `patience` seconds of pauses that are named at most."""
@@ -155,11 +160,13 @@ class EnginePages:
         try:
             answer = await ask(engine, address, self.client)
         except Unanswered as error:
+            self.unreached = True
             if error.transient:
                 raise NotNow(str(error)) from None
             raise PutOff(str(error), everything=True) from None
         finally:
             self._next_page = time.monotonic() + engine.page_gap
+        self.unreached = False
         if answer.status != 200:
             raise self._refusal(answer, start)
         if not answer.body.strip():
@@ -194,18 +201,19 @@ class EnginePages:
         reason = hidden(engine, reason)
         if isinstance(found, NoMore | Refused):
             return type(found)(printable(str(found)) if isinstance(found, NoMore) else reason)
-        passing = status in (408, 425, 429) or status >= 500 or 200 < status < 300
+        named = retry_after(answer.headers)
+        passing = status in BUSY or status >= 500 or 200 < status < 300
+        passing = passing or (status in WITH_PAUSE and named is not None)
         if found is None and not passing:
             return Refused(reason)
-        pause = found.pause if found is not None else None
-        pause = retry_after(answer.headers) if pause is None else pause
+        pause = found.pause if found is not None and found.pause is not None else named
         if pause is None and status == 429 and engine.budget.per_minute:
             pause = MINUTE
         return NotNow(reason, pause)
 
     async def _wait(self, seconds: float, reason: str) -> None:
         """Waits, and says so now and then."""
-        end, until = time.monotonic() + seconds, clock(time.time() + seconds)
+        end, until = time.monotonic() + seconds, clock(time.time() + seconds, seconds < 120)
         while (left := end - time.monotonic()) > 0:
             self.tell(f"{self.engine.name}: {reason}; asked again at {until}")
             await asyncio.sleep(min(left, TELL_EVERY))
@@ -267,11 +275,11 @@ def advice(engine: Engine) -> str:
     )
 
 
-def clock(seconds: float) -> str:
+def clock(seconds: float, exact: bool = False) -> str:
     """A moment (seconds since 1970) as this machine's clock shows it, with the day if not today."""
     when = datetime.fromtimestamp(seconds).astimezone()
     today = when.date() == datetime.now().astimezone().date()
-    return when.strftime("%H:%M" if today else "%Y-%m-%d %H:%M")
+    return when.strftime(("" if today else "%Y-%m-%d ") + ("%H:%M:%S" if exact else "%H:%M"))
 
 
 def duration(seconds: float) -> str:

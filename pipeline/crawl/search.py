@@ -81,12 +81,21 @@ class Search:
         waiting = sum(run.waits for one in self.classes for run in one.runs)
         return SearchAccount(
             self.engine.name,
+            self.engine.host,
             tuple(_class_account(one) for one in self.classes),
             waiting=waiting,
             again_at=stopped.again_at if isinstance(stopped, PutOff) else None,
             refused=str(stopped) if isinstance(stopped, Refused) else "",
             stopped=str(stopped) if isinstance(stopped, PutOff) else "",
         )
+
+    def remarks(self) -> list[str]:
+        """What a person has to know, in lines."""
+        found = list(self.doubts)
+        if self.pages.stopped is not None:
+            kept = f"; its answer is kept as {self.pages.kept}" if self.pages.kept else ""
+            found.append(f"{self.engine.name} was not asked for all: {self.pages.stopped}{kept}")
+        return found
 
     async def _fill(self, wanted: Sequence[int]) -> None:
         async with Client(self.web) as client:

@@ -157,12 +157,12 @@ def _why(
             if kind not in (STORED, NOT_NOW, NOT_NEEDED)
         }
     )
+    if copies := useless.pop(DUPLICATE, 0):
+        said.append(f"{copies:,} gave an image that the crawl had")
     if useless:
-        reasons = ", ".join(
-            f"{count:,} {kind}" for kind, count in useless.most_common(MOST_REASONS)
-        )
-        copies = "" if useless.total() > useless[DUPLICATE] else " that was not there"
-        said.append(f"{useless.total():,} gave no image{copies} ({reasons})")
+        kinds = useless.most_common(MOST_REASONS)
+        reasons = ", ".join(f"{count:,} {kind}" for kind, count in kinds)
+        said.append(f"{useless.total():,} gave none ({reasons})")
     return printable("; ".join(filter(None, said)))
 
 
@@ -192,7 +192,7 @@ def _query_lines(queries: Sequence[Mapping[str, Any]]) -> list[str]:
         more = ", …" if len(useful) > MOST_REASONS else ""
         count = sum(one["new"] for one in varied)
         lines.append(
-            f"  {len(varied):,} {_plural('variation', len(varied))}: {count:,} new results"
+            f"  its {len(varied):,} {_plural('variation', len(varied))}: {count:,} new results"
             + (f" ({named}{more})" if useful else "")
         )
     return lines

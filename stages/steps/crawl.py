@@ -234,8 +234,8 @@ class Crawling:
                 gathered, coverage = cover(gather_all, *about)
                 gathered = replace(gathered, coverage=coverage)
             account = searching.account()
-            for doubt in searching.doubts:
-                self.console.note(doubt)
+            for line in searching.remarks():
+                self.console.note(line)
             return replace(gathered, wanted=wanted, account=account)
 
     def _teacher(self) -> "TeacherSays | None":

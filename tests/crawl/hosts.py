@@ -23,6 +23,7 @@ from pipeline.crawl.fetch import fetch
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.later import PutOff
 from pipeline.demo.transport import Answer, Server
 from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
@@ -36,6 +37,7 @@ LIMITS = Crawl(
     connections_per_host=8,
     host_gap=0.0,
     timeout=0.7,
+    patience=2.0,
 )
 
 
@@ -268,6 +270,8 @@ def crawl(
     refused: frozenset[str] = frozenset(),
     retry: frozenset[str] = frozenset(),
     tls: ssl.SSLContext | None = None,
+    notes: list[str] | None = None,
+    put_off: PutOff | None = None,
     **changes: Any,
 ) -> dict[Candidate, Fetched]:
     """Fetches with `LIMITS` and these changes; `folder` is the journal's."""
@@ -282,6 +286,8 @@ def crawl(
             lambda label, outcome: said.append((label, outcome)),
             refused=refused,
             retry=retry,
+            note=(notes if notes is not None else []).append,
+            put_off=put_off,
         )
 
 

@@ -97,10 +97,10 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     "longer_than_read": (reply(b"User-agent: *\nDisallow: /\n" + b"#\n" * 400_000), "robots", 1),
     "endless": (chunks(b"User-agent: *\nDisallow: /\n" * 900), "robots", 1),
     "garbage": (reply(bytes(range(256)) * 20), "ok", 1),
-    "packed": (reply(b"\x1f\x8b", Content_Encoding="gzip"), "robots_unreachable", 1),
-    "ill": (reply(b"oops", 500), "robots_unreachable", 3),
-    "silent": (silent(2.0), "robots_unreachable", 2),
-    "broken": (raw(b""), "robots_unreachable", 6),  # aiohttp asks twice where one just ends
+    "packed": (reply(b"\x1f\x8b", Content_Encoding="gzip"), "not_now", 1),
+    "ill": (reply(b"oops", 500), "not_now", 3),
+    "silent": (silent(2.0), "not_now", 2),
+    "broken": (raw(b""), "not_now", 6),  # aiohttp asks twice where one just ends
     "recovers": (
         lambda request: reply(b"", 500 if request.asked() == 1 else 404)(request),
         "ok",
@@ -108,7 +108,7 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     ),
     "moved": (redirect("/elsewhere.txt"), "robots", 1),
     "far": (redirect("http://0.test/robots-of-another.txt"), "robots", 1),
-    "loop": (redirect("/robots.txt"), "robots_unreachable", 6),
+    "loop": (redirect("/robots.txt"), "not_now", 6),
     "to_file": (redirect("file:///etc/passwd"), "forbidden_address", 1),
 }
 

@@ -10,6 +10,7 @@ from icrawler.utils import Signal
 from lxml import etree
 
 from pipeline.crawl.engines.engine import (
+    MOST_CHARACTERS,
     Budget,
     Engine,
     NotNow,
@@ -26,8 +27,8 @@ from pipeline.crawl.engines.engine import (
 ADDRESS = "https://www.bing.com/images/async"
 PAGE_RESULTS = 35  # that a page is asked for, and holds
 MOST_RESULTS = 1000  # of a query; Bing repeats itself beyond
-# Bing leaves out sexual images in most markets, and where it does so it still shows some. What is
-# not wanted in a training set is asked not to be sent, in the same words from everywhere.
+# Left to itself, Bing filters by the market and by what it takes the client for, and lets some
+# sexual images through. A training set wants none, and the same results from everywhere.
 SAFE = "strict"
 MARKET = "en-US"  # else it is that of the crawler's IP address, and so are the results
 MARKS = (b"dgControl", b"imgpt", b"iusc", b"mmComponent_images")  # of a page of image results
@@ -48,7 +49,8 @@ VARIANTS = (
     *("date-pastweek", "date-pastday", "size-small"),
     *("type-transparent", "type-clipart", "type-linedrawing", "type-animated"),
 )
-_ASKED = re.compile(rb'RawRequestURL\s{0,9}=\s{0,9}("(?:[^"\\]|\\.){0,4000}")')
+DEMO = Budget(page_results=20, query_results=MOST_RESULTS, source="the demo's own engine")
+_ASKED = re.compile(r'RawRequestURL\s{0,9}=\s{0,9}("(?:[^"\\]|\\.){0,4000}")')
 
 
 class Bing(Engine):
@@ -58,7 +60,7 @@ class Bing(Engine):
     where a page holds 35; its parser knows `.jpg` addresses only.
     """
 
-    variants = VARIANTS
+    variants: tuple[str, ...] = VARIANTS
     budget = Budget(
         page_results=PAGE_RESULTS,
         query_results=MOST_RESULTS,
@@ -69,6 +71,8 @@ class Bing(Engine):
     def __init__(self, name: str = "bing", base: str = ADDRESS, page_gap: float = 1.0) -> None:
         self.name, self.base, self.page_gap = name, base, page_gap
         self.host = urlsplit(base).netloc
+        if name == "demo":  # which has no filters, and fewer results on a page
+            self.variants, self.budget = (), DEMO
 
     def address(self, query: Query, start: int) -> str:
         options = {}
@@ -87,11 +91,15 @@ class Bing(Engine):
 
     def read(self, page: bytes, query: Query, start: int) -> ResultPage:
         if not page.strip():
-            raise NotNow("its page is empty, as Bing's is for a while after too many requests")
+            raise NotNow("its page is empty")
         seen = _Links.of(page)
         found = [one for record in seen.records if (one := _result(record)) is not None]
         # the layout that Bing gives clients that it does not take for a browser
-        found = found or [Result(**one) for one in seen.plain if one["url"]]
+        found = found or [
+            Result(**{name: text(value) for name, value in one.items()})
+            for one in seen.plain
+            if one["url"]
+        ]
         count = len(seen.records) or len(seen.plain)
         if not found and count:
             raise Unreadable(f"none of its {count} results can be read")
@@ -101,7 +109,7 @@ class Bing(Engine):
         return ResultPage(
             found,
             _next(seen.following, following, start, count),
-            following.get("q") or _fields(_asked(page)).get("q", ""),
+            following.get("q") or _fields(_asked(seen.scripts)).get("q", ""),
         )
 
 
@@ -112,13 +120,15 @@ class _Links:
         records: attributes `m` of the results.
         plain: results of the layout without scripts.
         following: address of the next page, None where the page does not speak of one.
+        scripts: their text.
     """
 
     def __init__(self) -> None:
         self.records: list[str] = []
         self.plain: list[dict[str, str]] = []
         self.following: str | None = None
-        self._in_title = False
+        self.scripts: list[str] = []
+        self._within = ""  # the kind of text that is read: a script or a title
 
     @classmethod
     def of(cls, page: bytes) -> "_Links":
@@ -143,6 +153,8 @@ class _Links:
         elif tag == "a" and "thumb" in kinds:
             texts = dict.fromkeys(("page_url", "title", "thumbnail"), "")
             self.plain.append(texts | {"url": _web(attributes.get("href"))})
+        elif tag == "script":
+            self._within = tag
         elif not self.plain:
             return
         elif tag == "a" and "tit" in kinds:
@@ -150,15 +162,17 @@ class _Links:
         elif tag == "img":
             self.plain[-1]["thumbnail"] = self.plain[-1]["thumbnail"] or link(attributes.get("src"))
         elif tag == "div":
-            self._in_title = "des" in kinds
+            self._within = "title" if "des" in kinds else ""
 
     def data(self, words: str) -> None:
-        if self._in_title:
-            self.plain[-1]["title"] = text(self.plain[-1]["title"] + words)
+        if self._within == "script":
+            self.scripts.append(words)
+        elif self._within:
+            self.plain[-1]["title"] = (self.plain[-1]["title"] + words)[:MOST_CHARACTERS]
 
     def end(self, tag: str) -> None:
-        if tag == "div":
-            self._in_title = False
+        if tag in ("div", "script"):
+            self._within = ""
 
     def close(self) -> None:
         pass
@@ -204,9 +218,9 @@ def _fields(address: str | None) -> dict[str, str]:
     return {name: text(values[0]) for name, values in found.items()}
 
 
-def _asked(page: bytes) -> str:
+def _asked(scripts: list[str]) -> str:
     """The address that a page says it answers, "" if it does not say."""
-    match = _ASKED.search(page)
+    match = next(filter(None, map(_ASKED.search, scripts)), None)
     try:
         return text(json.loads(match[1])) if match else ""
     except ValueError:

@@ -1,6 +1,5 @@
 """Wikimedia Commons by the API of MediaWiki: https://www.mediawiki.org/wiki/API:Imageinfo"""
 
-import json
 from typing import Any
 
 from bs4 import BeautifulSoup
@@ -20,6 +19,7 @@ from pipeline.crawl.engines.engine import (
     filter_of,
     first_line,
     json_object,
+    json_or_nothing,
     later_start,
     link,
     number,
@@ -58,9 +58,10 @@ class Commons(Engine):
     budget = Budget(
         page_results=PAGE_RESULTS,
         query_results=MOST_RESULTS,
+        per_minute=200,  # 10 for who does not say how to be reached
         contact=True,
-        source="https://www.mediawiki.org/wiki/API:Etiquette: one request after the other, with"
-        " an address in the user agent; and the limit of its search",
+        source="https://www.mediawiki.org/wiki/Wikimedia_APIs/Rate_limits (2026), one request"
+        " after the other: https://www.mediawiki.org/wiki/API:Etiquette",
     )
 
     def __init__(self, base: str = ADDRESS) -> None:
@@ -87,33 +88,28 @@ class Commons(Engine):
     def read(self, page: bytes, query: Query, start: int) -> ResultPage:
         answer = json_object(page)
         if "error" in answer:
-            raise _meaning(answer["error"]) or Unreadable("it says: no reason")
+            raise _meaning(answer["error"]) or Unreadable("it is an error without a name")
+        offset = _dict(answer.get("continue")).get("gsroffset")
+        stated = later_start(offset, start, MOST_RESULTS)
         if "query" not in answer:
             # a page without results, seen to come in passing for queries that have some
-            if "batchcomplete" in answer:
-                return ResultPage([], None)
+            if "batchcomplete" in answer or "continue" in answer:
+                return ResultPage([], stated)
             raise Unreadable("it is no answer to a query")
         pages = _dict(answer["query"]).get("pages")
         if not isinstance(pages, list):
             raise Unreadable("it has no list of pages")
         found = [_result(one, query.side) for one in sorted(objects(pages), key=_index)]
-        offset = _dict(answer.get("continue")).get("gsroffset")
         step = start + PAGE_RESULTS if len(pages) >= PAGE_RESULTS else start
-        following = later_start(offset, start, MOST_RESULTS) or later_start(
-            step, start, MOST_RESULTS
-        )
+        following = stated or later_start(step, start, MOST_RESULTS)
         return ResultPage([result for result in found if result.url], following)
 
     def refusal(self, status: int, body: bytes) -> NotNow | Refused | NoMore | None:
-        try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
-            answer = None
-        if isinstance(answer, dict) and (meaning := _meaning(answer.get("error"))) is not None:
+        if (meaning := _meaning(json_or_nothing(body).get("error"))) is not None:
             return meaning
         if status == 403:
             said = first_line(body) or "it answered 403"
-            return Refused(f"{said} (crawl.contact is sent in the user agent)")
+            return Refused(f"{said} (set crawl.contact: the user agent has to say who you are)")
         return None
 
 
@@ -122,7 +118,7 @@ def _meaning(error: object) -> NotNow | Refused | NoMore | None:
     code, info = (text(_dict(error).get(key)) for key in ("code", "info"))
     if not code and not info:
         return None
-    said = f"it says: {info or code}" + (f" ({code})" if info and code else "")
+    said = f"{info} ({code})" if info and code else info or code
     if code == "cirrussearch-offset-too-large":
         return NoMore(said)
     if code in PASSING or code.startswith(PASSING_KINDS) or "again later" in info:

@@ -11,6 +11,8 @@ from urllib.parse import urlencode
 
 from pipeline.errors import UserError
 
+HEAD = 20_000  # bytes of an answer in which its first words are looked for
+LINE = 300  # characters of them
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a text, which is cut
 
 
@@ -170,19 +172,12 @@ def forecast(engine: Engine, wanted: Iterable[int]) -> str:
     Args:
         wanted: results of each query.
     """
-    pages, budget = sum(map(engine.pages_for, wanted)), engine.budget
-    pace = f"one in {engine.page_gap:g} s" if engine.page_gap else "without a pause"
-    if budget.per_minute:
-        pace += f", {budget.per_minute:g} a minute are allowed"
-    if budget.per_day:
-        pace += f", {budget.per_day:,} a day"
+    pages, budget, gap = sum(map(engine.pages_for, wanted)), engine.budget, engine.page_gap
+    pace = [f"one in {gap:g} s" if gap != 1 else "one a second"] if gap else []
+    pace += [f"{budget.per_day:,} a day"] if budget.per_day else []
     days = -(-pages // budget.per_day) if budget.per_day else 1
-    if days > 1:
-        lasts = f"{days} days, in as many runs"
-    else:
-        slowest = max(engine.page_gap, 60 / budget.per_minute if budget.per_minute else 0.0)
-        lasts = f"about {_duration(pages * slowest)}"
-    return f"{engine.name}: up to {pages:,} pages of results ({pace}): {lasts}"
+    lasts = f"{days} days" if days > 1 else f"about {_duration(pages * gap)}"
+    return f"{engine.name}: up to {', '.join([f'{pages:,} pages of results', *pace])}: {lasts}"
 
 
 def _duration(seconds: float) -> str:
@@ -223,6 +218,14 @@ def json_object(page: bytes) -> dict[str, Any]:
     return found
 
 
+def json_or_nothing(body: bytes) -> dict[str, Any]:
+    """The JSON object that an answer's body is, an empty one if it is none."""
+    try:
+        return json_object(body)
+    except (Unreadable, NotNow):
+        return {}
+
+
 def objects(value: object) -> list[dict[str, Any]]:
     """The JSON objects of a list; none where there is no list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
@@ -244,9 +247,21 @@ def later_start(value: object, start: int, most: int) -> int | None:
 
 
 def first_line(body: bytes) -> str:
-    """The first line with words of an answer's body, "" if it has none."""
-    lines = body[: 4 * MOST_CHARACTERS].decode("utf-8", "replace").splitlines()
-    return next((text(line)[:300] for line in lines if line.strip()), "")
+    """The first line of an answer's body with words for a person, "" if it has none."""
+    words = body[:HEAD].decode("utf-8", "replace")
+    if words.lstrip().startswith("<"):
+        from bs4 import BeautifulSoup
+        from bs4.exceptions import ParserRejectedMarkup
+
+        try:
+            page = BeautifulSoup(words, "lxml")
+            for part in page(["script", "style"]):
+                part.decompose()
+            words = page.get_text("\n")
+        except (ParserRejectedMarkup, RecursionError):
+            words = ""
+    lines = (" ".join(line.split()) for line in words.splitlines())
+    return next(filter(None, lines), "")[:LINE]
 
 
 def link(value: object) -> str:

@@ -3,7 +3,6 @@
 https://www.flickr.com/services/api/flickr.photos.search.html
 """
 
-import json
 import os
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from pipeline.crawl.engines.engine import (
     filter_of,
     first_line,
     json_object,
+    json_or_nothing,
     link,
     number,
     objects,
@@ -126,7 +126,7 @@ class Flickr(Engine):
     def read(self, page: bytes, query: Query, start: int) -> ResultPage:
         answer = json_object(page)
         if answer.get("stat") != "ok":
-            raise _meaning(answer) or Unreadable("it says: no reason")
+            raise _meaning(answer) or Unreadable("it is a failure without a name")
         photos = answer.get("photos")
         if not isinstance(photos, dict) or not isinstance(photos.get("photo"), list):
             raise Unreadable("it has no list of photos")
@@ -139,11 +139,8 @@ class Flickr(Engine):
         return ResultPage([one for one in found if one.url], start + 1 if more else None)
 
     def refusal(self, status: int, body: bytes) -> NotNow | Refused | NoMore | None:
-        try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
-            answer = {"message": first_line(body)}
-        meaning = _meaning(answer) if isinstance(answer, dict) else None
+        # it is not always one of the API, but a page in words
+        meaning = _meaning(json_or_nothing(body) or {"message": first_line(body)})
         # of a page that is no answer of the API only "not now" is believed
         if isinstance(meaning, NotNow) or status in (400, 401, 403):
             return meaning
@@ -155,21 +152,21 @@ def _meaning(answer: dict[str, Any]) -> NotNow | Refused | None:
     code, message = number(answer.get("code")), text(answer.get("message"))
     if code is None and not message:
         return None
-    said = f"it says: {message or 'no reason'}" + ("" if code is None else f" (code {code})")
+    said = message + ("" if code is None else f" (code {code})")
     if code in PASSING or "not currently available" in message or "unavailable" in message:
         return NotNow(said)
     return Refused(f"{said}; {KEY} holds its key" if code in KEY_CODES else said)
 
 
 def _result(photo: dict[str, Any], side: int) -> Result:
-    owner, number = (quote(text(photo.get(key)), "@", errors="replace") for key in ("owner", "id"))
+    owner, name = (quote(text(photo.get(key)), "@", errors="replace") for key in ("owner", "id"))
     licence, licence_url = NAMES.get(str(photo.get("license")), ("", ""))
     sizes = {size: found for size in SIZES if (found := link(photo.get(f"url_{size}")))}
     original = next(reversed(sizes.values()), "")
     url = next((sizes[size] for size in sizes if 0 < side <= _shorter(photo, size)), original)
     return Result(
         url=url,
-        page_url=f"https://www.flickr.com/photos/{owner}/{number}" if owner and number else "",
+        page_url=link(f"https://www.flickr.com/photos/{owner}/{name}") if owner and name else "",
         title=text(photo.get("title")),
         thumbnail=sizes.get("m", ""),
         licence=licence,

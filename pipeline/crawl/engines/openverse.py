@@ -3,7 +3,6 @@
 Its terms forbid to scrape its catalogue, so it is asked only when named, and for little.
 """
 
-import json
 import os
 import re
 from typing import Any
@@ -20,8 +19,8 @@ from pipeline.crawl.engines.engine import (
     Unreadable,
     address,
     filter_of,
-    first_line,
     json_object,
+    json_or_nothing,
     link,
     number,
     objects,
@@ -96,18 +95,12 @@ class Openverse(Engine):
         )
 
     def refusal(self, status: int, body: bytes) -> NotNow | Refused | NoMore | None:
-        try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
-            answer = None
-        detail = text(answer.get("detail")) if isinstance(answer, dict) else ""
+        detail = text(json_or_nothing(body).get("detail"))
         if (meaning := _meaning(detail)) is not None:
             return meaning
-        if status == 401:
-            return Refused(f"{detail or first_line(body) or 'unauthorized'} (token: {TOKEN})")
-        if status in (400, 403):
-            return Refused(detail or first_line(body) or f"it answered {status}")
-        return None
+        if not detail or status not in (400, 401, 403):
+            return None
+        return Refused(detail + (f" (a token in {TOKEN} lasts for hours)" if status == 401 else ""))
 
 
 def _meaning(detail: str) -> NotNow | NoMore | None:
@@ -135,4 +128,4 @@ def _result(one: dict[str, Any]) -> Result:
 
 def _licence(code: str, version: str) -> str:
     names = {"": "", "cc0": "CC0", "pdm": "Public Domain Mark"}
-    return f"{names.get(code, f'CC {code.upper()}')} {version}".strip()
+    return text(f"{names.get(code, f'CC {code.upper()}')} {version}")
