@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pipeline.crawl.account import SearchAccount
 from pipeline.crawl.placeholders import placeholders
@@ -27,6 +27,7 @@ class Gathered:
         wanted: images of each class; empty where no number was wanted.
         account: of the search, if there was one.
         coverage: what the teacher sees, if it was asked.
+        later: images that are left to the next run, as `PutOff.summary` has them.
     """
 
     candidates: Sequence[Candidate]
@@ -35,6 +36,7 @@ class Gathered:
     wanted: Sequence[int] = ()
     account: SearchAccount | None = None
     coverage: "Coverage | None" = None
+    later: Mapping[str, Any] = field(default_factory=lambda: {"images": 0, "hosts": {}})
 
 
 def gather(

@@ -41,7 +41,7 @@ def pack(
     write_shards(folder, _stored(table, gathered, journal), class_names)
     write_table(folder / "manifest.parquet", table)
     counted = summary(table, class_names)
-    add_shortfall(counted, table, gathered.wanted, gathered.account)
+    add_shortfall(counted, table, gathered)
     return counted
 
 

@@ -10,51 +10,42 @@ import pyarrow.compute as pc
 
 from pipeline.console import printable, text_table
 from pipeline.crawl.account import ClassAccount, SearchAccount
+from pipeline.crawl.gather import Gathered
 from pipeline.crawl.result_pages import clock
 from pipeline.manifest import DUPLICATE, NOT_NEEDED, NOT_NOW, STORED, host_of
 
 HALF = 0.5  # of the images wanted; with fewer, a class is called short
 MOST_ROWS = 20  # classes in a table; with more, those that are full are one row
 MOST_TOLD = 20  # classes of which it is said why
-MOST_REASONS = 3
+MOST_REASONS, MOST_HOSTS = 3, 2  # named in a sentence
+GOOD = {STORED, NOT_NOW, NOT_NEEDED}  # outcomes that are no failure
 
 
-def add_shortfall(
-    summary: dict[str, Any],
-    table: pa.Table,
-    wanted: Sequence[int],
-    account: SearchAccount | None,
-) -> None:
+def add_shortfall(summary: dict[str, Any], table: pa.Table, gathered: Gathered) -> None:
     """Adds to the summary of a crawl what was wanted of each class, and why there is less.
 
     Args:
         table: the manifest.
-        wanted: images of each class; empty where no number was wanted.
-        account: of the search, None where the candidates were listed.
     """
-    later = table.filter(pc.field("outcome") == NOT_NOW)
-    hosts = Counter(map(host_of, later["url"].to_pylist()))
-    reasons = dict(
-        zip(map(host_of, later["url"].to_pylist()), later["detail"].to_pylist(), strict=True)
-    )
+    account, wanted = gathered.account, gathered.wanted
     summary["later"] = {
-        "images": len(later),
+        **gathered.later,
         "pages": account.waiting if account is not None else 0,
         "again_at": _iso(account.again_at) if account is not None else None,
-        "hosts": {
-            host: {"images": count, "why": printable(reasons[host] or ""), "again_at": None}
-            for host, count in hosts.most_common()
-        },
     }
-    if account is not None:
-        summary["refused"] = printable(account.refused)
-    of_class = _hosts_by_class(later)
+    summary["refused"] = printable(account.refused) if account is not None else ""
+    waiting = _hosts_by_class(table.filter(pc.field("outcome") == NOT_NOW))
     for index, one in enumerate(summary["classes"]):
         one["wanted"] = wanted[index] if wanted else None
         searched = account.classes[index] if account is not None else None
         one["results"] = searched.results if searched else sum(one["outcomes"].values())
         full = one["wanted"] is None or one["stored"] >= one["wanted"]
-        one["why"] = "" if full else _why(one, of_class.get(one["name"], {}), account, searched)
+        said = [
+            _put_off(waiting.get(one["name"], Counter()), gathered.later["hosts"]),
+            _found(one["results"], account, searched),
+            *_useless(one["outcomes"]),
+        ]
+        one["why"] = "" if full else printable("; ".join(filter(None, said)))
         one["queries"] = [] if searched is None else _queries(searched)
     summary["empty"] = [one["name"] for one in summary["classes"] if not one["stored"]]
     summary["short"] = [
@@ -108,9 +99,8 @@ def later_line(summary: Mapping[str, Any]) -> str:
     if not parts:
         return ""
     times = [one["again_at"] for one in (later, *later["hosts"].values()) if one["again_at"]]
-    when = "in some minutes"
-    if times:
-        when = f"after {clock(max(datetime.fromisoformat(one).timestamp() for one in times))}"
+    # in UTC or not, they are compared as moments
+    when = f"after {_clock(max(times, key=datetime.fromisoformat))}" if times else "in some minutes"
     hosts = ", ".join(f"{printable(host)} {one['images']:,}" for host, one in _most(later["hosts"]))
     where = f" ({hosts})" if hosts else ""
     return (
@@ -132,38 +122,34 @@ def warning(summary: Mapping[str, Any]) -> str:
     return f"{classes} have less than half of the images wanted: {named}{more}"
 
 
-def _why(
-    one: Mapping[str, Any],
-    hosts: Mapping[str, int],
-    account: SearchAccount | None,
-    searched: ClassAccount | None,
-) -> str:
-    outcomes = Counter(one["outcomes"])
-    said = []
-    if outcomes[NOT_NOW]:
-        most = [host for host, _ in Counter(hosts).most_common(2)]
-        others = f" and {len(hosts) - 2:,} more hosts" if len(hosts) > 2 else ""
-        said.append(f"{outcomes[NOT_NOW]:,} images put off by {', '.join(most)}{others}")
+def _put_off(images: Counter[str], hosts: Mapping[str, Any]) -> str:
+    if not images:
+        return ""
+    named = []
+    for host, _ in images.most_common(MOST_HOSTS):
+        again_at = hosts.get(host, {}).get("again_at")
+        named.append(host + (f" until {_clock(again_at)}" if again_at else ""))
+    more = len(images) - MOST_HOSTS
+    others = f" and {more:,} more {_plural('host', more)}" if more > 0 else ""
+    count = images.total()
+    return f"{count:,} {_plural('image', count)} put off by {', '.join(named)}{others}"
+
+
+def _found(results: int, account: SearchAccount | None, searched: ClassAccount | None) -> str:
     if account is not None and searched is not None:
-        said.append(account.why(searched))
-    elif one["results"]:
-        said.append(f"{one['results']:,} addresses are listed for it")
-    else:
-        said.append("no address is listed for it")
-    useless = Counter(
-        {
-            kind: count
-            for kind, count in outcomes.items()
-            if kind not in (STORED, NOT_NOW, NOT_NEEDED)
-        }
-    )
-    if copies := useless.pop(DUPLICATE, 0):
+        return account.why(searched)
+    return f"{results:,} {_plural('address', results)} listed for it"
+
+
+def _useless(outcomes: Mapping[str, int]) -> list[str]:
+    kinds = Counter({kind: n for kind, n in outcomes.items() if kind not in GOOD})
+    said = []
+    if copies := kinds.pop(DUPLICATE, 0):
         said.append(f"{copies:,} gave an image that the crawl had")
-    if useless:
-        kinds = useless.most_common(MOST_REASONS)
-        reasons = ", ".join(f"{count:,} {kind}" for kind, count in kinds)
-        said.append(f"{useless.total():,} gave none ({reasons})")
-    return printable("; ".join(filter(None, said)))
+    if kinds:
+        reasons = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(MOST_REASONS))
+        said.append(f"{kinds.total():,} gave none ({reasons})")
+    return said
 
 
 def _queries(searched: ClassAccount) -> list[dict[str, Any]]:
@@ -210,7 +196,13 @@ def _most(hosts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str
 
 
 def _plural(name: str, count: int) -> str:
-    return name if count == 1 else name.replace("page", "pages") if "page" in name else f"{name}s"
+    if count == 1:
+        return name
+    return {"address": "addresses", "page of results": "pages of results"}.get(name, f"{name}s")
+
+
+def _clock(moment: str) -> str:
+    return clock(datetime.fromisoformat(moment).timestamp())
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -15,8 +15,10 @@ from pipeline.crawl.coverage import by_wanted, cover
 from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
+from pipeline.crawl.gather import Search as Searching
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.later import PutOff
 from pipeline.crawl.lists import listed_candidates
 from pipeline.crawl.pack import pack
 from pipeline.crawl.pagelog import PageLog
@@ -86,17 +88,14 @@ def refuse_empty(section: Crawl, summary: dict[str, Any]) -> None:
         return
     named = ", ".join(map(printable, names[:MOST_NAMED]))
     more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    again = "run the same command again later, " if sum(_put_off(summary)) else ""
+    left = summary["later"]["images"] or summary["later"]["pages"]
+    again = "run the same command again later, " if left else ""
     raise ExternalError(
         f"crawl: no image of {len(names):,} of {len(summary['classes']):,} classes: {named}{more};"
         f" what the others have is in {paths.CRAWL}",
         f"{again}take other queries (crawl.classes) or another engine (crawl.engine), or go on"
         " without with crawl.empty_classes: keep",
     )
-
-
-def _put_off(summary: dict[str, Any]) -> tuple[int, int]:
-    return summary["later"]["images"], summary["later"]["pages"]
 
 
 def _remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
@@ -197,9 +196,18 @@ class Crawling:
 
     def _all_of(self, candidates: list[Candidate], names: list[str], wanted: int) -> Gathered:
         """Downloads from a list that does not grow."""
-        get = self._fetch(Web(sources.user_agent(self.section.contact)), names, wanted)
+        web = Web(sources.user_agent(self.section.contact))
+        return self._gathered(lambda _: candidates, web, names, wanted)
+
+    def _gathered(
+        self, search: Searching, web: Web, names: list[str], wanted: int | Sequence[int]
+    ) -> Gathered:
+        """Images of what `search` finds, and what is left to the next run."""
+        get = self._fetch(web, names, wanted)
         urls = self.section.placeholder_urls
-        return gather(lambda _: candidates, get, len(names), wanted, urls, self._few_colours)
+        gathered = gather(search, get, len(names), wanted, urls, self._few_colours)
+        later = self._put_off.summary(gathered.found, wanted, frozenset(gathered.refused))
+        return replace(gathered, later=later)
 
     def _few_colours(self, name: str) -> bool:
         """Whether the image with this SHA-256 is drawn in a few flat colours."""
@@ -222,21 +230,19 @@ class Crawling:
                 with self.console.progress("crawl: searching", len(names)) as advance:
                     return searching.candidates(wanted, advance)
 
-            def gather_all(wanted: Sequence[int]) -> Gathered:
-                get, urls = self._fetch(web, names, wanted), section.placeholder_urls
-                return gather(ask, get, len(names), wanted, urls, self._few_colours)
+            def all_of(wanted: Sequence[int]) -> Gathered:
+                return self._gathered(ask, web, names, wanted)
 
             wanted = [section.per_class] * len(names)
             if teacher is None:
-                gathered = gather_all(wanted)
+                gathered = all_of(wanted)
             else:
                 about = (teacher, names, teacher.known, section.per_class, section.rounds)
-                gathered, coverage = cover(gather_all, *about)
+                gathered, coverage = cover(all_of, *about)
                 gathered = replace(gathered, coverage=coverage)
-            account = searching.account()
             for line in searching.remarks():
                 self.console.note(line)
-            return replace(gathered, wanted=wanted, account=account)
+            return replace(gathered, wanted=wanted, account=searching.account())
 
     def _teacher(self) -> "TeacherSays | None":
         """Who says which classes are starved; None without `crawl.rounds`."""
@@ -303,6 +309,8 @@ class Crawling:
                         progress.report,
                         refused=refused,
                         retry=retry,
+                        note=self.console.say,
+                        put_off=self._put_off,
                     )
             return fetched
 
@@ -311,3 +319,8 @@ class Crawling:
     @cached_property
     def _retries(self) -> Iterator[frozenset[str]]:
         return iter([self.retry])
+
+    @cached_property
+    def _put_off(self) -> PutOff:
+        """What this run leaves to the next."""
+        return PutOff()
