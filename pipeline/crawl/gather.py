@@ -3,14 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.crawl.account import SearchAccount
+from pipeline.crawl.coverage import Coverage
 from pipeline.crawl.placeholders import placeholders
 from pipeline.manifest import NOT_NOW, Candidate, Fetched
-
-if TYPE_CHECKING:
-    from pipeline.crawl.coverage import Coverage
 
 SURPLUS = 2  # results to ask for first, for each image wanted
 
@@ -35,7 +33,7 @@ class Gathered:
     refused: Mapping[str, str]
     wanted: Sequence[int] = ()
     account: SearchAccount | None = None
-    coverage: "Coverage | None" = None
+    coverage: Coverage | None = None
     later: Mapping[str, Any] = field(default_factory=lambda: {"images": 0, "hosts": {}})
 
 

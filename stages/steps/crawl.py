@@ -11,7 +11,6 @@ from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
 from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
-from pipeline.crawl.coverage import by_wanted, cover
 from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
@@ -23,6 +22,7 @@ from pipeline.crawl.lists import listed_candidates
 from pipeline.crawl.pack import pack
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.placeholders import drawn_in_few_colours
+from pipeline.crawl.rounds import by_wanted, cover
 from pipeline.crawl.search import Search
 from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from pipeline.crawl.site import site_candidates
