@@ -33,7 +33,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline crawl --engine files --source my-pictures": "tests/stages/test_crawl_files.py",
     "pipeline crawl --classes aquarium_fish,AnnualCrop": NETWORK,
     "pipeline crawl --set crawl.rounds=2": "tests/stages/test_crawl_rounds.py",
-    "dvc repro teacher": "tests/stages/test_crawl_rounds.py",
+    "dvc repro teacher": MINUTES,
     "pipeline crawl --search-again": RUN,
     "pipeline crawl --retry-failed timeout,5xx": RUN,
     "pipeline dedup --dry-run": RUN,
