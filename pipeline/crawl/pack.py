@@ -13,6 +13,7 @@ from yarl import URL
 from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.optouts.evidence import counted
 from pipeline.crawl.shortfall import add_shortfall
 from pipeline.errors import ExternalError
 from pipeline.manifest import BLOCKED, NOT_NOW, STORED, manifest
@@ -89,6 +90,7 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "blocked": outcomes.count(BLOCKED),
+        "signals": counted(table),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()

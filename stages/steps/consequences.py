@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import yaml
 
 from pipeline.crawl.pack import summary
+from pipeline.crawl.shortfall import HALF
 from pipeline.embeddings import IMAGES
 from pipeline.manifest import class_names
 from pipeline.store import read_table, write_json
@@ -134,18 +135,43 @@ def _inside(path: Path, folders: Collection[Path]) -> bool:
     return any(path == one or one in path.parents for one in folders)
 
 
-def refresh_summary(manifest: pa.Table) -> None:
-    """Counts in reports/crawl.json what the manifest says now; what else is there stays."""
+def refresh_summary(manifest: pa.Table, by: str) -> None:
+    """Counts in reports/crawl.json what the manifest says now; what else is there stays.
+
+    Args:
+        by: the command that dropped images, named as the reason of classes that lost some.
+    """
     path = paths.summary("crawl")
     try:
         before = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         before = {}
-    names = [one["name"] for one in before.get("classes", [])]
+    old = {one["name"]: one for one in before.get("classes", [])}
+    names = list(old)
     if not names:
         known = class_names(paths.MANIFEST)
         names = [known.get(label, "") for label in range(max(known, default=-1) + 1)]
     now = summary(manifest, names)
-    old = {one["name"]: one for one in before.get("classes", [])}
-    now["classes"] = [old.get(one["name"], {}) | one for one in now["classes"]]
+    now["classes"] = [_with_loss(old.get(one["name"], {}), one, by) for one in now["classes"]]
+    for key, chosen in (("empty", _is_empty), ("short", _is_short)):
+        if key in before:
+            now[key] = [one["name"] for one in now["classes"] if chosen(one)]
     write_json(path, before | now)
+
+
+def _with_loss(old: dict[str, Any], now: dict[str, Any], by: str) -> dict[str, Any]:
+    """A class as it is now, with what is known of it from before."""
+    one = old | now
+    lost = old.get("stored", 0) - now["stored"]
+    if lost > 0 and (one.get("wanted") or 0) > now["stored"]:
+        said = f"{lost:,} dropped by `pipeline {by}`"
+        one["why"] = "; ".join(filter(None, [old.get("why", ""), said]))
+    return one
+
+
+def _is_empty(one: dict[str, Any]) -> bool:
+    return not one["stored"]
+
+
+def _is_short(one: dict[str, Any]) -> bool:
+    return one.get("wanted") is not None and one["stored"] < HALF * one["wanted"]

@@ -67,7 +67,7 @@ def dropping(
     with console.progress(f"{title}: writing") as advance:
         drop(paths.CRAWL, journal, verdicts, dropped, advance)
     if dropped.manifest is not None:
-        refresh_summary(dropped.manifest)
+        refresh_summary(dropped.manifest, title)
 
 
 def _told(
