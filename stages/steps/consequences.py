@@ -32,18 +32,22 @@ class Consequences:
     """What has seen some images.
 
     Attributes:
+        dropped: how many images it is about.
         trained: images that the student was trained on, in an epoch or more.
         held_out: images that only measured its agreement.
         exported: images that the exported student was trained on, by its sources.
         copies: files that hold pixels or features of them -> how many images.
         stale: stages whose results are of the crawl as it was.
+        changed: data/crawl is not what dvc.lock has.
     """
 
+    dropped: int
     trained: tuple[str, ...]
     held_out: int
     exported: int
     copies: dict[str, int]
     stale: tuple[str, ...]
+    changed: bool
 
     def lines(self) -> list[str]:
         """The same for a person."""
@@ -59,12 +63,13 @@ class Consequences:
             lines.append(f"  trained on {self.exported:,} of them: {paths.EXPORT} (by {SOURCES})")
         if self.held_out:
             lines.append(f"  {self.held_out:,} of them measured the student's agreement")
-        if not self.trained and not self.exported:
+        if self.dropped and not self.trained and not self.exported:
             lines.append("  no student that is here was trained on them")
         for path, count in self.copies.items():
             lines.append(f"  pixels or features of up to {count:,} of them are still in {path}")
         if self.stale:
             lines.append(f"  stale now: {', '.join(self.stale)}")
+        if self.changed:
             lines.append(f"  then run: {' && '.join(COMMANDS)}")
             lines.append(
                 "  DVC keeps the old shards in its cache (and in its remotes, if pushed) until"
@@ -81,12 +86,15 @@ class Consequences:
             },
             "copies": self.copies,
             "stale": list(self.stale),
-            "run": list(COMMANDS) if self.stale else [],
+            "run": list(COMMANDS) if self.changed else [],
         }
 
 
-def consequences(ids: Collection[str]) -> Consequences:
-    """What the stages' outputs, as they are here, have of images.
+def consequences(ids: Collection[str], changed: bool) -> Consequences:
+    """What the stages' outputs, as they are here, have of images that are dropped.
+
+    Args:
+        changed: whether anything in data/crawl changes.
 
     Raises:
         UserError: a table cannot be read.
@@ -99,11 +107,13 @@ def consequences(ids: Collection[str]) -> Consequences:
         if count := len(_of(table, ["id"], wanted)):
             copies |= {str(path): count for path in holders if path.exists()}
     return Consequences(
+        dropped=len(ids),
         trained=tuple(used["id"].to_pylist()),
         held_out=pc.sum(chosen["held_out"]).as_py() or 0,
         exported=len(_of(SOURCES, ["id"], wanted)),
         copies=copies,
-        stale=tuple(_stale()) if ids else (),
+        stale=tuple(_stale()) if changed else (),
+        changed=changed,
     )
 
 
