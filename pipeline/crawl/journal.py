@@ -6,6 +6,7 @@ hold the images in place of the files.
 """
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -19,7 +20,7 @@ from typing import BinaryIO
 
 from pipeline.crawl.later import FOR_NOW
 from pipeline.crawl.sealed import Sealed
-from pipeline.errors import ExternalError
+from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import NOT_NOW, Fetched
 from pipeline.store import clear_leftovers, write_json
 
@@ -49,9 +50,10 @@ class Journal:
     def __enter__(self) -> "Journal":
         with writing(self.folder):
             (self.folder / "objects").mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._lock()
             for temporary in self.folder.glob("objects/**/*.tmp"):
                 temporary.unlink()
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             # what follows the last line end was cut off when the process died
             os.ftruncate(self._file, self._read(self._path))
             if self._later.exists():
@@ -70,6 +72,19 @@ class Journal:
                 os.fsync(self._file)
         finally:
             os.close(self._file)
+
+    def _lock(self) -> None:
+        """Keeps others out: two at once would each write a crawl without the other's images."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise UserError(
+                f"another crawl, forget or recheck is at work in {self.folder}",
+                "wait until it has ended",
+            ) from None
+        except OSError:  # a file system without locks
+            pass
 
     def incoming(self) -> "Incoming":
         """An image that is still to come, for a `with` block."""
