@@ -187,6 +187,11 @@ class Journal:
             kept = {record.id for record in self.records.values()}
             self.drop(set(json.loads(self._doomed.read_text("utf-8"))) - kept)
 
+    def images(self) -> list[str]:
+        """SHA-256 of all images that are here, with a record or without, as they are read best."""
+        loose = [path.name for path in (self.folder / "objects").glob("??/*") if not path.suffix]
+        return list(dict.fromkeys([*sorted(loose), *self._sealed]))
+
     def seal(self, shards: Path, without: Collection[str] = ()) -> None:
         """Leaves the images of a crawl to the shards that it wrote, so that none is there twice.
 

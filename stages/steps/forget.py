@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.console import Console, printable
@@ -44,6 +45,8 @@ def run(
                 **verdicts_on(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
             }
             dropped = judged(paths.CRAWL, journal, verdicts)
+            # pictures of files that an earlier crawl read have no address on record
+            dropped = replace(dropped, ids=dropped.ids | listed.ids.keys())
         follows = consequences(dropped.ids, dropped.rows > 0)
         if not dry_run:
             dropping(journal, verdicts, dropped, console, "forget")

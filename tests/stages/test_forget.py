@@ -201,6 +201,29 @@ def test_what_a_blocklist_refuses_goes_and_its_rows_name_no_place(
     assert counted.get("blocked", 0) == len(blocked)
 
 
+def test_the_crawl_stage_obeys_the_list_from_its_first_image_to_what_it_has(
+    tmp_path: Path,
+) -> None:
+    folder = project(tmp_path / "own")
+    for number in (1, 2, 3):
+        path = folder / f"own/cat/{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    crawl = ["crawl", "--engine", "files", "--source", "own"]
+    option = blocking(folder, IDS[1])
+    said = json.loads(invoke(folder, *crawl, option, "--json").stdout)
+    assert (said["stored"], said["blocked"]) == (2, 1)
+    assert not holding(folder / ".cache", picture(1))
+    option = blocking(folder, IDS[1], IDS[2])
+    assert json.loads(invoke(folder, *crawl, option, "--json").stdout)["stored"] == 1
+    assert set(labels_of(folder)) == {IDS[3]}
+    assert not holding(folder / ".cache", picture(2))
+    option = blocking(folder, "nonsense")
+    result = invoke(folder, *crawl, option, check=False)
+    assert (result.exit_code, "line 1" in result.stderr) == (2, True)
+    assert json.loads(invoke(folder, *crawl, "--json").stdout)["stored"] == 3
+
+
 def test_perceptual_hashes_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     option = blocking(world.folder, "0" * 16)
     invoke(world.folder, "forget", "--blocklist", option)
