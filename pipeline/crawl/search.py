@@ -91,10 +91,11 @@ class Search:
 
     def remarks(self) -> list[str]:
         """What a person has to know, in lines."""
-        found = list(self.doubts)
-        if self.pages.stopped is not None:
+        found, account = list(self.doubts), self.account()
+        if account.waiting:
             kept = f"; its answer is kept as {self.pages.kept}" if self.pages.kept else ""
-            found.append(f"{self.engine.name} was not asked for all: {self.pages.stopped}{kept}")
+            asked = "was not asked for all" if self.pages.stopped else "did not answer all"
+            found.append(f"{self.engine.name} {asked}: {account.reason}{kept}")
         return found
 
     async def _fill(self, wanted: Sequence[int]) -> None:
