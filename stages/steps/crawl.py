@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.classes import ClassSet, load_classes
 from pipeline.console import Console
+from pipeline.crawl.captions.search import progress_total, search_captions
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.gather import Fetch, Gathered, gather
@@ -82,7 +83,10 @@ class Crawling:
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
-        places = {"files": self._files, "urls": self._list, "site": self._site}
+        places = {
+            **{"files": self._files, "urls": self._list, "site": self._site},
+            "captions": self._captions,
+        }
         return places.get(self.section.engine, self._search)()
 
     @cached_property
@@ -119,6 +123,16 @@ class Crawling:
         if any(one.label >= 0 for one in candidates):
             return self._all_of(candidates, self.class_names, self.section.per_class)
         return self._all_of(candidates, [], self.section.sample or len(candidates))
+
+    def _captions(self) -> Gathered:
+        section, names = self.section, self.class_names
+        with self.console.progress("crawl: captions, rows", progress_total(section)) as advance:
+            found = search_captions(section, self.classes.classes, advance)
+        for line in found.notes():
+            self.console.note(line)
+        get = self._fetch(Web(sources.user_agent(section.contact)), names, section.per_class)
+        urls, wanted = section.placeholder_urls, section.per_class
+        return gather(found.first, get, len(names), wanted, urls, self._few_colours)
 
     def _site(self) -> Gathered:
         section, web = self.section, Web(sources.user_agent(self.section.contact))
