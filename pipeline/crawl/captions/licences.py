@@ -17,7 +17,8 @@ def allowed(told: Sequence[pa.Array], wanted: str) -> pa.Array:
     Args:
         told: columns of text, together what a row states.
     """
-    text = pc.binary_join_element_wise(*[pc.fill_null(one, "") for one in told], " ")
+    space = pa.scalar(" ", pa.large_string())
+    text = pc.binary_join_element_wise(*[pc.fill_null(one, "") for one in told], space)
     free = pc.match_substring_regex(text, FREE)
     if wanted == "public-domain":
         return pc.match_substring_regex(text, PUBLIC_DOMAIN)

@@ -227,7 +227,7 @@ def _lines(path: Path, remarks: Remarks) -> Iterator[Batch]:
                 skip_rows_after_names=header,
             ),
             pcsv.ParseOptions(
-                separator,
+                delimiter=separator,
                 quote_char=False if tabs else '"',
                 newlines_in_values=not tabs,
                 invalid_row_handler=malformed,
