@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.classes import ClassSet, load_classes
 from pipeline.console import Console
-from pipeline.crawl.captions.search import progress_total, search_captions
+from pipeline.crawl.captions.kept import search_once
+from pipeline.crawl.captions.search import progress_total
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.gather import Fetch, Gathered, gather
@@ -127,7 +128,10 @@ class Crawling:
     def _captions(self) -> Gathered:
         section, names = self.section, self.class_names
         with self.console.progress("crawl: captions, rows", progress_total(section)) as advance:
-            found = search_captions(section, self.classes.classes, advance)
+            found = search_once(
+                *(section, self.classes.classes, self.journal.folder / "captions"),
+                *(self.search_again, advance),
+            )
         for line in found.notes():
             self.console.note(line)
         get = self._fetch(Web(sources.user_agent(section.contact)), names, section.per_class)
