@@ -17,10 +17,12 @@ def crawl(
     per_class: Annotated[int | None, typer.Option(help="Distinct images a class.")] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help=f"auto, {', '.join(SEARCH_ENGINES.entries)}, site, urls or files."),
+        typer.Option(
+            help=f"auto, {', '.join(SEARCH_ENGINES.entries)}, captions, site, urls, files."
+        ),
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="Engines files, urls and site: where to look.")
+        str | None, typer.Option(help="Engines captions, files, urls and site: where to look.")
     ] = None,
     retry_failed: Annotated[
         str, typer.Option(help="Try failed addresses again: timeout,5xx,404,… as in the manifest.")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
 from pipeline.crawl.blocklist import Blocklist
+from pipeline.crawl.captions.kept import search_once
+from pipeline.crawl.captions.search import progress_total
 from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.engines.engine import Engine, forecast
@@ -142,7 +144,10 @@ class Crawling:
         rule = self.blocklist.host(self.section.source)  # a wrong line is told before any request
         if rule and self.section.engine == "site":
             raise UserError(f"crawl.source is refused by {self.section.blocklist}: {rule}")
-        places = {"files": self._files, "urls": self._list, "site": self._site}
+        places = {
+            **{"files": self._files, "urls": self._list, "site": self._site},
+            "captions": self._captions,
+        }
         return places.get(self.section.engine, self._search)()
 
     @cached_property
@@ -206,6 +211,19 @@ class Crawling:
             ]
             return replace(gathered, wanted=wanted)
         return self._all_of(candidates, [], self.section.sample or len(candidates))
+
+    def _captions(self) -> Gathered:
+        section, names = self.section, self.class_names
+        with self.console.progress("crawl: captions, rows", progress_total(section)) as advance:
+            found = search_once(
+                *(section, self.classes.classes, self.journal.folder / "captions"),
+                *(self.search_again, advance),
+            )
+        for line in found.notes():
+            self.console.note(line)
+        web, wanted = Web(sources.user_agent(section.contact)), section.per_class
+        gathered = self._gathered(found.first, web, names, wanted)
+        return replace(gathered, wanted=[wanted] * len(names))
 
     def _site(self) -> Gathered:
         section, web = self.section, Web(sources.user_agent(self.section.contact))
