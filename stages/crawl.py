@@ -37,7 +37,8 @@ def crawl(
     """Crawl images by class name into data/crawl."""
     options = {"classes": classes, "per_class": per_class, "engine": engine, "source": source}
     params, console = start("crawl", overrides, quiet, as_json, **options)
-    from stages.steps.crawl import refuse_empty, run
+    from stages.steps.crawl import run
+    from stages.steps.crawl_remarks import refuse_empty
 
     retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
     section = params.crawl

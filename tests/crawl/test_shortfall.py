@@ -41,7 +41,8 @@ def counted(outcomes, wanted, account=None, put_off=None):
             if kind != "not_needed":
                 found[one] = record
     later = put_off.summary(found, wanted) if put_off else {"images": 0, "hosts": {}}
-    gathered = Gathered(candidates, found, {}, [wanted] * len(outcomes), account, later)
+    every = [wanted] * len(outcomes)
+    gathered = Gathered(candidates, found, {}, wanted=every, account=account, later=later)
     table = manifest(candidates, found)
     counts = summary(table, list(outcomes))
     add_shortfall(counts, table, gathered)
