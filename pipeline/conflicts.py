@@ -7,7 +7,7 @@ from pipeline.params import Crawl, Export, Params, Teacher
 Conflict = tuple[str, str]  # key path, and what is wrong there
 WITH_SOURCE = {
     "files": "a folder, .tar or .parquet",
-    "urls": "a .txt, .csv, .jsonl or .parquet of addresses",
+    "urls": "a .txt, .csv, .tsv, .jsonl or .parquet of addresses",
     "site": "the address of a page",
 }
 WITH_REPOSITORY = ("torch.hub", "hub")
@@ -25,8 +25,15 @@ def conflicts(params: Params) -> list[Conflict]:
 
 
 def _crawl(crawl: Crawl) -> Iterator[Conflict]:
+    if isinstance(crawl.classes, dict):
+        from pipeline.classes.entries import problems  # its package reads files as params.yaml is
+
+        for path, what in problems(crawl.classes):
+            yield f"crawl.classes.{path}", what
     if crawl.engine in WITH_SOURCE and not crawl.source:
         yield "crawl.source", f"engine '{crawl.engine}' needs {WITH_SOURCE[crawl.engine]} here"
+    if crawl.engine in WITH_SOURCE and crawl.rounds:
+        yield "crawl.rounds", f"only search engines can be asked for more, not '{crawl.engine}'"
     if crawl.engine not in WITH_SOURCE:
         only = f"only engines {', '.join(WITH_SOURCE)}"
         if crawl.source:

@@ -28,7 +28,7 @@ than that and what it gave in between is not worth them, when it refuses eight t
 when thirty answers in a row are 5xx.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -79,12 +79,13 @@ class PutOff:
     def summary(
         self,
         found: Mapping[Candidate, Fetched],
-        wanted: int,
+        wanted: int | Sequence[int],
         refused: frozenset[str] = frozenset(),
     ) -> dict[str, Any]:
         """What the next run will ask for: addresses in all and by host, why, and when to ask.
 
-        A class that has its `wanted` images needs none of them; `refused` as for `fetch`.
+        A class that has its `wanted` images (one number is that of all) needs none of them;
+        `refused` as for `fetch`.
         """
         images: dict[int, set[str]] = {}
         for one, record in found.items():
@@ -93,7 +94,9 @@ class PutOff:
         needed = dict.fromkeys(
             record.url
             for one, record in found.items()
-            if record.outcome == NOT_NOW and len(images.get(one.label, ())) < wanted
+            if record.outcome == NOT_NOW
+            and len(images.get(one.label, ()))
+            < (wanted if isinstance(wanted, int) else wanted[one.label])
         )
         hosts: dict[str, dict[str, Any]] = {}
         for url in needed:

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from pipeline.console import printable, text_table
+from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.optouts.evidence import counted
+from pipeline.crawl.shortfall import add_shortfall
 from pipeline.errors import ExternalError
-from pipeline.manifest import STORED, manifest
+from pipeline.manifest import NOT_NOW, STORED, manifest
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
@@ -39,12 +41,16 @@ def pack(
         )
     write_shards(folder, _stored(table, gathered, journal), class_names)
     write_table(folder / "manifest.parquet", table)
-    return summary(table, class_names)
+    counted = summary(table, class_names)
+    add_shortfall(counted, table, gathered)
+    return counted
 
 
 def _advice(table: pa.Table, outcomes: Counter[str]) -> str:
     if not outcomes:
         return ""
+    if outcomes[NOT_NOW]:
+        return f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again later"
     if set(table["engine"].to_pylist()) == {"files"}:
         first = table.slice(0, 1).to_pylist()[0]
         return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"
@@ -59,7 +65,7 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
 
     `brightened` counts images of 16 bits that are read as the fewer bits that they use.
     `with_location` counts images whose metadata says where they were taken; they are stored as
-    they came, metadata and all.
+    they came, metadata and all. `signals` counts what owners say of such use: docs/opt-outs.md.
     """
     stored = table.filter(pc.field("outcome") == STORED)
     classes, outcomes = table["class"].to_pylist(), table["outcome"].to_pylist()
@@ -80,25 +86,13 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
         "brightened": sum(map(bool, stored["detail"].to_pylist())),
         "with_location": pc.sum(stored["has_gps"]).as_py(),
+        "signals": counted(table),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()
         ],
     }
-
-
-def summary_table(summary: dict[str, Any]) -> str:
-    """The counts by class as text, for a person."""
-    kinds = [STORED, *(kind for kind in summary["outcomes"] if kind != STORED)]
-    named = [(one["name"], one["outcomes"]) for one in summary["classes"]]
-    return text_table(
-        [["class", *kinds]]
-        + [
-            [name, *(f"{counts.get(kind, 0):,}" for kind in kinds)]
-            for name, counts in [*named, ("all", summary["outcomes"])]
-        ]
-    )
 
 
 def _host(url: str) -> str:

@@ -3,10 +3,10 @@
 import asyncio
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin
 
 from lxml import etree, html
 from yarl import URL
@@ -14,27 +14,31 @@ from yarl import URL
 from pipeline.console import Advance
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
-from pipeline.crawl.robots import MAX_BYTES as ROBOTS_BYTES
-from pipeline.crawl.robots import Rules, rules_of
+from pipeline.crawl.links import ends_as_image, kind_of, names_page
+from pipeline.crawl.optouts.origin import Answer, Question, Said
+from pipeline.crawl.optouts.pages import page_heard, page_words
+from pipeline.crawl.optouts.signals import ALL_KINDS
 from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import Candidate
 
 MOST_PAGES = 500  # asked for, whatever comes back
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_IMAGES = 100_000
+MOST_TRIED = 50  # links asked for, to see whether those of their kind are pages
+TRIES = 3  # of each kind
 PAGE_BYTES = 5 * 2**20
 LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not asked again
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
 BUSY = {429, 503}
 HTML = {"text/html", "application/xhtml+xml"}
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
-IMAGE_PATH = re.compile(r"\.(jpe?g|png|webp|gif|bmp)$", re.IGNORECASE)
 IMAGE_TYPE = re.compile(r"image/(jpeg|png|webp|gif|bmp)|", re.IGNORECASE)
 # an address, and its width or density unless a comma ends it (HTML, "Parsing a srcset attribute");
 # nothing here goes back, so that hostile text takes no longer than other
 SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|\s*+(?:([\d.]++)[wx])?+[^,]*+)")
 
-TitledImage = tuple[str, str]  # the address of an image, its title
+# the address of an image, its title, and whether the page only links to it, and does not show it
+FoundImage = tuple[str, str, bool]
 
 
 class Unread(Exception):
@@ -48,7 +52,7 @@ def site_candidates(
 
     Reads the pages of one host (that of `start`, or where it redirects to), 500 at most, `gap`
     seconds apart or as far as its Crawl-delay asks; the images may be elsewhere. Obeys
-    robots.txt, robots meta tags, X-Robots-Tag, TDM-Reservation and rel=nofollow.
+    robots.txt, robots meta tags, every opt-out of docs/opt-outs.md, and rel=nofollow.
 
     Raises:
         UserError: `start` is no public web address.
@@ -80,7 +84,7 @@ async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> 
             advance(1, f"{address[:80]}: {reason}")
             continue
         seen.add(address)
-        for url, title in images:
+        for url, title, _ in images:
             if url not in found:
                 found[url] = Candidate(-1, "", "site", "", len(found), url, address, title)
         for link in nexts if links < depth else []:
@@ -104,11 +108,17 @@ class _Reader:
     def __init__(self, client: Client, user_agent: str, gap: float) -> None:
         self.client, self.user_agent, self.gap = client, user_agent, gap
         self.host = ""
-        self._rules: dict[str, Rules | None] = {}
+        self._origins: dict[str, Said] = {}
+        self._closed: set[str] = set()  # origins whose robots.txt is out of reach
+        self._pages: dict[str, bool] = {}  # kind of link → whether it leads to pages
+        self._tried: Counter[str] = Counter()  # links asked for, to find that out
         self._next_start = 0.0
 
-    async def page(self, address: str) -> tuple[str, list[TitledImage], list[str]]:
+    async def page(self, address: str) -> tuple[str, list[FoundImage], list[str]]:
         """Its address after redirects, its images and its links.
+
+        Links that end as images do and are pages, such as a wiki's /wiki/File:X.jpg, are among the
+        links; one that was taken for a page and is an image is its only image.
 
         Raises:
             Unread: it may not be read, or is no page of this host.
@@ -119,59 +129,112 @@ class _Reader:
             url = check_url(address)
             if self.host and url.raw_host != self.host:
                 raise Unread(f"leads to {url.raw_host}")
-            rules = await self._rules_of(url.origin())
-            if rules is None:
+            said = await self._said(url.origin())
+            if said is None:
                 raise Unread("its robots.txt cannot be read")
-            if not rules.allow(address):
+            if not said.may_ask(address):
                 raise Unread("robots.txt disallows it")
             page = await self._ask(address)
             if page.leads_to is not None:
                 address = _page_address(page.leads_to)
                 continue
-            images, links = self._content(page)
+            if self.host and ends_as_image(address) and _is_image(page.status, page.headers):
+                return address, [(address, "", False)], []
+            images, links = await self._content(page, said)
             self.host = url.raw_host or ""
-            return address, images, [link for link in links if URL(link).raw_host == self.host]
+            shown = {link for link, _, only_linked in images if not only_linked}
+            images = [one for one in images if one[0] in shown or not await self._is_page(one[0])]
+            links = [link for link in links if URL(link).raw_host == self.host]
+            return address, images, [link for link in links if self._may_be_page(link)]
         raise Unread(f"more than {MAX_REDIRECTS} redirects")
 
-    def _content(self, page: Page) -> tuple[list[TitledImage], list[str]]:
+    async def _is_page(self, link: str) -> bool:
+        """Whether a link that ends as an image does is a page: by its pattern, else by asking once.
+
+        Of each kind of link on this host one is asked for; what cannot be had, and what is
+        elsewhere, counts as an image.
+        """
+        if names_page(link):
+            return True
+        kind = kind_of(link)
+        if kind in self._pages or self._tried[kind] >= TRIES:
+            return self._pages.get(kind, False)
+        try:
+            url = check_url(link)
+            if url.raw_host != self.host or self._tried.total() >= MOST_TRIED:
+                return False
+            said = await self._said(url.origin())
+            if said is None or not said.may_ask(link):
+                return False
+            self._tried[kind] += 1
+            page = await self._ask(link)
+        except (Forbidden, Unanswered):
+            return False
+        if page.status == 200:
+            self._pages[kind] = _is_html(page.status, page.headers)
+        return self._pages.get(kind, False)
+
+    def _may_be_page(self, link: str) -> bool:
+        return not ends_as_image(link) or names_page(link) or self._pages.get(kind_of(link), False)
+
+    async def _content(self, page: Page, said: Said) -> tuple[list[FoundImage], list[str]]:
         if page.status != 200:
             raise Unread(f"it answered {page.status}")
         if _kind(page.headers) not in HTML:
             raise Unread(f"it is no HTML page but '{_kind(page.headers)[:40]}'")
-        words = robots_words(page.headers.getall("X-Robots-Tag", []), self.user_agent)
-        if page.headers.get("TDM-Reservation", "").strip() == "1":
-            words.add("noai")
         charset = CHARSET.search(page.headers["Content-Type"])
         tree = _parsed(page.body, charset[1] if charset else None)
         if tree is None:
             return [], []
-        words |= _meta_words(tree, product_name(self.user_agent))
-        images = [] if words & OPT_OUTS else list(islice(_images(tree, page.address), PAGE_IMAGES))
+        words = robots_words(page.headers.getall("X-Robots-Tag", []), self.user_agent)
+        words |= page_words(tree, product_name(self.user_agent))
+        signals = page_heard(tree, page.headers, page.address)
+        if said.unread(signals):
+            await self._said(URL(said.origin))
+        closed = words & OPT_OUTS or said.verdict(page.address, signals).refusal
+        images = [] if closed else list(islice(_images(tree, page.address), PAGE_IMAGES))
         links = [] if words & {"nofollow", "none"} else list(_links(tree, page.address))
         return images, links
 
-    async def _rules_of(self, origin: URL) -> Rules | None:
-        """None when robots.txt is unreachable, which disallows all (RFC 9309, 2.3.1.4)."""
-        key = str(origin)
-        if key not in self._rules:
-            self._rules[key] = None
-            try:
-                page = await self._ask(f"{key}/robots.txt", robots=True)
-            except (Unanswered, Forbidden):
-                return None
-            if page.status < 500 and page.status not in BUSY:
-                self._rules[key] = rules_of(page.body if page.status == 200 else b"")
-        rules = self._rules[key]
-        self.gap = max(self.gap, rules.delay if rules else 0.0)
-        return rules
+    async def _said(self, origin: URL) -> Said | None:
+        """What an origin says of its files, asked for as far as it is not known.
 
-    async def _ask(self, address: str, robots: bool = False) -> Page:
-        """One request in its turn, or two where the server asks to come back soon."""
+        None when robots.txt is unreachable, which disallows all (RFC 9309, 2.3.1.4).
+        """
+        key = str(origin)
+        said = self._origins.setdefault(key, Said(key, frozenset(ALL_KINDS)))
+        while key not in self._closed and (question := said.question) is not None:
+            answer = await self._answer(question)
+            if answer is None:
+                self._closed.add(key)
+            else:
+                said.hear(question, answer)
+            delay = said.rules.delay if said.rules else 0.0
+            self._next_start += max(0.0, delay - self.gap)
+            self.gap = max(self.gap, delay)
+        return None if key in self._closed else said
+
+    async def _answer(self, question: Question) -> Answer | None:
+        """The answer; None for a robots.txt that is out of reach."""
+        try:
+            page = await self._ask(question.address, question.most)
+            if page.status == 200:
+                return question.answer(page.body)
+            problem, missing = f"HTTP {page.status}", page.status < 500 and page.status not in BUSY
+        except (Unanswered, Forbidden) as error:
+            problem, missing = str(error), False
+        return question.nothing(problem) if missing or question.kind != "robots" else None
+
+    async def _ask(self, address: str, most: int | None = None) -> Page:
+        """One request in its turn, or two where the server asks to come back soon.
+
+        For a page, or for what no page is: up to `most` bytes of it.
+        """
         for again in (True, False):
             await asyncio.sleep(max(0.0, self._next_start - time.monotonic()))
             self._next_start = time.monotonic() + self.gap
-            if robots:
-                page = await self.client.page(address, ROBOTS_BYTES, cut=True)
+            if most is not None:
+                page = await self.client.page(address, most + 1, cut=True)
             else:
                 page = await self.client.page(address, PAGE_BYTES, follow=False, wanted=_is_html)
             wait = retry_after(page.headers)
@@ -184,6 +247,10 @@ class _Reader:
 
 def _is_html(status: int, headers: Headers) -> bool:
     return status == 200 and _kind(headers) in HTML
+
+
+def _is_image(status: int, headers: Headers) -> bool:
+    return status == 200 and IMAGE_TYPE.fullmatch(_kind(headers)) is not None
 
 
 def _kind(headers: Headers) -> str:
@@ -208,18 +275,7 @@ def _parsed(body: bytes, charset: str | None) -> html.HtmlElement | None:
         return None  # empty, or nothing but damage
 
 
-def _meta_words(tree: html.HtmlElement, robot: str) -> set[str]:
-    words: set[str] = set()
-    for meta in tree.iter("meta"):
-        name, content = meta.get("name", "").strip().lower(), meta.get("content", "").lower()
-        if name in ("robots", robot):
-            words |= {word.strip() for word in content.split(",")}
-        if name == "tdm-reservation" and content.strip() == "1":
-            words.add("noai")
-    return words
-
-
-def _images(tree: html.HtmlElement, address: str) -> Iterator[TitledImage]:
+def _images(tree: html.HtmlElement, address: str) -> Iterator[FoundImage]:
     base = _base(tree, address)
     page_title = tree.findtext(".//title") or ""
     for one in tree.iter("a", "img", "link", "meta"):
@@ -232,13 +288,13 @@ def _images(tree: html.HtmlElement, address: str) -> Iterator[TitledImage]:
             link = one.get("href", "") if "image_src" in relations else ""
         else:
             link = one.get("href", "")
-            if "nofollow" in relations or not IMAGE_PATH.search(link.partition("?")[0]):
+            if "nofollow" in relations or not ends_as_image(_joined(base, link)):
                 continue
             inner = one.find(".//img")
             title = inner.get("alt", "") if inner is not None else one.get("title", "")
         url = _joined(base, link) if link.strip() else ""
         if url.lower().startswith(("http://", "https://")) and len(url) <= MOST_CHARACTERS:
-            yield url, " ".join(title.split())[:MOST_CHARACTERS]
+            yield url, " ".join(title.split())[:MOST_CHARACTERS], one.tag == "a"
 
 
 def _source(image: html.HtmlElement) -> str:
@@ -272,8 +328,7 @@ def _links(tree: html.HtmlElement, address: str) -> Iterator[str]:
             url = _page_address(_joined(base, link))
         except Forbidden:
             continue
-        if not IMAGE_PATH.search(urlsplit(url).path):
-            yield url
+        yield url
 
 
 def _base(tree: html.HtmlElement, address: str) -> str:
