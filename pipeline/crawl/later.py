@@ -7,7 +7,7 @@ never keeps, and which the next run asks for again if its class still needs it.
     ------------------------------------------------------  -------------  -----------------------
     200 with what is no good image, opted out, too large    once           for good
     401, 403, 404, 410, 451 and what else begins with 4     once           for good: http_error
-    501, 505, 526                                           once           for good: http_error
+    501, 505, 526, and from 600 on                          once           for good: http_error
     redirects without end, or to what is no public address  once           for good
     a certificate that is not trusted                       once           for good: certificate
     a name that does not exist                              twice          for good: unknown_host
