@@ -139,7 +139,7 @@ class Said:
         self.licences[address] = None
         try:
             own = str(URL(address).origin()) == self.origin
-        except ValueError:
+        except Exception:  # yarl raises IndexError too, on some
             self.licences[address] = Licence(address, problem="it cannot be read: no address")
             return
         if own and not self.may_ask(address):
@@ -149,7 +149,7 @@ class Said:
         """Of the licences that robots.txt names."""
         found = []
         for one in self.rules.declared.licences if self.rules is not None else ():
-            with contextlib.suppress(ValueError):  # what is no address is none of a licence
+            with contextlib.suppress(Exception):  # what is no address is none of a licence
                 found.append(urljoin(f"{self.origin}/", one))
         return found
 
