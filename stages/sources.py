@@ -7,7 +7,7 @@ from pipeline.classes import DEMO_SETS, ClassSet
 from pipeline.console import Console
 from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.engines.engine import Engine
-from pipeline.crawl.guard import HostTable
+from pipeline.crawl.guard import PRODUCT, HostTable
 from pipeline.params import Crawl
 from pipeline.registry import SEARCH_ENGINES
 from pipeline.version import __version__
@@ -53,4 +53,4 @@ def user_agent(contact: str) -> str:
     other pages than people are.
     """
     reach = f"; +{contact}" if contact else ""
-    return f"Mozilla/5.0 (compatible; kd3-pipeline/{__version__}{reach})"
+    return f"Mozilla/5.0 (compatible; {PRODUCT}/{__version__}{reach})"

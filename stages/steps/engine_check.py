@@ -1,7 +1,7 @@
 """Step of `pipeline doctor --engine`: four pages of a search engine, and what is wrong."""
 
 import asyncio
-import datetime
+import time
 from dataclasses import dataclass
 
 from pipeline.classes import load_classes
@@ -18,13 +18,13 @@ from pipeline.crawl.engines.engine import (
     first_line,
 )
 from pipeline.crawl.http import Client, Page, Unanswered, Web, retry_after
-from pipeline.crawl.result_pages import ask, hidden, keep_page
+from pipeline.crawl.result_pages import ask, clock, duration, hidden, keep_page
 from pipeline.errors import ExternalError, UserError
 from pipeline.paramfile import read_params
 from pipeline.params import Crawl
 from pipeline.registry import SEARCH_ENGINES
 from stages import paths, sources
-from stages.steps.engine_findings import Findings, duration, limits, lines, values
+from stages.steps.engine_findings import Findings, limits, lines, values
 
 MOST_LETTERS = 200  # shown of what an engine says
 ANOTHER = "wait, or take another engine (crawl.engine)"
@@ -208,8 +208,7 @@ class Asking:
         pause = error.pause if pause is None else pause
         when = "it names no time: ask again in some minutes"
         if pause is not None:
-            again = datetime.datetime.now().astimezone() + datetime.timedelta(seconds=pause)
-            when = f"ask again in {duration(pause)}, at {again:%H:%M:%S}"
+            when = f"ask again in {duration(pause)}, at {clock(time.time() + pause)}"
         said = self._clean(str(error)) or self._first_line(page.body)
         hint = f"{when}; {limits(self.engine)}, or take another engine (crawl.engine)"
         return self._told(query, page, f"it refuses for now: {said}", hint)

@@ -97,13 +97,6 @@ def _licences(results: Sequence[Result]) -> list[str]:
     return sorted({one.licence for one in results if one.licence})
 
 
-def duration(seconds: float) -> str:
-    """A pause, in words."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
-
-
 def values(engine: Engine, section: Crawl, query: str, found: Findings) -> dict[str, Any]:
     """The same as one JSON object."""
     budget = engine.budget

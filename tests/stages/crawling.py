@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl import result_pages
+from pipeline.crawl import fetch, result_pages, scheduler
 from pipeline.manifest import STORED
 from tests.crawl.world.service import World, command, running
 
@@ -67,6 +67,8 @@ def crawling(
     with pytest.MonkeyPatch.context() as patch, running(world, patch, folder):
         patch.setattr(result_pages, "RETRY_PAUSE", 0.01)
         patch.setattr(result_pages, "MINUTE", 0.05)
+        patch.setattr(scheduler, "FIRST_PAUSE", 0.005)
+        patch.setattr(fetch, "BACK_OFF", 0.005)
 
         def run(*arguments: str) -> Crawled:
             world.forget()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crawl import exchange, fetch
 from tests.crawl.world.rules import results
 from tests.crawl.world.service import World, broken, image_limit
-from tests.crawl.world.shapes import SHAPES, Answer
+from tests.crawl.world.shape import Answer
+from tests.crawl.world.shapes import SHAPES
 from tests.stages.crawling import CLASSES, crawling
 
 SERVICE = SHAPES["commons"]
@@ -71,8 +71,7 @@ def test_a_host_that_refuses_everything_for_now_is_exit_3_and_no_failure(tmp_pat
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_refusal_that_names_no_pause_is_for_now_too(tmp_path: Path, status: int) -> None:
     world = World(SERVICE, results(200), images=refusing(status))
-    with crawling(tmp_path, world) as crawl, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "BACK_OFF", 0.01)
+    with crawling(tmp_path, world) as crawl:
         done = crawl()
         assert done.code == 3
         assert journalled(tmp_path) == []
@@ -103,10 +102,9 @@ def test_a_class_under_half_for_images_that_are_gone_says_so(tmp_path: Path) -> 
     assert (again.code, again.images, again.stored()) == (0, 0, done.stored())
 
 
-def test_more_images_are_fetched_while_one_host_is_waited_for(tmp_path: Path) -> None:
+def test_without_patience_a_limit_is_left_to_the_next_run(tmp_path: Path) -> None:
     world = World(SERVICE, results(200), images=image_limit(20, 3000.0))
     with crawling(tmp_path, world, patience=0) as crawl:
         done = crawl()
     assert sum(done.stored().values()) == 20
     assert done.report["later"]["images"] > 0
-    assert exchange.TRIES  # its limits are not those of a failure

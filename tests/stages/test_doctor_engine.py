@@ -24,7 +24,8 @@ from tests.crawl.world.rules import (
     same_page,
 )
 from tests.crawl.world.service import World, command, running
-from tests.crawl.world.shapes import SHAPES, Answer, FlickrShape
+from tests.crawl.world.shape import Answer
+from tests.crawl.world.shapes import SHAPES, FlickrShape
 
 every_engine = pytest.mark.parametrize("name", SHAPES)
 

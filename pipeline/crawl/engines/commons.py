@@ -109,7 +109,9 @@ class Commons(Engine):
             return meaning
         if status == 403:
             said = first_line(body) or "it answered 403"
-            return Refused(f"{said} (set crawl.contact: the user agent has to say who you are)")
+            return Refused(
+                f"{said.rstrip('.')} (set crawl.contact: a robot has to say whose it is)"
+            )
         return None
 
 

@@ -167,7 +167,9 @@ def address(base: str, **fields: object) -> str:
 
 
 def forecast(engine: Engine, wanted: Iterable[int]) -> str:
-    """How many pages a search takes at most, how fast they may be asked for, and how long it takes.
+    """How many pages some queries take at most, how fast they are asked for, and how long it takes.
+
+    Variations of queries that are exhausted come on top; nobody knows before which those are.
 
     Args:
         wanted: results of each query.
@@ -177,7 +179,8 @@ def forecast(engine: Engine, wanted: Iterable[int]) -> str:
     pace += [f"{budget.per_day:,} a day"] if budget.per_day else []
     days = -(-pages // budget.per_day) if budget.per_day else 1
     lasts = f"{days} days" if days > 1 else f"about {_duration(pages * gap)}"
-    return f"{engine.name}: up to {', '.join([f'{pages:,} pages of results', *pace])}: {lasts}"
+    asked = f"up to {pages:,} pages of results for the queries themselves"
+    return f"{engine.name}: {', '.join([asked, *pace])}: {lasts}"
 
 
 def _duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from tests.crawl.world.shapes import Answer, Question, Shape, picture_url
+from tests.crawl.world.shape import Answer, Question, Shape, picture_url
 
 Rule = Callable[[Shape, Question], Answer | None]
 
@@ -96,6 +96,12 @@ def empty(shape: Shape, asked: Question) -> Answer:
 def nothing(shape: Shape, asked: Question) -> Answer:
     """A page of no results."""
     return shape.nothing(asked)
+
+
+def first_results(shape: Shape, asked: Question) -> Answer:
+    """The first page of the query, whichever was asked for."""
+    urls = [picture_url(asked.query, "", number) for number in range(shape.page_results)]
+    return shape.page(asked, urls, 1000, asked.start)
 
 
 def odd(shape: Shape, asked: Question) -> Answer:

@@ -21,7 +21,7 @@ from stages import sources
 from stages.cli import app
 from tests.crawl.hosts import Host, Request, picture
 from tests.crawl.world.rules import Rule
-from tests.crawl.world.shapes import IMAGES, SERVICE, Answer, Question, Shape
+from tests.crawl.world.shape import IMAGES, SERVICE, Answer, Question, Shape
 
 ImageRule = Callable[[str, int, float], Answer | None]  # path, number of the request, seconds
 
