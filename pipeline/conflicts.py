@@ -26,7 +26,7 @@ def conflicts(params: Params) -> list[Conflict]:
 
 def _crawl(crawl: Crawl) -> Iterator[Conflict]:
     if isinstance(crawl.classes, dict):
-        from pipeline.classes import problems  # which reads its files by pipeline.paramfile
+        from pipeline.classes.entries import problems  # its package reads files as params.yaml is
 
         for path, what in problems(crawl.classes):
             yield f"crawl.classes.{path}", what

@@ -57,7 +57,7 @@ class Section(BaseModel):
 
 class Crawl(Section):
     classes: Annotated[
-        str | list[str] | dict[str, Any],  # what is in the mapping: pipeline.classes.problems
+        str | list[str] | dict[str, Any],  # what is in the mapping: pipeline.classes.entries
         Either("a set's name, names, or names with lists of queries"),
     ] = Field(
         "shapes10",

@@ -41,6 +41,6 @@ def crawl(
     section = params.crawl
     if section.side == "auto":
         section = section.model_copy(update={"side": SIDES * params.teacher.input_size})
-    text, summary = run(section, console, retry, search_again)
+    text, summary = run(section, console, retry, search_again, params.embed.fit)
     console.result(text, summary)
     refuse_empty(section, summary)

@@ -267,13 +267,15 @@ CAT = {"cat": {"queries": ["cat photo"], "synonyms": ["feline", "Cat  Photo"], "
 
 
 def test_a_class_lists_synonyms_and_contexts():
-    spec = {"cat": CAT["cat"] | {"contexts": ["in the wild", "sleepy {} indoors", "outdoors"]}}
+    contexts = ["in the wild", "sleepy {} indoors", "outdoors", "{}", "{} photo"]
+    spec = {"cat": CAT["cat"] | {"contexts": contexts}}
     [one] = load_classes(spec).classes
     listed = (
         ("synonym", "feline"),
         ("context-in-the-wild", "cat in the wild"),
         ("context-sleepy-indoors", "sleepy cat indoors"),
         ("context-outdoors", "cat outdoors"),
+        ("context", "cat"),
     )
     assert one.expansions("none") == ()
     assert one.expansions("listed") == listed

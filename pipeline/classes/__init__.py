@@ -2,19 +2,19 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.classes import wording
+from pipeline.classes.entries import KEYS, problems
 from pipeline.classes.expansion import Expand, expanded
 from pipeline.errors import UserError
 from pipeline.paramfile import load_yaml
 
 HERE = Path(__file__).parent
 DEMO_SETS = ("shapes10",)  # only the demo's search engine knows these
-KEYS = ("queries", "synonyms", "contexts")  # of a class that is a mapping
 MOST_SHOWN = 20  # names in one line
 
 
@@ -82,25 +82,6 @@ def load_classes(spec: str | Sequence[str] | Mapping[str, Any]) -> ClassSet:
             )
         spec = [name for name in (part.strip() for part in spec.split(",")) if name]
     return _class_set(spec, "crawl.classes", {})
-
-
-def problems(entries: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong in a mapping from names to words: (key path within it, what)."""
-    for name, words in entries.items():
-        if not isinstance(name, str) or not name.strip():
-            yield str(name), f"expected the name of a class, got {name!r:.60}"
-            continue
-        for key, value in words.items() if isinstance(words, Mapping) else [("", words)]:
-            path = f"{name}.{key}" if key else name
-            texts = [value] if isinstance(value, str) else [] if value is None else value
-            if key and key not in KEYS:
-                near = difflib.get_close_matches(str(key), KEYS, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(KEYS)}"
-                yield path, f"unknown key '{key}'; {hint}"
-            elif not isinstance(texts, Sequence) or not all(
-                isinstance(text, str) and text.strip() for text in texts
-            ):
-                yield path, f"expected a list of words to search for, got {value!r:.60}"
 
 
 def _read(path: Path) -> ClassSet:

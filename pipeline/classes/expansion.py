@@ -59,4 +59,5 @@ def _all(
     for context in [*contexts, *(TEMPLATES if expand == "all" else ())]:
         words = " ".join(re.sub(r"\{\}", " ", context).split())
         query = context.replace("{}", about) if "{}" in context else f"{about} {context}"
-        yield "context-" + re.sub(r"[\W_]+", "-", words.casefold()).strip("-"), query
+        slug = re.sub(r"[\W_]+", "-", words.casefold()).strip("-")
+        yield f"context-{slug}" if slug else "context", query

@@ -68,10 +68,10 @@ class SearchAccount:
         varied = [query for query in one.queries if query.variant]
         said = []
         if one.results or not one.waiting:
-            gave = f"{one.results:,} results" if one.results else "no results"
+            gave = _counted(one.results, "result") if one.results else "no results"
             asked = _counted(len(own), "query", "queries")
             asked += f" and {_counted(len(varied), 'variation')}" if varied else ""
-            done = own and all(query.ended for query in one.queries)
+            done = all(query.ended and not query.waits for query in one.queries)
             since = ", and none that are new any more" if done and one.results else ""
             said.append(f"{self.engine} gave {gave} for {asked}{since}")
             limits = {query.ended for query in own if query.ended.startswith("its limit")}

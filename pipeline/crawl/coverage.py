@@ -1,20 +1,13 @@
-"""Rounds by coverage: what more to ask for, where a teacher sees too little of a class."""
+"""Coverage of classes by a crawl: what a teacher sees in its images, and what more to ask for."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.console import printable, text_table
-from pipeline.crawl.gather import Gathered
 
 STARVED = 0.5  # of the images wanted; a class of which the teacher sees fewer is starved
 MOST_ROWS = 20  # classes in a table; with more, those that are asked for again
-
-# images wanted of each class → all that is gathered then; asks only for what is new
-Gather = Callable[[Sequence[int]], Gathered]
-# ids of images → the class that the teacher sees in each, None where it is none of the crawl's
-See = Callable[[Sequence[str]], Sequence[int | None]]
 
 
 @dataclass
@@ -95,63 +88,7 @@ class Coverage:
             lines.append(f"and {left:,} classes more: see reports/crawl.json")
         asked, new = (sum(one[at] for one in self.rounds) for at in (0, 1))
         rounds = "1 round" if len(self.rounds) == 1 else f"{len(self.rounds)} rounds"
-        lines.append(
-            f"coverage: {rounds} asked for {asked:,} images more and brought {new:,};"
-            f" {self.ended}; starved classes: {len(self.starved)} of {len(self.names)}"
-        )
+        said = f"{rounds} asked for {asked:,} images more and brought {new:,}; {self.ended}"
+        still = f"; starved still: {len(self.starved)} of {len(self.names)}" if self.starved else ""
+        lines.append(f"coverage: {said if self.rounds else self.ended}{still}")
         return lines
-
-
-def cover(
-    gather: Gather,
-    see: See,
-    names: Sequence[str],
-    known: Sequence[bool],
-    per_class: int,
-    rounds: int,
-) -> tuple[Gathered, Coverage]:
-    """Gathers, and asks for more of the classes of which the teacher sees too little.
-
-    What a class lacks is asked for, at most `rounds` times, as long as that brings new images. An
-    image is shown to the teacher once.
-    """
-    coverage = Coverage(names, known, per_class, more=[0] * len(names))
-    gathered = gather([per_class] * len(names))
-    said: dict[str, int | None] = {}
-    _look(coverage, gathered, see, said)
-    for _ in range(rounds):
-        lacking = coverage.deficits()
-        if not lacking:
-            break
-        for label, count in lacking.items():
-            coverage.more[label] += count
-        before = len(said)
-        gathered = gather([per_class + more for more in coverage.more])
-        _look(coverage, gathered, see, said)
-        coverage.rounds.append((sum(lacking.values()), len(said) - before))
-        if len(said) == before:
-            break
-    coverage.ended = _why(coverage)
-    return gathered, coverage
-
-
-def _why(coverage: Coverage) -> str:
-    if not coverage.starved:
-        return "no class is starved"
-    if coverage.rounds and not coverage.rounds[-1][1]:
-        return "the last one brought nothing new"
-    return "crawl.rounds allows no more"
-
-
-def _look(coverage: Coverage, gathered: Gathered, see: See, said: dict[str, int | None]) -> None:
-    """Shows new images to the teacher, and counts all anew."""
-    first: dict[str, int] = {}  # the class that brought an image
-    for candidate in gathered.candidates:
-        image = gathered.found.get(candidate)
-        if image is not None and image.id is not None and image.id not in gathered.refused:
-            first.setdefault(image.id, candidate.label)
-    fresh = [name for name in first if name not in said]
-    said |= zip(fresh, see(fresh), strict=True)
-    stored, seen = Counter(first.values()), Counter(said[name] for name in first)
-    coverage.stored = [stored[label] for label in range(len(coverage.names))]
-    coverage.seen = [seen[label] for label in range(len(coverage.names))]

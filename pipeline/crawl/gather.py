@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.crawl.account import SearchAccount
+from pipeline.crawl.coverage import Coverage
 from pipeline.crawl.placeholders import placeholders
 from pipeline.manifest import NOT_NOW, Candidate, Fetched
 
@@ -23,6 +24,7 @@ class Gathered:
         refused: ids of placeholder images, and why each is taken for one.
         wanted: images of each class; empty where no number was wanted.
         account: of the search, if there was one.
+        coverage: what the teacher sees, if it was asked.
         later: images that are left to the next run, as `PutOff.summary` has them.
     """
 
@@ -31,6 +33,7 @@ class Gathered:
     refused: Mapping[str, str]
     wanted: Sequence[int] = ()
     account: SearchAccount | None = None
+    coverage: Coverage | None = None
     later: Mapping[str, Any] = field(default_factory=lambda: {"images": 0, "hosts": {}})
 
 
@@ -38,7 +41,7 @@ def gather(
     search: Search,
     fetch: Fetch,
     classes: int,
-    per_class: int,
+    per_class: int | Sequence[int],
     placeholder_urls: int,
     few_colours: Callable[[str], bool],
 ) -> Gathered:
@@ -49,7 +52,8 @@ def gather(
     comes out depends on the web's answers alone and not on their timing. `placeholder_urls` and
     `few_colours` are as in `placeholders`.
     """
-    wanted = [SURPLUS * per_class] * classes
+    targets = [per_class] * classes if isinstance(per_class, int) else list(per_class)
+    wanted = [SURPLUS * count for count in targets]
     refused: dict[str, str] = {}
     before: Counter[int] = Counter()
     while True:
@@ -65,7 +69,7 @@ def gather(
         short = [
             label
             for label in range(classes)
-            if good[label] < per_class and results[label] > before[label]
+            if good[label] < targets[label] and results[label] > before[label]
         ]
         if not short:
             return Gathered(candidates, found, refused)

@@ -27,7 +27,7 @@ A host is put off when it wants a longer pause than `crawl.patience`, when its p
 than that and what it gave in between is not worth them, or when it refuses eight times in a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -77,12 +77,13 @@ class PutOff:
     def summary(
         self,
         found: Mapping[Candidate, Fetched],
-        wanted: int,
+        wanted: int | Sequence[int],
         refused: frozenset[str] = frozenset(),
     ) -> dict[str, Any]:
         """What the next run will ask for: addresses in all and by host, why, and when to ask.
 
-        A class that has its `wanted` images needs none of them; `refused` as for `fetch`.
+        A class that has its `wanted` images (one number is that of all) needs none of them;
+        `refused` as for `fetch`.
         """
         images: dict[int, set[str]] = {}
         for one, record in found.items():
@@ -91,7 +92,9 @@ class PutOff:
         needed = dict.fromkeys(
             record.url
             for one, record in found.items()
-            if record.outcome == NOT_NOW and len(images.get(one.label, ())) < wanted
+            if record.outcome == NOT_NOW
+            and len(images.get(one.label, ()))
+            < (wanted if isinstance(wanted, int) else wanted[one.label])
         )
         hosts: dict[str, dict[str, Any]] = {}
         for url in needed:

@@ -5,14 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
+from pipeline.crawl.blocklist import Blocklist
 from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
+from pipeline.crawl.forgetting import refusals
 from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
 from pipeline.crawl.gather import Search as Searching
 from pipeline.crawl.http import Web
@@ -22,30 +24,45 @@ from pipeline.crawl.lists import listed_candidates
 from pipeline.crawl.pack import pack
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.placeholders import drawn_in_few_colours
+from pipeline.crawl.rounds import by_wanted, cover
 from pipeline.crawl.search import Search
 from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from pipeline.crawl.site import site_candidates
-from pipeline.errors import ExternalError
+from pipeline.errors import ExternalError, UserError
+from pipeline.images import Fit
 from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
 from stages import paths, sources
 
+if TYPE_CHECKING:
+    from stages.steps.teacher_says import TeacherSays
+
 MOST_NAMED = 10  # classes in a message
 
 
 def run(
-    section: Crawl, console: Console, retry: frozenset[str], search_again: bool
+    section: Crawl,
+    console: Console,
+    retry: frozenset[str],
+    search_again: bool,
+    fit: Fit = "crop",
 ) -> tuple[str, dict[str, Any]]:
-    """Crawls into data/crawl: the result for a person, and as one JSON object."""
+    """Crawls into data/crawl: the result for a person, and as one JSON object.
+
+    `fit` is how the teacher of `crawl.rounds` is shown an image, as `embed.fit`.
+    """
     with Journal(paths.CACHE / "crawl") as journal:
-        crawling = Crawling(section, journal, console, retry, search_again)
+        crawling = Crawling(section, journal, console, retry, search_again, fit)
         gathered = crawling.gathered()
         labelled = any(one.label >= 0 for one in gathered.candidates)
         with replacing(paths.CRAWL) as folder:
             summary = pack(folder, gathered, journal, crawling.class_names if labelled else [])
             journal.seal(folder)
+    covered = [] if gathered.coverage is None else gathered.coverage.lines()
+    if gathered.coverage is not None:
+        summary["coverage"] = gathered.coverage.summary()
     write_json(paths.summary("crawl"), summary)
     for line in _remarks(section, summary):
         console.note(line)
@@ -55,6 +72,7 @@ def run(
         class_table(summary),
         *shortfall_lines(summary),
         *filter(None, [later_line(summary)]),
+        *covered,
         f"crawl: {summary['stored']:,} images from {summary['candidates']:,} candidates"
         f" → {paths.CRAWL}",
     ]
@@ -117,11 +135,24 @@ class Crawling:
     console: Console
     retry: frozenset[str]
     search_again: bool
+    fit: Fit = "crop"
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
+        rule = self.blocklist.host(self.section.source)  # a wrong line is told before any request
+        if rule and self.section.engine == "site":
+            raise UserError(f"crawl.source is refused by {self.section.blocklist}: {rule}")
         places = {"files": self._files, "urls": self._list, "site": self._site}
         return places.get(self.section.engine, self._search)()
+
+    @cached_property
+    def blocklist(self) -> Blocklist:
+        """What is not stored; images that were stored before are dropped when this is made."""
+        path = self.section.blocklist
+        if not path:
+            return refusals(path, self.journal, self.retry)
+        with self.console.progress("crawl: comparing with the blocklist") as advance:
+            return refusals(path, self.journal, self.retry, advance)
 
     @cached_property
     def classes(self) -> ClassSet:
@@ -147,7 +178,14 @@ class Crawling:
                 advance,
             )
             keep = section.damaged == "keep"
-            found = collect(entries, section.min_side, self.journal, advance, keep_damaged=keep)
+            found = collect(
+                entries,
+                section.min_side,
+                self.journal,
+                advance,
+                keep_damaged=keep,
+                blocklist=self.blocklist,
+            )
         for line in lines:
             self.console.note(line)
         return Gathered(list(found), found, {})
@@ -182,13 +220,14 @@ class Crawling:
         web = Web(sources.user_agent(self.section.contact))
         return self._gathered(lambda _: candidates, web, names, wanted)
 
-    def _gathered(self, search: Searching, web: Web, names: list[str], wanted: int) -> Gathered:
+    def _gathered(
+        self, search: Searching, web: Web, names: list[str], wanted: int | Sequence[int]
+    ) -> Gathered:
         """Images of what `search` finds, and what is left to the next run."""
-        put_off = PutOff()
-        get = self._fetch(web, names, wanted, put_off)
+        get = self._fetch(web, names, wanted)
         urls = self.section.placeholder_urls
         gathered = gather(search, get, len(names), wanted, urls, self._few_colours)
-        later = put_off.summary(gathered.found, wanted, frozenset(gathered.refused))
+        later = self._put_off.summary(gathered.found, wanted, frozenset(gathered.refused))
         return replace(gathered, later=later)
 
     def _few_colours(self, name: str) -> bool:
@@ -197,8 +236,7 @@ class Crawling:
 
     def _search(self) -> Gathered:
         section, folder, names = self.section, self.journal.folder, self.class_names
-        for line in renamed(self.classes):
-            self.console.note(printable(line))
+        teacher = self._teacher()
         with (
             sources.engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,
@@ -213,11 +251,27 @@ class Crawling:
                 with self.console.progress("crawl: searching", len(names)) as advance:
                     return searching.candidates(wanted, advance)
 
-            gathered = self._gathered(ask, web, names, section.per_class)
+            def all_of(wanted: Sequence[int]) -> Gathered:
+                return self._gathered(ask, web, names, wanted)
+
+            wanted = [section.per_class] * len(names)
+            if teacher is None:
+                gathered = all_of(wanted)
+            else:
+                about = (teacher, names, teacher.known, section.per_class, section.rounds)
+                gathered, coverage = cover(all_of, *about)
+                gathered = replace(gathered, coverage=coverage)
             for line in searching.remarks():
                 self.console.note(line)
-            wanted = [section.per_class] * len(names)
             return replace(gathered, wanted=wanted, account=searching.account())
+
+    def _teacher(self) -> "TeacherSays | None":
+        """Who says which classes are starved; None without `crawl.rounds`."""
+        if not self.section.rounds:
+            return None
+        from stages.steps.teacher_says import TeacherSays  # and with it torch
+
+        return TeacherSays(self.class_names, self.journal, self.console, self.fit)
 
     def _manner(self, engine: Engine) -> Manner:
         section, real = self.section, engine.name != "demo"
@@ -233,6 +287,8 @@ class Crawling:
 
     def _announce(self, engine: Engine, log: PageLog) -> None:
         """Says what is asked for, and how long that takes at most."""
+        for line in renamed(self.classes):
+            self.console.say(f"note: {printable(line)}")
         if log.outdated:
             self.console.note(
                 f"{len(log.outdated):,} pages of results that an earlier version kept do not say"
@@ -245,31 +301,48 @@ class Crawling:
         if engine.name != "demo":
             self.console.say(forecast(engine, shares))
 
-    def _fetch(self, web: Web, names: list[str], wanted: int, put_off: PutOff) -> Fetch:
-        """`fetch` with this crawl's limits and progress; only its first round tries again."""
+    def _fetch(self, web: Web, names: list[str], wanted: int | Sequence[int]) -> Fetch:
+        """`fetch` with this crawl's limits and progress; only its first round tries again.
+
+        Args:
+            wanted: images of each class; one number is that of all.
+        """
         # the demo's hosts are this process's own
-        limits = {"per_class": wanted} | ({"host_gap": 0.0} if web.hosts else {})
-        params = self.section.model_copy(update=limits)
-        retries = iter([self.retry])
+        limits = {"host_gap": 0.0} if web.hosts else {}
+        most = wanted if isinstance(wanted, int) else max(wanted)
 
         def get(
             candidates: Sequence[Candidate], refused: frozenset[str]
         ) -> dict[Candidate, Fetched]:
             results = Counter(one.label for one in candidates)
             found = {name: results[label] for label, name in enumerate(names)}
+            retry = next(self._retries, frozenset())
+            fetched: dict[Candidate, Fetched] = {}
             with self.console.progress_by_class(
-                "crawl: fetching", found or {"images": len(candidates)}, wanted
+                "crawl: fetching", found or {"images": len(candidates)}, most
             ) as progress:
-                return fetch(
-                    candidates,
-                    params,
-                    self.journal,
-                    web,
-                    progress.report,
-                    refused=refused,
-                    retry=next(retries, frozenset()),
-                    note=self.console.say,
-                    put_off=put_off,
-                )
+                for count, some in by_wanted(candidates, wanted):
+                    fetched |= fetch(
+                        some,
+                        self.section.model_copy(update=limits | {"per_class": count}),
+                        self.journal,
+                        web,
+                        progress.report,
+                        refused=refused,
+                        retry=retry,
+                        note=self.console.say,
+                        put_off=self._put_off,
+                        blocklist=self.blocklist,
+                    )
+            return fetched
 
         return get
+
+    @cached_property
+    def _retries(self) -> Iterator[frozenset[str]]:
+        return iter([self.retry])
+
+    @cached_property
+    def _put_off(self) -> PutOff:
+        """What this run leaves to the next."""
+        return PutOff()

@@ -47,8 +47,7 @@ class TeacherSays:
             )
         if unknown := [name for name, known in zip(names, self.known, strict=True) if not known]:
             console.note(
-                f"crawl.rounds: {len(unknown):,} classes are none of the teacher's, and are not"
-                f" judged: {_named(unknown)}"
+                f"crawl.rounds: not judged, since the teacher has no such class: {_named(unknown)}"
             )
 
     def __call__(self, ids: Sequence[str]) -> list[int | None]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.crawl.coverage import cover
 from pipeline.crawl.gather import Gathered
+from pipeline.crawl.rounds import by_wanted, cover
 from pipeline.manifest import Candidate, Fetched
 
 NAMES = ["cat", "dog", "emu"]
@@ -113,7 +113,7 @@ def test_what_was_done_is_told():
     assert table.splitlines()[2].split() == ["dog", "16", "4", "6"]
     assert sentence == (
         "coverage: 1 round asked for 6 images more and brought 6; crawl.rounds allows no more;"
-        " starved classes: 1 of 3"
+        " starved still: 1 of 3"
     )
     summary = coverage.summary()
     assert summary["classes"][1] == {
@@ -131,3 +131,9 @@ def test_of_many_classes_those_are_shown_that_lack(starved, rows):
     table, left, _ = coverage.lines()
     assert len(table.splitlines()) == rows
     assert left == f"and {40 - rows + 1} classes more: see reports/crawl.json"
+
+
+def test_candidates_are_parted_by_what_is_wanted_of_their_classes():
+    some = [Candidate(label, "", "bing", "q", rank, "x") for label in (0, 1, 2) for rank in (0, 1)]
+    assert list(by_wanted(some, 5)) == [(5, some)]
+    assert list(by_wanted(some, [5, 9, 5])) == [(5, some[:2] + some[4:]), (9, some[2:4])]

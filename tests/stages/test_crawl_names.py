@@ -67,3 +67,36 @@ def test_any_name_is_asked_for_and_becomes_no_path(tmp_path, monkeypatch, capsys
     assert all(path in ("a", "a/b") or path.startswith(known) for path in written)
     for path in written:
         assert not any(sign in path for sign in "&#日<$`;") and ".." not in path, path
+
+
+def test_names_written_for_programs_are_asked_for_as_people_write_them(
+    tmp_path, monkeypatch, capsys
+):
+    def answer(query, first):
+        return page(*({"murl": f"http://1.test/{query[0]}{n}.jpg"} for n in range(2 - first)))
+
+    images = Host({f"/a{n}.jpg": image(n) for n in range(2)} | {"/s0.jpg": image(7)})
+    engine = answering(answer)
+    with serving(engine, images) as hosts:
+
+        @contextmanager
+        def fake_engine(section, classes, console):
+            yield bing(), hosts
+
+        monkeypatch.setattr(sources, "engine_for", fake_engine)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "params.yaml").write_text(
+            "crawl: {per_class: 1, expand: none, filters: false, canary: false}\n"
+            "distill: {batch_size: 2, held_out: 0}"
+        )
+        with pytest.raises(SystemExit) as done:
+            app(["crawl", "--classes", "aquarium_fish,SeaLake"], prog_name="pipeline")
+    said = capsys.readouterr()
+    assert not done.value.code, said.err
+    assert {query for query, _ in asked(engine)} == {"aquarium fish", "sea lake"}
+    rows = pq.read_table(tmp_path / "data/crawl/manifest.parquet").to_pylist()
+    assert {(row["class"], row["query"]) for row in rows} == {
+        ("aquarium_fish", "aquarium fish"),
+        ("SeaLake", "sea lake"),
+    }
+    assert "aquarium_fish → aquarium fish, SeaLake → sea lake" in said.err

@@ -1,4 +1,7 @@
-"""Table of the forms in which owners opt out: all that the crawler reads, and how."""
+"""Table of the forms in which owners opt out: all that the crawler reads, and how.
+
+docs/opt-outs.md shows `table()`, and a test compares the two.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
