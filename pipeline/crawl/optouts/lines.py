@@ -49,6 +49,10 @@ class Declared:
     agents: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = ()  # names, their groups
     access: tuple[list[Rule], ...] = ()  # of each group
 
+    def __bool__(self) -> bool:
+        """False where nothing is said, as most files have it."""
+        return bool(self.usages or self.licences or self.agents)
+
     def signals(self, path: str) -> list[Signal]:
         """What binds a path (with its query, as `spelt` has it)."""
         found = []

@@ -115,10 +115,15 @@ class Said:
 
         The file of TDMRep does not: a header of the answer goes before it.
         """
+        if self.rules is None or not self.rules.declared:
+            return Verdict()
         return verdict(self._before(URL(address)), self.obeyed)
 
     def verdict(self, address: str, heard: Heard) -> Verdict:
         """What an address of the origin comes to, with the headers of its answer."""
+        declared = self.rules is not None and bool(self.rules.declared)
+        if not (declared or heard.signals or heard.licences or self.reservations):
+            return Verdict()
         url = URL(address)
         found = [*self._before(url), *heard.signals]
         if self.reservations is not None and not heard.reserves:
