@@ -28,6 +28,7 @@ from dataclasses import dataclass, field, replace
 
 from yarl import URL
 
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.decoding import Decoder
 from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
@@ -43,13 +44,13 @@ from pipeline.crawl.pauses import Note, Pauses, no_note
 from pipeline.crawl.robots import Rules
 from pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
 from pipeline.images import ImageError
-from pipeline.manifest import NOT_NOW, Candidate, Fetched
+from pipeline.manifest import BLOCKED, NOT_NOW, Candidate, Fetched
 from pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
 # failures that say the same of whatever else is there, robots.txt or image
-OF_THE_ORIGIN = ("forbidden_address", "certificate", "unknown_host")
+OF_THE_ORIGIN = (BLOCKED, "forbidden_address", "certificate", "unknown_host")
 
 
 def fetch(
@@ -63,6 +64,7 @@ def fetch(
     retry: frozenset[str] = frozenset(),
     note: Note = no_note,
     put_off: PutOff | None = None,
+    blocklist: Blocklist = NOTHING_BLOCKED,
 ) -> dict[Candidate, Fetched]:
     """Downloads what is needed: candidate → record; the images are in the journal's folder.
 
@@ -75,12 +77,13 @@ def fetch(
             or classes of them such as `5xx`.
         note: called with a line for a person when a host wants a pause, or is put off.
         put_off: what earlier rounds of the same run left to the next; it comes to hold more.
+        blocklist: of hosts that are not asked, and of images that are not stored.
 
     Raises:
         ExternalError: the network seems to be down, or the disk will not have an image.
     """
     put_off = put_off or PutOff()
-    needed = Needed(params, journal, report, refused, retry, put_off.records)
+    needed = Needed(params, journal, report, refused, retry, put_off.records, blocklist)
     outage = Outage(journal, candidates)
 
     async def run() -> None:
@@ -89,6 +92,7 @@ def fetch(
                 params.min_side,
                 keep_damaged=params.damaged == "keep",
                 obeyed=obeyed_kinds(params),
+                blocklist=blocklist,
             ) as decoder:
                 exchange = Exchange(client, params, web.user_agent)
                 fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, put_off, note)
@@ -381,6 +385,8 @@ class Fetcher:
     # hosts and the network
 
     def _host_of(self, address: str) -> Host:
+        if rule := self.needed.blocklist.host(address):  # a redirect's: others are not begun
+            raise Failure(BLOCKED, rule, more={"final_url": address})
         try:
             return self.scheduler.host(check_url(address).raw_host or "")
         except Forbidden as error:

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from pipeline.crawl.later import FOR_NOW, was_asked
 from pipeline.crawl.sealed import Sealed
 from pipeline.errors import ExternalError
 from pipeline.manifest import NOT_NOW, Fetched
+from pipeline.store import clear_leftovers, write_json
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
@@ -42,6 +43,7 @@ class Journal:
         self._later = folder / "later.jsonl"
         self._numbers = itertools.count()
         self._unsynced = 0
+        self._doomed = folder / "dropping.json"
         self._sealed = Sealed(folder / "sealed")
 
     def __enter__(self) -> "Journal":
@@ -54,6 +56,7 @@ class Journal:
             os.ftruncate(self._file, self._read(self._path))
             if self._later.exists():
                 self._read(self._later)
+        self._end_dropping()
         return self
 
     def __exit__(
@@ -139,14 +142,53 @@ class Journal:
             return record.id in self._sealed
         return size == (record.size or size)
 
-    def seal(self, shards: Path) -> None:
+    def sync(self) -> None:
+        """Makes sure that no power cut loses a record.
+
+        Raises:
+            ExternalError: the disk will not have it.
+        """
+        with writing(self._path):
+            os.fsync(self._file)
+            self._unsynced = 0
+
+    def dooms(self, ids: Collection[str]) -> None:
+        """Makes sure that the bytes of images go, once no record has them, if not by `drop`."""
+        with writing(self._doomed):
+            write_json(self._doomed, sorted(ids))
+
+    def drop(self, ids: Collection[str], shards: Path | None = None) -> None:
+        """Removes the bytes of images.
+
+        Args:
+            ids: of images that no record has any more.
+            shards: of the crawl without these images: they become the sealed ones.
+        """
+        for name in ids:
+            self.path(name).unlink(missing_ok=True)
+        if shards is not None:
+            self.seal(shards, ids)
+        self._sealed.drop(ids)  # what is left there is of another crawl than the one at hand
+        clear_leftovers(self._sealed.folder)
+        self._doomed.unlink(missing_ok=True)
+
+    def _end_dropping(self) -> None:
+        """Does what a process that was killed in `drop` has left to do."""
+        if self._doomed.exists():
+            kept = {record.id for record in self.records.values()}
+            self.drop(set(json.loads(self._doomed.read_text("utf-8"))) - kept)
+
+    def seal(self, shards: Path, without: Collection[str] = ()) -> None:
         """Leaves the images of a crawl to the shards that it wrote, so that none is there twice.
 
         Where the file system has no second links to a file, the files stay.
+
+        Args:
+            without: sealed images that are to be dropped.
         """
         old, self._sealed = self._sealed, Sealed(shards)
         for name in old:
-            if name not in self._sealed:
+            if name not in self._sealed and name not in without:
                 self.keep(old.read(name))
         if old.link(shards):
             for name in self._sealed:

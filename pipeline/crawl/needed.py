@@ -8,10 +8,11 @@ without the refusal. A class that others have filled is full, and asks for nothi
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
 from pipeline.images import LONGEST
-from pipeline.manifest import DUPLICATE, PLACEHOLDER, Candidate, Fetched
+from pipeline.manifest import BLOCKED, DUPLICATE, PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 
 Report = Callable[[int, str], None]
@@ -43,8 +44,10 @@ class Needed:
         refused: frozenset[str],
         retry: frozenset[str],
         put_off: Mapping[str, Fetched],
+        blocklist: Blocklist = NOTHING_BLOCKED,
     ) -> None:
         self.params, self.journal, self.report = params, journal, report
+        self.blocklist = blocklist
         self.refused, self.retry = refused, retry
         self.found: dict[Candidate, Fetched] = {}
         self._asking: dict[str, list[tuple[ClassRun, Candidate]]] = {}
@@ -84,7 +87,7 @@ class Needed:
             if candidate is None:
                 break
             url = _address(candidate)
-            record = self._decided.get(url)
+            record = self._blocked(candidate) or self._decided.get(url)
             if record is None and url in run.left:
                 self._account(run, candidate, self.journal.put_off[url])
                 continue
@@ -106,7 +109,7 @@ class Needed:
         left, distinct = set[str](), set[str]()
         for candidate in of_class if self.journal.put_off else ():
             url = _address(candidate)
-            record = self._decided.get(url) or self._known(url)
+            record = self._blocked(candidate) or self._decided.get(url) or self._known(url)
             later = self.journal.put_off.get(url)
             if record is None and (later is None or self._named(later)):
                 break  # it has to be asked anyway
@@ -128,6 +131,12 @@ class Needed:
         elif record.id is not None:
             run.distinct.add(record.id)
         self.report(run.label, outcome)
+
+    def _blocked(self, candidate: Candidate) -> Fetched | None:
+        """The outcome of a candidate whose host is in the blocklist: nobody is asked for it."""
+        block = self.blocklist.host
+        rule = block(candidate.url) or (candidate.original and block(candidate.original))
+        return Fetched(_address(candidate), BLOCKED, rule) if rule else None
 
     def _known(self, url: str) -> Fetched | None:
         """The journal's record, unless the URL is to be asked for again."""
@@ -153,6 +162,7 @@ class Needed:
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
             "opted_out": kind_of(record.detail) not in obeyed_kinds(params),
+            BLOCKED: not self.blocklist.holds_still(record),
         }
         return None if self._named(record) or changed.get(record.outcome) else record
 

@@ -91,10 +91,11 @@ class Search:
 
     def remarks(self) -> list[str]:
         """What a person has to know, in lines."""
-        found = list(self.doubts)
-        if self.pages.stopped is not None:
+        found, account = list(self.doubts), self.account()
+        if account.waiting:
             kept = f"; its answer is kept as {self.pages.kept}" if self.pages.kept else ""
-            found.append(f"{self.engine.name} was not asked for all: {self.pages.stopped}{kept}")
+            asked = "was not asked for all" if self.pages.stopped else "did not answer all"
+            found.append(f"{self.engine.name} {asked}: {account.reason}{kept}")
         return found
 
     async def _fill(self, wanted: Sequence[int]) -> None:
@@ -162,15 +163,17 @@ class Search:
     def _nothing(self) -> ExternalError:
         """Why there is no result at all."""
         stopped = self.pages.stopped
-        waits = [run for one in self.classes for run in one.runs if run.waits]
-        if stopped is None and not waits:
+        if not any(run.waits for one in self.classes for run in one.runs):
             texts = [run.query.text for one in self.classes for run in one.own]
             some = ", ".join(f"'{text}'" for text in texts[:3])
             more = f" and {len(texts) - 3:,} more" if len(texts) > 3 else ""
             return self._alarm(f"no results for {some}{more}")
-        why = str(stopped) if stopped is not None else waits[0].ended
-        when = stopped.again_at if isinstance(stopped, PutOff) else None
-        again = f"; run the same command again after {clock(when)}" if when is not None else ""
+        why = self.account().reason
+        again = ""
+        if not isinstance(stopped, Refused):
+            when = stopped.again_at if stopped is not None else None
+            after = f"after {clock(when)}" if when is not None else "later"
+            again = f"; run the same command again {after}"
         return self.pages.alarm(f"no results: {self.engine.host}: {why}{again}")
 
 

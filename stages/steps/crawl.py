@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
+from pipeline.crawl.blocklist import Blocklist
 from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
+from pipeline.crawl.forgetting import refusals
 from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
 from pipeline.crawl.gather import Search as Searching
 from pipeline.crawl.http import Web
@@ -26,7 +28,7 @@ from pipeline.crawl.rounds import by_wanted, cover
 from pipeline.crawl.search import Search
 from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from pipeline.crawl.site import site_candidates
-from pipeline.errors import ExternalError
+from pipeline.errors import ExternalError, UserError
 from pipeline.images import Fit
 from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
@@ -137,8 +139,20 @@ class Crawling:
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
+        rule = self.blocklist.host(self.section.source)  # a wrong line is told before any request
+        if rule and self.section.engine == "site":
+            raise UserError(f"crawl.source is refused by {self.section.blocklist}: {rule}")
         places = {"files": self._files, "urls": self._list, "site": self._site}
         return places.get(self.section.engine, self._search)()
+
+    @cached_property
+    def blocklist(self) -> Blocklist:
+        """What is not stored; images that were stored before are dropped when this is made."""
+        path = self.section.blocklist
+        if not path:
+            return refusals(path, self.journal, self.retry)
+        with self.console.progress("crawl: comparing with the blocklist") as advance:
+            return refusals(path, self.journal, self.retry, advance)
 
     @cached_property
     def classes(self) -> ClassSet:
@@ -164,7 +178,14 @@ class Crawling:
                 advance,
             )
             keep = section.damaged == "keep"
-            found = collect(entries, section.min_side, self.journal, advance, keep_damaged=keep)
+            found = collect(
+                entries,
+                section.min_side,
+                self.journal,
+                advance,
+                keep_damaged=keep,
+                blocklist=self.blocklist,
+            )
         for line in lines:
             self.console.note(line)
         return Gathered(list(found), found, {})
@@ -311,6 +332,7 @@ class Crawling:
                         retry=retry,
                         note=self.console.say,
                         put_off=self._put_off,
+                        blocklist=self.blocklist,
                     )
             return fetched
 

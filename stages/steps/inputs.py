@@ -80,6 +80,8 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["crawl"]["crawl.classes"] = str(crawl.classes)
     if crawl.engine in ("files", "urls"):
         named["crawl"]["crawl.source"] = crawl.source
+    if crawl.blocklist:
+        named["crawl"]["crawl.blocklist"] = crawl.blocklist
     if teacher.source == "file":
         named["teacher"]["teacher.path"] = teacher.path
     if teacher.source == "train" and teacher.data not in DRAWN_OR_LOADED:
