@@ -25,7 +25,7 @@ def crawl(
         str | None, typer.Option(help="Engines captions, files, urls and site: where to look.")
     ] = None,
     retry_failed: Annotated[
-        str, typer.Option(help="Try failed addresses again: timeout,5xx,404,… as in the manifest.")
+        str, typer.Option(help="Try failed addresses again: 404,truncated,… as in the manifest.")
     ] = "",
     search_again: Annotated[
         bool, typer.Option("--search-again", help="Ask the engine anew: the web has changed.")

@@ -35,7 +35,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline crawl --set crawl.rounds=2": "tests/stages/test_crawl_rounds.py",
     "dvc repro teacher": MINUTES,
     "pipeline crawl --search-again": RUN,
-    "pipeline crawl --retry-failed timeout,5xx": RUN,
+    "pipeline crawl --retry-failed 404,truncated": RUN,
     "pipeline dedup --dry-run": RUN,
     "pipeline dedup --explain ID": RUN,
     "pipeline dedup --dry-run --rows 500 --sheet sheet.html": RUN,

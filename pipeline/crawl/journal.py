@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from pipeline.crawl.later import FOR_NOW
+from pipeline.crawl.later import FOR_NOW, was_asked
 from pipeline.crawl.sealed import Sealed
 from pipeline.errors import ExternalError
 from pipeline.manifest import NOT_NOW, Fetched
@@ -107,9 +107,15 @@ class Journal:
         Raises:
             ExternalError: it could not be written.
         """
+        asked = {
+            url: self.put_off[url]
+            for url, record in records.items()
+            if not was_asked(record) and was_asked(self.put_off.get(url))
+        }
         left = {
             url: record
-            for url, record in (self.put_off | dict(records)).items()
+            # what was asked for once is known to be, though this run did not come to it
+            for url, record in (self.put_off | dict(records) | asked).items()
             if url not in self.records
         }
         if left != self.put_off or (left and not self._later.exists()):
