@@ -6,10 +6,10 @@ from pipeline.params import Crawl, Export, Params, Teacher
 
 Conflict = tuple[str, str]  # key path, and what is wrong there
 WITH_SOURCE = {
-    "captions": "a .parquet, .csv or .tsv of captions and addresses, a folder, or a pattern",
     "files": "a folder, .tar or .parquet",
-    "urls": "a .txt, .csv, .jsonl or .parquet of addresses",
+    "urls": "a .txt, .csv, .tsv, .jsonl or .parquet of addresses",
     "site": "the address of a page",
+    "captions": "a .parquet, .csv or .tsv of captions and addresses, a folder, or a pattern",
 }
 WITH_SAMPLE = tuple(engine for engine in WITH_SOURCE if engine != "captions")  # not by class
 WITH_REPOSITORY = ("torch.hub", "hub")
@@ -27,8 +27,15 @@ def conflicts(params: Params) -> list[Conflict]:
 
 
 def _crawl(crawl: Crawl) -> Iterator[Conflict]:
+    if isinstance(crawl.classes, dict):
+        from pipeline.classes.entries import problems  # its package reads files as params.yaml is
+
+        for path, what in problems(crawl.classes):
+            yield f"crawl.classes.{path}", what
     if crawl.engine in WITH_SOURCE and not crawl.source:
         yield "crawl.source", f"engine '{crawl.engine}' needs {WITH_SOURCE[crawl.engine]} here"
+    if crawl.engine in WITH_SOURCE and crawl.rounds:
+        yield "crawl.rounds", f"only search engines can be asked for more, not '{crawl.engine}'"
     if crawl.engine not in WITH_SOURCE and crawl.source:
         only = f"only engines {', '.join(WITH_SOURCE)}"
         yield "crawl.source", f"{only} read it, not '{crawl.engine}'"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ LINE_EVERY = 10.0  # seconds between lines without a terminal
 MOST_CLASSES = 20  # lines of classes at a time
 MOST_REASONS = 3
 BAR, SHORT_BAR = 40, 20  # letters
+BOX = 96  # letters of a line of a warning
 
 
 def no_progress(n: int = 1, note: str = "") -> None:
@@ -36,6 +38,16 @@ class Console:
         self.quiet = quiet
         self.as_json = as_json
         self._notes: list[str] = []
+        self._warnings: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Says something on stderr now: before what may take long."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Says something on stderr after the result and all notes, to the quiet as well."""
+        self._warnings.append(text)
 
     def note(self, text: str) -> None:
         """Says something on stderr, once there is a result: an error stands alone."""
@@ -47,7 +59,9 @@ class Console:
         if not self.quiet:
             for note in self._notes:
                 print(f"note: {note}", file=sys.stderr, flush=True)
-        self._notes = []
+        for warning in self._warnings:
+            print(_boxed(f"warning: {warning}"), file=sys.stderr, flush=True)
+        self._notes, self._warnings = [], []
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Iterator[Advance]:
@@ -83,6 +97,13 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def _boxed(text: str) -> str:
+    """Text between two lines, so that it stands out of what is around it."""
+    lines = textwrap.wrap(text, BOX)
+    line = "=" * max(map(len, lines))
+    return "\n".join([line, *lines, line])
 
 
 class ClassProgress:

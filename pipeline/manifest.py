@@ -45,7 +45,9 @@ class Candidate:
     licence_url: str = ""
     creator: str = ""
     licence_filter: str = ""  # what the engine was asked for; "" is everything
-    variant: str = ""  # filter or expansion that the query was varied by; "" as the class set has it
+    variant: str = (
+        ""  # filter or expansion that the query was varied by; "" as the class set has it
+    )
     original: str = ""  # address of the full picture, where `url` is a smaller one of the engine's
 
 
@@ -62,7 +64,9 @@ class Fetched:
     format: str = ""
     size: int = 0  # bytes; of an answer that is too large: how large at least
     has_gps: bool = False  # the EXIF data says where it was taken
-    signals: str = ""  # what its owner says of such use, allowed or not, one a line: docs/opt-outs.md
+    signals: str = (
+        ""  # what its owner says of such use, allowed or not, one a line: docs/opt-outs.md
+    )
     # pixels; also of an image that is too small; in the shards' columns, not in the manifest's
     width: int = field(default=0, kw_only=True, metadata={"column": None})
     height: int = field(default=0, kw_only=True, metadata={"column": None})

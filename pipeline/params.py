@@ -7,7 +7,7 @@ Allowed values, messages, params.yaml and docs/parameters.md follow from the dec
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,8 +29,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
 OptOut = Literal[
-    *("x-robots-tag", "tdm-reservation", "content-signal", "content-usage", "rsl"),
-    *("data-mining", "c2pa"),
+    "x-robots-tag",
+    "tdm-reservation",
+    "content-signal",
+    "content-usage",
+    "rsl",
+    "data-mining",
+    "c2pa",
 ]
 Issue = Literal[
     "blurred", "dark", "light", "odd_aspect", "grey", "text", "collage", "tiny_subject", "nsfw"
@@ -52,12 +57,13 @@ class Section(BaseModel):
 
 class Crawl(Section):
     classes: Annotated[
-        str | list[str] | dict[str, list[str]],
+        str | list[str] | dict[str, Any],  # what is in the mapping: pipeline.classes.entries
         Either("a set's name, names, or names with lists of queries"),
     ] = Field(
         "shapes10",
         description="a named set (cifar10, cifar100, shapes10), a YAML file, names separated by "
-        "commas, a list of names, or names with their search queries",
+        "commas, a list of names, or names with their search queries, `synonyms` and `contexts` "
+        "(docs/classes.md)",
     )
     engine: Annotated[
         str, OneOf(("auto", *SEARCH_ENGINES.entries, "captions", "site", "urls", "files", "demo"))
@@ -70,7 +76,7 @@ class Crawl(Section):
     source: str = Field(
         "",
         description="engine `files`: a folder, a .tar or .parquet file, as docs/files.md has them; "
-        "`urls`: a .txt, .csv, .jsonl or .parquet file; `site`: the address of a page; "
+        "`urls`: a .txt, .csv, .tsv, .jsonl or .parquet file; `site`: the address of a page; "
         "`captions`: a .parquet, .csv or .tsv file, a folder of them, or a pattern",
     )
     licence: Literal["any", "creative-commons", "commercial", "modify", "public-domain"] = Field(

@@ -7,6 +7,8 @@ import typer
 from pipeline.registry import SEARCH_ENGINES
 from stages.command import Json, Quiet, Set, start
 
+SIDES = 4  # of the teacher's input: a picture of so many is enough for all that is made of it
+
 
 def crawl(
     classes: Annotated[
@@ -35,7 +37,12 @@ def crawl(
     """Crawl images by class name into data/crawl."""
     options = {"classes": classes, "per_class": per_class, "engine": engine, "source": source}
     params, console = start("crawl", overrides, quiet, as_json, **options)
-    from stages.steps.crawl import run
+    from stages.steps.crawl import refuse_empty, run
 
     retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
-    console.result(*run(params.crawl, console, retry, search_again))
+    section = params.crawl
+    if section.side == "auto":
+        section = section.model_copy(update={"side": SIDES * params.teacher.input_size})
+    text, summary = run(section, console, retry, search_again, params.embed.fit)
+    console.result(text, summary)
+    refuse_empty(section, summary)

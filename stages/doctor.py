@@ -12,7 +12,8 @@ from stages.command import Json, Quiet
 
 def doctor(
     engine: Annotated[
-        str | None, typer.Option(help=f"Ask it for one page: {', '.join(SEARCH_ENGINES.entries)}.")
+        str | None,
+        typer.Option(help=f"Ask it for pages: {', '.join(SEARCH_ENGINES.entries)}."),
     ] = None,
     query: Annotated[
         str | None, typer.Option(help="What to ask the engine for; else the first class's query.")
@@ -23,7 +24,7 @@ def doctor(
     """Check this environment, or what a search engine answers."""
     console = Console(quiet=quiet, as_json=as_json)
     if engine is not None:
-        from stages.sources import check_engine
+        from stages.steps.engine_check import check_engine
 
         check_engine(engine, query, console)
         return

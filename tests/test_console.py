@@ -165,3 +165,21 @@ def test_on_a_terminal_there_is_a_bar_and_text_is_no_markup():
     assert b"[i]24[/x]" in shown
     assert b"found 7, 1 [b]odd[/]" in shown
     assert b"2/2" in shown
+
+
+def test_a_warning_comes_last_and_to_the_quiet_as_well(capsys):
+    for quiet in (False, True):
+        console = Console(quiet=quiet)
+        console.warn("half of the images " * 9 + "are missing")
+        console.note("a note")
+        console.say("before")
+        console.result("done", {})
+        shown = capsys.readouterr()
+        assert shown.out == "done\n"
+        lines = shown.err.splitlines()
+        assert lines[:-4] == ([] if quiet else ["before", "note: a note"])
+        assert lines[-4] == lines[-1] == "=" * len(lines[-1])
+        assert lines[-3].startswith("warning: half of the images half")
+        assert max(map(len, lines)) <= 96
+        console.result("again", {})
+        assert "warning" not in capsys.readouterr().err

@@ -117,14 +117,17 @@ def test_the_engine_of_the_page_reads_a_page() -> None:
     (block,) = [block for block in blocks("python") if "class Example" in block.text]
     names: dict[str, type] = {}
     exec(compile(block.text, block.place, "exec"), names)
-    engine = names["Example"]()
-    assert next(engine.pages("red fox", 10, "public-domain")).endswith(
-        "q=red+fox&start=0&rights=pd"
-    )
-    (found,) = engine.results(b'{"images": [{"url": "https://e.org/a.jpg", "title": "a"}, {}]}')
-    assert (found.url, found.title) == ("https://e.org/a.jpg", "a")
-    with pytest.raises(names["Unreadable"]):  # type: ignore[call-overload]
-        engine.results(b"{}")
+    engine, query = names["Example"](), names["Query"]("red fox", "public-domain")
+    assert engine.address(query, 50).endswith("q=red+fox&start=50&rights=pd&sort=best")
+    images = b'"images": [{"url": "https://e.org/a.jpg", "title": "a"}, {}]'
+    page = engine.read(b'{"next": 100, ' + images + b"}", query, 50)
+    (found,) = page.results
+    assert (found.url, found.title, page.next) == ("https://e.org/a.jpg", "a", 100)
+    for answer, kind in ((b"{}", "Unreadable"), (b'{"busy": true}', "NotNow")):
+        with pytest.raises(names[kind]):  # type: ignore[call-overload]
+            engine.read(answer, query, 50)
+    assert isinstance(engine.refusal(402, b""), names["Refused"])
+    assert engine.refusal(500, b"") is None
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.place)

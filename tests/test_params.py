@@ -38,7 +38,11 @@ def test_values_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "written", ["star", "[star, ring]", "{star: [a star, stars], ring: []}", "yes, no"]
+    "written",
+    [
+        *("star", "[star, ring]", "{star: [a star, stars], ring: []}", "yes, no"),
+        *("{star: a star, ring: }", "{star: {queries: [a star], synonyms: [], contexts: [x]}}"),
+    ],
 )
 def test_classes_come_in_several_forms(tmp_path, written):
     assert read(tmp_path, f"crawl: {{classes: {written}}}" if written[0] in "[{" else
@@ -47,7 +51,7 @@ def test_classes_come_in_several_forms(tmp_path, written):
 
 WRONG = [  # a kind of message each: (text, the one line that it gives)
     ("distill: {epohcs: 3}", "1: distill.epohcs: unknown key 'epohcs'; did you mean 'epochs'?"),
-    ("\n\ncrawl:\n  sede: 3", "4: crawl.sede: unknown key 'sede'; did you mean 'seed'?"),
+    ("\n\ncrawl:\n  sead: 3", "4: crawl.sead: unknown key 'sead'; did you mean 'seed'?"),
     ("zzz: 3", f"1: zzz: unknown key 'zzz'; known keys: {', '.join(Params.model_fields)}"),
     (
         "crawl: {2: 3}",
@@ -73,9 +77,16 @@ WRONG = [  # a kind of message each: (text, the one line that it gives)
     ),
     ("distill:\n  lr: best", "2: distill.lr: expected a number above 0, or auto, got 'best'"),
     (
-        "crawl:\n  classes: {cat: tabby}",
-        "2: crawl.classes: expected a set's name, names, or names with lists of queries,"
-        " got {'cat': 'tabby'}",
+        "crawl:\n  classes: 3",
+        "2: crawl.classes: expected a set's name, names, or names with lists of queries, got 3",
+    ),
+    (
+        "crawl:\n  classes:\n    cat: 3",
+        "3: crawl.classes.cat: expected a list of words to search for, got 3",
+    ),
+    (
+        "crawl:\n  classes:\n    cat:\n      synonims: [feline]",
+        "4: crawl.classes.cat.synonims: unknown key 'synonims'; did you mean 'synonyms'?",
     ),
     ("teacher:\n  mean: 1", "2: teacher.mean: expected a list of three numbers, got 1"),
     ("teacher:\n  mean: [0, 1]", "2: teacher.mean.2: expected three numbers, got [0, 1]"),
@@ -214,7 +225,19 @@ def test_a_wrong_override_says_so_instead_of_a_line(tmp_path, override, line):
 
 CONFLICTS = [
     ("crawl: {engine: files}", "1: crawl.source: engine 'files' needs"),
-    ("crawl:\n  source: x", "2: crawl.source: only engines files, urls, site read it, not 'auto'"),
+    (
+        "crawl:\n  source: x",
+        "2: crawl.source: only engines files, urls, site, captions read it, not 'auto'",
+    ),
+    (
+        "crawl: {engine: captions}",
+        "1: crawl.source: engine 'captions' needs a .parquet, .csv or .tsv of captions and"
+        " addresses, a folder, or a pattern here",
+    ),
+    (
+        "crawl: {engine: captions, source: x, sample: 5}",
+        "1: crawl.sample: only engines files, urls, site use it, not 'captions'",
+    ),
     ("crawl:\n  sample: 5", "2: crawl.sample: only engines files, urls, site use it, not 'auto'"),
     ("teacher: {source: hub}", "1: teacher.repository: source 'hub' needs owner/name:commit"),
     (
@@ -228,6 +251,10 @@ CONFLICTS = [
     (
         "teacher: {source: hub, repository: a/b, path: x}",
         "1: teacher.path: only source 'file' reads it, not 'hub'",
+    ),
+    (
+        "crawl: {engine: urls, source: x.csv, rounds: 1}",
+        "1: crawl.rounds: only search engines can be asked for more, not 'urls'",
     ),
     ("teacher: {source: file}", "1: teacher.path: source 'file' needs"),
     ("distill:\n  alignment: false", "1: distill.logit_weight: without alignment it has to be"),

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
 from types import TracebackType
 
 from pipeline.crawl.journal import Incoming
+from pipeline.crawl.optouts.pictures import image_signals
+from pipeline.crawl.optouts.signals import OptedOut, verdict
 from pipeline.images import FORMATS, ImageInfo, inspect, open_image
 from pipeline.manifest import Fetched
 
@@ -20,9 +21,16 @@ FOUND = [field.name for field in fields(ImageInfo)]
 class Decoder:
     """Checks images beside the event loop, for a `with` block; what waits at its end is dropped."""
 
-    def __init__(self, min_side: int, *, keep_damaged: bool = False) -> None:
-        """`keep_damaged` as `inspect` has it."""
+    def __init__(
+        self,
+        min_side: int,
+        *,
+        keep_damaged: bool = False,
+        obeyed: frozenset[str] = frozenset(),
+    ) -> None:
+        """`keep_damaged` as `inspect` has it; `obeyed`: kinds of opt-outs."""
         self._inspect = partial(inspect, min_side=min_side, keep_damaged=keep_damaged)
+        self._obeyed = obeyed
         self._threads = ThreadPoolExecutor(DECODERS, "decode")
         self._large = asyncio.Lock()
 
@@ -42,25 +50,28 @@ class Decoder:
 
         Raises:
             ImageError: it is none, or a bad one.
+            OptedOut: it says that it is not to be used so.
             ExternalError: the disk will not have it.
         """
         run = asyncio.get_running_loop().run_in_executor
-        kept = await run(self._threads, _kept, found, incoming, self._inspect, LARGE)
+        kept = await run(self._threads, self._kept, found, incoming, LARGE)
         if kept is None:
             async with self._large:
-                kept = await run(self._threads, _kept, found, incoming, self._inspect, None)
+                kept = await run(self._threads, self._kept, found, incoming, None)
         assert kept is not None  # the second time nothing is too large
         return kept
 
-
-def _kept(
-    found: Fetched, incoming: Incoming, examine: Callable[[bytes], ImageInfo], most: int | None
-) -> Fetched | None:
-    """The record of an image that is good and is kept; None if it has more than `most` pixels."""
-    data = incoming.read()
-    if most is not None:
-        image = open_image(data, FORMATS)
-        if image.width * image.height > most:
-            return None
-    info = examine(data)
-    return replace(found, **{name: getattr(info, name) for name in FOUND}, id=incoming.keep())
+    def _kept(self, found: Fetched, incoming: Incoming, most: int | None) -> Fetched | None:
+        """The record of an image that is kept; None if it has more than `most` pixels."""
+        data = incoming.read()
+        said = verdict(image_signals(data), self._obeyed)
+        signals = "\n".join(filter(None, (found.signals, said.text)))
+        if said.refusal:
+            raise OptedOut(said.refusal, signals)
+        if most is not None:
+            image = open_image(data, FORMATS)
+            if image.width * image.height > most:
+                return None
+        info = self._inspect(data)
+        more = {name: getattr(info, name) for name in FOUND}
+        return replace(found, **more, signals=signals, id=incoming.keep())

@@ -2,6 +2,7 @@
 
 A class stops at the shortest run of candidates that holds the wanted number of distinct images.
 That depends on the answers alone and not on their timing, so the same web gives the same data set.
+What a host refuses for the moment is left to the next run, and told: see `pipeline.crawl.later`.
 
 The life of a download, from `_begun` to `_settle`:
 
@@ -10,9 +11,10 @@ The life of a download, from `_begun` to `_settle`:
                   └───── a redirect ─────┼──────────────────┘   └─ fails for good ─────▶ settled
                                          └── another try, later ┘
 
-A job may be settled wherever it waits: robots.txt disallows it, its host is down or wants a long
-pause. A robots.txt is a job of the same life; in the end it sets free the jobs that waited for it.
-When a URL is settled, its classes need the next ones.
+A host that refuses waits out its pause with all of its jobs: they hold no worker and no connection,
+and other hosts go on. A job may be settled wherever it waits: robots.txt disallows it, its host is
+down or put off. A robots.txt is a job of the same life; in the end it sets free the jobs that
+waited for it. When a URL is settled, its classes need the next ones.
 
 `Needed` says which URLs, `Scheduler` says when, workers ask and hand back what came of it. Only
 `_advance` moves a job on, and only `_settle` ends URLs and begins others.
@@ -31,17 +33,23 @@ from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
 from pipeline.crawl.journal import Incoming, Journal
+from pipeline.crawl.later import FOR_NOW, SILENT, PutOff
 from pipeline.crawl.needed import Needed, Report
+from pipeline.crawl.optouts.origin import Answer, Said
+from pipeline.crawl.optouts.rsl import Licence
+from pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds
 from pipeline.crawl.outage import Outage
-from pipeline.crawl.robots import Rules, rules_of
-from pipeline.crawl.scheduler import DOWN_AFTER, Host, Job, Scheduler
+from pipeline.crawl.pauses import Note, Pauses, no_note
+from pipeline.crawl.robots import Rules
+from pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
 from pipeline.images import ImageError
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import NOT_NOW, Candidate, Fetched
 from pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
-LONGEST_WAIT = 30.0  # seconds; a host that asks for more is left alone in this crawl
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
+# failures that say the same of whatever else is there, robots.txt or image
+OF_THE_ORIGIN = ("forbidden_address", "certificate", "unknown_host")
 
 
 def fetch(
@@ -53,6 +61,8 @@ def fetch(
     *,
     refused: frozenset[str] = frozenset(),
     retry: frozenset[str] = frozenset(),
+    note: Note = no_note,
+    put_off: PutOff | None = None,
 ) -> dict[Candidate, Fetched]:
     """Downloads what is needed: candidate → record; the images are in the journal's folder.
 
@@ -63,39 +73,55 @@ def fetch(
         refused: ids of images that do not count for a class, such as placeholders.
         retry: failures on record that are to be tried again: outcomes, statuses such as `404`,
             or classes of them such as `5xx`.
+        note: called with a line for a person when a host wants a pause, or is put off.
+        put_off: what earlier rounds of the same run left to the next; it comes to hold more.
 
     Raises:
         ExternalError: the network seems to be down, or the disk will not have an image.
     """
-    needed = Needed(params, journal, report, refused, retry)
+    put_off = put_off or PutOff()
+    needed = Needed(params, journal, report, refused, retry, put_off.records)
     outage = Outage(journal, candidates)
 
     async def run() -> None:
         async with Client(web) as client:
-            with Decoder(params.min_side, keep_damaged=params.damaged == "keep") as decoder:
+            with Decoder(
+                params.min_side,
+                keep_damaged=params.damaged == "keep",
+                obeyed=obeyed_kinds(params),
+            ) as decoder:
                 exchange = Exchange(client, params, web.user_agent)
-                await Fetcher(params, journal, exchange, needed, outage, decoder).run(candidates)
+                fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, put_off, note)
+                await fetcher.run(candidates)
 
     asyncio.run(run())
+    journal.leave({one.url: one for one in needed.found.values() if one.outcome == NOT_NOW})
     return needed.found
 
 
 @dataclass(slots=True, eq=False)
 class Origin:
-    """A scheme, host and port: what its robots.txt says, once that has been read."""
+    """A scheme, host and port: what it says of its files, once that has been read."""
 
-    rules: Rules | None = None
-    failure: Fetched | None = None
+    said: Said
+    failure: Fetched | None = None  # of its robots.txt
+    ready: bool = False  # nothing more has to be read
     waiting: list[Job] = field(default_factory=list)  # until then
 
     def refusal(self, job: Job) -> Fetched | None:
         """Why a job must not be done; None if it may be."""
         if self.failure is not None:
             return replace(self.failure, url=job.url)
-        if self.rules is not None and not self.rules.allow(str(URL(job.address))):
-            address = f"{URL(job.address).origin()}/robots.txt"
-            return Fetched(job.url, "robots", f"{address} disallows it")
+        verdict = self.said.before(job.address)
+        if not self.said.may_ask(job.address):
+            detail = f"{self.said.origin}/robots.txt disallows it"
+            return Fetched(job.url, "robots", detail, signals=verdict.text)
+        if verdict.refusal:
+            return Fetched(job.url, "opted_out", verdict.refusal, signals=verdict.text)
         return None
+
+
+Outcome = str | Answer | Fetched | Failure | None
 
 
 class Fetcher:
@@ -109,11 +135,17 @@ class Fetcher:
         needed: Needed,
         outage: Outage,
         decoder: Decoder,
+        put_off: PutOff,
+        note: Note,
     ) -> None:
         self.params, self.journal, self.exchange = params, journal, exchange
         self.needed, self.outage, self.decoder = needed, outage, decoder
+        self.put_off = put_off
         self.scheduler = Scheduler(params.connections_per_host, params.host_gap)
+        self.pauses = Pauses(self.scheduler, params.patience, put_off, note)
         self._origins: dict[str, Origin] = {}
+        self._asked: dict[str, list[Origin]] = {}  # by files that are under way
+        self._licences: dict[str, Licence] = {}  # several origins may name one
         self._checking = False
 
     async def run(self, candidates: Sequence[Candidate]) -> None:
@@ -140,37 +172,47 @@ class Fetcher:
             if self.outage.suspected and not self._checking:
                 await self._check_network()
 
-    async def _outcome(self, job: Job, incoming: Incoming) -> str | Rules | Fetched | Failure:
-        """Result of one request: an address to go on to, rules, an image, or a failure."""
+    async def _outcome(self, job: Job, incoming: Incoming) -> Outcome:
+        """Result of one request: an address to go on to, an answer, an image, or a failure."""
         try:
-            try:
-                found = await self.exchange.ask(job, incoming)
-            finally:
-                self._heard(job)
-                self.scheduler.done(job.host)
+            found = await self._answer(job, incoming)
             # the host may be asked the next while this is decoded
             return await self._examined(found, incoming) if isinstance(found, Fetched) else found
         except Failure as failure:
             return failure
 
-    def _heard(self, job: Job) -> None:
-        """Takes note of a host that answered, whatever it said."""
+    async def _answer(self, job: Job, incoming: Incoming) -> str | Answer | Fetched | None:
+        good = True
+        try:
+            return await self.exchange.ask(job, incoming, self._said(job))
+        except Failure as failure:
+            good = failure.outcome not in FOR_NOW
+            raise
+        finally:
+            self._heard(job, good)
+            self.scheduler.done(job.host)
+
+    def _heard(self, job: Job, good: bool) -> None:
+        """Takes note of a host that answered, whatever it said; `good`: not a refusal for now."""
         if job.status is None:
             return
         job.host.silent = 0
-        if job.status == 429 or job.status >= 500:
-            job.host.good = 0
+        if good:
+            job.host.speed_up(job.started)
         else:
-            job.host.speed_up()
+            job.host.good = 0
         self.outage.heard(URL(job.address))
 
     async def _examined(self, found: Fetched, incoming: Incoming) -> Fetched:
         try:
             return await self.decoder.kept(found, incoming)
         except ImageError as error:
-            more = {"status": found.status, "size": found.size}
+            more = {"status": found.status, "size": found.size, "signals": found.signals}
             more |= {"width": error.width, "height": error.height}
             raise Failure(error.outcome, str(error), more=more) from None
+        except OptedOut as error:
+            more = {"status": found.status, "size": found.size, "signals": error.signals}
+            raise Failure("opted_out", str(error), more=more) from None
 
     # what becomes of a job; each of these returns the records of the URLs that end here
 
@@ -179,7 +221,8 @@ class Fetcher:
         ended = deque(records)
         while ended:
             record = ended.popleft()
-            self.outage.note(record)
+            if record.outcome != NOT_NOW:
+                self.outage.note(record)
             ended += self._begun(self.needed.settle(record))
         if self.needed.complete:
             self.scheduler.close()
@@ -195,14 +238,19 @@ class Fetcher:
                 ended += self._queued(job, first=False)
         return ended
 
-    def _advance(self, job: Job, outcome: str | Rules | Fetched | Failure) -> list[Fetched]:
+    def _advance(self, job: Job, outcome: Outcome) -> list[Fetched]:
         """Moves a job on after a request."""
         if isinstance(outcome, Fetched):
             return [outcome]
-        if isinstance(outcome, Rules):
-            return self._released(job, outcome)
         if isinstance(outcome, Failure):
             return self._failed(job, outcome)
+        if outcome is None:  # its licence comes first
+            origin = self._origin(job)
+            begun, origin.ready = origin.ready, False
+            origin.waiting.append(job)
+            return self._ask(origin) if begun else []
+        if not isinstance(outcome, str):
+            return self._released(job, outcome)
         try:
             if job.redirects == MAX_REDIRECTS:
                 raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
@@ -213,64 +261,116 @@ class Fetcher:
         return self._queued(job)
 
     def _queued(self, job: Job, *, first: bool = True) -> list[Fetched]:
-        """Lets a job wait for its host, or for a robots.txt before; jobs under way go first."""
-        refusal = self._refusal(job.host)
+        """Lets a job wait for its host, or for its origin before; jobs under way go first."""
+        refusal = self.pauses.refusal(job.host)
         if refusal is not None:
             return self._ended(job, refusal.record(job.url))
-        if self.params.robots and not job.robots:
-            name = str(URL(job.address).origin())
-            origin = self._origins.get(name)
-            if origin is None:
-                self._origins[name] = Origin(waiting=[job])
-                job = Job(name, f"{name}/robots.txt", job.host, robots=True)
-            elif origin.rules is None and origin.failure is None:
+        if job.question is None:
+            origin = self._origin(job)
+            if not origin.ready:
                 origin.waiting.append(job)
-                return []
-            elif (record := origin.refusal(job)) is not None:
-                return [record]
+                return self._ask(origin) if len(origin.waiting) == 1 else []
+            if (record := origin.refusal(job)) is not None:
+                return self._ended(job, record)
         self.scheduler.add(job, first=first)
         return []
 
+    def _origin(self, job: Job) -> Origin:
+        name = str(URL(job.address).origin())
+        if name not in self._origins:
+            said = Said.of(name, self.params)
+            self._origins[name] = Origin(said, ready=said.question is None)
+        return self._origins[name]
+
+    def _said(self, job: Job) -> Said | None:
+        return None if job.question is not None else self._origin(job).said
+
+    def _ask(self, origin: Origin) -> list[Fetched]:
+        """Asks for the next file that an origin is judged by; after the last, its jobs go on."""
+        while origin.failure is None and (question := origin.said.question) is not None:
+            address = question.address
+            if address in self._asked:
+                self._asked[address].append(origin)
+                return []
+            if address in self._licences:
+                origin.said.hear(question, self._licences[address])
+                continue
+            try:
+                job = Job(address, address, self._host_of(address), question=question)
+            except Failure as failure:
+                origin.said.hear(question, question.nothing(str(failure)))
+                continue
+            self._asked[address] = [origin]
+            return self._queued(job)
+        origin.ready = True
+        waiting, origin.waiting = origin.waiting, []
+        ended = [record for job in reversed(waiting) for record in self._queued(job)]
+        return ended[::-1]
+
     def _failed(self, job: Job, failure: Failure) -> list[Fetched]:
         """Puts the job back for another try, or ends it; the host's pace may change for all."""
-        host, ended = job.host, []
-        job.failures += 1
+        host, now = job.host, asyncio.get_running_loop().time()
+        ended, again = list[Fetched](), True
         if failure.outcome in ("connection", "timeout"):
             host.silent += 1
-        if failure.more.get("status") in SLOW_DOWN:
-            host.slow_down(asyncio.get_running_loop().time(), job.started, failure.retry_after)
-        refused = self._refusal(host) is not None
-        if job.failures < failure.tries and not refused:
-            self.scheduler.add(job, first=True, after=_pause(job))
+        if failure.refusal:
+            job.refusals += 1
+            again = self.pauses.begin(job, now, failure) and job.refusals < REFUSALS
         else:
+            job.failures += 1
+            again = job.failures < failure.tries
+            if failure.more.get("status") in SLOW_DOWN:
+                host.slow_down(now, job.started)
+        refused = self.pauses.refusal(host) is not None
+        if refused or not again:
             ended += self._ended(job, failure.record(job.url))
+        elif failure.refusal:
+            # as the last: what others of its host get tells whether it refuses all, or this one
+            self.scheduler.add(job, first=job.question is not None)
+        else:
+            self.scheduler.add(job, first=True, after=_pause(job))
         if refused:
             for waiting in self.scheduler.drain(host):
                 ended += self._queued(waiting)
         return ended
 
     def _ended(self, job: Job, record: Fetched) -> list[Fetched]:
-        if not job.robots:
+        question = job.question
+        if question is None and record.outcome not in FOR_NOW:
             return [record]
-        # RFC 9309, section 2.3.1: no file allows all, a host that is ill nothing
-        if record.outcome in ("http_error", "busy") and (record.status or 500) < 500:
-            return self._released(job, rules_of(b""))
-        if record.outcome == "forbidden_address":
+        if question is None:
+            later = self.put_off.take(record, job.host.name)
+            unread = record.outcome == "robots_unreachable" and record.status is None
+            self.outage.note(later, silent=unread or record.outcome in SILENT)
+            return [later]
+        # RFC 9309, section 2.3.1: no file allows all, a host that is ill nothing; of other files
+        # no standard says so
+        missing = record.outcome == "http_error" and (record.status or 500) < 500
+        if missing or not job.robots or not self.params.robots:
+            problem = f"{record.outcome} {record.detail or record.status or ''}"
+            return self._released(job, question.nothing(problem.rstrip()))
+        if record.outcome in OF_THE_ORIGIN:
             return self._released(job, record)
-        detail = f"{job.address}: {record.outcome} {record.detail}"[:200].rstrip()
+        word = "" if record.outcome in ("busy", "http_error") else f"{record.outcome}: "
+        detail = f"{job.address}: {word}{record.detail}"[:200].rstrip(": ")
         return self._released(job, replace(record, outcome="robots_unreachable", detail=detail))
 
-    def _released(self, robots: Job, found: Rules | Fetched) -> list[Fetched]:
-        """The robots.txt has been read, or cannot be: whoever waited for it goes on."""
-        origin = self._origins[robots.url]
-        waiting, origin.waiting = origin.waiting, []
-        if isinstance(found, Rules):
-            origin.rules = found
-            waiting[0].host.be_slower(found.delay)
-        else:
-            origin.failure = found
-        ended = [record for job in reversed(waiting) for record in self._queued(job)]
-        return ended[::-1]
+    def _released(self, job: Job, found: Answer | Fetched) -> list[Fetched]:
+        """A question has its answer, or can have none: the origins that asked go on."""
+        question = job.question
+        assert question is not None
+        ended = []
+        if isinstance(found, Licence):
+            self._licences[question.address] = found
+        for origin in self._asked.pop(question.address):
+            if isinstance(found, Fetched):
+                origin.failure = found
+            else:
+                origin.said.hear(question, found)
+            if isinstance(found, Rules) and self.params.robots:
+                origin.waiting[0].host.be_slower(found.delay)
+            ended += self._ask(origin)
+        return ended
 
     # hosts and the network
 
@@ -281,14 +381,6 @@ class Fetcher:
             raise Failure("forbidden_address", str(error)) from None
         except ValueError as error:
             raise Failure("malformed_address", str(error)) from None
-
-    def _refusal(self, host: Host) -> Failure | None:
-        """Why a host is not asked any more."""
-        if host.down:
-            return Failure("host_down", f"{DOWN_AFTER} requests in a row without an answer")
-        if host.paused_until - asyncio.get_running_loop().time() > LONGEST_WAIT:
-            return Failure("busy", f"Retry-After: more than {LONGEST_WAIT:g} s")
-        return None
 
     async def _check_network(self) -> None:
         """Raises ExternalError unless a host that answered before does so now."""

@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from pipeline.crawl.account import SearchAccount
+from pipeline.crawl.coverage import Coverage
 from pipeline.crawl.placeholders import placeholders
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import NOT_NOW, Candidate, Fetched
 
 SURPLUS = 2  # results to ask for first, for each image wanted
 
@@ -17,29 +20,40 @@ Fetch = Callable[[Sequence[Candidate], frozenset[str]], dict[Candidate, Fetched]
 class Gathered:
     """All candidates in order, and what those that were needed gave.
 
-    `refused` has the ids of placeholder images, and why each is taken for one.
+    Attributes:
+        refused: ids of placeholder images, and why each is taken for one.
+        wanted: images of each class; empty where no number was wanted.
+        account: of the search, if there was one.
+        coverage: what the teacher sees, if it was asked.
+        later: images that are left to the next run, as `PutOff.summary` has them.
     """
 
     candidates: Sequence[Candidate]
     found: Mapping[Candidate, Fetched]
     refused: Mapping[str, str]
+    wanted: Sequence[int] = ()
+    account: SearchAccount | None = None
+    coverage: Coverage | None = None
+    later: Mapping[str, Any] = field(default_factory=lambda: {"images": 0, "hosts": {}})
 
 
 def gather(
     search: Search,
     fetch: Fetch,
     classes: int,
-    per_class: int,
+    per_class: int | Sequence[int],
     placeholder_urls: int,
     few_colours: Callable[[str], bool],
 ) -> Gathered:
     """Asks for twice as many results as wanted, and for more where too few were good.
 
-    A round asks only for what is new, since `search` and `fetch` keep what they have learnt. What
+    A round asks only for what is new, since `search` and `fetch` keep what they have learnt. An
+    image that is put off counts as one that will come: the next run sees whether it does. What
     comes out depends on the web's answers alone and not on their timing. `placeholder_urls` and
     `few_colours` are as in `placeholders`.
     """
-    wanted = [SURPLUS * per_class] * classes
+    targets = [per_class] * classes if isinstance(per_class, int) else list(per_class)
+    wanted = [SURPLUS * count for count in targets]
     refused: dict[str, str] = {}
     before: Counter[int] = Counter()
     while True:
@@ -51,10 +65,11 @@ def gather(
             continue
         results = Counter(candidate.label for candidate in candidates)
         good = Counter(label for label, id in _images(found) if id not in refused)
+        good += Counter(one.label for one, image in found.items() if image.outcome == NOT_NOW)
         short = [
             label
             for label in range(classes)
-            if good[label] < per_class and results[label] > before[label]
+            if good[label] < targets[label] and results[label] > before[label]
         ]
         if not short:
             return Gathered(candidates, found, refused)

@@ -1,4 +1,4 @@
-"""Guard of addresses: public http(s) ones may be fetched, whose owners have not opted out.
+"""Guard of addresses: public http(s) ones may be fetched; and the names that robots go by.
 
 A URL from a search result is hostile. The address that was checked is the address that is
 connected to, so a name cannot change its meaning between the two.
@@ -8,7 +8,6 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
@@ -50,6 +49,7 @@ PORTS_BELOW_1024 = {80, 443}
 OTHER_SERVICES = {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566}
 OTHER_SERVICES |= {6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
 
+PRODUCT = "kd3-pipeline"  # by which robots.txt and X-Robots-Tag know this crawler
 OPT_OUTS = {"noai", "noimageai", "noindex", "noimageindex", "noml", "none"}
 # words of X-Robots-Tag that have a colon and are no user agent
 WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
@@ -132,20 +132,6 @@ class GuardedResolver(AbstractResolver):
         await self.system.close()
 
 
-def opted_out(headers: Mapping[str, str], user_agent: str) -> str:
-    """The response header in which the owner opts out of such use, or an empty string.
-
-    Reads X-Robots-Tag (noai, noimageai, noindex, noimageindex, noml, none), for all or for the
-    product name of `user_agent`, and TDM-Reservation. A mapping with `getall` may repeat headers.
-    """
-    for value in _all(headers, "X-Robots-Tag"):
-        if robots_words([value], user_agent) & OPT_OUTS:
-            return f"X-Robots-Tag: {value}"[:200]
-    if any(value.strip() == "1" for value in _all(headers, "TDM-Reservation")):
-        return "TDM-Reservation: 1"
-    return ""
-
-
 def robots_words(values: Iterable[str], user_agent: str) -> set[str]:
     """The words of X-Robots-Tag headers that bind `user_agent`, in small letters.
 
@@ -166,15 +152,12 @@ def robots_words(values: Iterable[str], user_agent: str) -> set[str]:
 
 
 def product_name(user_agent: str) -> str:
-    """The name that robots.txt and X-Robots-Tag call a robot by (RFC 9309), in small letters."""
-    return re.split(r"[/\s]", user_agent.strip(), maxsplit=1)[0].lower()
+    """The name that robots.txt and X-Robots-Tag call a robot by (RFC 9309), in small letters.
 
-
-def _all(headers: Any, name: str) -> list[str]:
-    if hasattr(headers, "getall"):
-        return list(headers.getall(name, []))
-    value = headers.get(name)
-    return [] if value is None else [value]
+    Of `Mozilla/5.0 (compatible; name/1; +contact)` it is the compatible one's.
+    """
+    compatible = re.match(r"[^()]*\(\s*compatible\s*;\s*([^\s/;()]+)", user_agent, re.IGNORECASE)
+    return (compatible[1] if compatible else re.split(r"[/\s]", user_agent.strip())[0]).lower()
 
 
 def _result(host: str, address: str, port: int) -> ResolveResult:

@@ -5,6 +5,8 @@ connection is made; no proxy, no cookie, certificates verified, no body beyond i
 """
 
 import asyncio
+import html
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +31,7 @@ HEADER_BYTES = 64 * 1024  # of one header of a page; a content security policy m
 SLOWEST = 5 * 1024  # bytes that have to come before `receive` loses its patience
 MAX_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
+LONGEST_LINE = 200  # letters of a body that are shown
 LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; who asks for more is not asked again anyway
 
 Headers = Mapping[str, str]
@@ -99,7 +102,7 @@ class Client:
         await self._session.close()
 
     def get(
-        self, address: str, **options: Any
+        self, address: str, *, method: str = "GET", **options: Any
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """One request, for an `async with` block; a redirect is an answer like others.
 
@@ -107,7 +110,7 @@ class Client:
             Forbidden: the address is, or its name leads to one that is.
             aiohttp.ClientError, OSError, ValueError: there is no answer.
         """
-        return self._session.get(check_url(address), allow_redirects=False, **options)
+        return self._session.request(method, check_url(address), allow_redirects=False, **options)
 
     async def page(
         self,
@@ -136,7 +139,8 @@ class Client:
             Unanswered: there is no whole answer.
         """
         timeout = aiohttp.ClientTimeout(seconds, sock_connect=silence, sock_read=silence)
-        options = {"timeout": timeout, "auto_decompress": True, "max_field_size": HEADER_BYTES}
+        options: dict[str, Any] = {"timeout": timeout, "auto_decompress": True}
+        options["max_field_size"] = HEADER_BYTES
         with _told(silence, seconds):
             for _ in range(MAX_REDIRECTS + 1):
                 async with self.get(address, headers=headers, **options) as answer:
@@ -215,6 +219,22 @@ def retry_after(headers: Headers) -> float | None:
         return min(max(when.timestamp() - time.time(), 0.0), LONGEST_RETRY_AFTER)
     except (ValueError, OverflowError):
         return None
+
+
+def first_line(body: bytes, content_type: str = "") -> str:
+    """The first line of a body that has a word, for a person: what a refusal says.
+
+    Of HTML it is the first line of its text. It is printable, and 200 letters at most.
+    """
+    text = body.decode("utf-8", "replace")
+    if "html" in content_type.lower() or text.lstrip("\ufeff \t\r\n").startswith("<"):
+        text = re.sub(r"(?is)<(script|style)\b.*?(</\1\s*>|$)|<!--.*?(-->|$)", " ", text)
+        text = html.unescape(re.sub(r"<[^>]*(>|$)", "\n", text))
+    for line in text.splitlines():
+        words = "".join(letter if letter.isprintable() else " " for letter in line).split()
+        if any(letter.isalnum() for word in words for letter in word):
+            return " ".join(words)[:LONGEST_LINE]
+    return ""
 
 
 async def _body(answer: aiohttp.ClientResponse, most: int, cut: bool) -> bytes:

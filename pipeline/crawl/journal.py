@@ -10,16 +10,17 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from pipeline.crawl.later import FOR_NOW
 from pipeline.crawl.sealed import Sealed
 from pipeline.errors import ExternalError
-from pipeline.manifest import Fetched
+from pipeline.manifest import NOT_NOW, Fetched
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
@@ -27,12 +28,18 @@ FIELDS = [field.name for field in fields(Fetched)]
 
 
 class Journal:
-    """A folder of downloads. `records` holds the last record of every URL."""
+    """A folder of downloads. `records` holds the last record of every URL.
+
+    `put_off` holds what the last run left to the next, in a file of its own: it is no record, and
+    is asked for again; but a class that was filled without it needs none of it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records: dict[str, Fetched] = {}
+        self.put_off: dict[str, Fetched] = {}
         self._path = folder / "journal.jsonl"
+        self._later = folder / "later.jsonl"
         self._numbers = itertools.count()
         self._unsynced = 0
         self._sealed = Sealed(folder / "sealed")
@@ -44,7 +51,9 @@ class Journal:
                 temporary.unlink()
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             # what follows the last line end was cut off when the process died
-            os.ftruncate(self._file, self._read())
+            os.ftruncate(self._file, self._read(self._path))
+            if self._later.exists():
+                self._read(self._later)
         return self
 
     def __exit__(
@@ -79,8 +88,7 @@ class Journal:
         Raises:
             ExternalError: it could not be written in full; the journal must be opened anew.
         """
-        values = {name: getattr(record, name) for name in FIELDS}
-        line = json.dumps(values, ensure_ascii=True).encode() + b"\n"
+        line = _line(record)
         with writing(self._path):
             if os.write(self._file, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -89,6 +97,24 @@ class Journal:
                 os.fsync(self._file)
                 self._unsynced = 0
         self.records[record.url] = record
+
+    def leave(self, records: Mapping[str, Fetched]) -> None:
+        """Remembers what a run that is through leaves to the next, by URL, beside earlier ones.
+
+        Raises:
+            ExternalError: it could not be written.
+        """
+        left = {
+            url: record
+            for url, record in (self.put_off | dict(records)).items()
+            if url not in self.records
+        }
+        if left != self.put_off or (left and not self._later.exists()):
+            with writing(self._later):
+                temporary = self._later.with_name("later.jsonl.tmp")
+                temporary.write_bytes(b"".join(map(_line, left.values())))
+                os.replace(temporary, self._later)
+        self.put_off = left
 
     def path(self, name: str) -> Path:
         """Place of the image with this SHA-256 until it is sealed."""
@@ -121,10 +147,10 @@ class Journal:
                 self.path(name).unlink(missing_ok=True)
         self._sealed = old
 
-    def _read(self) -> int:
+    def _read(self, path: Path) -> int:
         """Reads all records, and returns the bytes up to the last line end."""
         end = 0
-        with self._path.open("rb") as file:
+        with path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
@@ -133,8 +159,20 @@ class Journal:
                     record = Fetched(**json.loads(line))
                 except (ValueError, TypeError, RecursionError):
                     continue  # not a record, or of another version: the URL is asked for again
-                self.records[record.url] = record
+                if record.outcome not in FOR_NOW:
+                    self.records[record.url] = record
+                elif path == self._later and record.url not in self.records:
+                    self.put_off[record.url] = record
+                elif path == self._path:  # an older version took a refusal of the moment for good
+                    self.records.pop(record.url, None)
+                    detail = f"{record.outcome}: {record.detail}"
+                    self.put_off[record.url] = replace(record, outcome=NOT_NOW, detail=detail)
         return end
+
+
+def _line(record: Fetched) -> bytes:
+    values = {name: getattr(record, name) for name in FIELDS}
+    return json.dumps(values, ensure_ascii=True).encode() + b"\n"
 
 
 class Incoming:

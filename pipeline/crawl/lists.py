@@ -5,48 +5,63 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.console import Advance, no_progress
+from pipeline.crawl.columns import ADDRESS, Columns, check_no_header, licence_of
 from pipeline.errors import UserError
 from pipeline.manifest import Candidate
 from pipeline.store import open_parquet
 
 LONGEST_LINE = 2**20  # bytes
 TEXTS = ("title", "page_url", "thumbnail", "licence", "licence_url", "creator")
-OTHER_SPELLING = {"license": "licence", "license_url": "licence_url"}
-COLUMNS = {"url", "class", "label", *TEXTS}
+TOLD_EVERY = 10_000  # rows
+TEXT_FORMS = {1: "an address", 2: "an id and an address", -2: "an address and a text"}
+TEXT_TITLES: dict[int, dict[str, str]] = {1: {}, 2: {"title": "id"}, -2: {"title": "text"}}
+TEXT_HINT = (
+    "a .txt list has an address (http://… or https://…) a line, or an id and an address with a tab"
+    " between them, all lines alike; a table with names of columns is a .csv or .tsv"
+)
 
-PlacedRow = tuple[str, Mapping[str, Any]]  # where it is, its values by column
+PlacedRow = tuple[str, Mapping[str, Any]]  # where it is, its values by what they are
 
 
-def listed_candidates(path: Path, class_names: Sequence[str]) -> list[Candidate]:
+def listed_candidates(
+    path: Path,
+    class_names: Sequence[str],
+    lines: list[str] | None = None,
+    advance: Advance = no_progress,
+) -> list[Candidate]:
     """The addresses of a file in its order, which is their rank.
 
     Args:
-        path: .txt (an address a line, # begins a comment), .csv (with a header), .jsonl, each
-            also with .gz, or .parquet. The address is in the column `url`, or the only one;
-            `class` (a name) or `label` (an index) are its class, `title`, `page_url`,
-            `thumbnail`, `licence`, `licence_url` and `creator` are kept, others are not read.
+        path: .txt (an address a line, or an id and an address; # begins a comment), .csv and .tsv
+            (with a header), .jsonl, each also with .gz, or .parquet. The address is in the column
+            `url`, or the only one; `class` (a name) or `label` (an index) are its class, `title`,
+            `page_url`, `thumbnail`, `licence`, `licence_url` and `creator` are kept; each also
+            under a name that `columns.KNOWN` has. Others are not read. The id is the title.
         class_names: what `class` may be, and what `label` counts. Without both a label is -1.
+        lines: gets what a person should know, such as which columns were taken for what.
 
     Raises:
-        UserError: no such file, of another kind, empty, or a row is wrong (it is named).
+        UserError: no such file, of another kind, empty, without an address, or a row is wrong (it
+            is named).
     """
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    reader = {"txt": _text, "csv": _csv, "jsonl": _jsonl, "parquet": _parquet}.get(kind)
-    if reader is None or (reader is _parquet and path.suffix.lower() == ".gz"):
-        raise UserError(f"crawl.source: {path} is no .txt, .csv, .jsonl or .parquet file")
+    reader = READERS.get(kind)
+    if reader is None or (kind == "parquet" and path.suffix.lower() == ".gz"):
+        raise UserError(f"crawl.source: {path} is no .txt, .csv, .tsv, .jsonl or .parquet file")
     if not path.is_file():
         raise UserError(f"crawl.source: {path} is no file")
     labels = {name: label for label, name in enumerate(class_names)}
-    candidates = []
+    candidates, columns = list[Candidate](), Columns(path)
     try:
-        for rank, (place, row) in enumerate(reader(path)):
-            label = _label(place, row, labels)
+        for rank, (place, row) in enumerate(reader(path, columns)):
+            label = _label(place, row, labels, columns)
             candidates.append(
                 Candidate(
                     label,
@@ -54,27 +69,75 @@ def listed_candidates(path: Path, class_names: Sequence[str]) -> list[Candidate]
                     "urls",
                     "",
                     rank,
-                    _value(place, row, "url"),
-                    **{name: _value(place, row, name) for name in TEXTS},
+                    _value(place, row, "url", columns),
+                    **licence_of({name: _value(place, row, name, columns) for name in TEXTS}),
                 )
             )
+            if not len(candidates) % TOLD_EVERY:
+                advance(TOLD_EVERY)
     except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
         raise UserError(f"crawl.source: {path} cannot be read: {error}") from None
     if not candidates:
         raise UserError(f"crawl.source: {path} has no addresses")
+    if not any(ADDRESS.match(one.url) for one in candidates):
+        raise UserError(
+            f"crawl.source: {path}, column '{columns.name('url')[:60]}': none of"
+            f" {len(candidates):,} values is a web address, as '{candidates[0].url[:60]}'",
+            "call the column with the addresses (http://… or https://…) 'url'",
+        )
+    if lines is not None:
+        lines += columns.lines()
     return candidates
 
 
-def _text(path: Path) -> Iterator[PlacedRow]:
+def _text(path: Path, columns: Columns) -> Iterator[PlacedRow]:
+    """Lines that are all like the first: an address, an id and one, or one and a text."""
+    expected, first = 0, 0
     for number, line in _lines(path):
-        address = line.strip()
-        if address and not address.startswith("#"):
-            yield f"{path}, line {number}", {"url": address}
+        words = line.strip()
+        if not words or words.startswith("#"):
+            continue
+        place = f"{path}, line {number}"
+        form, address, title = _text_columns(words)
+        if not form:
+            raise UserError(f"crawl.source: {place}: '{words[:60]}' is no web address", TEXT_HINT)
+        if form != expected and expected:
+            raise UserError(
+                f"crawl.source: {place} has {TEXT_FORMS[form]}, but line {first} has"
+                f" {TEXT_FORMS[expected]}",
+                TEXT_HINT,
+            )
+        if not expected:
+            expected, first = form, number
+            columns.taken = {"url": "url"} | TEXT_TITLES[form]
+        yield place, {"url": address, "title": title}
 
 
-def _csv(path: Path) -> Iterator[PlacedRow]:
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
-    names: list[str] = []
+def _text_columns(line: str) -> tuple[int, str, str]:
+    """(a key of `TEXT_FORMS`, address, the other text), with a key of 0 for no such line."""
+    if "\t" in line:
+        one, other, *more = (part.strip() for part in line.split("\t"))
+        if not more and bool(ADDRESS.match(one)) != bool(ADDRESS.match(other)):
+            return (-2, one, other) if ADDRESS.match(one) else (2, other, one)
+        return 0, "", ""
+    *before, address = line.split()
+    if len(before) > 1 or not ADDRESS.match(address) or ADDRESS.match((before or [""])[0]):
+        return 0, "", ""
+    return 1 + len(before), address, "".join(before)
+
+
+def _csv(path: Path, columns: Columns) -> Iterator[PlacedRow]:
+    return _table(path, columns, csv.reader((line for _, line in _lines(path)), strict=True))
+
+
+def _tsv(path: Path, columns: Columns) -> Iterator[PlacedRow]:
+    # tabs cannot be within a cell, and quotes are what they are
+    lines = (line for _, line in _lines(path))
+    return _table(path, columns, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _table(path: Path, columns: Columns, reader: Any) -> Iterator[PlacedRow]:
+    width, kept = 0, dict[str, int]()
     while True:
         try:
             cells = next(reader)
@@ -85,17 +148,19 @@ def _csv(path: Path) -> Iterator[PlacedRow]:
         place = f"{path}, line {reader.line_num}"
         if not cells:
             continue
-        if not names:
-            names = _columns(path, cells)
-        elif len(cells) != len(names):
+        if not width:
+            check_no_header(path, cells)
+            width, kept = len(cells), columns.of(cells)
+        elif len(cells) != width:
             raise UserError(
-                f"crawl.source: {place}: {len(cells)} columns, but the header has {len(names)}"
+                f"crawl.source: {place}: {len(cells)} columns, but the header has {width}"
             )
         else:
-            yield place, dict(zip(names, cells, strict=True))
+            yield place, {name: cells[index] for name, index in kept.items()}
 
 
-def _jsonl(path: Path) -> Iterator[PlacedRow]:
+def _jsonl(path: Path, columns: Columns) -> Iterator[PlacedRow]:
+    known: dict[tuple[str, ...], dict[str, int]] = {}
     for number, line in _lines(path):
         place = f"{path}, line {number}"
         if not line.strip():
@@ -106,23 +171,25 @@ def _jsonl(path: Path) -> Iterator[PlacedRow]:
             raise UserError(f"crawl.source: {place}: no JSON: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f'crawl.source: {place}: expected a JSON object, as {{"url": …}}')
-        names = _known(row)
-        if "url" not in names:
-            raise UserError(f"crawl.source: {place}: no key 'url' among {_quoted(list(row))}")
-        yield place, dict(zip(names, row.values(), strict=True))
+        keys, values = tuple(row), list(row.values())
+        if keys not in known:
+            known[keys] = columns.of(keys, place, only=False)
+        yield place, {name: values[index] for name, index in known[keys].items()}
 
 
-def _parquet(path: Path) -> Iterator[PlacedRow]:
+def _parquet(path: Path, columns: Columns) -> Iterator[PlacedRow]:
     with open_parquet(path) as file:
-        there = file.schema_arrow.names
-        names = dict(zip(_columns(path, there), there, strict=True))
-        wanted = {name: column for name, column in names.items() if name in COLUMNS}
+        names = file.schema_arrow.names
+        kept = {name: names[index] for name, index in columns.of(names).items()}
         number = 0
-        for batch in file.iter_batches(batch_size=10_000, columns=list(wanted.values())):
-            columns = [batch.column(column).to_pylist() for column in wanted.values()]
-            for values in zip(*columns, strict=True):
-                yield f"{path}, row {number}", dict(zip(wanted, values, strict=True))
+        for batch in file.iter_batches(batch_size=10_000, columns=list(kept.values())):
+            lists = [batch.column(column).to_pylist() for column in kept.values()]
+            for values in zip(*lists, strict=True):
+                yield f"{path}, row {number}", dict(zip(kept, values, strict=True))
                 number += 1
+
+
+READERS = {"txt": _text, "csv": _csv, "tsv": _tsv, "jsonl": _jsonl, "parquet": _parquet}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -136,50 +203,30 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(f"crawl.source: {path}, line {number}: {error}") from None
+                raise UserError(
+                    f"crawl.source: {path}, line {number}: {error}", "write the file as UTF-8"
+                ) from None
 
 
-def _columns(path: Path, names: Sequence[str]) -> list[str]:
-    """The names of a header as this module calls them, `url` for an only column."""
-    known = _known(names)
-    if len(known) == 1 and known[0].startswith(("http:", "https:")):
-        raise UserError(
-            f"crawl.source: {path}: the first line is an address, not a header",
-            "begin with the line 'url', or call the file .txt",
-        )
-    if len(known) == 1 and known[0] not in COLUMNS:
-        return ["url"]
-    if "url" not in known:
-        raise UserError(f"crawl.source: {path}: no column 'url' among {_quoted(names)}")
-    if twice := {name for name in known if known.count(name) > 1 and name in COLUMNS}:
-        raise UserError(f"crawl.source: {path}: two columns '{min(twice)}' in {_quoted(names)}")
-    return known
-
-
-def _known(names: Iterable[str]) -> list[str]:
-    small = [name.strip().lower() for name in names]
-    return [OTHER_SPELLING.get(name, name) for name in small]
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name[:60]}'" for name in names[:20]) or "none"
-
-
-def _value(place: str, row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
-    if value is None and column != "url":
+def _value(place: str, row: Mapping[str, Any], what: str, columns: Columns) -> str:
+    value, name = row.get(what), columns.name(what)
+    if value is None and what != "url":
         return ""
-    if not isinstance(value, str) or (column == "url" and not value.strip()):
-        raise UserError(f"crawl.source: {place}, column '{column}': {value!r:.60} is no text")
+    if not isinstance(value, str) or (what == "url" and not value.strip()):
+        if what in TEXTS and name.strip().lower() != what:  # nobody promised us a text there
+            columns.no_text[name] += 1
+            return ""
+        raise UserError(f"crawl.source: {place}, column '{name[:60]}': {value!r:.60} is no text")
     return value.strip()
 
 
-def _label(place: str, row: Mapping[str, Any], labels: Mapping[str, int]) -> int:
-    name, number = _value(place, row, "class"), row.get("label")
+def _label(place: str, row: Mapping[str, Any], labels: Mapping[str, int], columns: Columns) -> int:
+    name, number = _value(place, row, "class", columns), row.get("label")
     if name and name not in labels:
         known = ", ".join(list(labels)[:12]) + (", …" if len(labels) > 12 else "")
         raise UserError(
-            f"crawl.source: {place}, column 'class': '{name[:60]}' is no class of this crawl",
+            f"crawl.source: {place}, column '{columns.name('class')}': '{name[:60]}' is no class"
+            " of this crawl",
             f"crawl.classes has {known}",
         )
     text = "" if number is None else str(number).strip()

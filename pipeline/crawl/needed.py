@@ -1,9 +1,15 @@
-"""Candidates that are needed: in rank order, until a class has its images, each URL once."""
+"""Candidates that are needed: in rank order, until a class has its images, each URL once.
 
-from collections.abc import Callable, Iterator, Sequence
+A candidate that is refused for now gives its place to the next ones, and the next run asks for it
+again if the class is still short: then, once its host answers, the class is what it would have been
+without the refusal. A class that others have filled is full, and asks for nothing again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
 from pipeline.images import LONGEST
 from pipeline.manifest import DUPLICATE, PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
@@ -17,6 +23,7 @@ class ClassRun:
 
     label: int
     waiting: Iterator[Candidate]
+    left: frozenset[str] = frozenset()  # addresses put off before that it does not need
     distinct: set[str] = field(default_factory=set)  # ids of its images
     under_way: int = 0  # candidates
 
@@ -25,7 +32,7 @@ class Needed:
     """The candidates of every class that are needed, and in `found` what they gave.
 
     `start` and `settle` name the URLs that are to be asked for now. Each of them has to be settled
-    some time; those that the journal knows are settled here.
+    some time; those that the journal knows, or that this run has `put_off`, are settled here.
     """
 
     def __init__(
@@ -35,12 +42,13 @@ class Needed:
         report: Report,
         refused: frozenset[str],
         retry: frozenset[str],
+        put_off: Mapping[str, Fetched],
     ) -> None:
         self.params, self.journal, self.report = params, journal, report
         self.refused, self.retry = refused, retry
         self.found: dict[Candidate, Fetched] = {}
         self._asking: dict[str, list[tuple[ClassRun, Candidate]]] = {}
-        self._decided: dict[str, Fetched] = {}  # in this run
+        self._decided = dict(put_off)  # in this run
 
     @property
     def complete(self) -> bool:
@@ -52,7 +60,10 @@ class Needed:
         by_class: dict[int, list[Candidate]] = {}
         for candidate in candidates:
             by_class.setdefault(candidate.label, []).append(candidate)
-        runs = [ClassRun(label, iter(of_class)) for label, of_class in by_class.items()]
+        runs = [
+            ClassRun(label, iter(of_class), self._left(of_class))
+            for label, of_class in by_class.items()
+        ]
         return [url for run in runs for url in self._fill(run)]
 
     def settle(self, record: Fetched) -> list[str]:
@@ -72,8 +83,11 @@ class Needed:
             candidate = next(run.waiting, None)
             if candidate is None:
                 break
-            url = candidate.url.partition("#")[0]  # the fragment never leaves a browser either
+            url = _address(candidate)
             record = self._decided.get(url)
+            if record is None and url in run.left:
+                self._account(run, candidate, self.journal.put_off[url])
+                continue
             if record is None and url not in self._asking:
                 record = self._known(url)
                 if record is None:
@@ -86,6 +100,23 @@ class Needed:
                 self._asking.setdefault(url, []).append((run, candidate))
                 run.under_way += 1
         return urls
+
+    def _left(self, of_class: Sequence[Candidate]) -> frozenset[str]:
+        """What was put off before, if the class is full without it."""
+        left, distinct = set[str](), set[str]()
+        for candidate in of_class if self.journal.put_off else ():
+            url = _address(candidate)
+            record = self._decided.get(url) or self._known(url)
+            later = self.journal.put_off.get(url)
+            if record is None and (later is None or self._named(later)):
+                break  # it has to be asked anyway
+            if record is None:
+                left.add(url)
+            elif record.id is not None and record.id not in self.refused:
+                distinct.add(record.id)
+            if len(distinct) == self.params.per_class:
+                return frozenset(left)
+        return frozenset()
 
     def _account(self, run: ClassRun, candidate: Candidate, record: Fetched) -> None:
         self.found[candidate] = record
@@ -112,15 +143,24 @@ class Needed:
                 return replace(record, outcome="too_small", id=None)
             if record.size > params.max_bytes:
                 return replace(record, outcome="too_large", id=None)
+            # what was taken while its opt-out was not obeyed
+            if refusal := refusal_in(record.signals, obeyed_kinds(params)):
+                return replace(record, outcome="opted_out", detail=refusal, id=None)
             return record
         changed = {
             "too_large": 0 < record.size <= params.max_bytes,
             "too_small": min(record.width, record.height) >= params.min_side,
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
-            "robots_unreachable": not params.robots,
-            "opted_out": params.opt_outs == "none",
+            "opted_out": kind_of(record.detail) not in obeyed_kinds(params),
         }
+        return None if self._named(record) or changed.get(record.outcome) else record
+
+    def _named(self, record: Fetched) -> bool:
+        """True if it is to be tried again whatever else holds."""
         status = str(record.status)
-        named = not self.retry.isdisjoint({record.outcome, status, f"{status[0]}xx"})
-        return None if named or changed.get(record.outcome) else record
+        return not self.retry.isdisjoint({record.outcome, status, f"{status[0]}xx"})
+
+
+def _address(candidate: Candidate) -> str:
+    return candidate.url.partition("#")[0]  # the fragment never leaves a browser either

@@ -10,9 +10,9 @@ from yarl import URL
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import NOT_NOW, Candidate, Fetched
 
-NO_ANSWER = {"connection", "timeout", "too_slow", "host_down"}
+NO_ANSWER = {"certificate", "unknown_host"}  # failures for good that an outage explains as well
 FAILURES = 30  # in a row without any answer
 HOSTS = 10  # from so many hosts; of a crawl with fewer, from all,
 FAILURES_OF_FEW = 3  # and then so many will do
@@ -22,7 +22,8 @@ ASKED = 3  # hosts that answered before
 class Outage:
     """Writes records to the journal, but holds back what may be the network's fault.
 
-    That is every failure without an answer. It is written once any host has answered since.
+    That is every failure without an answer. It is written once any host has answered since, unless
+    it is one for now, which is never written.
     """
 
     def __init__(self, journal: Journal, candidates: Sequence[Candidate]) -> None:
@@ -31,13 +32,12 @@ class Outage:
         self._held: list[Fetched] = []  # since the last answer
         self._silent: set[str] = set()  # hosts of these
 
-    def note(self, record: Fetched) -> None:
-        """Takes the record of a URL that was asked for, or need not be."""
-        unread = record.outcome == "robots_unreachable" and record.status is None
-        if record.outcome in NO_ANSWER or unread:
+    def note(self, record: Fetched, *, silent: bool = False) -> None:
+        """Takes the record of a URL that was asked for, or need not be; `silent`: no answer."""
+        if silent or record.outcome in NO_ANSWER:
             self._held.append(record)
             self._silent.add(URL(record.url).raw_host or "")
-        else:
+        elif record.outcome != NOT_NOW:
             self.journal.add(record)
 
     def heard(self, address: URL) -> None:
@@ -72,13 +72,14 @@ class Outage:
         last = self._held[-1]
         return ExternalError(
             f"the network seems to be down: {len(self._held)} addresses of {len(self._silent)}"
-            f" hosts in a row gave no answer, the last one: {last.outcome} {last.detail}".rstrip(),
+            f" hosts in a row gave no answer, the last one: {_told(last)}",
             "the images so far are kept, and the same command goes on",
         )
 
     def _write(self) -> None:
         for record in self._held:
-            self.journal.add(record)
+            if record.outcome != NOT_NOW:
+                self.journal.add(record)
         self._held.clear()
         self._silent.clear()
 
@@ -92,3 +93,7 @@ class Outage:
             if len(names) == HOSTS:
                 break
         return len(names)
+
+
+def _told(record: Fetched) -> str:
+    return record.detail if record.outcome == NOT_NOW else f"{record.outcome} {record.detail}"

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from pipeline.console import printable, text_table
+from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.shortfall import add_shortfall
 from pipeline.errors import ExternalError
-from pipeline.manifest import STORED, manifest
+from pipeline.manifest import NOT_NOW, STORED, manifest
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
@@ -39,12 +40,16 @@ def pack(
         )
     write_shards(folder, _stored(table, gathered, journal), class_names)
     write_table(folder / "manifest.parquet", table)
-    return summary(table, class_names)
+    counted = summary(table, class_names)
+    add_shortfall(counted, table, gathered)
+    return counted
 
 
 def _advice(table: pa.Table, outcomes: Counter[str]) -> str:
     if not outcomes:
         return ""
+    if outcomes[NOT_NOW]:
+        return f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again later"
     if set(table["engine"].to_pylist()) == {"files"}:
         first = table.slice(0, 1).to_pylist()[0]
         return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"
@@ -86,19 +91,6 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
             for name, counts in by_class.items()
         ],
     }
-
-
-def summary_table(summary: dict[str, Any]) -> str:
-    """The counts by class as text, for a person."""
-    kinds = [STORED, *(kind for kind in summary["outcomes"] if kind != STORED)]
-    named = [(one["name"], one["outcomes"]) for one in summary["classes"]]
-    return text_table(
-        [["class", *kinds]]
-        + [
-            [name, *(f"{counts.get(kind, 0):,}" for kind in kinds)]
-            for name, counts in [*named, ("all", summary["outcomes"])]
-        ]
-    )
 
 
 def _host(url: str) -> str:

@@ -1,11 +1,27 @@
-"""Result pages of a search engine over HTTP: at its pace, with patience for trouble."""
+"""Result pages of a search engine over HTTP: at its pace, and with three outcomes.
+
+An answer; a refusal for now, which is waited out, tried again, and then put off to another run; a
+refusal for good, after which this engine is not asked any more.
+"""
 
 import asyncio
+import math
 import time
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote_plus, urlencode
 
-from pipeline.crawl.engines.engine import Engine
+from pipeline.console import printable
+from pipeline.crawl.engines.engine import (
+    Engine,
+    NoMore,
+    NotNow,
+    Query,
+    Refused,
+    ResultPage,
+    Unreadable,
+)
 from pipeline.crawl.guard import Forbidden
 from pipeline.crawl.http import Client, Page, Unanswered, retry_after
 from pipeline.errors import ExternalError
@@ -13,48 +29,194 @@ from pipeline.errors import ExternalError
 PAGE_TIMEOUT = 15.0  # seconds without a byte
 PAGE_TIME = 60.0  # seconds for a whole page
 PAGE_BYTES = 8 * 2**20  # a larger page is no page of results
-TRIES = 3
-RETRY_PAUSE = 1.0  # seconds before the second try, twice as many before the third
-LONGEST_PAUSE = 30.0  # seconds that an engine may ask to wait
+TRIES = 3  # of a page, where no pause is named
+RETRY_PAUSE = 2.0  # seconds before the second try
+GROWTH = 5  # times as long before the third
+BUSY = {408, 425, 429}  # refusals for now besides those that begin with 5
+WITH_PAUSE = {403, 413}  # those that are, too, where a pause is named
+MINUTE = 60.0  # seconds until an engine that counts requests a minute has forgotten them
+MOST_PAUSES = 5  # that one page may name in a row
+DAY = 24 * 3600.0  # seconds
+DOWN_AFTER = 3  # queries in a row that were put off: the engine is left alone in this run
+AGAIN_GAPS = 2  # pauses between pages to wait before a page is asked for once more
+TELL_EVERY = 5.0  # seconds of a pause between two words to who waits
+SHOWN = 160  # letters of what an engine says
+HTML_READ = 20_000  # bytes of a page of HTML in which its first words are looked for
+
+Tell = Callable[[str], object]
+
+
+class PutOff(Exception):
+    """There is no answer in this run.
+
+    Attributes:
+        again_at: when the engine may be asked again (seconds since 1970), None if it did not say.
+        everything: it is not only this query that has to wait.
+    """
+
+    def __init__(self, reason: str, again_at: float | None = None, everything: bool = False):
+        super().__init__(reason)
+        self.again_at, self.everything = again_at, everything
 
 
 class EnginePages:
-    """An engine that is asked for one page after the other, at its own pace."""
+    """An engine that is asked for one page after the other.
 
-    def __init__(self, engine: Engine, client: Client, folder: Path) -> None:
-        self.engine, self.client, self.folder = engine, client, folder
-        self.body: bytes | None = None  # of the last page
-        self.next_page = 0.0  # when it may be asked for (monotonic seconds)
+    Attributes:
+        client: of the event loop that is running.
+        stopped: why it is not asked any more in this run, None while it is.
+        asked: requests so far.
+        unreached: the last one had no answer at all.
+        kept: where the last answer is that was none of results.
+    """
 
-    async def page(self, address: str) -> Page:
-        """Raises Unanswered unless the answer is a page (200), or there is none there (404)."""
-        for attempt in range(1, TRIES + 1):
-            await asyncio.sleep(max(0.0, self.next_page - time.monotonic()))
-            pause = None
-            try:
-                page = await ask(self.engine, address, self.client)
-                if page.status in (200, 404):
-                    self.body = page.body
-                    return page
-                transient = page.status == 429 or page.status >= 500
-                pause = retry_after(page.headers)
-                raise Unanswered(f"it answered {page.status}", transient)
-            except Unanswered as error:
-                if not error.transient or attempt == TRIES:
-                    raise
-                if pause is not None and pause > LONGEST_PAUSE:
-                    raise Unanswered(f"{error} and wants a pause of {pause:,.0f} s") from None
-                await asyncio.sleep(RETRY_PAUSE * attempt if pause is None else pause)
-            finally:
-                self.next_page = time.monotonic() + self.engine.page_gap
-        raise AssertionError("the last try returns or raises")
+    client: Client
+
+    def __init__(self, engine: Engine, folder: Path, patience: float, tell: Tell) -> None:
+        self.engine, self.folder, self.patience, self.tell = engine, folder, patience, tell
+        self.stopped: PutOff | Refused | None = None
+        self.kept: Path | None = None
+        self.asked = 0
+        self.unreached = False
+        self._body: bytes | None = None  # of the last page of results
+        self._first_asked = 0.0  # seconds since 1970
+        self._next_page = 0.0  # when it may be asked for (monotonic seconds)
+        self._in_a_row = 0  # queries that were put off
+
+    async def read(self, query: Query, start: int) -> ResultPage:
+        """The page of a query that begins at `start`.
+
+        Raises:
+            NoMore: the query ends before.
+            PutOff, Refused: there is no answer now, or for good.
+            UserError: the engine cannot filter by this licence.
+        """
+        if self.stopped is not None:
+            raise self.stopped
+        try:
+            page = await self._patiently(query, start)
+        except NoMore:
+            self._in_a_row = 0
+            raise
+        except Refused as error:
+            self.stopped = error
+            raise
+        except PutOff as error:
+            self._in_a_row += 1
+            if error.everything or self._in_a_row == DOWN_AFTER:
+                self.stopped = error
+            raise
+        self._in_a_row = 0
+        return page
+
+    async def pause(self) -> None:
+        """Waits before a page is asked for once more."""
+        await asyncio.sleep(AGAIN_GAPS * self.engine.page_gap)
+
+    def keep(self) -> None:
+        """Keeps the last page: it is one of results, and yet wrong."""
+        if self._body is not None:
+            self.kept = keep_page(self.engine, self._body, self.folder)
 
     def alarm(self, what: str) -> ExternalError:
-        """An error that keeps the last page and says where."""
-        kept = ""
-        if self.body is not None:
-            kept = f"; its page is kept as {keep_page(self.engine, self.body, self.folder)}"
-        return ExternalError(f"{self.engine.name}: {what}{kept}", advice(self.engine))
+        """An error of this engine that says where its answer is kept."""
+        kept = f"; the whole answer is kept as {self.kept}" if self.kept is not None else ""
+        network = "check the network; " if self.unreached else ""
+        return ExternalError(f"{self.engine.name}: {what}{kept}", network + advice(self.engine))
+
+    async def _patiently(self, query: Query, start: int) -> ResultPage:
+        """One page, after `TRIES` tries and `patience` seconds of pauses that are named at most."""
+        tries = unread = pauses = 0
+        waited = 0.0
+        while True:
+            try:
+                return await self._once(query, start)
+            except Unreadable as error:
+                # once more: an answer may be cut off, or a page of another kind come in between
+                unread += 1
+                if unread > 1:
+                    raise Refused(f"no page of results: {error}") from None
+                await self._wait(RETRY_PAUSE, f"no page of results: {error}")
+            except NotNow as error:
+                named = _seconds(error.pause)
+                if named is None:
+                    tries += 1
+                    if tries == TRIES:
+                        raise PutOff(str(error)) from None
+                    await self._wait(RETRY_PAUSE * GROWTH ** (tries - 1), str(error))
+                    continue
+                pauses += 1
+                waited += named
+                if waited > self.patience or pauses > MOST_PAUSES:
+                    asks = f"{error}, and asks for a pause of {duration(named)}"
+                    raise PutOff(asks, time.time() + named, everything=True) from None
+                await self._wait(named, str(error))
+
+    async def _once(self, query: Query, start: int) -> ResultPage:
+        engine = self.engine
+        address = engine.address(query, start)
+        self._count()
+        await asyncio.sleep(max(0.0, self._next_page - time.monotonic()))
+        try:
+            answer = await ask(engine, address, self.client)
+        except Unanswered as error:
+            self.unreached = True
+            if error.transient:
+                raise NotNow(str(error)) from None
+            raise PutOff(str(error), everything=True) from None
+        finally:
+            self._next_page = time.monotonic() + engine.page_gap
+        self.unreached = False
+        if answer.status != 200:
+            raise self._refusal(answer, start)
+        if not answer.body.strip():
+            raise NotNow("its answer is empty")
+        self._body = answer.body
+        try:
+            return engine.read(answer.body, query, start)
+        except (Unreadable, NotNow, Refused) as error:
+            self.keep()
+            error.args = (hidden(engine, printable(str(error))),)
+            raise
+
+    def _count(self) -> None:
+        """Counts a request; raises PutOff where the engine's day has no more of them."""
+        day = self.engine.budget.per_day
+        if day and self.asked >= day:
+            again_at = self._first_asked + DAY
+            raise PutOff(f"its {day:,} requests of a day are used up", again_at, everything=True)
+        if not self.asked:
+            self._first_asked = time.time()
+        self.asked += 1
+
+    def _refusal(self, answer: Page, start: int) -> NotNow | Refused | NoMore:
+        """What an answer that is not 200 means: by what the engine knows of it, else by HTTP."""
+        engine, status = self.engine, answer.status
+        self.kept = keep_page(engine, answer.body, self.folder, f"{engine.name}-{status}.html")
+        found = engine.refusal(status, answer.body)
+        if found is None and status == 404 and start != engine.first:
+            return NoMore("it has no further page (404)")
+        said = str(found) if found is not None else first_line(answer.body)
+        reason = f"it answered {status}" + (f": {printable(said)}" if said else "")
+        reason = hidden(engine, reason)
+        if isinstance(found, NoMore | Refused):
+            return type(found)(printable(str(found)) if isinstance(found, NoMore) else reason)
+        named = retry_after(answer.headers)
+        passing = status in BUSY or status >= 500 or 200 < status < 300
+        passing = passing or (status in WITH_PAUSE and named is not None)
+        if found is None and not passing:
+            return Refused(reason)
+        pause = found.pause if found is not None and found.pause is not None else named
+        if pause is None and status == 429 and engine.budget.per_minute:
+            pause = MINUTE
+        return NotNow(reason, pause)
+
+    async def _wait(self, seconds: float, reason: str) -> None:
+        """Waits, and says so now and then."""
+        end, until = time.monotonic() + seconds, clock(time.time() + seconds, seconds < 120)
+        while (left := end - time.monotonic()) > 0:
+            self.tell(f"{self.engine.name}: {reason}; asked again at {until}")
+            await asyncio.sleep(min(left, TELL_EVERY))
 
 
 async def ask(engine: Engine, address: str, client: Client) -> Page:
@@ -82,10 +244,25 @@ def hidden(engine: Engine, text: str) -> str:
     return text
 
 
-def keep_page(engine: Engine, page: bytes, folder: Path) -> Path:
-    """Keeps a page that could not be read, for a person to look at, and says where."""
+def first_line(body: bytes) -> str:
+    """The first line of a body that says something to a person, as a terminal may show it."""
+    text = body[:HTML_READ].decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        from bs4 import BeautifulSoup
+        from bs4.exceptions import ParserRejectedMarkup
+
+        try:
+            text = BeautifulSoup(text, "lxml").get_text("\n")
+        except (ParserRejectedMarkup, RecursionError):
+            text = ""
+    lines = (printable(" ".join(line.split())) for line in text.splitlines())
+    return next(filter(None, lines), "")[:SHOWN]
+
+
+def keep_page(engine: Engine, page: bytes, folder: Path, name: str = "unreadable.html") -> Path:
+    """Keeps an answer that is none of results, for a person to look at, and says where."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "unreadable.html"
+    path = folder / name
     path.write_bytes(hidden(engine, page.decode("latin-1")).encode("latin-1"))
     return path
 
@@ -96,3 +273,22 @@ def advice(engine: Engine) -> str:
         f"`pipeline doctor --engine {engine.name}` shows what it answers; or take another engine"
         " (crawl.engine)"
     )
+
+
+def clock(seconds: float, exact: bool = False) -> str:
+    """A moment (seconds since 1970) as this machine's clock shows it, with the day if not today."""
+    when = datetime.fromtimestamp(seconds).astimezone()
+    today = when.date() == datetime.now().astimezone().date()
+    return when.strftime(("" if today else "%Y-%m-%d ") + ("%H:%M:%S" if exact else "%H:%M"))
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _seconds(pause: float | None) -> float | None:
+    """A pause as it may be waited for; of a service's nonsense, none."""
+    return None if pause is None or math.isnan(pause) or pause < 0 else min(pause, DAY)

@@ -1,21 +1,22 @@
 """robots.txt (RFC 9309): what a host lets this crawler fetch, and how slowly."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protego import Protego
 
-PRODUCT = "kd3-pipeline"  # the product token of section 2.2.1, as in the user agent
+from pipeline.crawl.guard import PRODUCT
+from pipeline.crawl.optouts.lines import AGENT_LINE, Declared, declared
+
 MAX_BYTES = 512 * 1024  # section 2.5: at least 500 KiB
 LONGEST_DELAY = 30.0  # seconds
-AGENT_LINE = re.compile(r"user[- ]?agent\b[\s:]*(\*|[a-z0-9_-]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of one origin for this crawler."""
+    """The rules of one origin for this crawler, and what else its robots.txt says."""
 
     parsed: Protego
+    declared: Declared = field(default_factory=Declared)
 
     def allow(self, url: str) -> bool:
         """True if `url`, of the origin of these rules, may be fetched."""
@@ -32,7 +33,8 @@ def rules_of(text: bytes) -> Rules:
     if len(text) > MAX_BYTES:
         text = text[:MAX_BYTES].rpartition(b"\n")[0]  # half a line may forbid too much
     lines = []
-    for line in text.decode("utf-8-sig", "replace").splitlines():
+    written = text.decode("utf-8-sig", "replace").splitlines()
+    for line in written:
         line = line.strip()
         if match := AGENT_LINE.match(line):
             # the parser keeps the rules once for every name: thousands of names of others would
@@ -40,4 +42,4 @@ def rules_of(text: bytes) -> Rules:
             name = match[1].lower()
             line = f"User-agent: {name if name in ('*', PRODUCT) else 'other'}"
         lines.append(line)
-    return Rules(Protego.parse("\n".join(lines)))
+    return Rules(Protego.parse("\n".join(lines)), declared(written))

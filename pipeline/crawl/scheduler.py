@@ -6,9 +6,16 @@ import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
+from pipeline.crawl.optouts.origin import Question
+
 MOST_BACK_OFF = 60.0  # seconds between requests to a host that asked for fewer
 STEP_BACK_AFTER = 10  # good answers in a row
 DOWN_AFTER = 5  # requests without an answer in a row
+FIRST_PAUSE = 0.5  # seconds, where a refusal names none; twice as many after each one in vain
+REFUSALS = 8  # in a row: of a host, whose own pauses add up to a minute then; or of one address
+EARNED = 30.0  # seconds of pauses that a good answer is worth
+LEARN_FROM = 10  # good answers before a refusal, for its limit to be told from them
+SLACK = 1.05  # longer gaps than the limit wants, since neither clock is exact
 
 
 @dataclass(slots=True, eq=False)
@@ -23,35 +30,86 @@ class Host:
     jobs: deque["Job"] = field(default_factory=deque)
     running: int = 0
     next_start: float = 0.0
-    paused_until: float = 0.0  # by Retry-After
+    paused_until: float = 0.0  # after a refusal
     slowed: float = -1.0  # when the pace was last taken back
     good: int = 0  # good answers in a row
+    step: int = STEP_BACK_AFTER  # how many of them undo one step of `slow_down`
     silent: int = 0  # requests without an answer in a row
+    refusals: int = 0  # without a good answer in between
+    waited: float = 0.0  # seconds of pauses that good answers have not earned yet
+    since: float = -1.0  # when it was first asked, or asked again after a pause
+    given: int = 0  # good answers since then
+    refuser: str = ""  # the address whose refusals alone are in a row; "" of several
     listed: bool = False  # has an entry in the scheduler's heap
+
+    @property
+    def room(self) -> bool:
+        """Another request may begin; after a refusal one at a time until one is good."""
+        return self.running < (1 if self.refusals else self.limit)
 
     @property
     def down(self) -> bool:
         """The host did not answer too often in a row."""
         return self.silent >= DOWN_AFTER
 
-    def slow_down(self, now: float, asked: float, retry_after: float) -> None:
-        """Takes the pace back after an answer 429 or 503 to what was asked for at `asked`."""
-        # several answers to requests that were under way together are one sign
-        if asked >= self.slowed:
+    def slow_down(self, now: float, asked: float) -> bool:
+        """Takes the pace back after an answer to what was asked for at `asked`.
+
+        Several answers to requests that were under way together are one sign: the others are False.
+        """
+        sign = asked >= self.slowed
+        if sign:
             self.limit = max(1, self.limit // 2)
             self.gap = max(min(2 * self.gap, MOST_BACK_OFF), self.least_gap)
+            self.step = STEP_BACK_AFTER
             self.slowed = now
         self.good = 0
-        self.paused_until = max(self.paused_until, now + retry_after)
-        self.next_start = max(self.next_start, now + self.gap, self.paused_until)
+        self.next_start = max(self.next_start, now + self.gap)
+        return sign
 
-    def speed_up(self) -> None:
-        """Counts a good answer; enough of them in a row undo one step of `slow_down`."""
+    def pause(self, now: float, asked: float, named: float | None) -> bool:
+        """Leaves the host alone for as long as its refusal says; False if it is no new sign.
+
+        A pause that was in vain was too short, whatever the host says: ours are added, and grow.
+        """
+        sign = self.slow_down(now, asked)
+        self.refusals += sign
+        vain = self.refusals - (1 if named is None else 2)
+        own = FIRST_PAUSE * 2**vain if sign and vain >= 0 else 0.0
+        until = max(self.paused_until, now + max(named or 0.0, own))
+        self.waited += until - max(self.paused_until, now)
+        self.paused_until = until
+        self.next_start = max(self.next_start, until)
+        return sign
+
+    def speed_up(self, asked: float) -> None:
+        """Counts a good answer to what was asked for at `asked`.
+
+        Enough of them in a row undo one step of `slow_down`.
+        """
+        if asked < self.slowed:
+            self.given += 1
+            return  # it says nothing of the time since then
+        if self.refusals:
+            self._learn()
+        self.given += 1
+        self.waited = max(0.0, self.waited - EARNED)
         self.good += 1
-        if self.good >= STEP_BACK_AFTER:
+        if self.good >= self.step:
             self.good = 0
             self.limit = min(2 * self.limit, self.most)
             self.gap = max(self.gap / 2, self.least_gap)
+
+    def _learn(self) -> None:
+        """Takes what came before the pause that is over now for what the host allows in that time.
+
+        Evenly spread, so many requests bring no refusal; and so many have to be good before faster
+        ones are tried again.
+        """
+        if self.given >= LEARN_FROM and self.since >= 0:
+            pace = SLACK * (self.paused_until - self.since) / self.given
+            self.gap, self.step = max(min(pace, MOST_BACK_OFF), self.least_gap), self.given
+        self.since, self.given, self.refusals = self.paused_until, 0, 0
 
     def be_slower(self, least_gap: float) -> None:
         """Never asks faster than this again, as its robots.txt wants."""
@@ -64,14 +122,20 @@ class Host:
 class Job:
     """A URL that is to be asked for, and how far that has come."""
 
-    url: str  # the candidate's; of a robots.txt: its origin
+    url: str  # the candidate's; of a question: the address that it began with
     address: str  # where redirects have led
     host: Host  # of the address
-    robots: bool = False  # it is a robots.txt
+    question: Question | None = None  # what it asks of an origin, not for an image
     redirects: int = 0
     failures: int = 0  # that may be tried again
+    refusals: int = 0  # by its host, whatever was asked for
     started: float = 0.0  # the last request
     status: int | None = None  # of the last request's answer
+
+    @property
+    def robots(self) -> bool:
+        """It asks for a robots.txt."""
+        return self.question is not None and self.question.kind == "robots"
 
 
 class Scheduler:
@@ -118,6 +182,15 @@ class Scheduler:
         host.jobs.clear()
         return jobs
 
+    def others(self, host: Host) -> int:
+        """How many other hosts have something to do, and are not in a pause."""
+        now = self._loop.time()
+        return sum(
+            bool(other.jobs or other.running) and other.paused_until <= now
+            for other in self.hosts.values()
+            if other is not host
+        )
+
     async def next(self) -> Job | None:
         """The next job, as soon as its host is ready; None when there will be none."""
         job = self._take()
@@ -142,7 +215,7 @@ class Scheduler:
         self._idle.clear()
 
     def _list(self, host: Host) -> None:
-        if host.jobs and host.running < host.limit and not host.listed:
+        if host.jobs and host.room and not host.listed:
             host.listed = True
             when = max(host.next_start, self._loop.time())
             heapq.heappush(self._heap, (when, next(self._order), host, None))
@@ -179,13 +252,15 @@ class Scheduler:
             if host.next_start > self._loop.time():
                 self._list(host)
                 continue
-            if host.jobs and host.running < host.limit:
+            if host.jobs and host.room:
                 return self._start(host.jobs.popleft())
         return None
 
     def _start(self, job: Job) -> Job:
         now = self._loop.time()
         job.started = now
+        if job.host.since < 0:
+            job.host.since = now
         job.host.running += 1
         job.host.next_start = max(job.host.next_start, now + job.host.gap)
         self._list(job.host)

@@ -6,150 +6,181 @@ reads today's pages and says how to ask for them.
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipeline.classes import ClassSet
-from pipeline.console import Advance
-from pipeline.crawl.engines.engine import Engine, Result, Unreadable
-from pipeline.crawl.http import Client, Unanswered, Web
+from pipeline.console import Advance, no_progress, printable
+from pipeline.crawl.account import ClassAccount, QueryAccount, SearchAccount
+from pipeline.crawl.canary import SharedLists, canary_alarm, canary_queries, wrong_page
+from pipeline.crawl.class_search import ClassSearch, Manner
+from pipeline.crawl.engines.engine import Engine, NoMore, Query, Refused
+from pipeline.crawl.http import Client, Web
 from pipeline.crawl.pagelog import PageLog
-from pipeline.crawl.result_pages import EnginePages, advice, hidden
+from pipeline.crawl.queries import QueryRun, Source
+from pipeline.crawl.result_pages import EnginePages, PutOff, clock
 from pipeline.errors import ExternalError
 from pipeline.manifest import Candidate
 
+MOST_CHECKS = 3  # by unrelated queries, in one run
 
-def search(
-    engine: Engine,
-    classes: ClassSet,
-    wanted: Sequence[int],
-    licence: str,
-    web: Web,
-    log: PageLog,
-    folder: Path,
-    advance: Advance,
-) -> list[Candidate]:
-    """Candidates of every class, in the order of classes, ranks and queries.
 
-    A page that is in `log` is not asked for. A query that gave results ends where its next page
-    cannot be had; that is noted through `advance`, and the page is asked for again next time.
+class Search:
+    """The search of one run: what every class has brought, and what is not asked in this run.
+
+    A page that is in the log is not asked for. What comes out depends on the answers alone.
 
     Args:
-        wanted: results to ask for, for each class; its queries share them.
-        licence: a licence filter of `params.yaml`, "any" for none.
-        folder: where a page is kept that could not be read.
-
-    Raises:
-        UserError: the engine cannot filter by this licence.
-        ExternalError: the engine cannot be reached, a page is none of results, or a class has none.
-    """
-
-    async def run() -> list[Candidate]:
-        async with Client(web) as client:
-            asked = EnginePages(engine, client, folder)
-            return await _search(asked, classes, wanted, licence, log, advance)
-
-    return asyncio.run(run())
-
-
-async def _search(
-    asked: EnginePages,
-    classes: ClassSet,
-    wanted: Sequence[int],
-    licence: str,
-    log: PageLog,
-    advance: Advance,
-) -> list[Candidate]:
-    name, licence_filter = asked.engine.name, "" if licence == "any" else licence
-    candidates = []
-    for label, (one, count) in enumerate(zip(classes.classes, wanted, strict=True)):
-        share = -(-count // len(one.queries))
-        ranked: list[tuple[int, int, str, Result]] = []
-        empty = []
-        for index, query in enumerate(one.queries if share else ()):
-            answer = await _results(asked, log, query, share, licence)
-            ranked += [
-                (rank, index, query, result) for rank, result in enumerate(answer.found.values())
-            ]
-            empty += answer.empty
-            ended = f"; '{query}' ends early: {answer.ended}" if answer.ended else ""
-            advance(0, f"{one.name}: {len(ranked)} results{ended}")
-        if share and not ranked:
-            raise asked.alarm(
-                f"no results for class '{one.name}' (searched for: {', '.join(one.queries)})"
-            )
-        for address in empty:  # with none in the class, they would have been asked for again
-            log.add((name, address), [])
-        seen: set[str] = set()
-        for rank, _, query, result in sorted(ranked, key=lambda entry: entry[:2]):
-            if result.url not in seen:
-                seen.add(result.url)
-                texts = asdict(result) | {"licence_filter": licence_filter}
-                candidates.append(Candidate(label, one.name, name, query, rank, **texts))
-        advance(1)
-    return candidates
-
-
-@dataclass
-class QueryAnswer:
-    """Results of one query.
+        folder: where an answer is kept that is none of results.
 
     Attributes:
-        found: by address, in order.
-        empty: addresses of pages without results before any with some.
-        ended: why no more pages were asked for, if there may be more.
+        doubts: lists that two classes were given, where that need not be the engine's fault.
     """
 
-    found: dict[str, Result] = field(default_factory=dict)
-    empty: list[str] = field(default_factory=list)
-    ended: str = ""
+    def __init__(
+        self,
+        engine: Engine,
+        classes: ClassSet,
+        manner: Manner,
+        web: Web,
+        log: PageLog,
+        folder: Path,
+    ) -> None:
+        self.engine, self.manner, self.web, self.log = engine, manner, web, log
+        self._advance: Advance = no_progress
+        self.pages = EnginePages(engine, folder, manner.patience, self._tell)
+        self.classes = [
+            ClassSearch(label, one, engine, manner, self._first_page)
+            for label, one in enumerate(classes.classes)
+        ]
+        self.doubts: list[str] = []
+        self._checks = 0
+        self._lists = SharedLists()
+        self._source = Source(self.pages, log, self._check if manner.canary else None)
+
+    def candidates(self, wanted: Sequence[int], advance: Advance) -> list[Candidate]:
+        """Candidates of every class, in the order of classes; each class's only grow at the end.
+
+        Args:
+            wanted: results to ask for, for each class.
+
+        Raises:
+            UserError: the engine cannot filter by this licence.
+            ExternalError: no class has results, or the engine does not answer what it is asked.
+        """
+        self._advance = advance
+        asyncio.run(self._fill(wanted))
+        if not any(one.chosen for one in self.classes) and any(wanted):
+            raise self._nothing()
+        return [candidate for one in self.classes for candidate in one.chosen.values()]
+
+    def account(self) -> SearchAccount:
+        """What was asked and found, and why it ended."""
+        stopped = self.pages.stopped
+        waiting = sum(run.waits for one in self.classes for run in one.runs)
+        return SearchAccount(
+            self.engine.name,
+            self.engine.host,
+            tuple(_class_account(one) for one in self.classes),
+            waiting=waiting,
+            again_at=stopped.again_at if isinstance(stopped, PutOff) else None,
+            refused=str(stopped) if isinstance(stopped, Refused) else "",
+            stopped=str(stopped) if isinstance(stopped, PutOff) else "",
+        )
+
+    def remarks(self) -> list[str]:
+        """What a person has to know, in lines."""
+        found = list(self.doubts)
+        if self.pages.stopped is not None:
+            kept = f"; its answer is kept as {self.pages.kept}" if self.pages.kept else ""
+            found.append(f"{self.engine.name} was not asked for all: {self.pages.stopped}{kept}")
+        return found
+
+    async def _fill(self, wanted: Sequence[int]) -> None:
+        async with Client(self.web) as client:
+            self.pages.client = client
+            for one, count in zip(self.classes, wanted, strict=True):
+                await one.fill(count, self._source)
+                self._advance(1, f"{one.one.name}: {len(one.chosen):,} results")
+
+    def _tell(self, text: str) -> None:
+        self._advance(0, text)
+
+    async def _check(self) -> None:
+        """Raises ExternalError if two unrelated queries are answered as if they were none."""
+        self._checks += 1
+        texts = [run.query.text for one in self.classes for run in one.own]
+        queries, lists = canary_queries(texts), []
+        for text in queries:
+            query = Query(text, self.manner.licence)
+            try:
+                page = await self.pages.read(query, self.engine.first)
+            except NoMore:
+                return
+            except PutOff as error:
+                # whoever cannot be looked at is not believed
+                self.pages.stopped = error
+                raise
+            if said := wrong_page(query, page):
+                raise self._alarm(said)
+            lists.append(page.results)
+        if said := canary_alarm(queries, lists):
+            raise self._alarm(said)
+
+    async def _first_page(self, searched: ClassSearch, run: QueryRun) -> None:
+        """Raises ExternalError if two classes are given the same list."""
+        if not self.manner.canary:
+            return
+        said = self._lists.add(searched.one.name, run.query.text, list(run.found.values()))
+        if not said:
+            return
+        alike = [
+            other
+            for one in self.classes
+            if one is not searched
+            for other in one.runs
+            if 2 * len(run.first_page & other.first_page)
+            >= max(1, min(len(run.first_page), len(other.first_page)))
+        ]
+        try:
+            if not all(_words(run) & _words(other) for other in alike):
+                raise self._alarm(f"{said}: it does not answer what it is asked")
+            # an engine may go by the word that both queries have, and answer others well
+            if run.asked and self._checks < MOST_CHECKS:
+                await self._check()
+        except ExternalError:
+            for other in (run, *alike):
+                self.log.forget(other.keys)
+            raise
+        self.doubts.append(f"{self.engine.name}: {printable(said)}: give them other queries")
+
+    def _alarm(self, said: str) -> ExternalError:
+        self.pages.keep()
+        return self.pages.alarm(printable(said))
+
+    def _nothing(self) -> ExternalError:
+        """Why there is no result at all."""
+        stopped = self.pages.stopped
+        waits = [run for one in self.classes for run in one.runs if run.waits]
+        if stopped is None and not waits:
+            texts = [run.query.text for one in self.classes for run in one.own]
+            some = ", ".join(f"'{text}'" for text in texts[:3])
+            more = f" and {len(texts) - 3:,} more" if len(texts) > 3 else ""
+            return self._alarm(f"no results for {some}{more}")
+        why = str(stopped) if stopped is not None else waits[0].ended
+        when = stopped.again_at if isinstance(stopped, PutOff) else None
+        again = f"; run the same command again after {clock(when)}" if when is not None else ""
+        return self.pages.alarm(f"no results: {self.engine.host}: {why}{again}")
 
 
-async def _results(
-    asked: EnginePages, log: PageLog, query: str, wanted: int, licence: str
-) -> QueryAnswer:
-    """Reads the pages of one query until there are enough results, or no new ones."""
-    answer = QueryAnswer()
-    for address in asked.engine.pages(query, wanted, licence):
-        before = len(answer.found)
-        for result in await _page_results(asked, log, query, address, answer):
-            if len(answer.found) < wanted:
-                answer.found.setdefault(result.url, result)
-        # past the last page an engine gives none, or the same one again
-        if len(answer.found) in (before, wanted):
-            break
-    return answer
+def _words(run: QueryRun) -> set[str]:
+    return set(re.findall(r"\w+", run.query.text.casefold()))
 
 
-async def _page_results(
-    asked: EnginePages, log: PageLog, query: str, address: str, answer: QueryAnswer
-) -> list[Result]:
-    engine, key = asked.engine, (asked.engine.name, address)
-    if key in log.pages:
-        return log.pages[key]
-    try:
-        page = await asked.page(address)
-        if page.status == 404 and not answer.found:
-            raise Unanswered("it answered 404")
-    except Unanswered as error:
-        if answer.found:
-            answer.ended = str(error)
-            return []
-        raise ExternalError(
-            f"search for '{query}' failed: {engine.host}: {error}",
-            f"check the network; {advice(engine)}",
-        ) from None
-    if answer.found and not page.body.strip():
-        answer.ended = "its next page is empty"
-        return []
-    try:
-        results = engine.results(page.body) if page.status == 200 else []
-    except Unreadable as error:
-        reason = hidden(engine, str(error))
-        raise asked.alarm(f"no page of results for '{query}': {reason}") from None
-    if results or answer.found:
-        log.add(key, results)
-    else:
-        answer.empty.append(address)
-    return results
+def _class_account(one: ClassSearch) -> ClassAccount:
+    queries = tuple(
+        QueryAccount(run.query.text, run.variant, len(run.found), run.brought, run.ended, run.waits)
+        for run in one.runs
+    )
+    return ClassAccount(one.one.name, len(one.chosen), queries, tuple(one.given_up))

@@ -3,10 +3,10 @@
 import asyncio
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin
 
 from lxml import etree, html
 from yarl import URL
@@ -14,6 +14,7 @@ from yarl import URL
 from pipeline.console import Advance
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
+from pipeline.crawl.links import ends_as_image, kind_of, names_page
 from pipeline.crawl.robots import MAX_BYTES as ROBOTS_BYTES
 from pipeline.crawl.robots import Rules, rules_of
 from pipeline.errors import ExternalError, UserError
@@ -22,19 +23,21 @@ from pipeline.manifest import Candidate
 MOST_PAGES = 500  # asked for, whatever comes back
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_IMAGES = 100_000
+MOST_TRIED = 50  # links asked for, to see whether those of their kind are pages
+TRIES = 3  # of each kind
 PAGE_BYTES = 5 * 2**20
 LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not asked again
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
 BUSY = {429, 503}
 HTML = {"text/html", "application/xhtml+xml"}
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
-IMAGE_PATH = re.compile(r"\.(jpe?g|png|webp|gif|bmp)$", re.IGNORECASE)
 IMAGE_TYPE = re.compile(r"image/(jpeg|png|webp|gif|bmp)|", re.IGNORECASE)
 # an address, and its width or density unless a comma ends it (HTML, "Parsing a srcset attribute");
 # nothing here goes back, so that hostile text takes no longer than other
 SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|\s*+(?:([\d.]++)[wx])?+[^,]*+)")
 
-TitledImage = tuple[str, str]  # the address of an image, its title
+# the address of an image, its title, and whether the page only links to it, and does not show it
+FoundImage = tuple[str, str, bool]
 
 
 class Unread(Exception):
@@ -80,7 +83,7 @@ async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> 
             advance(1, f"{address[:80]}: {reason}")
             continue
         seen.add(address)
-        for url, title in images:
+        for url, title, _ in images:
             if url not in found:
                 found[url] = Candidate(-1, "", "site", "", len(found), url, address, title)
         for link in nexts if links < depth else []:
@@ -105,10 +108,15 @@ class _Reader:
         self.client, self.user_agent, self.gap = client, user_agent, gap
         self.host = ""
         self._rules: dict[str, Rules | None] = {}
+        self._pages: dict[str, bool] = {}  # kind of link → whether it leads to pages
+        self._tried: Counter[str] = Counter()  # links asked for, to find that out
         self._next_start = 0.0
 
-    async def page(self, address: str) -> tuple[str, list[TitledImage], list[str]]:
+    async def page(self, address: str) -> tuple[str, list[FoundImage], list[str]]:
         """Its address after redirects, its images and its links.
+
+        Links that end as images do and are pages, such as a wiki's /wiki/File:X.jpg, are among the
+        links; one that was taken for a page and is an image is its only image.
 
         Raises:
             Unread: it may not be read, or is no page of this host.
@@ -128,12 +136,46 @@ class _Reader:
             if page.leads_to is not None:
                 address = _page_address(page.leads_to)
                 continue
+            if self.host and ends_as_image(address) and _is_image(page.status, page.headers):
+                return address, [(address, "", False)], []
             images, links = self._content(page)
             self.host = url.raw_host or ""
-            return address, images, [link for link in links if URL(link).raw_host == self.host]
+            shown = {link for link, _, only_linked in images if not only_linked}
+            images = [one for one in images if one[0] in shown or not await self._is_page(one[0])]
+            links = [link for link in links if URL(link).raw_host == self.host]
+            return address, images, [link for link in links if self._may_be_page(link)]
         raise Unread(f"more than {MAX_REDIRECTS} redirects")
 
-    def _content(self, page: Page) -> tuple[list[TitledImage], list[str]]:
+    async def _is_page(self, link: str) -> bool:
+        """Whether a link that ends as an image does is a page: by its pattern, else by asking once.
+
+        Of each kind of link on this host one is asked for; what cannot be had, and what is
+        elsewhere, counts as an image.
+        """
+        if names_page(link):
+            return True
+        kind = kind_of(link)
+        if kind in self._pages or self._tried[kind] >= TRIES:
+            return self._pages.get(kind, False)
+        try:
+            url = check_url(link)
+            if url.raw_host != self.host or self._tried.total() >= MOST_TRIED:
+                return False
+            rules = await self._rules_of(url.origin())
+            if rules is None or not rules.allow(link):
+                return False
+            self._tried[kind] += 1
+            page = await self._ask(link)
+        except (Forbidden, Unanswered):
+            return False
+        if page.status == 200:
+            self._pages[kind] = _is_html(page.status, page.headers)
+        return self._pages.get(kind, False)
+
+    def _may_be_page(self, link: str) -> bool:
+        return not ends_as_image(link) or names_page(link) or self._pages.get(kind_of(link), False)
+
+    def _content(self, page: Page) -> tuple[list[FoundImage], list[str]]:
         if page.status != 200:
             raise Unread(f"it answered {page.status}")
         if _kind(page.headers) not in HTML:
@@ -186,6 +228,10 @@ def _is_html(status: int, headers: Headers) -> bool:
     return status == 200 and _kind(headers) in HTML
 
 
+def _is_image(status: int, headers: Headers) -> bool:
+    return status == 200 and IMAGE_TYPE.fullmatch(_kind(headers)) is not None
+
+
 def _kind(headers: Headers) -> str:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
@@ -219,7 +265,7 @@ def _meta_words(tree: html.HtmlElement, robot: str) -> set[str]:
     return words
 
 
-def _images(tree: html.HtmlElement, address: str) -> Iterator[TitledImage]:
+def _images(tree: html.HtmlElement, address: str) -> Iterator[FoundImage]:
     base = _base(tree, address)
     page_title = tree.findtext(".//title") or ""
     for one in tree.iter("a", "img", "link", "meta"):
@@ -232,13 +278,13 @@ def _images(tree: html.HtmlElement, address: str) -> Iterator[TitledImage]:
             link = one.get("href", "") if "image_src" in relations else ""
         else:
             link = one.get("href", "")
-            if "nofollow" in relations or not IMAGE_PATH.search(link.partition("?")[0]):
+            if "nofollow" in relations or not ends_as_image(_joined(base, link)):
                 continue
             inner = one.find(".//img")
             title = inner.get("alt", "") if inner is not None else one.get("title", "")
         url = _joined(base, link) if link.strip() else ""
         if url.lower().startswith(("http://", "https://")) and len(url) <= MOST_CHARACTERS:
-            yield url, " ".join(title.split())[:MOST_CHARACTERS]
+            yield url, " ".join(title.split())[:MOST_CHARACTERS], one.tag == "a"
 
 
 def _source(image: html.HtmlElement) -> str:
@@ -272,8 +318,7 @@ def _links(tree: html.HtmlElement, address: str) -> Iterator[str]:
             url = _page_address(_joined(base, link))
         except Forbidden:
             continue
-        if not IMAGE_PATH.search(urlsplit(url).path):
-            yield url
+        yield url
 
 
 def _base(tree: html.HtmlElement, address: str) -> str:

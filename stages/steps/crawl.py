@@ -2,56 +2,108 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.classes import ClassSet, load_classes
-from pipeline.console import Console
+from pipeline.classes import ClassSet, load_classes, renamed
+from pipeline.console import Console, printable
+from pipeline.crawl.captions.found import CaptionAccount
 from pipeline.crawl.captions.kept import search_once
 from pipeline.crawl.captions.search import progress_total
+from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
+from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
-from pipeline.crawl.gather import Fetch, Gathered, gather
+from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
+from pipeline.crawl.gather import Search as Searching
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.later import PutOff
 from pipeline.crawl.lists import listed_candidates
-from pipeline.crawl.pack import pack, summary_table
+from pipeline.crawl.pack import pack
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.placeholders import drawn_in_few_colours
-from pipeline.crawl.search import search
+from pipeline.crawl.rounds import by_wanted, cover
+from pipeline.crawl.search import Search
+from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from pipeline.crawl.site import site_candidates
+from pipeline.errors import ExternalError
+from pipeline.images import Fit
 from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
 from stages import paths, sources
 
+if TYPE_CHECKING:
+    from stages.steps.teacher_says import TeacherSays
+
+MOST_NAMED = 10  # classes in a message
+
 
 def run(
-    section: Crawl, console: Console, retry: frozenset[str], search_again: bool
+    section: Crawl,
+    console: Console,
+    retry: frozenset[str],
+    search_again: bool,
+    fit: Fit = "crop",
 ) -> tuple[str, dict[str, Any]]:
-    """Crawls into data/crawl: the result for a person, and as one JSON object."""
+    """Crawls into data/crawl: the result for a person, and as one JSON object.
+
+    `fit` is how the teacher of `crawl.rounds` is shown an image, as `embed.fit`.
+    """
     with Journal(paths.CACHE / "crawl") as journal:
-        crawling = Crawling(section, journal, console, retry, search_again)
+        crawling = Crawling(section, journal, console, retry, search_again, fit)
         gathered = crawling.gathered()
         labelled = any(one.label >= 0 for one in gathered.candidates)
         with replacing(paths.CRAWL) as folder:
             summary = pack(folder, gathered, journal, crawling.class_names if labelled else [])
             journal.seal(folder)
+    covered = [] if gathered.coverage is None else gathered.coverage.lines()
+    if gathered.coverage is not None:
+        summary["coverage"] = gathered.coverage.summary()
+    if isinstance(gathered.account, CaptionAccount):
+        summary["captions"] = gathered.account.counts
     write_json(paths.summary("crawl"), summary)
-    for line in _remarks(summary):
+    for line in _remarks(section, summary):
         console.note(line)
-    return (
-        f"{summary_table(summary)}\n"
+    if short := warning(summary):
+        console.warn(short)
+    lines = [
+        class_table(summary),
+        *shortfall_lines(summary),
+        *filter(None, [later_line(summary)]),
+        *covered,
         f"crawl: {summary['stored']:,} images from {summary['candidates']:,} candidates"
         f" → {paths.CRAWL}",
-        summary,
+    ]
+    return "\n".join(lines), summary
+
+
+def refuse_empty(section: Crawl, summary: dict[str, Any]) -> None:
+    """Ends the command where a class has no image at all; what the others have is written.
+
+    Raises:
+        ExternalError: there is such a class, and `crawl.empty_classes` does not keep it.
+    """
+    names = summary["empty"]
+    if not names or section.empty_classes == "keep" or section.engine == "files":
+        return
+    named = ", ".join(map(printable, names[:MOST_NAMED]))
+    more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    left = summary["later"]["images"] or summary["later"]["pages"]
+    again = "run the same command again later, " if left else ""
+    raise ExternalError(
+        f"crawl: no image of {len(names):,} of {len(summary['classes']):,} classes: {named}{more};"
+        f" what the others have is in {paths.CRAWL}",
+        f"{again}take other queries (crawl.classes) or another engine (crawl.engine), or go on"
+        " without with crawl.empty_classes: keep",
     )
 
 
-def _remarks(summary: dict[str, Any]) -> Iterator[str]:
+def _remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
     """What was decided about images that a person may see otherwise."""
     outcomes = summary["outcomes"]
     if count := outcomes.get(PLACEHOLDER, 0):
@@ -64,6 +116,11 @@ def _remarks(summary: dict[str, Any]) -> Iterator[str]:
         yield (
             f"{count:,} JPEGs are refused because data is missing or was overwritten: see outcome"
             f" 'damaged' in {paths.MANIFEST}; crawl.damaged: keep keeps them"
+        )
+    if section.engine == "files" and (names := summary["empty"]):
+        yield (
+            f"{len(names):,} of {len(summary['classes']):,} classes have no picture:"
+            f" {', '.join(map(printable, names[:MOST_NAMED]))}{', …' * (len(names) > MOST_NAMED)}"
         )
     if count := summary["brightened"]:
         yield (
@@ -81,6 +138,7 @@ class Crawling:
     console: Console
     retry: frozenset[str]
     search_again: bool
+    fit: Fit = "crop"
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
@@ -120,13 +178,26 @@ class Crawling:
         return Gathered(list(found), found, {})
 
     def _list(self) -> Gathered:
-        candidates = listed_candidates(Path(self.section.source), self.class_names)
+        path, lines = Path(self.section.source), list[str]()
+        with self.console.progress("crawl: reading the list") as advance:
+            candidates = listed_candidates(path, self.class_names, lines, advance)
+        for line in lines:
+            self.console.note(line)
         if any(one.label >= 0 for one in candidates):
-            return self._all_of(candidates, self.class_names, self.section.per_class)
+            gathered = self._all_of(candidates, self.class_names, self.section.per_class)
+            listed = Counter(one.label for one in candidates)
+            # a list that has fewer is no shortfall, but a class that it does not have at all is
+            wanted = [
+                min(self.section.per_class, listed[label] or 1)
+                for label in range(len(self.class_names))
+            ]
+            return replace(gathered, wanted=wanted)
         return self._all_of(candidates, [], self.section.sample or len(candidates))
 
     def _captions(self) -> Gathered:
         section, names = self.section, self.class_names
+        for line in renamed(self.classes):
+            self.console.say(f"note: {printable(line)}")
         with self.console.progress("crawl: captions, rows", progress_total(section)) as advance:
             found = search_once(
                 *(section, self.classes.classes, self.journal.folder / "captions"),
@@ -134,9 +205,9 @@ class Crawling:
             )
         for line in found.notes():
             self.console.note(line)
-        get = self._fetch(Web(sources.user_agent(section.contact)), names, section.per_class)
-        urls, wanted = section.placeholder_urls, section.per_class
-        return gather(found.first, get, len(names), wanted, urls, self._few_colours)
+        wanted, web = [section.per_class] * len(names), Web(sources.user_agent(section.contact))
+        gathered = self._gathered(found.first, web, names, wanted)
+        return replace(gathered, wanted=wanted, account=found.account())
 
     def _site(self) -> Gathered:
         section, web = self.section, Web(sources.user_agent(self.section.contact))
@@ -148,9 +219,18 @@ class Crawling:
 
     def _all_of(self, candidates: list[Candidate], names: list[str], wanted: int) -> Gathered:
         """Downloads from a list that does not grow."""
-        get = self._fetch(Web(sources.user_agent(self.section.contact)), names, wanted)
+        web = Web(sources.user_agent(self.section.contact))
+        return self._gathered(lambda _: candidates, web, names, wanted)
+
+    def _gathered(
+        self, search: Searching, web: Web, names: list[str], wanted: int | Sequence[int]
+    ) -> Gathered:
+        """Images of what `search` finds, and what is left to the next run."""
+        get = self._fetch(web, names, wanted)
         urls = self.section.placeholder_urls
-        return gather(lambda _: candidates, get, len(names), wanted, urls, self._few_colours)
+        gathered = gather(search, get, len(names), wanted, urls, self._few_colours)
+        later = self._put_off.summary(gathered.found, wanted, frozenset(gathered.refused))
+        return replace(gathered, later=later)
 
     def _few_colours(self, name: str) -> bool:
         """Whether the image with this SHA-256 is drawn in a few flat colours."""
@@ -158,6 +238,7 @@ class Crawling:
 
     def _search(self) -> Gathered:
         section, folder, names = self.section, self.journal.folder, self.class_names
+        teacher = self._teacher()
         with (
             sources.engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,
@@ -165,40 +246,104 @@ class Crawling:
             web = Web(sources.user_agent(section.contact), hosts)
             if self.search_again:
                 log.clear()
+            searching = Search(engine, self.classes, self._manner(engine), web, log, folder)
+            self._announce(engine, log)
 
             def ask(wanted: Sequence[int]) -> list[Candidate]:
                 with self.console.progress("crawl: searching", len(names)) as advance:
-                    return search(
-                        engine, self.classes, wanted, section.licence, web, log, folder, advance
-                    )
+                    return searching.candidates(wanted, advance)
 
-            get = self._fetch(web, names, section.per_class)
-            urls, wanted = section.placeholder_urls, section.per_class
-            return gather(ask, get, len(names), wanted, urls, self._few_colours)
+            def all_of(wanted: Sequence[int]) -> Gathered:
+                return self._gathered(ask, web, names, wanted)
 
-    def _fetch(self, web: Web, names: list[str], wanted: int) -> Fetch:
-        """`fetch` with this crawl's limits and progress; only its first round tries again."""
+            wanted = [section.per_class] * len(names)
+            if teacher is None:
+                gathered = all_of(wanted)
+            else:
+                about = (teacher, names, teacher.known, section.per_class, section.rounds)
+                gathered, coverage = cover(all_of, *about)
+                gathered = replace(gathered, coverage=coverage)
+            for line in searching.remarks():
+                self.console.note(line)
+            return replace(gathered, wanted=wanted, account=searching.account())
+
+    def _teacher(self) -> "TeacherSays | None":
+        """Who says which classes are starved; None without `crawl.rounds`."""
+        if not self.section.rounds:
+            return None
+        from stages.steps.teacher_says import TeacherSays  # and with it torch
+
+        return TeacherSays(self.class_names, self.journal, self.console, self.fit)
+
+    def _manner(self, engine: Engine) -> Manner:
+        section, real = self.section, engine.name != "demo"
+        return Manner(
+            licence=section.licence,
+            side=section.side if isinstance(section.side, int) else 0,
+            # the demo's web has pictures of its classes and of nothing else, and no filters
+            filters=section.filters and real,
+            expand=section.expand if real else "none",
+            patience=section.patience,
+            canary=section.canary and real,
+        )
+
+    def _announce(self, engine: Engine, log: PageLog) -> None:
+        """Says what is asked for, and how long that takes at most."""
+        for line in renamed(self.classes):
+            self.console.say(f"note: {printable(line)}")
+        if log.outdated:
+            self.console.note(
+                f"{len(log.outdated):,} pages of results that an earlier version kept do not say"
+                " where the next one begins: those that are needed are asked for again"
+            )
+        wanted = SURPLUS * self.section.per_class
+        shares = [
+            -(-wanted // len(one.queries)) for one in self.classes.classes for _ in one.queries
+        ]
+        if engine.name != "demo":
+            self.console.say(forecast(engine, shares))
+
+    def _fetch(self, web: Web, names: list[str], wanted: int | Sequence[int]) -> Fetch:
+        """`fetch` with this crawl's limits and progress; only its first round tries again.
+
+        Args:
+            wanted: images of each class; one number is that of all.
+        """
         # the demo's hosts are this process's own
-        limits = {"per_class": wanted} | ({"host_gap": 0.0} if web.hosts else {})
-        params = self.section.model_copy(update=limits)
-        retries = iter([self.retry])
+        limits = {"host_gap": 0.0} if web.hosts else {}
+        most = wanted if isinstance(wanted, int) else max(wanted)
 
         def get(
             candidates: Sequence[Candidate], refused: frozenset[str]
         ) -> dict[Candidate, Fetched]:
             results = Counter(one.label for one in candidates)
             found = {name: results[label] for label, name in enumerate(names)}
+            retry = next(self._retries, frozenset())
+            fetched: dict[Candidate, Fetched] = {}
             with self.console.progress_by_class(
-                "crawl: fetching", found or {"images": len(candidates)}, wanted
+                "crawl: fetching", found or {"images": len(candidates)}, most
             ) as progress:
-                return fetch(
-                    candidates,
-                    params,
-                    self.journal,
-                    web,
-                    progress.report,
-                    refused=refused,
-                    retry=next(retries, frozenset()),
-                )
+                for count, some in by_wanted(candidates, wanted):
+                    fetched |= fetch(
+                        some,
+                        self.section.model_copy(update=limits | {"per_class": count}),
+                        self.journal,
+                        web,
+                        progress.report,
+                        refused=refused,
+                        retry=retry,
+                        note=self.console.say,
+                        put_off=self._put_off,
+                    )
+            return fetched
 
         return get
+
+    @cached_property
+    def _retries(self) -> Iterator[frozenset[str]]:
+        return iter([self.retry])
+
+    @cached_property
+    def _put_off(self) -> PutOff:
+        """What this run leaves to the next."""
+        return PutOff()

@@ -23,12 +23,14 @@ from pipeline.crawl.fetch import fetch
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.later import PutOff
 from pipeline.demo.transport import Answer, Server
 from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
 
 Route = Callable[["Request"], None]
-AGENT = "kd3-pipeline/1 (+https://example.com)"
+AGENT = "Mozilla/5.0 (compatible; kd3-pipeline/1; +https://example.com)"
+DECLARATIONS = ("/robots.txt", "/.well-known/tdmrep.json")
 LIMITS = Crawl(
     per_class=1000,
     min_side=16,
@@ -36,6 +38,7 @@ LIMITS = Crawl(
     connections_per_host=8,
     host_gap=0.0,
     timeout=0.7,
+    patience=2.0,
 )
 
 
@@ -72,6 +75,7 @@ class Request(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         host, path = self.server, urlsplit(self.path).path
         with host.lock:
+            host.heads[path] += self.command == "HEAD"
             host.requests[path] += 1
             host.targets.append(self.path)
             host.headers.append(dict(self.headers))
@@ -83,6 +87,8 @@ class Request(BaseHTTPRequestHandler):
             host.routes.get(path, host.otherwise)(self)
         finally:
             self.end()
+
+    do_HEAD = do_GET
 
     def end(self) -> None:
         """Counts this request no more; a client goes on at its last byte."""
@@ -101,7 +107,8 @@ class Request(BaseHTTPRequestHandler):
             self.send_header(name, value.encode().decode("latin-1"))
         self.end()
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def asked(self) -> int:
         """How often this path was asked for, this time included."""
@@ -127,6 +134,7 @@ class Host(Server):
         self.otherwise: Route = lambda request: request.reply(b"", 404)
         self.lock = threading.Lock()
         self.requests: Counter[str] = Counter()
+        self.heads: Counter[str] = Counter()  # of these, without a body
         self.sent: Counter[str] = Counter()  # bytes, as far as a route counts them
         self.targets: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -134,8 +142,8 @@ class Host(Server):
         self.at_once = self.most_at_once = 0
 
     def images_asked(self) -> int:
-        """Requests for anything but robots.txt."""
-        return sum(self.requests.values()) - self.requests["/robots.txt"]
+        """Requests for anything but robots.txt and tdmrep.json."""
+        return sum(self.requests.values()) - sum(self.requests[path] for path in DECLARATIONS)
 
 
 @contextmanager
@@ -268,6 +276,8 @@ def crawl(
     refused: frozenset[str] = frozenset(),
     retry: frozenset[str] = frozenset(),
     tls: ssl.SSLContext | None = None,
+    notes: list[str] | None = None,
+    put_off: PutOff | None = None,
     **changes: Any,
 ) -> dict[Candidate, Fetched]:
     """Fetches with `LIMITS` and these changes; `folder` is the journal's."""
@@ -282,6 +292,8 @@ def crawl(
             lambda label, outcome: said.append((label, outcome)),
             refused=refused,
             retry=retry,
+            note=(notes if notes is not None else []).append,
+            put_off=put_off,
         )
 
 

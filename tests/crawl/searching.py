@@ -2,14 +2,17 @@
 
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from pipeline.classes import ClassSet, load_classes
+from pipeline.console import no_progress
+from pipeline.crawl.class_search import Manner
 from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.http import Web
 from pipeline.crawl.pagelog import PageLog
-from pipeline.crawl.search import search
+from pipeline.crawl.search import Search
 from tests.crawl.hosts import Host
 
 PATH = "/images/async"
@@ -68,18 +71,22 @@ def bing(gap=0.0, name="test"):
     return Bing(name, f"http://0.test{PATH}", gap)
 
 
-def find(hosts, engine, classes, wanted=40, folder=None, licence="any", advance=None):
+PLAIN = Manner(filters=False, expand="none", canary=False)  # nothing but the classes' queries
+
+
+def find(hosts, engine, classes, wanted=40, folder=None, licence="any", advance=None, manner=PLAIN):
     """Candidates; the log is in `folder`, and new without one."""
+    return searched(hosts, engine, classes, wanted, folder, licence, advance, manner)[0]
+
+
+def searched(
+    hosts, engine, classes, wanted=40, folder=None, licence="any", advance=None, manner=PLAIN
+):
+    """Candidates, and the account of the search."""
     class_set = classes if isinstance(classes, ClassSet) else load_classes(classes)
     counts = [wanted] * len(class_set.classes) if isinstance(wanted, int) else wanted
     with PageLog(Path(folder)) as log:
-        return search(
-            engine,
-            class_set,
-            counts,
-            licence,
-            Web("kd3-test/1", hosts),
-            log,
-            Path(folder),
-            advance or (lambda n=1, note="": None),
-        )
+        manner = replace(manner, licence=licence)
+        search = Search(engine, class_set, manner, Web("kd3-test/1", hosts), log, Path(folder))
+        found = search.candidates(counts, advance or no_progress)
+        return found, search.account()

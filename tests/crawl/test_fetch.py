@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.crawl import decoding
+from pipeline.crawl import decoding, scheduler
 from pipeline.crawl import fetch as module
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.http import Lookups, Web
@@ -26,6 +26,7 @@ from pipeline.errors import ExternalError
 from pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
+    DECLARATIONS,
     LIMITS,
     Host,
     candidates_of,
@@ -52,6 +53,7 @@ JPEG = picture(1000)
 def hasty(monkeypatch):
     """Shorter pauses, so that nobody waits for them."""
     monkeypatch.setattr(module, "BACK_OFF", 0.05)
+    monkeypatch.setattr(scheduler, "FIRST_PAUSE", 0.05)
 
 
 # one crawl of every kind of fault: path -> (route, outcome, times asked)
@@ -104,17 +106,23 @@ FAULTS = {
     "/forbidden.jpg": (reply(b"no", 403), "http_error", 1),
     "/empty-204.jpg": (reply(b"", 204), "http_error", 1),
     "/empty.jpg": (reply(b""), "not_an_image", 1),
-    "/408.jpg": (reply(b"late", 408), "busy", 3),
-    "/500.jpg": (reply(b"oops", 500), "busy", 3),
-    "/501.jpg": (reply(b"oops", 501), "busy", 3),
-    "/429.jpg": (reply(b"slow down", 429, Retry_After="0"), "busy", 3),
+    "/408.jpg": (reply(b"late", 408), "not_now", 3),
+    "/500.jpg": (reply(b"oops", 500), "not_now", 3),
+    "/501.jpg": (reply(b"oops", 501), "http_error", 1),
+    "/522.jpg": (reply(b"oops", 522), "not_now", 3),
+    "/526.jpg": (reply(b"oops", 526), "http_error", 1),
+    "/999.jpg": (reply(b"no robots", 999), "http_error", 1),
+    "/425.jpg": (reply(b"early", 425), "not_now", 3),
+    "/403-later.jpg": (once(403, 105, Retry_After="0.2"), "http_error", 1),
+    "/403-pause.jpg": (once(403, 105, Retry_After="0"), "stored", 2),
+    "/429.jpg": (reply(b"slow down", 429, Retry_After="0"), "not_now", 4),
     "/o1.jpg": (once(503, 101, Retry_After="0.2"), "stored", 2),
     "/o2.jpg": (once(503, 102, Retry_After="nan"), "stored", 2),
     "/o3.jpg": (once(503, 103, Retry_After="-1e999"), "stored", 2),
     "/o4.jpg": (once(429, 104, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), "stored", 2),
-    "/o5.jpg": (reply(b"", 429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT"), "busy", 1),
-    "/o6.jpg": (reply(b"", 503, Retry_After="3600"), "busy", 1),
-    "/o7.jpg": (reply(b"", 503, Retry_After="9" * 400), "busy", 1),
+    "/o5.jpg": (reply(b"", 429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT"), "not_now", 1),
+    "/o6.jpg": (reply(b"", 503, Retry_After="3600"), "not_now", 1),
+    "/o7.jpg": (reply(b"", 503, Retry_After="9" * 400), "not_now", 1),
     "/truncated.jpg": (reply(JPEG[: len(JPEG) // 2]), "truncated", 1),
     "/short.jpg": (ends_early(b"Content-Length: %d" % len(JPEG)), "truncated", 3),
     "/half-chunk.jpg": (ends_early(b"Transfer-Encoding: chunked\r\n\r\n500"), "truncated", 3),
@@ -135,11 +143,11 @@ FAULTS = {
     "/identity.jpg": (reply(picture(14), Content_Encoding="identity"), "stored", 1),
     "/big.jpg": (big_by_length, "too_large", 1),
     "/endless.jpg": (chunks(bytes(50_000)), "too_large", 1),
-    "/slow.jpg": (chunks(b"x", 0.05, 60), "timeout", 2),
-    "/silent.jpg": (silent(2.5), "timeout", 2),
-    "/reset.jpg": (raw(b""), "connection", 3),
-    "/garbage.jpg": (raw(b"\x00\xff" * 400), "connection", 3),
-    "/endless-header.jpg": (raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000), "connection", 3),
+    "/slow.jpg": (chunks(b"x", 0.05, 60), "not_now", 2),
+    "/silent.jpg": (silent(2.5), "not_now", 2),
+    "/reset.jpg": (raw(b""), "not_now", 3),
+    "/garbage.jpg": (raw(b"\x00\xff" * 400), "malformed", 3),
+    "/endless-header.jpg": (raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000), "malformed", 3),
     "/reason.jpg": (
         raw(b"HTTP/1.1 404 \xff\xfe\xed\xa0\x80\r\nContent-Length: 0\r\n\r\n"),
         "http_error",
@@ -181,7 +189,7 @@ def faulty(tmp_path_factory):
     host, other, secret = Host(), Host({"/far.jpg": image(11)}), Host()
     secret.otherwise = image(0)
     with serving(host, other, secret) as hosts, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "LONGEST_WAIT", 0.3)
+        patch.setattr(scheduler, "FIRST_PAUSE", 0.05)
         patch.setattr(module, "BACK_OFF", 0.05)
         port = hosts.pop("2.test")[1]
         routes = {path: route for path, (route, _, _) in FAULTS.items()}
@@ -193,14 +201,15 @@ def faulty(tmp_path_factory):
         hosts |= {f"f{n}.test": hosts["0.test"] for n in range(len(FAULTS))}
         candidates, reports = candidates_of(urls), []
         start = time.monotonic()
-        found = crawl(folder, candidates, hosts, reports=reports, timeout=1.5)
+        limits = {"timeout": 1.5, "patience": 0.3}
+        found = crawl(folder, candidates, hosts, reports=reports, **limits)
         took = time.monotonic() - start
         first, headers = Counter(host.requests), list(host.headers)
-        again = crawl(folder, candidates, hosts, timeout=1.5)
+        again = crawl(folder, candidates, hosts, **limits)
         second = Counter(host.requests) - first
-        repeat = frozenset(["timeout", "5xx", "404"])
-        retried = crawl(folder, candidates, hosts, retry=repeat, timeout=1.5)
-        third = Counter(host.requests) - first
+        repeat = frozenset(["truncated", "5xx", "404"])
+        retried = crawl(folder, candidates, hosts, retry=repeat, **limits)
+        third = Counter(host.requests) - first - second
     return {
         "table": manifest(candidates, found),
         "reports": reports,
@@ -285,9 +294,39 @@ def test_every_stored_object_is_what_its_name_says(faulty):
     assert sorted(kept) == sorted(names)  # no more, and nothing half
 
 
-def test_a_second_run_asks_for_nothing_and_gives_the_same(faulty):
-    assert faulty["second"] == {}
+def put_off(faulty):
+    """Paths of what was refused for now."""
+    rows = faulty["table"].to_pylist()
+    return {urlsplit(row["url"]).path for row in rows if row["outcome"] == "not_now"}
+
+
+def test_a_second_run_asks_for_what_was_refused_for_now_and_gives_the_same(faulty):
+    paths = put_off(faulty)
+    assert len(paths) == sum(outcome == "not_now" for _, outcome, _ in FAULTS.values()) > 9
+    asked = {path: faulty["requests"][path] for path in paths}
+    assert faulty["second"] == asked | dict.fromkeys(DECLARATIONS, len(paths))
     assert faulty["again"] == faulty["table"]
+
+
+def test_what_was_refused_for_now_says_by_whom_and_why(faulty):
+    details = {
+        urlsplit(row["url"]).path: row["detail"].partition(": ")[2]
+        for row in faulty["table"].to_pylist()
+        if row["outcome"] == "not_now"
+    }
+    assert details["/429.jpg"] == "429: slow down"
+    assert details["/408.jpg"] == "408: late"
+    assert details["/o5.jpg"] == "429: Too Many Requests"  # without a body the standard's words
+    assert details["/silent.jpg"] == "timeout: 1.5 s"
+    assert details["/reset.jpg"].startswith("connection: ")
+
+
+def test_the_journal_has_no_record_of_what_was_refused_for_now(faulty):
+    paths = put_off(faulty)
+    with Journal(faulty["folder"]) as journal:
+        known = {urlsplit(url).path for url in journal.records}
+        assert known == {*FAULTS} - paths
+        assert {urlsplit(url).path for url in journal.put_off} == paths
 
 
 def test_failures_that_are_named_are_tried_again_and_no_others(faulty):
@@ -295,11 +334,12 @@ def test_failures_that_are_named_are_tried_again_and_no_others(faulty):
     named = {
         urlsplit(row["url"]).path
         for row in rows
-        if row["id"] is None
-        and (row["outcome"] == "timeout" or row["status"] == 404 or (row["status"] or 0) >= 500)
+        if row["outcome"] in ("not_now", "truncated")
+        or row["status"] == 404
+        or 500 <= (row["status"] or 0) < 600
     }
-    assert {"/missing.jpg", "/500.jpg", "/silent.jpg", "/o6.jpg"} <= named
-    assert set(faulty["third"]) == named | {"/robots.txt"}
+    assert {"/missing.jpg", "/501.jpg", "/short.jpg"} <= named
+    assert set(faulty["third"]) == named | set(DECLARATIONS)
     assert faulty["retried"] == faulty["table"]
 
 
@@ -325,8 +365,8 @@ def test_91_addresses_give_55_rows_and_53_images(tmp_path, hasty):
         "redirect": (lambda n: redirect(f"/to/{n}"), "ok", 1),
         "slow": (lambda n: image(100 + n, seconds=0.5), "ok", 1),
         "404": (lambda n: reply(b"", 404), "http_error", 1),
-        "500": (lambda n: reply(b"", 500), "busy", 3),
-        "429": (lambda n: reply(b"", 429), "busy", 3),
+        "500": (lambda n: reply(b"", 500), "not_now", 3),
+        "429": (lambda n: reply(b"", 429), "not_now", 4),  # until the pauses exceed the patience
         "truncated": (lambda n: reply(JPEG[: len(JPEG) // 2]), "truncated", 1),
         # a body that ends early is tried again as a connection that was reset
         "short": (lambda n: ends_early(b"Content-Length: 9999"), "truncated", 3),
@@ -353,7 +393,7 @@ def test_91_addresses_give_55_rows_and_53_images(tmp_path, hasty):
         # as many hosts as there are kinds; those that are slowed down are not in others' way
         urls = [f"http://h{path.split('/')[1]}{path[-1]}.test{path}" for path in paths]
         hosts |= {urlsplit(url).hostname: hosts["0.test"] for url in urls}
-        found = crawl(tmp_path, candidates_of(urls), hosts, timeout=2.0)
+        found = crawl(tmp_path, candidates_of(urls), hosts, timeout=2.0, patience=0.5)
     assert len(found) == 91
     got = {urlsplit(url).path: outcome for url, outcome in outcomes(found).items()}
     assert got == {f"/good/{n}": "ok" for n in range(40)} | {
@@ -384,7 +424,8 @@ def test_a_body_that_drips_is_given_up_without_a_second_try(tmp_path, monkeypatc
     with serving(host) as hosts:
         urls = ["http://0.test/drip.jpg", "http://0.test/slow.jpg"]
         found = crawl(tmp_path, candidates_of(urls), hosts, timeout=5.0)
-    assert list(outcomes(found).values()) == ["too_slow", "not_an_image"]
+    assert list(outcomes(found).values()) == ["not_now", "not_an_image"]
+    assert next(iter(found.values())).detail.startswith("0.test: too_slow: ")
     assert host.requests["/drip.jpg"] == 1
 
 
@@ -397,10 +438,12 @@ def test_https_is_asked_of_those_only_who_prove_their_name(tmp_path):
     with serving(secure, misnamed, strange) as hosts:
         urls = [f"https://{n}.test/{n}.jpg" for n in range(3)]
         candidates = candidates_of(urls)
-        found = crawl(tmp_path / "journal", candidates, hosts, tls=client, robots=False)
+        found = crawl(
+            tmp_path / "journal", candidates, hosts, tls=client, robots=False, opt_outs="none"
+        )
     got = [found[candidate] for candidate in candidates]
-    assert [record.outcome for record in got] == ["ok", "connection", "connection"]
-    assert "Certificate" in got[1].detail and "Certificate" in got[2].detail
+    assert [record.outcome for record in got] == ["ok", "certificate", "certificate"]
+    assert all("certificate verify failed" in record.detail for record in got[1:])
     assert secure.requests == {"/0.jpg": 1}
     assert misnamed.requests == strange.requests == {}
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipeline.crawl.gather import gather
-from pipeline.manifest import Candidate, Fetched, manifest
+from pipeline.manifest import NOT_NOW, Candidate, Fetched, manifest
 
 
 class Web:
@@ -88,3 +88,29 @@ def test_without_classes_there_is_one_round() -> None:
     gathered = gather(lambda _: candidates, web.fetch, 0, 2, 5, no_look)
     assert len(web.rounds) == 1
     assert len(gathered.found) == 2
+
+
+def test_images_that_are_put_off_are_not_made_up_for() -> None:
+    """Their host is asked by the next run; more results of the same host would not help."""
+    web = Web({0: [f"{n}" for n in range(100)]}, same("0", "1"))
+
+    def fetch(candidates: Sequence[Candidate], refused: frozenset[str]) -> dict[Candidate, Fetched]:
+        found = web.fetch(candidates, refused)
+        later = {one: Fetched(one.url, NOT_NOW) for one in found if one.url not in web.images}
+        return found | later
+
+    gathered = gather(web.search, fetch, 1, 4, 0, no_look)
+    assert web.asked == [[8]]
+    assert len(gathered.candidates) == 8
+
+
+def test_where_too_few_are_put_off_more_is_asked_for() -> None:
+    web = Web({0: [f"{n}" for n in range(100)]}, same("0", *(f"{n}" for n in range(8, 100))))
+
+    def fetch(candidates: Sequence[Candidate], refused: frozenset[str]) -> dict[Candidate, Fetched]:
+        return web.fetch(candidates, refused) | {
+            one: Fetched(one.url, NOT_NOW) for one in candidates if one.url in ("1", "2")
+        }
+
+    gather(web.search, fetch, 1, 4, 0, no_look)
+    assert web.asked == [[8], [16]]

@@ -5,11 +5,10 @@ import socket
 import aiohttp
 import pytest
 from aiohttp import ThreadedResolver
-from multidict import CIMultiDict
 
 from pipeline.crawl import guard
 from pipeline.crawl.fetch import fetch
-from pipeline.crawl.guard import Forbidden, GuardedResolver, check_address, check_url, opted_out
+from pipeline.crawl.guard import Forbidden, GuardedResolver, check_address, check_url, product_name
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.manifest import Candidate
@@ -410,58 +409,19 @@ def test_the_address_that_was_checked_is_connected_to(monkeypatch):
     assert (public.connections, secret.connections) == (3, 0)
 
 
-US = "kd3-pipeline/1.0 (+https://example.com)"
-
-
-def repeated(*headers):
-    return CIMultiDict(headers)
-
-
 @pytest.mark.parametrize(
-    "headers",
+    ("user_agent", "name"),
     [
-        {"X-Robots-Tag": "noai"},
-        {"X-Robots-Tag": "NoImageAI, nofollow"},
-        {"X-Robots-Tag": "all,NOML"},
-        {"X-Robots-Tag": " noimageindex "},
-        {"X-Robots-Tag": "none"},
-        {"X-Robots-Tag": "kd3-pipeline: noindex"},
-        {"X-Robots-Tag": "KD3-Pipeline: nofollow, noai"},
-        {"X-Robots-Tag": "kd3-pipeline/1.0: noai"},
-        {"X-Robots-Tag": "*: noai"},
-        {"X-Robots-Tag": "otherbot: noindex, kd3-pipeline: noai"},
-        {"X-Robots-Tag": "noai, otherbot: nofollow"},
-        {"X-Robots-Tag": "max-snippet: 20, noindex"},
-        {"X-Robots-Tag": "unavailable_after: Fri, 25 Jun 2010 15:00:00 PST, noindex"},
-        repeated(("X-Robots-Tag", "otherbot: noai"), ("x-robots-tag", "noai")),
-        repeated(("X-Robots-Tag", "nofollow"), ("X-Robots-Tag", "noimageindex")),
-        {"TDM-Reservation": "1"},
-        {"TDM-Reservation": " 1 "},
-        repeated(("tdm-reservation", "0"), ("TDM-Reservation", "1")),
+        ("kd3-pipeline/1.0 (+https://example.com)", "kd3-pipeline"),
+        ("KD3-Pipeline/1.0", "kd3-pipeline"),
+        (" kd3-pipeline ", "kd3-pipeline"),
+        ("Mozilla/5.0 (compatible; kd3-pipeline/1.0; +https://example.com)", "kd3-pipeline"),
+        ("Mozilla/5.0 (compatible; kd3-pipeline/1.0)", "kd3-pipeline"),
+        ("Mozilla/5.0 (Compatible;  KD3-Pipeline)", "kd3-pipeline"),
+        ("Mozilla/5.0 (X11; Linux x86_64) compatible; other/1.0", "mozilla"),
+        ("other/2 (compatible?; kd3-pipeline/1.0)", "other"),
+        ("", ""),
     ],
-    ids=str,
 )
-def test_owners_opt_out_by_header(headers):
-    assert opted_out(headers, US).split(":")[0] in ("X-Robots-Tag", "TDM-Reservation")
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"X-Robots-Tag": "all, nofollow, noarchive"},
-        {"X-Robots-Tag": "otherbot: noai"},
-        {"X-Robots-Tag": "otherbot: nofollow, noai"},
-        {"X-Robots-Tag": "kd3: noai"},
-        {"X-Robots-Tag": "kd3-pipeline: nofollow, otherbot: noai"},
-        {"X-Robots-Tag": "noaim"},
-        {"X-Robots-Tag": ""},
-        {"X-Robots-Tag": ":,:"},
-        repeated(("X-Robots-Tag", "otherbot: noai"), ("X-Robots-Tag", "all")),
-        {"TDM-Reservation": "0"},
-        {"TDM-Policy": "https://example.com/policy.json"},
-    ],
-    ids=str,
-)
-def test_other_headers_are_no_opt_out(headers):
-    assert opted_out(headers, US) == ""
+def test_a_robot_goes_by_one_name_in_every_form_of_user_agent(user_agent, name):
+    assert product_name(user_agent) == name

@@ -10,7 +10,14 @@ import pytest
 
 from pipeline.crawl import guard
 from pipeline.crawl.guard import Forbidden
-from pipeline.crawl.http import LONGEST_RETRY_AFTER, Client, Unanswered, Web, retry_after
+from pipeline.crawl.http import (
+    LONGEST_RETRY_AFTER,
+    Client,
+    Unanswered,
+    Web,
+    first_line,
+    retry_after,
+)
 from tests.crawl.hosts import Host, certificates, redirect, reply, serving
 from tests.crawl.listener import Listener
 
@@ -307,3 +314,28 @@ def test_a_wished_pause_is_seconds_or_a_date_in_utc(text, seconds, monkeypatch):
 
 def test_a_server_that_names_no_pause_wishes_none():
     assert retry_after({}) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "line"),
+    [
+        (b"Too many requests", "", "Too many requests"),
+        (b"\n\r\n  Please   set\ta user-agent\r\nSee", "text/plain", "Please set a user-agent"),
+        (b"<html>\r\n<head><title>503 &amp; more</title></head>", "", "503 & more"),
+        (b"<!-- a > b --><script>var a = '<b>'</script><h1>Slow\ndown</h1>", "text/html", "Slow"),
+        (b"<style>p {}", "text/html", ""),
+        (b"a < b", "text/plain", "a < b"),
+        (b'{\n  "detail": "throttled"\n}', "application/json", '"detail": "throttled"'),
+        (b'{"detail": "throttled"}', "application/json", '{"detail": "throttled"}'),
+        ("\ufeff<p>Zu viele Anfragen für heute".encode(), "", "Zu viele Anfragen für heute"),
+        (b"\x1b[2J\x00busy\x07", "", "[2J busy"),
+        (b"\xff\xfe\xed\xa0\x80", "", ""),
+        (b"", "text/html", ""),
+        (b"y" * 9000, "", "y" * 200),
+        (b"<" * 4096, "text/html", ""),
+        (b"<script" * 600, "text/html", ""),
+    ],
+)
+def test_the_first_line_of_a_body_is_what_a_person_can_read(body, kind, line):
+    assert first_line(body, kind) == line
+    assert first_line(body, kind).isprintable()

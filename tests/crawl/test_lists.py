@@ -135,7 +135,27 @@ WRONG = {
     "an endless line": ("a.txt.gz", "x" * (2**20 + 1), "line 1: longer than 1 MiB"),
     "nothing": ("a.txt", "# nothing\n", "has no addresses"),
     "a header alone": ("a.csv", "url\n", "has no addresses"),
-    "another kind": ("a.xml", "<url/>", "is no .txt, .csv, .jsonl or .parquet file"),
+    "another kind": ("a.xml", "<url/>", "is no .txt, .csv, .tsv, .jsonl or .parquet file"),
+    "an address in the header": ("a.csv", f"{URLS[0]},cat\n", "begin with the line 'url,…'"),
+    "a table of tabs without a header": ("a.tsv", f"a cat\t{URLS[0]}\n", "the line '…\turl'"),
+    "semicolons": ("a.csv", f"url;title\n{URLS[0]};x\n", "separated by semicolons, not commas"),
+    "tabs in a .csv": ("a.csv", f"url\ttitle\n{URLS[0]}\tx\n", "separated by tabs, not commas"),
+    "too few cells between tabs": ("a.tsv", f"url\ttitle\n{URLS[0]}\n", "line 2: 1 columns"),
+    "no addresses": (
+        "a.csv",
+        "url\na.jpg\nb.jpg\n",
+        "none of 2 values is a web address, as 'a.jpg'",
+    ),
+    "no addresses under another name": (
+        "a.csv",
+        "image_url,b\nc,d\n",
+        "column 'image_url': none of",
+    ),
+    "an empty cell under another name": (
+        "a.csv",
+        "image_url,b\n,d\n",
+        "line 2, column 'image_url'",
+    ),
     "packed Parquet": ("a.parquet.gz", "PAR1", "is no .txt, .csv"),
     "no Parquet": ("a.parquet", "PAR1PAR1PAR1", "cannot be read as Parquet"),
 }
@@ -146,6 +166,123 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, case):
     name, content, expected = WRONG[case]
     message = refused(written(tmp_path, name, content))
     assert expected in message and name in message
+
+
+@pytest.mark.parametrize("space", ["\t", " ", "   ", " \t "])
+def test_a_text_may_have_an_id_before_each_address(tmp_path, space):
+    ids = [f"n00004475_{index}" for index in range(5)]
+    text = "".join(f"{id}{space}{url}\n" for id, url in zip(ids, URLS, strict=True))
+    lines = []
+    found = listed_candidates(written(tmp_path, "a.txt", f"# two\n{text}"), NAMES, lines)
+    assert [(one.title, one.url) for one in found] == list(zip(ids, URLS, strict=True))
+    assert len(lines) == 1 and "a.txt: title from 'id'" in lines[0]
+
+
+def test_a_text_may_have_a_caption_behind_a_tab(tmp_path):
+    [one] = listed_candidates(written(tmp_path, "a.txt", f"{URLS[0]}\ta red cat"), NAMES)
+    assert (one.url, one.title) == (URLS[0], "a red cat")
+
+
+def test_behind_a_tab_an_address_may_have_spaces(tmp_path):
+    [one] = listed_candidates(written(tmp_path, "a.txt", f"id\t{URLS[0]} x.jpg"), NAMES)
+    assert (one.url, one.title) == (f"{URLS[0]} x.jpg", "id")
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("cat.jpg", "line 3: 'cat.jpg' is no web address"),
+        ("www.example.com/cat.jpg", "is no web address"),
+        ("ftp://example.com/cat.jpg", "is no web address"),
+        ("http:///cat.jpg", "is no web address"),
+        ("a red cat http://example.com/1.jpg", "is no web address"),
+        ("http://example.com/1.jpg http://example.com/2.jpg", "is no web address"),
+        ("http://example.com/1.jpg\thttp://example.com/2.jpg", "is no web address"),
+        ("http://example.com/a cat.jpg", "is no web address"),
+        ("a\tb\thttp://example.com/1.jpg", "is no web address"),
+        (
+            "id\thttp://example.com/1.jpg",
+            "line 3 has an id and an address, but line 2 has an address",
+        ),
+        ("http://example.com/1.jpg\ta cat", "line 3 has an address and a text, but line 2 has"),
+    ],
+)
+def test_a_line_that_is_none_of_a_text_is_told_with_what_to_do(tmp_path, line, message):
+    told = refused(written(tmp_path, "a.txt", f"# list\n{URLS[0]}\n{line}\n"))
+    assert message in told and "a.txt" in told
+    assert "an id and an address with a tab" in told and ".tsv" in told
+    assert "network" not in told
+
+
+def test_a_table_may_have_tabs(tmp_path):
+    head = "photo_id\tphoto_url\tphoto_image_url\tphotographer_username\tai_description"
+    row = f'7\thttp://example.com/page\t{URLS[0]}\tzoë\ta 12" vinyl, "red'
+    lines = []
+    [one] = listed_candidates(written(tmp_path, "a.tsv", f"{head}\n{row}\n"), NAMES, lines)
+    assert (one.url, one.page_url) == (URLS[0], "http://example.com/page")
+    assert (one.creator, one.title) == ("zoë", 'a 12" vinyl, "red')
+    assert "url from 'photo_image_url', page_url from 'photo_url'" in lines[0]
+    assert "not read: 'photo_id'" in lines[0]
+
+
+def test_columns_of_open_images_are_known(tmp_path):
+    head = (
+        "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,"
+        "OriginalSize,OriginalMD5,Thumbnail300KURL,Rotation"
+    )
+    licence = "https://creativecommons.org/licenses/by/2.0/"
+    row = f'0a,train,{URLS[0]},http://p/,{licence},http://a/,"Zoë, B",A car,9,x==,http://t/,'
+    lines = []
+    [one] = listed_candidates(written(tmp_path, "a.csv", f"{head}\n{row}\n"), NAMES, lines)
+    assert (one.url, one.page_url, one.thumbnail) == (URLS[0], "http://p/", "http://t/")
+    assert (one.title, one.creator) == ("A car", "Zoë, B")
+    assert (one.licence, one.licence_url) == ("CC BY 2.0", licence)
+    assert "not read: 'ImageID', 'Subset', 'AuthorProfileURL', 'OriginalSize'," in lines[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["URL", "image_url", "img_url", "ImageURL", "photo_url", "Image Url"]
+)
+def test_known_names_of_the_address_are_read_beside_others(tmp_path, name):
+    lines = []
+    text = f"{name},TEXT,LICENSE,similarity\n{URLS[0]},a cat,?,0.3\n"
+    [one] = listed_candidates(written(tmp_path, "a.csv", text), NAMES, lines)
+    assert (one.url, one.title, one.licence) == (URLS[0], "a cat", "?")
+    assert f"url from '{name}', title from 'TEXT'" in lines[0]
+    pq.write_table(pa.table({name: URLS, "similarity": [0.1] * 5}), tmp_path / "a.parquet")
+    assert [one.url for one in listed_candidates(tmp_path / "a.parquet", NAMES)] == URLS
+    rows = written(tmp_path, "a.jsonl", json.dumps({name: URLS[0], "caption": "a cat"}))
+    assert [(one.url, one.title) for one in listed_candidates(rows, NAMES)] == [(URLS[0], "a cat")]
+
+
+def test_the_documented_name_comes_first_and_all_is_told(tmp_path):
+    text = f"image_url,url,caption,title\nhttp://x/,{URLS[0]},b,a\n"
+    lines = []
+    [one] = listed_candidates(written(tmp_path, "a.csv", text), NAMES, lines)
+    assert (one.url, one.title, lines) == (URLS[0], "a", [])
+
+
+def test_what_is_no_text_under_another_name_is_left_out_and_counted(tmp_path):
+    rows = [{"url": URLS[0], "caption": ["a", "b"]}, {"url": URLS[1], "caption": "c"}]
+    path, lines = written(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows))), []
+    assert [one.title for one in listed_candidates(path, NAMES, lines)] == ["", "c"]
+    assert any("column 'caption': 1 values are no text" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "address, name",
+    [
+        ("https://creativecommons.org/licenses/by-nc-sa/4.0/deed.de", "CC BY-NC-SA 4.0"),
+        ("http://www.creativecommons.org/publicdomain/zero/1.0/", "CC0 1.0"),
+        ("https://creativecommons.org/publicdomain/mark/1.0/", "Public Domain Mark 1.0"),
+        ("https://example.com/terms", "https://example.com/terms"),
+    ],
+)
+def test_a_licence_that_is_an_address_has_its_name(tmp_path, address, name):
+    [one] = listed_candidates(
+        written(tmp_path, "a.csv", f"url,license\n{URLS[0]},{address}"), NAMES
+    )
+    assert (one.licence, one.licence_url) == (name, address)
 
 
 def test_a_damaged_archive_is_refused(tmp_path):

@@ -3,7 +3,8 @@ import pytest
 
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.pack import pack, summary_table
+from pipeline.crawl.pack import pack
+from pipeline.crawl.shortfall import class_table
 from pipeline.errors import ExternalError
 from pipeline.manifest import SCHEMA, Candidate, Fetched, manifest
 from pipeline.store import read_shard, shard_paths
@@ -127,7 +128,7 @@ def test_the_summary_names_few_hosts_and_counts_the_rest(tmp_path):
 
 
 def test_counts_by_class_are_a_table_for_a_person(tmp_path, crawl):
-    text = summary_table(pack(tmp_path / "out", *crawl, ["class 0", "class 1"]))
+    text = class_table(pack(tmp_path / "out", *crawl, ["class 0", "class 1"]))
     assert text.splitlines() == [
         "class    stored  duplicate  http_error  not_needed",
         "class 0       2          1           0           0",

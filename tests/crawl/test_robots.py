@@ -97,10 +97,10 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     "longer_than_read": (reply(b"User-agent: *\nDisallow: /\n" + b"#\n" * 400_000), "robots", 1),
     "endless": (chunks(b"User-agent: *\nDisallow: /\n" * 900), "robots", 1),
     "garbage": (reply(bytes(range(256)) * 20), "ok", 1),
-    "packed": (reply(b"\x1f\x8b", Content_Encoding="gzip"), "robots_unreachable", 1),
-    "ill": (reply(b"oops", 500), "robots_unreachable", 3),
-    "silent": (silent(2.0), "robots_unreachable", 2),
-    "broken": (raw(b""), "robots_unreachable", 6),  # aiohttp asks twice where one just ends
+    "packed": (reply(b"\x1f\x8b", Content_Encoding="gzip"), "not_now", 1),
+    "ill": (reply(b"oops", 500), "not_now", 3),
+    "silent": (silent(2.0), "not_now", 2),
+    "broken": (raw(b""), "not_now", 6),  # aiohttp asks twice where one just ends
     "recovers": (
         lambda request: reply(b"", 500 if request.asked() == 1 else 404)(request),
         "ok",
@@ -108,7 +108,7 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     ),
     "moved": (redirect("/elsewhere.txt"), "robots", 1),
     "far": (redirect("http://0.test/robots-of-another.txt"), "robots", 1),
-    "loop": (redirect("/robots.txt"), "robots_unreachable", 6),
+    "loop": (redirect("/robots.txt"), "not_now", 6),
     "to_file": (redirect("file:///etc/passwd"), "forbidden_address", 1),
 }
 
@@ -147,7 +147,8 @@ def test_who_does_not_want_robots_txt_does_not_ask_for_it(tmp_path):
     with serving(host) as hosts:
         urls = candidates_of(["http://0.test/1.jpg"])
         assert set(outcomes(crawl(tmp_path, urls, hosts)).values()) == {"robots"}
-        assert set(outcomes(crawl(tmp_path, urls, hosts, robots=False)).values()) == {"ok"}
+        free = {"robots": False, "opt_outs": "none"}
+        assert set(outcomes(crawl(tmp_path, urls, hosts, **free)).values()) == {"ok"}
     assert host.requests == {"/robots.txt": 1, "/1.jpg": 1}
 
 
@@ -178,5 +179,5 @@ def test_crawl_delay_is_the_gap_of_the_host(tmp_path):
     with serving(host) as hosts:
         crawl(tmp_path, candidates_of([f"http://0.test/{n}.jpg" for n in range(3)]), hosts)
     gaps = [later - earlier for earlier, later in zip(host.starts, host.starts[1:], strict=False)]
-    assert len(gaps) == 3
+    assert len(gaps) == 4
     assert min(gaps) > 0.25

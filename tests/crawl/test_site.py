@@ -117,6 +117,116 @@ def test_base_changes_where_links_lead():
     assert urls(routes) == ["http://0.test/sub/a.jpg", "http://0.test/sub/b.jpg"]
 
 
+def wiki(*names):
+    """Pages of a wiki: thumbnails that lead to the pages of their files, and those pages."""
+    thumbs = "".join(f'<a href="/wiki/{n}.jpg"><img src="/t/{i}.jpg"></a>' for i, n in names)
+    files = {
+        f"/wiki/{name.replace('%3A', ':')}.jpg": page(
+            f'<a href="/images/full{index}.jpg">original</a>'
+        )
+        for index, name in names
+    }
+    return {
+        "/wiki/Cat": page(thumbs),
+        "/images/full0.jpg": reply(b"x", Content_Type="image/jpeg"),
+    } | files
+
+
+NAME_SPACES = (
+    *("File:Cat", "Datei:Cat", "Fichier:Le_chat", "%D0%A4%D0%B0%D0%B9%D0%BB:Cat", "File%3ACat"),
+    *("Image:Cat", "Wikipedia_talk:Cat", "%E3%83%95%E3%82%A1%E3%82%A4%E3%83%AB:Cat", "File:12:30"),
+)
+
+
+@pytest.mark.parametrize("name", NAME_SPACES)
+def test_the_page_of_a_wikis_file_is_no_image_and_is_followed(name):
+    routes = wiki((0, name))
+    start = "http://0.test/wiki/Cat"
+    assert urls(routes, start=start, depth=0) == ["http://0.test/t/0.jpg"]
+    found, host = crawled(routes, start=start, depth=1)
+    assert [one.url for one in found] == ["http://0.test/t/0.jpg", "http://0.test/images/full0.jpg"]
+    assert host.requests[f"/wiki/{name.replace('%3A', ':')}.jpg"] == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["12:30.jpg", "Screenshot_12:30.jpg", "a:.jpg", "x:y.jpg", ":a.jpg"]
+)
+def test_a_colon_alone_makes_no_page(name):
+    routes = {
+        "/": page(f"<a href=./{name}>x</a>"),
+        f"/{name}": reply(b"x", Content_Type="image/jpeg"),
+    }
+    assert urls(routes) == [f"http://0.test/{name}"]
+
+
+def test_a_wikis_file_elsewhere_is_no_image():
+    assert urls({"/": page("<img src=a.jpg><a href=http://1.test/wiki/File:X.jpg>x</a>")}) == [
+        "http://0.test/a.jpg"
+    ]
+
+
+def test_a_fragment_that_ends_as_an_image_is_none():
+    routes = {"/": page("<img src=a.jpg><a href='/cat#/media/File:X.jpg'>x</a>"), "/cat": page("x")}
+    found, host = crawled(routes)
+    assert [one.url for one in found] == ["http://0.test/a.jpg"]
+    assert host.requests["/cat"] == 1
+
+
+def test_pages_named_as_images_are_followed_and_one_of_a_kind_tells():
+    links = "".join(f"<a href=/photo/{n}/page.jpg>x</a>" for n in range(4))
+    links += "".join(f"<a href=/full/{n}.jpg>x</a>" for n in range(4))
+    routes = {"/": page(links)}
+    routes |= {f"/photo/{n}/page.jpg": page(f"<img src=/i/{n}.png>") for n in range(4)}
+    routes |= {f"/full/{n}.jpg": reply(b"x", Content_Type="image/jpeg") for n in range(4)}
+    full = [f"http://0.test/full/{n}.jpg" for n in range(4)]
+    found, host = crawled(routes, depth=0)
+    assert [one.url for one in found] == full
+    asked = [path for path in host.requests if path.endswith(".jpg")]
+    assert asked == ["/photo/0/page.jpg", "/full/0.jpg"]
+    found, host = crawled(routes, depth=1)
+    assert [one.url for one in found] == full + [f"http://0.test/i/{n}.png" for n in range(4)]
+    assert host.requests["/full/1.jpg"] == 0
+
+
+def test_an_image_among_pages_named_so_is_taken():
+    routes = {
+        "/": page("<a href=/photo/0.jpg>x</a><a href=/photo/1.jpg>x</a>"),
+        "/photo/0.jpg": page("<img src=/a.png>"),
+        "/photo/1.jpg": reply(b"x", Content_Type="image/jpeg"),
+    }
+    assert urls(routes) == ["http://0.test/a.png", "http://0.test/photo/1.jpg"]
+
+
+def test_a_link_that_cannot_be_had_says_nothing_of_its_kind():
+    routes = {
+        "/": page("".join(f"<a href=/photo/{n}.jpg>x</a>" for n in range(3))),
+        "/photo/0.jpg": reply(b"", 404),
+        "/photo/1.jpg": page("<img src=/a.png>"),
+        "/photo/2.jpg": page("<img src=/b.png>"),
+    }
+    found = urls(routes)
+    assert found == ["http://0.test/photo/0.jpg", "http://0.test/a.png", "http://0.test/b.png"]
+
+
+def test_a_link_to_what_the_page_shows_is_not_asked_for():
+    _, host = crawled({"/": page("<a href=/a/1.jpg><img src=/a/1.jpg></a>")})
+    assert host.requests["/a/1.jpg"] == 0
+
+
+def test_a_link_that_robots_txt_closes_is_not_asked_for():
+    rules = robots("User-agent: *", "Disallow: /photo")
+    _, host = crawled({"/": page("<a href=/photo/1.jpg>x</a>"), "/robots.txt": rules})
+    assert host.requests["/photo/1.jpg"] == 0
+
+
+def test_few_links_are_asked_for_to_know_their_kind(monkeypatch):
+    monkeypatch.setattr("pipeline.crawl.site.MOST_TRIED", 3)
+    links = "".join(f"<a href=/{letter}/1.jpg>x</a>" for letter in "abcdefgh")
+    found, host = crawled({"/": page(links)}, depth=0)
+    assert len(found) == 8
+    assert sum(count for path, count in host.requests.items() if path.endswith(".jpg")) == 3
+
+
 def robots(*lines):
     return reply("\n".join(lines).encode(), Content_Type="text/plain")
 

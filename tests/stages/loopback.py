@@ -12,18 +12,18 @@ from tests.stages.workspace import environment
 PROGRAM = """
 import contextlib, json, sys
 from pipeline.crawl.engines.bing import Bing
-from stages.steps import engines
+from stages import sources
 
 hosts = {name: (ip, port) for name, (ip, port) in json.loads(sys.argv.pop(1)).items()}
 Bing.__init__.__defaults__ = ("bing", "http://0.test/images/async", 0.0)
-real = engines.engine_for
+real = sources.engine_for
 
 @contextlib.contextmanager
 def engine_for(*arguments):
     with real(*arguments) as (engine, _):
         yield engine, hosts
 
-engines.engine_for = engine_for
+sources.engine_for = engine_for
 from stages.cli import main
 main()
 """

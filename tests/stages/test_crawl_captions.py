@@ -50,7 +50,9 @@ def table() -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def crawled(project: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[dict, str]:
+def crawled(
+    project: Path, monkeypatch: pytest.MonkeyPatch, *options: str, code: int = 0
+) -> tuple[dict, str]:
     """What a crawl of the tables gives, and what it says on stderr."""
     routes = {
         f"/{label}/{number}.jpg": image(EACH * label + number)
@@ -61,7 +63,8 @@ def crawled(project: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> tu
     host = Host(routes | {"/robots.txt": reply(b"", 404)})
     with serving(host) as hosts:
         monkeypatch.setattr(step, "Web", lambda agent, *_: Web(agent, hosts))
-        done = invoke(project, "crawl", "--json", *options)
+        done = invoke(project, "crawl", "--json", *options, check=False)
+    assert done.exit_code == code, done.stderr
     assert not any(path.startswith("/none/") for path in host.requests)
     return json.loads(done.stdout), done.stderr
 
@@ -83,6 +86,8 @@ def test_images_of_20_classes_come_with_their_licences(
         assert row["engine"] == "captions" and row["query"] == row["class"]
         assert row["class"] == CLASSES[int(row["url"].split("/")[3])] == CLASSES[row["label"]]
         assert row["licence"] == licences[row["url"]]
+    assert (summary["captions"]["rows"], summary["captions"]["matched"]) == (160, 80)
+    assert not summary["empty"] and not summary["short"]
     # the best by similarity, and the next that is there
     assert {row["licence"] for row in stored} == {LICENCES[0], LICENCES[2]}
     assert summary["licences"] == {LICENCES[0]: 20, LICENCES[2]: 20}
@@ -103,3 +108,22 @@ def test_the_same_again_asks_for_nothing_and_a_licence_is_kept_to(
     )
     assert free["licences"] == {LICENCES[0]: 20}
     assert "40 have no licence that crawl.licence (commercial) allows" in said
+
+
+def test_a_class_that_no_caption_names_is_told_and_ends_with_3(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(table().slice(8), project / "tables/a.parquet")  # without airplanes
+    summary, said = crawled(project, monkeypatch, code=3)
+    assert summary["stored"] == 2 * (len(CLASSES) - 1)
+    assert summary["classes"][0]["why"] == "captions: 0 of 152 rows name it"
+    assert summary["classes"][0]["queries"][0]["ended"] == "all rows were read"
+    assert "no image of 1 of 20 classes: airplane" in said
+
+
+def test_nothing_that_matches_is_an_error_before_anything_is_written(project: Path) -> None:
+    (project / "tables/t.tsv").write_text("a tree\thttp://0.test/1\n")
+    done = invoke(project, "crawl", check=False)
+    assert done.exit_code == 3
+    assert "captions: none of 1 rows has a caption with a query of a class" in done.stderr
+    assert not (project / "data/crawl").exists()

@@ -14,22 +14,23 @@ from tests.stages.workspace import copy_project
 FILE = '''
 """Lines: an engine whose pages are lists of addresses."""
 
-from pipeline.crawl.engines.engine import Engine, Result, address, filter_of
+from pipeline.crawl.engines.engine import Budget, Engine, Result, ResultPage, address, filter_of
 
 
 class Lines(Engine):
     """One address a line."""
 
     name, host, page_gap = "lines", "0.test", 0.0
+    budget = Budget(page_results=4, query_results=8)
     note = "ask lines for little"
 
-    def pages(self, query, wanted, licence):
-        filter_of(self.name, {}, licence)
-        for first in range(0, wanted, 4):
-            yield address("http://0.test/search", q=query, first=first)
+    def address(self, query, start):
+        filter_of(self.name, {}, query.licence)
+        return address("http://0.test/search", q=query.text, first=start)
 
-    def results(self, page):
-        return [Result(line) for line in page.decode().split()]
+    def read(self, page, query, start):
+        found = [Result(line) for line in page.decode().split()]
+        return ResultPage(found, start + 4 if start < 4 else None)
 '''
 LINE = '        "lines": Entry("lines:Lines", "lists of addresses"),\n'
 BEFORE = '        "bing": Entry('

@@ -6,16 +6,21 @@ from contextlib import contextmanager
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.classes import load_classes
+from stages import sources
 from stages.cli import app
-from stages.steps import crawl as sources
 from tests.crawl.hosts import Host, image, serving
 from tests.crawl.searching import answering, asked, bing, page
 
 NAMES = "AT&T logo,C#,日本,../x,<script>alert(1)</script>,$(touch pwned);`id`"
 WANTED = 3
+PARAMS = """
+distill: {batch_size: 8}
+crawl: {filters: false, expand: none, canary: false}
+"""
 
 
-def test_any_name_is_asked_for_as_it_is_and_becomes_no_path(tmp_path, monkeypatch, capsys):
+def test_any_name_is_asked_for_and_becomes_no_path(tmp_path, monkeypatch, capsys):
     names = NAMES.split(",")
     images, numbers = Host(), iter(range(100))
     found = {}
@@ -39,15 +44,16 @@ def test_any_name_is_asked_for_as_it_is_and_becomes_no_path(tmp_path, monkeypatc
         folder = tmp_path / "a" / "b"
         folder.mkdir(parents=True)
         monkeypatch.chdir(folder)
-        (folder / "params.yaml").write_text("distill: {batch_size: 8}")
+        (folder / "params.yaml").write_text(PARAMS)
         with pytest.raises(SystemExit) as done:
             app(["crawl", "--classes", NAMES, "--per-class", str(WANTED)], prog_name="pipeline")
     assert not done.value.code, capsys.readouterr().err
 
-    assert sorted({query for query, _ in asked(engine)}) == sorted(names)
+    queries = {one.name: one.queries[0] for one in load_classes(NAMES).classes}
+    assert {query for query, _ in asked(engine)} == set(queries.values())
     rows = pq.read_table(folder / "data/crawl/manifest.parquet").to_pylist()
     assert {(row["class"], row["query"], row["label"]) for row in rows} == {
-        (name, name, label) for label, name in enumerate(names)
+        (name, queries[name], label) for label, name in enumerate(names)
     }
     assert {row["outcome"] for row in rows} == {"stored"}
     assert {row["url"] for row in rows} == {
@@ -61,3 +67,36 @@ def test_any_name_is_asked_for_as_it_is_and_becomes_no_path(tmp_path, monkeypatc
     assert all(path in ("a", "a/b") or path.startswith(known) for path in written)
     for path in written:
         assert not any(sign in path for sign in "&#日<$`;") and ".." not in path, path
+
+
+def test_names_written_for_programs_are_asked_for_as_people_write_them(
+    tmp_path, monkeypatch, capsys
+):
+    def answer(query, first):
+        return page(*({"murl": f"http://1.test/{query[0]}{n}.jpg"} for n in range(2 - first)))
+
+    images = Host({f"/a{n}.jpg": image(n) for n in range(2)} | {"/s0.jpg": image(7)})
+    engine = answering(answer)
+    with serving(engine, images) as hosts:
+
+        @contextmanager
+        def fake_engine(section, classes, console):
+            yield bing(), hosts
+
+        monkeypatch.setattr(sources, "engine_for", fake_engine)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "params.yaml").write_text(
+            "crawl: {per_class: 1, expand: none, filters: false, canary: false}\n"
+            "distill: {batch_size: 2, held_out: 0}"
+        )
+        with pytest.raises(SystemExit) as done:
+            app(["crawl", "--classes", "aquarium_fish,SeaLake"], prog_name="pipeline")
+    said = capsys.readouterr()
+    assert not done.value.code, said.err
+    assert {query for query, _ in asked(engine)} == {"aquarium fish", "sea lake"}
+    rows = pq.read_table(tmp_path / "data/crawl/manifest.parquet").to_pylist()
+    assert {(row["class"], row["query"]) for row in rows} == {
+        ("aquarium_fish", "aquarium fish"),
+        ("SeaLake", "sea lake"),
+    }
+    assert "aquarium_fish → aquarium fish, SeaLake → sea lake" in said.err

@@ -39,6 +39,7 @@ class CaptionQuery:
 
     label: int
     query: str  # as the class set has it
+    variant: str  # "synonym", or "" for one of the class's own
     words: tuple[str, ...]
     literal: str  # what to look for as it is written; "" for a query of words
 
@@ -68,14 +69,15 @@ class CaptionMatcher:
         shared: queries that several classes have: all captions of one go to its first class.
     """
 
-    def __init__(self, classes: Sequence[ImageClass]) -> None:
+    def __init__(self, classes: Sequence[ImageClass], synonyms: bool = True) -> None:
         self.queries = read_queries(
             [
-                (label, query)
+                (label, query, variant)
                 for label, one in enumerate(classes)
-                for query in dict.fromkeys(one.queries)
+                for variant, query in [*(("", own) for own in one.queries), *more(one, synonyms)]
             ]
         )
+        self.varied = np.array([bool(one.variant) for one in self.queries], bool)
         self.labels = np.array([one.label for one in self.queries], np.int64)
         self._lengths = np.array([one.length for one in self.queries], np.int64)
         self._words = Trie([() if one.literal else one.words for one in self.queries])
@@ -117,7 +119,10 @@ class CaptionMatcher:
         return np.concatenate(rows), np.concatenate(queries)
 
     def _decided(self, rows: np.ndarray, queries: np.ndarray) -> Hits:
-        """One query a row: the longest; a match within one of another class counts for nothing."""
+        """One query a row: a class's own before synonyms, then the longest.
+
+        A match within one of another class counts for nothing: a hot dog is no dog.
+        """
         count = len(self.queries)
         keys = np.unique(rows * count + queries)
         rows, queries = keys // count, keys % count
@@ -130,7 +135,7 @@ class CaptionMatcher:
             within = np.repeat(rows, inner) * count + self._covered[places]
             keys = keys[~np.isin(keys, within)]
             rows, queries = keys // count, keys % count
-        order = np.lexsort((queries, -self._lengths[queries], rows))
+        order = np.lexsort((queries, -self._lengths[queries], self.varied[queries], rows))
         rows, queries = rows[order], queries[order]
         first = np.ones(len(rows), bool)
         first[1:] = rows[1:] != rows[:-1]
@@ -201,27 +206,33 @@ def _words_of(plain: pa.Array) -> pa.Array:
     return pc.split_pattern(pc.replace_substring_regex(plain, GAP, " "), " ")
 
 
-def read_queries(asked: Sequence[tuple[int, str]]) -> list[CaptionQuery]:
-    """Labels with queries, as captions are asked for them."""
-    plain = normal(pa.array([query for _, query in asked], pa.large_string()))
+def more(one: ImageClass, synonyms: bool) -> list[tuple[str, str]]:
+    """Synonyms of a class, each behind the name of its variant; its contexts find nothing more."""
+    listed = one.expansions("listed" if synonyms else "none")
+    return [(variant, query) for variant, query in listed if variant == "synonym"]
+
+
+def read_queries(asked: Sequence[tuple[int, str, str]]) -> list[CaptionQuery]:
+    """Labels with queries and variants, as captions are asked for them."""
+    plain = normal(pa.array([query for _, query, _ in asked], pa.large_string()))
     every = _words_of(plain).to_pylist()
     return [
-        _read_query(label, query, written, [word for word in words if word])
-        for (label, query), written, words in zip(asked, plain.to_pylist(), every, strict=True)
+        _read_query(one, written, [word for word in words if word])
+        for one, written, words in zip(asked, plain.to_pylist(), every, strict=True)
     ]
 
 
-def _read_query(label: int, query: str, written: str, words: list[str]) -> CaptionQuery:
+def _read_query(asked: tuple[int, str, str], written: str, words: list[str]) -> CaptionQuery:
     """Words that only say that it is a picture are left out at the ends, unless all do."""
     written = " ".join(written.split()).strip(AROUND)
     if any(map(_unspaced, written)) or not _of_words(written):
-        return CaptionQuery(label, query, tuple(words), written or query)
+        return CaptionQuery(*asked, tuple(words), written or asked[1])
     kept = list(words)
     while kept and kept[-1] in PICTURE:
         kept.pop()
     while kept and kept[0] in PICTURE:
         kept.pop(0)
-    return CaptionQuery(label, query, tuple(kept or words), "")
+    return CaptionQuery(*asked, tuple(kept or words), "")
 
 
 def _of_words(text: str) -> bool:

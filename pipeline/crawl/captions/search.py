@@ -44,7 +44,7 @@ def search_captions(
         ExternalError: no row names a class.
     """
     paths, remarks = table_paths(section.source), Remarks()
-    matcher = CaptionMatcher(classes)
+    matcher = CaptionMatcher(classes, section.expand != "none")
     best = Best(len(classes), SURPLUS * section.per_class)
     by_query = np.zeros(len(matcher.queries), np.int64)
     left_out: Counter[str] = Counter()
@@ -152,6 +152,7 @@ class Work:
                 "label": self.matcher.labels[hits.queries],
                 "query": hits.queries,
                 "several": hits.several,
+                "varied": self.matcher.varied[hits.queries],
                 "similarity": similarity,
                 "length": pc.utf8_length(some["text"]).cast(pa.int64()),
                 "row": before + hits.rows,

@@ -1,8 +1,9 @@
 """Base of the search engines, and what their parsers have in common."""
 
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +11,8 @@ from urllib.parse import urlencode
 
 from pipeline.errors import UserError
 
+HEAD = 20_000  # bytes of an answer in which its first words are looked for
+LINE = 300  # characters of them
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a text, which is cut
 
 
@@ -121,6 +124,7 @@ class Engine(ABC):
     page_gap = 1.0  # seconds between two pages, by the budget
     first = 0  # where the first page begins
     variants: tuple[str, ...] = ()  # names of its filters, the most useful first, as `type-photo`
+    sized = False  # whether what `read` gives depends on the query's side
     note = ""  # what its users have to know, such as its terms
     headers: Mapping[str, str] = MappingProxyType({})  # sent with every page
     secrets: Mapping[str, str] = MappingProxyType({})  # added to the address asked for, never kept
@@ -148,6 +152,10 @@ class Engine(ABC):
         """What an answer that is not 200 means to this engine; None for what HTTP says it does."""
         return None
 
+    def pages_for(self, wanted: int) -> int:
+        """Result pages that so many results of one query take, within its limit for a query."""
+        return -(-min(wanted, self.budget.query_results) // self.budget.page_results)
+
     def results(self, page: bytes) -> list[Result]:
         """The results of one page, for looking at it; raises as `read`."""
         return self.read(page, Query(""), self.first).results
@@ -156,6 +164,29 @@ class Engine(ABC):
 def address(base: str, **fields: object) -> str:
     """`base` with a query string of `fields`."""
     return f"{base}?{urlencode(fields, errors='replace')}"
+
+
+def forecast(engine: Engine, wanted: Iterable[int]) -> str:
+    """How many pages some queries take at most, how fast they are asked for, and how long it takes.
+
+    Variations of queries that are exhausted come on top; nobody knows before which those are.
+
+    Args:
+        wanted: results of each query.
+    """
+    pages, budget, gap = sum(map(engine.pages_for, wanted)), engine.budget, engine.page_gap
+    pace = [f"one in {gap:g} s" if gap != 1 else "one a second"] if gap else []
+    pace += [f"{budget.per_day:,} a day"] if budget.per_day else []
+    days = -(-pages // budget.per_day) if budget.per_day else 1
+    lasts = f"{days} days" if days > 1 else f"about {_duration(pages * gap)}"
+    asked = f"up to {pages:,} pages of results for the queries themselves"
+    return f"{engine.name}: {', '.join([asked, *pace])}: {lasts}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def filter_of(engine: str, filters: Mapping[str, str], licence: str) -> str:
@@ -177,19 +208,63 @@ def json_object(page: bytes) -> dict[str, Any]:
 
     Raises:
         Unreadable: it is none.
+        NotNow: it is empty.
     """
+    if not page.strip():
+        raise NotNow("its page is empty")
     try:
         found = json.loads(page)
     except (ValueError, RecursionError):
-        raise Unreadable("it is no JSON" if page.strip() else "it is empty") from None
+        raise Unreadable("it is no JSON") from None
     if not isinstance(found, dict):
         raise Unreadable("it is no JSON object")
     return found
 
 
+def json_or_nothing(body: bytes) -> dict[str, Any]:
+    """The JSON object that an answer's body is, an empty one if it is none."""
+    try:
+        return json_object(body)
+    except (Unreadable, NotNow):
+        return {}
+
+
 def objects(value: object) -> list[dict[str, Any]]:
     """The JSON objects of a list; none where there is no list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def number(value: object) -> int | None:
+    """A whole number that is not negative, given as one or as a text; None if it is none."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 10**9 else None
+
+
+def later_start(value: object, start: int, most: int) -> int | None:
+    """Where a page says that the next one begins, None unless after `start` and before `most`."""
+    found = number(value)
+    return found if found is not None and start < found < most else None
+
+
+def first_line(body: bytes) -> str:
+    """The first line of an answer's body with words for a person, "" if it has none."""
+    words = body[:HEAD].decode("utf-8", "replace")
+    if words.lstrip().startswith("<"):
+        from bs4 import BeautifulSoup
+        from bs4.exceptions import ParserRejectedMarkup
+
+        try:
+            page = BeautifulSoup(words, "lxml")
+            for part in page(["script", "style"]):
+                part.decompose()
+            words = page.get_text("\n")
+        except (ParserRejectedMarkup, RecursionError):
+            words = ""
+    lines = (" ".join(line.split()) for line in words.splitlines())
+    return next(filter(None, lines), "")[:LINE]
 
 
 def link(value: object) -> str:

@@ -175,21 +175,20 @@ def test_what_each_class_got_and_why_is_told(tmp_path: Path) -> None:
     write(tmp_path, ["cat", "kitten", "tree", "a cat and a dog"], width=[100, 1, 1, 100])
     found = searched(tmp_path, CLASSES | {"bird": ["bird"]}, per_class=2)
     assert found.kept == [2, 0, 0]
-    assert found.why(0) == "captions: 3 of 4 rows match"
-    assert found.queries(0) == [
-        {"query": "cat", "variant": "", "results": 2, "ended": "all rows were read"},
-        {"query": "kitten", "variant": "", "results": 1, "ended": "all rows were read"},
-    ]
-    notes = list(found.notes())
-    assert notes[0] == (
+    assert list(found.notes()) == [
         "captions: 4 rows read, of which 3 name a class;"
-        " 2 are kept as candidates, at most 8 a class"
-    )
-    assert "captions: 1 rows name several classes, and are taken last" in notes
-    assert notes[-2:] == [
-        "captions: dog: 0 candidates for 2 images: 0 of 4 rows name it ('dog')",
-        "captions: bird: 0 candidates for 2 images: 0 of 4 rows name it ('bird')",
+        " 2 are kept as candidates, at most 8 a class",
+        "captions: left out of those that match: 1 are smaller than crawl.min_side (16)",
+        "captions: 1 rows name several classes, and are taken last",
     ]
+    account = found.account()
+    cat, dog, _ = account.classes
+    assert account.why(cat) == "captions: 3 of 4 rows name it, of which 2 can be taken"
+    assert account.why(dog) == "captions: 0 of 4 rows name it"
+    assert [(one.query, one.results, one.ended) for one in cat.queries] == [
+        *(("cat", 2, "all rows were read"), ("kitten", 1, "all rows were read")),
+    ]
+    assert account.counts == found.summary()
     assert found.summary() == {
         "files": 1,
         "rows": 4,
@@ -200,6 +199,26 @@ def test_what_each_class_got_and_why_is_told(tmp_path: Path) -> None:
         "malformed_rows": 0,
         "broken_files": [],
     }
+
+
+def test_of_many_rows_it_is_told_how_many_were_tried(tmp_path: Path) -> None:
+    found = searched(write(tmp_path, ["cat"] * 9), per_class=2)
+    account = found.account()
+    assert account.why(account.classes[0]) == (
+        "captions: 9 of 9 rows name it, of which the best 8 were tried"
+    )
+
+
+def test_synonyms_come_after_a_class_s_own_words(tmp_path: Path) -> None:
+    classes = {"cat": {"queries": ["cat photo"], "synonyms": ["tabby"], "contexts": ["asleep"]}}
+    write(tmp_path, ["tabby", "a tabby cat", "asleep", "a cat"], similarity=[0.9, 0.1, 0.5, 0.2])
+    found = searched(tmp_path, classes).first([9])
+    assert [(one.title, one.query, one.variant) for one in found] == [
+        ("a cat", "cat photo", ""),
+        ("a tabby cat", "cat photo", ""),
+        ("tabby", "tabby", "synonym"),
+    ]
+    assert len(searched(tmp_path, classes, expand="none").first([9])) == 2
 
 
 def test_broken_files_and_rows_are_told(tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""Links that end as the name of an image does: to an image, or to a page about one."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+IMAGE_PATH = re.compile(r"\.(jpe?g|png|webp|gif|bmp)$", re.IGNORECASE)
+# MediaWiki's File:X.jpg, Datei:X.jpg or Файл:X.jpg: a name space is words, and no time of day
+NAME_SPACE = re.compile(r"[^\W\d_]{2,}(?:[ _][^\W\d_]+)*:[^:]", re.IGNORECASE)
+
+
+def ends_as_image(address: str) -> bool:
+    """Whether its path ends as the name of an image does; its query and fragment do not count."""
+    try:
+        return IMAGE_PATH.search(urlsplit(address).path) is not None
+    except ValueError:
+        return False
+
+
+def names_page(address: str) -> bool:
+    """Whether it ends so and yet is a page by its pattern, as a wiki's /wiki/File:X.jpg."""
+    if not ends_as_image(address):
+        return False
+    name = unquote(urlsplit(address).path).rpartition("/")[2]
+    return NAME_SPACE.match(name) is not None
+
+
+def kind_of(address: str) -> str:
+    """What such links of one kind have in common: host, folder but for numbers, and ending."""
+    parts = urlsplit(address)
+    folder, _, name = parts.path.rpartition("/")
+    return f"{parts.netloc}{re.sub('[0-9]+', '0', folder)}/.{name.rpartition('.')[2]}".lower()

@@ -1,0 +1,82 @@
+"""What the headers of an answer say of its use."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin
+
+from pipeline.crawl.optouts.forms import Form, forms
+from pipeline.crawl.optouts.signals import Signal
+
+RSL_TYPE = "application/rsl+xml"
+RESERVATION = "tdm-reservation"
+# RFC 8288: addresses with parameters; nothing here goes back
+LINK = re.compile(
+    r"<([^<>]*+)>((?:\s*+;\s*+[\w!#$&+\-.^`|~*]++\s*+(?:=\s*+(?:\"[^\"]*+\"|[^\s\",;]*+))?+)*+)"
+)
+PARAMETER = re.compile(r";\s*+([\w!#$&+\-.^`|~*]++)\s*+=\s*+(?:\"([^\"]*+)\"|([^\s\",;]*+))")
+FORMS = forms("header")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Signals in the headers of an answer, and addresses of licences that they name."""
+
+    signals: tuple[Signal, ...] = ()
+    licences: tuple[str, ...] = ()
+
+    @property
+    def reserves(self) -> bool:
+        """True if it says whether mining is reserved: then no file is needed."""
+        return any(one.kind == RESERVATION and one.allows is not None for one in self.signals)
+
+
+def heard(headers: Mapping[str, str], address: str) -> Heard:
+    """Reads the headers that answered `address`. A mapping with `getall` may repeat headers."""
+    signals: list[Signal] = []
+    licences: list[str] = []
+    for form in FORMS.values():
+        values = _all(headers, form.name)
+        if not values:
+            continue
+        if form.name == "Link":
+            licences += _licences(values, address)
+        elif form.name == "X-Robots-Tag":
+            # a name in front binds up to the end of its own header
+            signals += [_signal(form, [value]) for value in values]
+        else:
+            signals.append(_signal(form, values))
+    return Heard(tuple(signals), tuple(dict.fromkeys(licences)))
+
+
+def _signal(form: Form, values: list[str]) -> Signal:
+    if form.kind == RESERVATION:
+        said = {form.read(value) for value in values}
+        allows = False if False in said else True if True in said else None
+    else:
+        # a structured field may come in several lines
+        allows = form.read(", ".join(values))
+    return Signal(form.kind, f"header {form.name}", ", ".join(values), allows)
+
+
+def _licences(values: Iterable[str], address: str) -> Iterator[str]:
+    for value in values:
+        for target, parameters in LINK.findall(value):
+            found = {
+                name.lower(): quoted or plain
+                for name, quoted, plain in PARAMETER.findall(parameters)
+            }
+            kind = found.get("type", "").partition(";")[0].strip().lower()
+            if "license" in found.get("rel", "").lower().split() and kind == RSL_TYPE:
+                try:
+                    yield urljoin(address, target.strip())
+                except ValueError:
+                    continue
+
+
+def _all(headers: Any, name: str) -> list[str]:
+    if hasattr(headers, "getall"):
+        return list(headers.getall(name, []))
+    value = headers.get(name)
+    return [] if value is None else [value]

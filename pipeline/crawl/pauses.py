@@ -1,0 +1,72 @@
+"""Pauses of hosts that refuse: how long each waits, what a person hears of it, and when it ends."""
+
+import time
+from collections.abc import Callable
+
+from pipeline.crawl.exchange import Failure
+from pipeline.crawl.later import PutOff, PutOffHost
+from pipeline.crawl.scheduler import DOWN_AFTER, REFUSALS, Host, Job, Scheduler
+
+TELLING = 3  # refusals in a row of one address, by a host that gave others, are about the address
+TOLD = 2.0  # seconds; of longer pauses a person hears
+
+Note = Callable[[str], None]
+
+
+def no_note(line: str) -> None:
+    """Notes for callers that do not want any."""
+
+
+class Pauses:
+    """Leaves hosts alone for a while, or for the rest of a run."""
+
+    def __init__(self, scheduler: Scheduler, patience: float, put_off: PutOff, note: Note) -> None:
+        """`patience`: the longest pause in seconds, and of several in vain their sum."""
+        self.scheduler, self.patience, self.put_off, self.note = scheduler, patience, put_off, note
+
+    def refusal(self, host: Host) -> Failure | None:
+        """Why a host is asked no more; None if it may be."""
+        if host.down:
+            return Failure("host_down", f"gave no answer {DOWN_AFTER} times in a row")
+        known = self.put_off.hosts.get(host.name)
+        return None if known is None else Failure("put_off", known.why)
+
+    def begin(self, job: Job, now: float, refused: Failure) -> bool:
+        """Pauses the host of a job that was refused, or puts it off.
+
+        False: after too many refusals in a row, all of this one address, the job is to be put off
+        and not its host, which has given others.
+        """
+        host = job.host
+        if host.name in self.put_off.hosts:
+            return True
+        before = host.paused_until
+        sign = host.pause(now, job.started, refused.pause)
+        host.refuser = job.url if host.refusals == 1 or host.refuser == job.url else ""
+        if host.waited > self.patience or host.refusals >= REFUSALS:
+            alone = host.refuser and host.refusals >= TELLING and host.given
+            if alone and not self._too_long(refused):
+                return False
+            why = f"{self._why(host, refused)} ({refused})"
+            again = time.time() + refused.pause if refused.pause else None
+            self.put_off.hosts[host.name] = PutOffHost(why, again)
+            self.note(f"{host.name} is left to the next run: it {why}")
+            return True
+        seconds = host.paused_until - now
+        if seconds >= TOLD and (sign or host.paused_until - before >= TOLD):
+            others = self.scheduler.others(host)
+            says = "asks for" if refused.pause else "refuses, and is left alone for"
+            go_on = {0: "no other host has anything to do", 1: "1 other host goes on"}
+            rest = go_on.get(others, f"{others:,} other hosts go on")
+            self.note(f"{host.name} {says} {seconds:.0f} s ({refused}); {rest}")
+        return True
+
+    def _too_long(self, refused: Failure) -> bool:
+        return refused.pause is not None and refused.pause > self.patience
+
+    def _why(self, host: Host, refused: Failure) -> str:
+        if self._too_long(refused):
+            return f"asks for {refused.pause:.0f} s"
+        if host.refusals >= REFUSALS:
+            return f"refused {host.refusals} times in a row"
+        return "asks for longer pauses than what it gives is worth"
