@@ -1,6 +1,7 @@
 """The whole of `pipeline crawl` from a caption table: images of 20 classes with their licences."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from pipeline.crawl.http import Web
 from stages.steps import crawl as step
 from tests.crawl.hosts import Host, image, reply, serving
+from tests.pages import blocks
 from tests.stages.workspace import invoke
 
 CLASSES = [
@@ -127,3 +129,34 @@ def test_nothing_that_matches_is_an_error_before_anything_is_written(project: Pa
     assert done.exit_code == 3
     assert "captions: none of 1 rows has a caption with a query of a class" in done.stderr
     assert not (project / "data/crawl").exists()
+
+
+def test_the_example_of_the_page_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = {
+        kind: one.text
+        for kind in ("csv", "sh", "text")
+        for one in blocks(kind)
+        if one.page.name == "captions.md"
+    }
+    words = shlex.split(page["sh"])
+    assert words[:3] == ["pipeline", "crawl", "--engine"] and "--per-class" in words
+    (tmp_path / "params.yaml").write_text("distill: {batch_size: 2}\n")
+    table = page["csv"].replace("https://images.example", "http://0.test")
+    (tmp_path / words[words.index("--source") + 1]).write_text(table)
+    names = ("fox-1", "fox-2", "badger", "both")
+    host = Host({f"/{name}.jpg": image(index) for index, name in enumerate(names)})
+    with serving(host) as hosts:
+        monkeypatch.setattr(step, "Web", lambda agent, *_: Web(agent, hosts))
+        done = invoke(tmp_path, *words[1:])
+    assert set(page["text"].splitlines()) <= {
+        line.removeprefix("note: ") for line in done.stderr.splitlines()
+    }
+    rows = pq.read_table(tmp_path / "data/crawl/manifest.parquet").to_pylist()
+    assert [(row["class"], row["url"].removeprefix("http://0.test/")) for row in rows] == [
+        *(("red fox", "fox-1.jpg"), ("red fox", "both.jpg"), ("badger", "badger.jpg")),
+    ]
+    assert {row["outcome"] for row in rows} == {"stored"}
+    assert not host.requests["/fox-2.jpg"]
+    assert "badger: 1 of 2 images: captions: 1 of 4 rows name it" in done.stdout

@@ -132,7 +132,8 @@ class Found:
         if said:
             yield f"captions: left out of those that match: {', '.join(said)}"
         if self.several:
-            yield f"captions: {self.several:,} rows name several classes, and are taken last"
+            rows = "1 row names" if self.several == 1 else f"{self.several:,} rows name"
+            yield f"captions: {rows} several classes, and such are taken last"
         for text, labels in self.matcher.shared:
             names = ", ".join(printable(self.classes[label].name) for label in labels)
             what = f"classes {names} all ask for '{printable(text)}'"

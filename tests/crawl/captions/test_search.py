@@ -179,7 +179,7 @@ def test_what_each_class_got_and_why_is_told(tmp_path: Path) -> None:
         "captions: 4 rows read, of which 3 name a class;"
         " 2 are kept as candidates, at most 8 a class",
         "captions: left out of those that match: 1 are smaller than crawl.min_side (16)",
-        "captions: 1 rows name several classes, and are taken last",
+        "captions: 1 row names several classes, and such are taken last",
     ]
     account = found.account()
     cat, dog, _ = account.classes
