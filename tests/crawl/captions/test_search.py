@@ -62,13 +62,19 @@ def test_candidates_say_where_they_are_from(tmp_path: Path) -> None:
 
 def test_only_http_addresses_are_taken_and_each_once(tmp_path: Path) -> None:
     urls = ["http://x.test/a", " https://x.test/b ", "ftp://x.test/c", "", None, "http://", "cat"]
-    urls += [f"http://x.test/{'x' * 2000}", "javascript:alert(1)", '"http://x.test/d"', urls[0]]
+    urls += [
+        f"http://x.test/{'x' * 2000}",
+        "javascript:alert(1)",
+        "http://x.test/\x00",
+        '"http://x.test/d"',
+        urls[0],
+    ]
     pq.write_table(pa.table({"url": urls, "text": ["cat"] * len(urls)}), tmp_path / "t.parquet")
     found = searched(tmp_path)
     assert [one.url for one in found.first([9, 9])] == [
         *("http://x.test/a", "https://x.test/b", "http://x.test/d"),
     ]
-    assert found.left_out == {"no http address": 7, "repeated address": 1}
+    assert found.left_out == {"no http address": 8, "repeated address": 1}
 
 
 def test_small_and_unsafe_rows_are_left_out_counted_and_told(tmp_path: Path) -> None:
@@ -240,6 +246,8 @@ def test_tables_that_name_no_class_are_an_error(tmp_path: Path) -> None:
         searched(write(tmp_path, ["tree", "cats"]))
     with pytest.raises(ExternalError, match=r"1 of 1 rows match.*\(1 too small\)"):
         searched(write(tmp_path, ["cat"], width=[1]))
+    with pytest.raises(ExternalError, match="captions: no rows in "):
+        searched(write(tmp_path, []))
 
 
 def test_rows_are_told_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
