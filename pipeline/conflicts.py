@@ -6,10 +6,10 @@ from pipeline.params import Crawl, Export, Params, Teacher
 
 Conflict = tuple[str, str]  # key path, and what is wrong there
 WITH_SOURCE = {
-    "captions": "a .parquet, .csv or .tsv of captions and addresses, a folder, or a pattern",
     "files": "a folder, .tar or .parquet",
     "urls": "a .txt, .csv, .tsv, .jsonl or .parquet of addresses",
     "site": "the address of a page",
+    "captions": "a .parquet, .csv or .tsv of captions and addresses, a folder, or a pattern",
 }
 WITH_SAMPLE = tuple(engine for engine in WITH_SOURCE if engine != "captions")  # not by class
 WITH_REPOSITORY = ("torch.hub", "hub")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
 from pipeline.crawl.blocklist import Blocklist
+from pipeline.crawl.captions.found import CaptionAccount
 from pipeline.crawl.captions.kept import search_once
 from pipeline.crawl.captions.search import progress_total
 from pipeline.crawl.class_search import Manner
@@ -64,6 +65,8 @@ def run(
     covered = [] if gathered.coverage is None else gathered.coverage.lines()
     if gathered.coverage is not None:
         summary["coverage"] = gathered.coverage.summary()
+    if isinstance(gathered.account, CaptionAccount):
+        summary["captions"] = gathered.account.counts
     write_json(paths.summary("crawl"), summary)
     for line in remarks(section, summary):
         console.note(line)
@@ -166,6 +169,8 @@ class Crawling:
 
     def _captions(self) -> Gathered:
         section, names = self.section, self.class_names
+        for line in renamed(self.classes):
+            self.console.say(f"note: {printable(line)}")
         with self.console.progress("crawl: captions, rows", progress_total(section)) as advance:
             found = search_once(
                 *(section, self.classes.classes, self.journal.folder / "captions"),
@@ -173,9 +178,9 @@ class Crawling:
             )
         for line in found.notes():
             self.console.note(line)
-        web, wanted = Web(sources.user_agent(section.contact)), section.per_class
+        wanted, web = [section.per_class] * len(names), Web(sources.user_agent(section.contact))
         gathered = self._gathered(found.first, web, names, wanted)
-        return replace(gathered, wanted=[wanted] * len(names))
+        return replace(gathered, wanted=wanted, account=found.account())
 
     def _site(self) -> Gathered:
         section, web = self.section, Web(sources.user_agent(self.section.contact))

@@ -1,6 +1,7 @@
 """The whole of `pipeline crawl` from a caption table: images of 20 classes with their licences."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from pipeline.crawl.http import Web
 from stages.steps import crawl as step
 from tests.crawl.hosts import Host, image, reply, serving
+from tests.pages import blocks
 from tests.stages.workspace import invoke
 
 CLASSES = [
@@ -50,7 +52,9 @@ def table() -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def crawled(project: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[dict, str]:
+def crawled(
+    project: Path, monkeypatch: pytest.MonkeyPatch, *options: str, code: int = 0
+) -> tuple[dict, str]:
     """What a crawl of the tables gives, and what it says on stderr."""
     routes = {
         f"/{label}/{number}.jpg": image(EACH * label + number)
@@ -61,7 +65,8 @@ def crawled(project: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> tu
     host = Host(routes | {"/robots.txt": reply(b"", 404)})
     with serving(host) as hosts:
         monkeypatch.setattr(step, "Web", lambda agent, *_: Web(agent, hosts))
-        done = invoke(project, "crawl", "--json", *options)
+        done = invoke(project, "crawl", "--json", *options, check=False)
+    assert done.exit_code == code, done.stderr
     assert not any(path.startswith("/none/") for path in host.requests)
     return json.loads(done.stdout), done.stderr
 
@@ -83,6 +88,8 @@ def test_images_of_20_classes_come_with_their_licences(
         assert row["engine"] == "captions" and row["query"] == row["class"]
         assert row["class"] == CLASSES[int(row["url"].split("/")[3])] == CLASSES[row["label"]]
         assert row["licence"] == licences[row["url"]]
+    assert (summary["captions"]["rows"], summary["captions"]["matched"]) == (160, 80)
+    assert not summary["empty"] and not summary["short"]
     # the best by similarity, and the next that is there
     assert {row["licence"] for row in stored} == {LICENCES[0], LICENCES[2]}
     assert summary["licences"] == {LICENCES[0]: 20, LICENCES[2]: 20}
@@ -103,3 +110,53 @@ def test_the_same_again_asks_for_nothing_and_a_licence_is_kept_to(
     )
     assert free["licences"] == {LICENCES[0]: 20}
     assert "40 have no licence that crawl.licence (commercial) allows" in said
+
+
+def test_a_class_that_no_caption_names_is_told_and_ends_with_3(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(table().slice(8), project / "tables/a.parquet")  # without airplanes
+    summary, said = crawled(project, monkeypatch, code=3)
+    assert summary["stored"] == 2 * (len(CLASSES) - 1)
+    assert summary["classes"][0]["why"] == "captions: 0 of 152 rows name it"
+    assert summary["classes"][0]["queries"][0]["ended"] == "all rows were read"
+    assert "no image of 1 of 20 classes: airplane" in said
+
+
+def test_nothing_that_matches_is_an_error_before_anything_is_written(project: Path) -> None:
+    (project / "tables/t.tsv").write_text("a tree\thttp://0.test/1\n")
+    done = invoke(project, "crawl", check=False)
+    assert done.exit_code == 3
+    assert "captions: none of 1 rows has a caption with a query of a class" in done.stderr
+    assert not (project / "data/crawl").exists()
+
+
+def test_the_example_of_the_page_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = {
+        kind: one.text
+        for kind in ("csv", "sh", "text")
+        for one in blocks(kind)
+        if one.page.name == "captions.md"
+    }
+    words = shlex.split(page["sh"])
+    assert words[:3] == ["pipeline", "crawl", "--engine"] and "--per-class" in words
+    (tmp_path / "params.yaml").write_text("distill: {batch_size: 2}\n")
+    table = page["csv"].replace("https://images.example", "http://0.test")
+    (tmp_path / words[words.index("--source") + 1]).write_text(table)
+    names = ("fox-1", "fox-2", "badger", "both")
+    host = Host({f"/{name}.jpg": image(index) for index, name in enumerate(names)})
+    with serving(host) as hosts:
+        monkeypatch.setattr(step, "Web", lambda agent, *_: Web(agent, hosts))
+        done = invoke(tmp_path, *words[1:])
+    assert set(page["text"].splitlines()) <= {
+        line.removeprefix("note: ") for line in done.stderr.splitlines()
+    }
+    rows = pq.read_table(tmp_path / "data/crawl/manifest.parquet").to_pylist()
+    assert [(row["class"], row["url"].removeprefix("http://0.test/")) for row in rows] == [
+        *(("red fox", "fox-1.jpg"), ("red fox", "both.jpg"), ("badger", "badger.jpg")),
+    ]
+    assert {row["outcome"] for row in rows} == {"stored"}
+    assert not host.requests["/fox-2.jpg"]
+    assert "badger: 1 of 2 images: captions: 1 of 4 rows name it" in done.stdout

@@ -1,8 +1,8 @@
 """What caption tables have for each class: candidates, counts, and what to tell of them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from pipeline.classes import ImageClass
 from pipeline.console import printable
+from pipeline.crawl.account import ClassAccount, QueryAccount, SearchAccount
 from pipeline.crawl.captions.matching import CaptionMatcher
 from pipeline.crawl.captions.tables import Remarks
 from pipeline.manifest import Candidate
 from pipeline.params import Crawl
 
 ENGINE = "captions"
+ALL_READ = "all rows were read"
 MOST_NAMED = 12  # files, classes or queries in a note
 NO_ADDRESS, TOO_SMALL, UNSAFE, LICENCE = "no http address", "too small", "unsafe", "licence"
 REPEATED = "repeated address"
@@ -78,22 +80,26 @@ class Found:
                         licence_url=row["licence_url"],
                         creator=row["creator"],
                         licence_filter=filtered,
+                        variant=self.matcher.queries[query].variant,
                     )
                 )
                 ranks[query] += 1
         return candidates
 
-    def why(self, label: int) -> str:
-        """How many captions name a class, in words."""
-        return f"captions: {self.matched[label]:,} of {self.remarks.rows:,} rows match"
-
-    def queries(self, label: int) -> list[dict[str, Any]]:
-        """Each query of a class with how many rows match it and go to the class."""
-        return [
-            {"query": one.query, "variant": "", "results": count, "ended": "all rows were read"}
-            for one, count in zip(self.matcher.queries, self.by_query, strict=True)
-            if one.label == label
-        ]
+    def account(self) -> "CaptionAccount":
+        """What every class and query gave."""
+        classes = []
+        for label, (one, kept) in enumerate(zip(self.classes, self.kept, strict=True)):
+            asked = [
+                QueryAccount(query.query, query.variant, count, count, ALL_READ, False)
+                for query, count in zip(self.matcher.queries, self.by_query, strict=True)
+                if query.label == label
+            ]
+            classes.append(ClassAccount(one.name, kept, tuple(asked)))
+        matched = {one.name: count for one, count in zip(self.classes, self.matched, strict=True)}
+        return CaptionAccount(
+            ENGINE, "", tuple(classes), counts=self.summary(), matched=matched, most=self.most
+        )
 
     def summary(self) -> dict[str, Any]:
         """The counts, for reports/crawl.json."""
@@ -126,7 +132,8 @@ class Found:
         if said:
             yield f"captions: left out of those that match: {', '.join(said)}"
         if self.several:
-            yield f"captions: {self.several:,} rows name several classes, and are taken last"
+            rows = "1 row names" if self.several == 1 else f"{self.several:,} rows name"
+            yield f"captions: {rows} several classes, and such are taken last"
         for text, labels in self.matcher.shared:
             names = ", ".join(printable(self.classes[label].name) for label in labels)
             what = f"classes {names} all ask for '{printable(text)}'"
@@ -137,18 +144,31 @@ class Found:
             files = remarks.malformed.most_common(MOST_NAMED)
             where = ", ".join(f"{count:,} in {file}" for file, count in files)
             yield f"captions: {total:,} rows of another number of cells are skipped: {where}"
-        yield from _some("", self._short())
 
-    def _short(self) -> list[str]:
-        """A line for each class with fewer candidates than images wanted."""
-        wanted, kept = self.section.per_class, self.kept
-        return [
-            f"{printable(one.name)}: {kept[label]:,} candidates for {wanted:,} images:"
-            f" {self.matched[label]:,} of {self.remarks.rows:,} rows name it"
-            f" ({', '.join(repr(printable(query)) for query in one.queries[:MOST_NAMED])})"
-            for label, one in enumerate(self.classes)
-            if kept[label] < wanted
-        ]
+
+@dataclass(frozen=True)
+class CaptionAccount(SearchAccount):
+    """The same of caption tables.
+
+    Attributes:
+        counts: as `Found.summary`.
+        matched: rows that name a class, also those that cannot be taken.
+        most: rows that are kept of a class.
+    """
+
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    matched: Mapping[str, int] = field(default_factory=dict)
+    most: int = 0
+
+    def why(self, one: ClassAccount) -> str:
+        """How many captions name the class, and how many of these can be taken."""
+        matched, rows = self.matched[one.name], self.counts["rows"]
+        said = f"captions: {matched:,} of {rows:,} rows name it"
+        if one.results == self.most:
+            return f"{said}, of which the best {self.most:,} were tried"
+        if one.results < matched:
+            said += f", of which {one.results:,} can be taken"
+        return said
 
 
 def _some(what: str, lines: Sequence[str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from pipeline.store import remove, write_table
 
 RULES = 1  # goes up when the same tables and parameters give other rows
 ABOUT = b"search"  # key of the schema's metadata
-READ_BY_SEARCH = ("per_class", "min_side", "unsafe", "licence")
+READ_BY_SEARCH = ("per_class", "min_side", "unsafe", "licence", "expand")
 
 
 def search_once(
@@ -58,7 +58,7 @@ def _key(section: Crawl, classes: Sequence[ImageClass]) -> str:
         for path in table_paths(section.source)
     ]
     params = section.model_dump(include=set(READ_BY_SEARCH))
-    asked = [(one.name, one.queries) for one in classes]
+    asked = [(one.name, one.queries, one.synonyms) for one in classes]
     text = json.dumps([RULES, SURPLUS, files, params, asked], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -71,7 +71,7 @@ def _read(path: Path, section: Crawl, classes: Sequence[ImageClass]) -> Found | 
         best = best.replace_schema_metadata().cast(SCHEMA)
     except (OSError, pa.ArrowException, TypeError, KeyError, ValueError):
         return None
-    matcher, by_query = CaptionMatcher(classes), about["by_query"]
+    matcher, by_query = CaptionMatcher(classes, section.expand != "none"), about["by_query"]
     matched = np.bincount(matcher.labels, by_query, len(classes)).astype(int).tolist()
     remarks = Remarks(**about["remarks"])
     remarks.malformed = Counter(remarks.malformed)

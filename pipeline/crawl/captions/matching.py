@@ -1,12 +1,5 @@
-"""Whole-word match of captions with the queries of classes, many rows at a time.
+"""Whole-word match of captions with the queries of classes, many rows at a time."""
 
-A word is a run of letters, digits and marks (Unicode); upper and lower case are the same. A query
-of words matches a caption that has these words in a row, whatever stands between them. Plurals are
-words of their own. Queries with other signs (C++, AT&T, .NET) and in scripts that put no space
-between words are looked for as they are written.
-"""
-
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,36 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.classes import ImageClass
-
-GAP = r"[^\pL\pN\pM]+"
-EDGE = {"left": r"(?:^|[^\pL\pN\pM])", "right": r"(?:$|[^\pL\pN\pM])"}
-BETWEEN = frozenset(" \t-_'’‘.,/:;()‐‑–—")  # signs that may stand between words as well as not
-AROUND = " \t\"“”'()"
-PICTURE = frozenset({"photo", "photos", "photograph", "picture", "image"})  # every row is one
-UNSPACED = (  # first and last letter of scripts
-    *((0x0E00, 0x0EFF), (0x1000, 0x11FF), (0x1780, 0x17FF)),  # Thai, Lao, Burmese, Korean, Khmer
-    *((0x2E80, 0x9FFF), (0xAC00, 0xD7AF), (0xF900, 0xFAFF)),  # Chinese, Japanese, Korean
-    *((0xFF66, 0xFF9F), (0x20000, 0x3FFFF)),
+from pipeline.crawl.captions.queries import (
+    CaptionQuery,
+    asked_of,
+    normal,
+    read_queries,
+    unspaced,
+    words_of,
 )
+
+EDGE = {"left": r"(?:^|[^\pL\pN\pM])", "right": r"(?:$|[^\pL\pN\pM])"}
 AT_ONCE = 200  # patterns in one regular expression: RE2 runs out of states on many more
 FILTERED_BY = 3 * AT_ONCE  # patterns; with more, looking up every word is faster
 
 Pairs = tuple[np.ndarray, np.ndarray]  # rows, and the query that each of them matches
-
-
-@dataclass(frozen=True)
-class CaptionQuery:
-    """A query of a class as captions are asked for it."""
-
-    label: int
-    query: str  # as the class set has it
-    words: tuple[str, ...]
-    literal: str  # what to look for as it is written; "" for a query of words
-
-    @property
-    def length(self) -> int:
-        """Letters, by which of two queries the one that says more is known."""
-        return len(self.literal) or sum(map(len, self.words)) + len(self.words) - 1
 
 
 @dataclass(frozen=True)
@@ -68,14 +45,15 @@ class CaptionMatcher:
         shared: queries that several classes have: all captions of one go to its first class.
     """
 
-    def __init__(self, classes: Sequence[ImageClass]) -> None:
+    def __init__(self, classes: Sequence[ImageClass], synonyms: bool = True) -> None:
         self.queries = read_queries(
             [
-                (label, query)
+                (label, query, variant)
                 for label, one in enumerate(classes)
-                for query in dict.fromkeys(one.queries)
+                for variant, query in asked_of(one, synonyms)
             ]
         )
+        self.varied = np.array([bool(one.variant) for one in self.queries], bool)
         self.labels = np.array([one.label for one in self.queries], np.int64)
         self._lengths = np.array([one.length for one in self.queries], np.int64)
         self._words = Trie([() if one.literal else one.words for one in self.queries])
@@ -117,7 +95,10 @@ class CaptionMatcher:
         return np.concatenate(rows), np.concatenate(queries)
 
     def _decided(self, rows: np.ndarray, queries: np.ndarray) -> Hits:
-        """One query a row: the longest; a match within one of another class counts for nothing."""
+        """One query a row: a class's own before synonyms, then the longest.
+
+        A match within one of another class counts for nothing: a hot dog is no dog.
+        """
         count = len(self.queries)
         keys = np.unique(rows * count + queries)
         rows, queries = keys // count, keys % count
@@ -130,7 +111,7 @@ class CaptionMatcher:
             within = np.repeat(rows, inner) * count + self._covered[places]
             keys = keys[~np.isin(keys, within)]
             rows, queries = keys // count, keys % count
-        order = np.lexsort((queries, -self._lengths[queries], rows))
+        order = np.lexsort((queries, -self._lengths[queries], self.varied[queries], rows))
         rows, queries = rows[order], queries[order]
         first = np.ones(len(rows), bool)
         first[1:] = rows[1:] != rows[:-1]
@@ -168,7 +149,7 @@ class Trie:
 
     def pairs(self, plain: pa.Array) -> Pairs:
         """Texts and the phrases in them; `plain` is what `normal` gives."""
-        lists = _words_of(plain)
+        lists = words_of(plain)
         ids = pc.index_in(lists.flatten(), value_set=self._vocabulary)
         words = pc.fill_null(ids, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         places = np.flatnonzero(words >= 0)
@@ -191,59 +172,12 @@ class Trie:
         return np.concatenate(rows), np.concatenate(found)
 
 
-def normal(captions: pa.Array) -> pa.Array:
-    """Text in small letters, with composed accents."""
-    return pc.utf8_lower(pc.utf8_normalize(captions, "NFC"))
-
-
-def _words_of(plain: pa.Array) -> pa.Array:
-    """Lists of words, of which the first and the last may be empty."""
-    return pc.split_pattern(pc.replace_substring_regex(plain, GAP, " "), " ")
-
-
-def read_queries(asked: Sequence[tuple[int, str]]) -> list[CaptionQuery]:
-    """Labels with queries, as captions are asked for them."""
-    plain = normal(pa.array([query for _, query in asked], pa.large_string()))
-    every = _words_of(plain).to_pylist()
-    return [
-        _read_query(label, query, written, [word for word in words if word])
-        for (label, query), written, words in zip(asked, plain.to_pylist(), every, strict=True)
-    ]
-
-
-def _read_query(label: int, query: str, written: str, words: list[str]) -> CaptionQuery:
-    """Words that only say that it is a picture are left out at the ends, unless all do."""
-    written = " ".join(written.split()).strip(AROUND)
-    if any(map(_unspaced, written)) or not _of_words(written):
-        return CaptionQuery(label, query, tuple(words), written or query)
-    kept = list(words)
-    while kept and kept[-1] in PICTURE:
-        kept.pop()
-    while kept and kept[0] in PICTURE:
-        kept.pop(0)
-    return CaptionQuery(label, query, tuple(kept or words), "")
-
-
-def _of_words(text: str) -> bool:
-    """Tells whether a query is words, and signs between them that say nothing."""
-    inner = all(_in_word(letter) or letter in BETWEEN for letter in text)
-    return bool(text) and inner and _in_word(text[0]) and _in_word(text[-1])
-
-
-def _in_word(letter: str) -> bool:
-    return unicodedata.category(letter)[0] in "LNM"
-
-
-def _unspaced(letter: str) -> bool:
-    return any(first <= ord(letter) <= last for first, last in UNSPACED)
-
-
 def _pattern(literal: str) -> str:
     """A regular expression (RE2) for a text, neither side of which touches a letter or digit."""
     if not literal:
         return ""
-    left = "" if _unspaced(literal[0]) else EDGE["left"]
-    right = "" if _unspaced(literal[-1]) else EDGE["right"]
+    left = "" if unspaced(literal[0]) else EDGE["left"]
+    right = "" if unspaced(literal[-1]) else EDGE["right"]
     return left + _body(literal) + right
 
 
@@ -265,15 +199,11 @@ def _covered(queries: Sequence[CaptionQuery]) -> tuple[np.ndarray, np.ndarray]:
         for other in others:
             longer = queries[other]
             if longer.label != one.label and longer.length > one.length:
-                inside = one.literal in _written(longer) if by_letters else _is_part(one, longer)
+                inside = one.literal in longer.written if by_letters else _is_part(one, longer)
                 if inside:
                     inner[other].append(index)
     starts = np.cumsum([0, *map(len, inner)])
     return np.array([index for some in inner for index in some], np.int64), starts
-
-
-def _written(one: CaptionQuery) -> str:
-    return one.literal or " ".join(one.words)
 
 
 def _is_part(one: CaptionQuery, longer: CaptionQuery) -> bool:
@@ -283,7 +213,7 @@ def _is_part(one: CaptionQuery, longer: CaptionQuery) -> bool:
 def _shared(queries: Sequence[CaptionQuery]) -> list[tuple[str, list[int]]]:
     by_text: dict[str, list[int]] = defaultdict(list)
     for one in queries:
-        by_text[_written(one)].append(one.label)
+        by_text[one.written].append(one.label)
     return [(text, labels) for text, labels in by_text.items() if len(set(labels)) > 1]
 
 
@@ -293,7 +223,7 @@ def _filters(queries: Sequence[CaptionQuery]) -> list[str]:
     They are for text as it was written: an accent may be a letter and a mark there, so that
     queries with accents have none.
     """
-    if len(queries) > FILTERED_BY or not all(_written(one).isascii() for one in queries):
+    if len(queries) > FILTERED_BY or not all(one.written.isascii() for one in queries):
         return []
     # signs and letters of ASCII alone, because RE2 has too many states with those of Unicode
     bodies = [_body(one.literal) or r"[^0-9A-Za-z]+".join(one.words) for one in queries]

@@ -10,6 +10,7 @@ SCHEMA = pa.schema(
         ("label", pa.int64()),
         ("query", pa.int64()),
         ("several", pa.bool_()),  # the caption names other classes, too
+        ("varied", pa.bool_()),  # it is by a synonym alone that it names the class
         ("similarity", pa.float64()),  # of caption and image; -inf where the table has none
         ("length", pa.int64()),  # of the caption, in letters
         ("row", pa.int64()),  # in the order of reading
@@ -22,8 +23,9 @@ SCHEMA = pa.schema(
 class Best:
     """Keeps the first `most` rows of every class with distinct addresses.
 
-    A caption that names one class comes before those that name several; then the higher similarity
-    of caption and image, then the shorter caption, then the order of reading.
+    A caption that names one class comes before those that name several; then one with a query of
+    the class's own before those with a synonym, then the higher similarity of caption and image,
+    then the shorter caption, then the order of reading.
 
     Attributes:
         repeated: rows left out because a better one has their address.
@@ -61,7 +63,8 @@ class Best:
         self._pending, self._rows = [], 0
         labels, several = found["label"].to_numpy(), found["several"].to_numpy()
         similarity, length = found["similarity"].to_numpy(), found["length"].to_numpy()
-        order = np.lexsort((found["row"].to_numpy(), length, -similarity, several, labels))
+        keys = (found["row"].to_numpy(), length, -similarity, found["varied"].to_numpy(), several)
+        order = np.lexsort((*keys, labels))
         labels = labels[order]
         first = np.sort(_first(found["url"].take(pa.array(order)), labels))
         self.repeated += len(order) - len(first)

@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 from pipeline.classes import ImageClass
 from pipeline.console import Advance, printable
 from pipeline.crawl.captions.columns import numbers, texts
-from pipeline.crawl.captions.found import LICENCE, NO_ADDRESS, REPEATED, TOO_SMALL, UNSAFE, Found
+from pipeline.crawl.captions.found import (
+    LICENCE,
+    MOST_NAMED,
+    NO_ADDRESS,
+    REPEATED,
+    TOO_SMALL,
+    UNSAFE,
+    Found,
+)
 from pipeline.crawl.captions.licences import allowed
 from pipeline.crawl.captions.matching import CaptionMatcher, Hits
 from pipeline.crawl.captions.ranking import SCHEMA, Best
@@ -25,7 +33,7 @@ from pipeline.params import Crawl
 SURPLUS = 4  # rows to keep for each image wanted: of old tables half of the addresses are dead
 TITLE = 300  # letters that are kept of a caption
 MOST_WORKERS = 4  # threads that match; reading is one thread's, and feeds no more
-ADDRESS = r"(?i)^https?://[^\s/]"
+ADDRESS = r"(?i)^https?://[^\s/][^\x00-\x1f]*$"
 UNSAFE_TAGS = ("nsfw", "unsure", "likely", "very_likely", "true")
 UNSAFE_ABOVE = 0.5
 
@@ -44,7 +52,7 @@ def search_captions(
         ExternalError: no row names a class.
     """
     paths, remarks = table_paths(section.source), Remarks()
-    matcher = CaptionMatcher(classes)
+    matcher = CaptionMatcher(classes, section.expand != "none")
     best = Best(len(classes), SURPLUS * section.per_class)
     by_query = np.zeros(len(matcher.queries), np.int64)
     left_out: Counter[str] = Counter()
@@ -65,7 +73,7 @@ def search_captions(
         *(left_out, several, kept, remarks),
     )
     if not len(kept):
-        raise ExternalError(_nothing(result), _advice(result))
+        raise _nothing(result)
     return result
 
 
@@ -152,6 +160,7 @@ class Work:
                 "label": self.matcher.labels[hits.queries],
                 "query": hits.queries,
                 "several": hits.several,
+                "varied": self.matcher.varied[hits.queries],
                 "similarity": similarity,
                 "length": pc.utf8_length(some["text"]).cast(pa.int64()),
                 "row": before + hits.rows,
@@ -201,17 +210,19 @@ def _short(column: pa.Array, letters: int) -> pa.Array:
     return pc.utf8_slice_codeunits(pc.fill_null(column, ""), 0, letters)
 
 
-def _nothing(found: Found) -> str:
+def _nothing(found: Found) -> ExternalError:
     matched, rows = sum(found.matched), found.remarks.rows
-    if not matched:
-        return f"captions: none of {rows:,} rows has a caption with a query of a class"
-    reasons = ", ".join(f"{count:,} {why}" for why, count in found.left_out.most_common())
-    return f"captions: {matched:,} of {rows:,} rows match, and none can be taken ({reasons})"
-
-
-def _advice(found: Found) -> str:
-    queries = ", ".join(f"'{printable(one.query)}'" for one in found.matcher.queries[:4])
-    return (
+    if not rows:
+        return ExternalError(f"captions: no rows in {found.section.source}")
+    if matched:
+        reasons = ", ".join(f"{count:,} {why}" for why, count in found.left_out.most_common())
+        return ExternalError(
+            f"captions: {matched:,} of {rows:,} rows match, and none can be taken ({reasons})",
+            "see crawl.min_side, crawl.unsafe and crawl.licence",
+        )
+    queries = ", ".join(f"'{printable(one.query)}'" for one in found.matcher.queries[:MOST_NAMED])
+    return ExternalError(
+        f"captions: none of {rows:,} rows has a caption with a query of a class",
         f"the words of a query have to be in a caption in a row ({queries}, …): give shorter ones"
-        " in crawl.classes, or another table"
+        " in crawl.classes, or another table",
     )

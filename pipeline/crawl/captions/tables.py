@@ -3,6 +3,7 @@
 The layouts of LAION, DataComp, COYO and Conceptual Captions are read as they are published.
 """
 
+import codecs
 import csv
 import glob
 import io
@@ -18,16 +19,13 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from pipeline.console import printable
+from pipeline.crawl.columns import KNOWN
 from pipeline.errors import UserError
 
 PARQUET, LINES, PACKED = (".parquet", ".pq"), (".csv", ".tsv"), (".gz", ".bz2", ".zst")
-COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours: names in tables, in small letters, best first
-    "url": ("url", "image_url", "img_url"),
+COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours: names in tables, the best first
+    **{name: KNOWN[name] for name in ("url", "licence", "licence_url", "page_url", "creator")},
     "text": ("text", "caption", "alt_text", "alt", "description", "title"),
-    "licence": ("licence", "license"),
-    "licence_url": ("licence_url", "license_url"),
-    "page_url": ("page_url", "source_url", "foreign_landing_url"),
-    "creator": ("creator", "author"),
     "similarity": (
         *("similarity", "clip_l14_similarity_score", "clip_similarity_vitl14"),
         *("clip_b32_similarity_score", "clip_similarity_vitb32"),
@@ -39,12 +37,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours: names in tables, in small le
 }
 TEXTS = ("url", "text")  # what a table has to have, as text
 ACCEPTED = (
-    "a caption table has a column of addresses (url or image_url) and one of captions (text,"
-    " caption, alt_text, alt, description or title); docs/captions.md has the others"
+    "a caption table has a column of addresses (url, image_url) and one of captions (text, caption,"
+    " alt_text, alt, description, title); docs/captions.md has all"
 )
 BATCH_ROWS, BATCH_BYTES = 32_768, 32 * 2**20  # whichever is less
 BLOCK = 8 * 2**20  # bytes of a CSV file at a time; no row may be longer
-HEAD, HEAD_ROWS = 2**18, 20  # bytes and rows of a file of lines that tell its layout
+HEAD, HEAD_ROWS = 2**22, 20  # bytes and rows of a file of lines that tell its layout
 BROKEN = (  # what a damaged file raises
     *(pa.ArrowException, OSError, EOFError, ValueError, KeyError),
     csv.Error,
@@ -145,10 +143,10 @@ def columns_of(path: Path, names: Sequence[str], usable: Sequence[bool | None]) 
     Raises:
         UserError: there is no column of addresses or none of captions.
     """
-    small = [name.strip().lower() for name in names]
+    keys = [_key(name) for name in names]
     found = {}
     for ours, theirs in COLUMNS.items():
-        places = [small.index(name) for name in theirs if name in small]
+        places = [keys.index(_key(name)) for name in theirs if _key(name) in keys]
         if ours in TEXTS:
             places = [place for place in places if usable[place]]
         places = [place for place in places if usable[place] is not False]
@@ -160,6 +158,11 @@ def columns_of(path: Path, names: Sequence[str], usable: Sequence[bool | None]) 
         there = ", ".join(f"'{printable(name)[:60]}'" for name in names[:20]) or "none"
         raise UserError(f"{path}: no column of {what} among {there}", ACCEPTED)
     return found
+
+
+def _key(name: str) -> str:
+    """A column's name without letter case, spaces, underscores and quotes."""
+    return "".join(letter for letter in name.lower() if letter not in ' _"')
 
 
 def _parquet(path: Path, remarks: Remarks) -> Iterator[Batch]:
@@ -202,12 +205,7 @@ def _lines(path: Path, remarks: Remarks) -> Iterator[Batch]:
     tabs = ".tsv" in path.name.lower()[-8:]
     head = _head(path)
     separator = "\t" if tabs else _separator(head.partition("\n")[0])
-    lines = io.StringIO(head, newline="")
-    if tabs:
-        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(lines, delimiter=separator)
-    rows = list(islice(filter(None, reader), HEAD_ROWS))
+    rows = _first_rows(head, separator, tabs)
     layout, header = _layout(path, rows, remarks)
 
     def malformed(row: pcsv.InvalidRow) -> str:
@@ -249,10 +247,26 @@ def _lines(path: Path, remarks: Remarks) -> Iterator[Batch]:
 def _head(path: Path) -> str:
     """The first rows of a file of lines; the last may be cut."""
     with pa.input_stream(str(path), compression="detect") as stream:
-        text = stream.read(HEAD).decode("utf-8-sig", "replace").replace("\0", "")
+        data = stream.read(HEAD)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{path} is UTF-16", "write it as UTF-8")
+    text = data.decode("utf-8-sig", "replace").replace("\0", "")
     if not text.strip():
         raise UserError(f"{path} is empty", ACCEPTED)
     return text
+
+
+def _first_rows(head: str, separator: str, tabs: bool) -> list[list[str]]:
+    """Cells of the first rows that are not empty."""
+    lines, before = io.StringIO(head, newline=""), csv.field_size_limit(HEAD)
+    try:
+        if tabs:
+            reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+        else:
+            reader = csv.reader(lines, delimiter=separator)
+        return list(islice(filter(None, reader), HEAD_ROWS))
+    finally:
+        csv.field_size_limit(before)
 
 
 def _separator(line: str) -> str:

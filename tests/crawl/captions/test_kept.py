@@ -40,7 +40,7 @@ def test_the_second_time_nothing_is_read_and_all_is_as_it_was(source: Path) -> N
     assert second.best.equals(first.best) and second.first([9, 9]) == first.first([9, 9])
     assert second.summary() == first.summary()
     assert list(second.notes()) == list(first.notes())
-    assert second.queries(1) == first.queries(1)
+    assert second.account() == first.account()
     assert searched(source, again=True)[1] == 2
 
 

@@ -42,6 +42,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         ),
         ("cat photo", ["a cat", "photo of a cat"], ["photo"]),
         ("photo", ["a photo"], ["a cat"]),
+        ("C++ photo", ["a c++ book"], ["photo of c"]),
         ("aquarium_fish", ["an aquarium fish"], ["aquarium", "aquariumfish"]),
         ("C++", ["learn C++ now", "c++"], ["c", "C+", "C++11", "a-c"]),
         ("AT&T", ["AT&T store", "at&t"], ["at t", "AT&TX", "at & t"]),

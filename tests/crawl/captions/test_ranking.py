@@ -11,7 +11,8 @@ from pipeline.crawl.captions.ranking import SCHEMA, Best
 def rows(*some: dict) -> pa.Table:
     """Rows that differ from a plain one as told."""
     texts = {name: "" for name in SCHEMA.names if SCHEMA.field(name).type == pa.large_string()}
-    plain = {"label": 0, "query": 0, "several": False, "similarity": 0.3, "length": 9, "row": 0}
+    plain = {"label": 0, "query": 0, "similarity": 0.3, "length": 9, "row": 0}
+    plain |= {"several": False, "varied": False}
     numbered = [{"url": f"http://x.test/{row}", "row": row} for row in range(len(some))]
     whole = [plain | texts | own | one for own, one in zip(numbered, some, strict=True)]
     return pa.Table.from_pylist(whole, schema=SCHEMA)
@@ -22,7 +23,7 @@ def kept(best: Best) -> list[tuple[int, int]]:
     return list(zip(table["label"].to_pylist(), table["row"].to_pylist(), strict=True))
 
 
-def test_one_class_then_similarity_then_the_shorter_caption_then_the_order() -> None:
+def test_one_class_then_own_words_then_similarity_then_the_shorter_caption_then_the_order() -> None:
     best = Best(1, 10)
     best.add(
         rows(
@@ -32,9 +33,10 @@ def test_one_class_then_similarity_then_the_shorter_caption_then_the_order() -> 
             {"length": 5},
             {"length": 5},
             {},
+            {"varied": True, "similarity": 0.8},
         )
     )
-    assert [row for _, row in kept(best)] == [2, 3, 4, 5, 1, 0]
+    assert [row for _, row in kept(best)] == [2, 3, 4, 5, 1, 6, 0]
 
 
 def test_an_address_is_there_once_by_its_best_row() -> None:

@@ -62,13 +62,19 @@ def test_candidates_say_where_they_are_from(tmp_path: Path) -> None:
 
 def test_only_http_addresses_are_taken_and_each_once(tmp_path: Path) -> None:
     urls = ["http://x.test/a", " https://x.test/b ", "ftp://x.test/c", "", None, "http://", "cat"]
-    urls += [f"http://x.test/{'x' * 2000}", "javascript:alert(1)", '"http://x.test/d"', urls[0]]
+    urls += [
+        f"http://x.test/{'x' * 2000}",
+        "javascript:alert(1)",
+        "http://x.test/\x00",
+        '"http://x.test/d"',
+        urls[0],
+    ]
     pq.write_table(pa.table({"url": urls, "text": ["cat"] * len(urls)}), tmp_path / "t.parquet")
     found = searched(tmp_path)
     assert [one.url for one in found.first([9, 9])] == [
         *("http://x.test/a", "https://x.test/b", "http://x.test/d"),
     ]
-    assert found.left_out == {"no http address": 7, "repeated address": 1}
+    assert found.left_out == {"no http address": 8, "repeated address": 1}
 
 
 def test_small_and_unsafe_rows_are_left_out_counted_and_told(tmp_path: Path) -> None:
@@ -175,21 +181,20 @@ def test_what_each_class_got_and_why_is_told(tmp_path: Path) -> None:
     write(tmp_path, ["cat", "kitten", "tree", "a cat and a dog"], width=[100, 1, 1, 100])
     found = searched(tmp_path, CLASSES | {"bird": ["bird"]}, per_class=2)
     assert found.kept == [2, 0, 0]
-    assert found.why(0) == "captions: 3 of 4 rows match"
-    assert found.queries(0) == [
-        {"query": "cat", "variant": "", "results": 2, "ended": "all rows were read"},
-        {"query": "kitten", "variant": "", "results": 1, "ended": "all rows were read"},
-    ]
-    notes = list(found.notes())
-    assert notes[0] == (
+    assert list(found.notes()) == [
         "captions: 4 rows read, of which 3 name a class;"
-        " 2 are kept as candidates, at most 8 a class"
-    )
-    assert "captions: 1 rows name several classes, and are taken last" in notes
-    assert notes[-2:] == [
-        "captions: dog: 0 candidates for 2 images: 0 of 4 rows name it ('dog')",
-        "captions: bird: 0 candidates for 2 images: 0 of 4 rows name it ('bird')",
+        " 2 are kept as candidates, at most 8 a class",
+        "captions: left out of those that match: 1 are smaller than crawl.min_side (16)",
+        "captions: 1 row names several classes, and such are taken last",
     ]
+    account = found.account()
+    cat, dog, _ = account.classes
+    assert account.why(cat) == "captions: 3 of 4 rows name it, of which 2 can be taken"
+    assert account.why(dog) == "captions: 0 of 4 rows name it"
+    assert [(one.query, one.results, one.ended) for one in cat.queries] == [
+        *(("cat", 2, "all rows were read"), ("kitten", 1, "all rows were read")),
+    ]
+    assert account.counts == found.summary()
     assert found.summary() == {
         "files": 1,
         "rows": 4,
@@ -200,6 +205,26 @@ def test_what_each_class_got_and_why_is_told(tmp_path: Path) -> None:
         "malformed_rows": 0,
         "broken_files": [],
     }
+
+
+def test_of_many_rows_it_is_told_how_many_were_tried(tmp_path: Path) -> None:
+    found = searched(write(tmp_path, ["cat"] * 9), per_class=2)
+    account = found.account()
+    assert account.why(account.classes[0]) == (
+        "captions: 9 of 9 rows name it, of which the best 8 were tried"
+    )
+
+
+def test_synonyms_come_after_a_class_s_own_words(tmp_path: Path) -> None:
+    classes = {"cat": {"queries": ["cat photo"], "synonyms": ["tabby"], "contexts": ["asleep"]}}
+    write(tmp_path, ["tabby", "a tabby cat", "asleep", "a cat"], similarity=[0.9, 0.1, 0.5, 0.2])
+    found = searched(tmp_path, classes).first([9])
+    assert [(one.title, one.query, one.variant) for one in found] == [
+        ("a cat", "cat photo", ""),
+        ("a tabby cat", "cat photo", ""),
+        ("tabby", "tabby", "synonym"),
+    ]
+    assert len(searched(tmp_path, classes, expand="none").first([9])) == 2
 
 
 def test_broken_files_and_rows_are_told(tmp_path: Path) -> None:
@@ -221,6 +246,8 @@ def test_tables_that_name_no_class_are_an_error(tmp_path: Path) -> None:
         searched(write(tmp_path, ["tree", "cats"]))
     with pytest.raises(ExternalError, match=r"1 of 1 rows match.*\(1 too small\)"):
         searched(write(tmp_path, ["cat"], width=[1]))
+    with pytest.raises(ExternalError, match="captions: no rows in "):
+        searched(write(tmp_path, []))
 
 
 def test_rows_are_told_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

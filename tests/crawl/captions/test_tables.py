@@ -41,6 +41,7 @@ def parquet(path: Path, **columns: object) -> Path:
             "a.csv",
             '\ufeffid,Url,TEXT\n1,http://x.test/1,a cat\n2,https://x.test/2,"a dog, black"\n',
         ),
+        ("a.tsv", '"url"\t"text"\nhttp://x.test/1\ta cat\nhttps://x.test/2\ta dog, black\n'),
         ("a.csv", "image_url;alt\nhttp://x.test/1;a cat\nhttps://x.test/2;a dog, black\n"),
         ("a.csv", 'http://x.test/1,a cat\nhttps://x.test/2,"a dog, black"\n'),
     ],
@@ -143,6 +144,33 @@ def test_missing_columns_are_named_with_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("http://x.test/1,cat,3\n")
     with pytest.raises(UserError, match=r"t\.csv has no header, and is not two columns"):
         read(tmp_path / "t.csv")
+
+
+def test_utf_16_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("url,text\nhttp://x.test/1,cat\n".encode("utf-16"))
+    with pytest.raises(UserError, match=r"t\.csv is UTF-16: write it as UTF-8"):
+        read(tmp_path / "t.csv")
+
+
+def test_a_caption_of_a_megabyte_is_a_row_as_any(tmp_path: Path) -> None:
+    long = "x" * 2**20
+    (tmp_path / "a.csv").write_text(f"url,text\nhttp://x.test/1,{long}\nhttp://x.test/2,cat\n")
+    (tmp_path / "b.tsv").write_text(f"{long}\thttp://x.test/3\ncat\thttp://x.test/4\n")
+    assert read(tmp_path) == [
+        *(("http://x.test/1", long), ("http://x.test/2", "cat")),
+        *(("http://x.test/3", long), ("http://x.test/4", "cat")),
+    ]
+
+
+def test_a_row_that_is_longer_than_any_caption_breaks_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "BLOCK", 4096)
+    parquet(tmp_path / "good.parquet", url=URLS, text=CAPTIONS)
+    (tmp_path / "t.csv").write_text(f"url,text\nhttp://x.test/1,{'x' * 9999}\n")
+    remarks = Remarks()
+    assert read(tmp_path, remarks) == ROWS
+    assert len(remarks.broken) == 1 and "t.csv cannot be read: " in remarks.broken[0]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
