@@ -91,7 +91,6 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "signals": counted(table),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "blocked": outcomes.count(BLOCKED),
-        "signals": counted(table),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()

@@ -219,8 +219,11 @@ class Crawling:
             web = Web(sources.user_agent(section.contact), hosts)
             if self.search_again:
                 log.clear()
-            searching = Search(engine, self.classes, self._manner(engine), web, log, folder)
-            self._announce(engine, log)
+            self._note(log)
+            manner = self._manner(engine)
+            searching = Search(
+                engine, self.classes, manner, web, log, folder, lambda: self._announce(engine)
+            )
 
             def ask(wanted: Sequence[int]) -> list[Candidate]:
                 with self.console.progress("crawl: searching", len(names)) as advance:
@@ -260,8 +263,8 @@ class Crawling:
             canary=section.canary and real,
         )
 
-    def _announce(self, engine: Engine, log: PageLog) -> None:
-        """Says what is asked for, and how long that takes at most."""
+    def _note(self, log: PageLog) -> None:
+        """Says what a person may not expect to be asked for."""
         for line in renamed(self.classes):
             self.console.say(f"note: {printable(line)}")
         if log.outdated:
@@ -269,6 +272,9 @@ class Crawling:
                 f"{len(log.outdated):,} pages of results that an earlier version kept do not say"
                 " where the next one begins: those that are needed are asked for again"
             )
+
+    def _announce(self, engine: Engine) -> None:
+        """Says how many pages are asked for at most, and how long that takes."""
         wanted = SURPLUS * self.section.per_class
         shares = [
             -(-wanted // len(one.queries)) for one in self.classes.classes for _ in one.queries
