@@ -34,7 +34,7 @@ from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
 from pipeline.crawl.journal import Incoming, Journal
-from pipeline.crawl.later import FOR_NOW, SILENT, PutOff
+from pipeline.crawl.later import FOR_NOW, SILENT, PutOff, was_asked
 from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.optouts.origin import Answer, Said
 from pipeline.crawl.optouts.rsl import Licence
@@ -99,7 +99,7 @@ def fetch(
                 await fetcher.run(candidates)
 
     asyncio.run(run())
-    journal.leave({one.url: one for one in needed.found.values() if one.outcome == NOT_NOW})
+    journal.leave(needed.put_off(), params.per_class)
     return needed.found
 
 
@@ -232,8 +232,9 @@ class Fetcher:
             self.scheduler.close()
 
     def _begun(self, urls: Iterable[str]) -> list[Fetched]:
-        ended = []
-        for url in urls:
+        ended, known = [], self.journal.put_off
+        # what was asked in vain before comes last: a host that has nothing else may be put off
+        for url in sorted(urls, key=lambda url: was_asked(known.get(url))) if known else urls:
             try:
                 job = Job(url, url, self._host_of(url))
             except Failure as failure:
@@ -325,9 +326,12 @@ class Fetcher:
             again = job.failures < failure.tries
             if failure.more.get("status") in SLOW_DOWN:
                 host.slow_down(now, job.started)
+            if failure.outcome == "busy":
+                self.pauses.missed(host, failure)
+        job.last = failure.record(job.url)
         refused = self.pauses.refusal(host) is not None
         if refused or not again:
-            ended += self._ended(job, failure.record(job.url))
+            ended += self._ended(job, job.last)
         elif failure.refusal:
             # as the last: what others of its host get tells whether it refuses all, or this one
             self.scheduler.add(job, first=job.question is not None)
@@ -343,6 +347,8 @@ class Fetcher:
         if question is None and record.outcome not in FOR_NOW:
             return [record]
         if question is None:
+            if record.outcome in ("put_off", "host_down"):
+                record = job.last or record  # it was asked before its host was put off
             later = self.put_off.take(record, job.host.name)
             unread = record.outcome == "robots_unreachable" and record.status is None
             self.outage.note(later, silent=unread or record.outcome in SILENT)

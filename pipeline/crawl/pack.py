@@ -65,7 +65,7 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
 
     `brightened` counts images of 16 bits that are read as the fewer bits that they use.
     `with_location` counts images whose metadata says where they were taken; they are stored as
-    they came, metadata and all.
+    they came, metadata and all. `signals` counts what owners say of such use: docs/opt-outs.md.
     """
     stored = table.filter(pc.field("outcome") == STORED)
     classes, outcomes = table["class"].to_pylist(), table["outcome"].to_pylist()
@@ -88,9 +88,9 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
         "brightened": sum(map(bool, stored["detail"].to_pylist())),
         "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
+        "signals": counted(table),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "blocked": outcomes.count(BLOCKED),
-        "signals": counted(table),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()
