@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.crawl.blocklist import Blocklist
 from pipeline.crawl.forgetting import refusals
 from pipeline.crawl.journal import Journal
+from pipeline.errors import ExternalError
 from pipeline.manifest import Candidate
 from tests.crawl.hosts import (
     Host,
@@ -151,3 +152,8 @@ def test_the_manifest_of_a_crawl_names_no_blocked_address(world):
     assert sorted(manifest_of(world[0])) == ["", "http://0.test/1.jpg", "http://0.test/3.jpg"]
     data = (world[0] / "data/crawl/manifest.parquet").read_bytes()
     assert b"1.test/" not in data
+
+
+def test_a_crawl_of_which_nothing_is_left_names_the_list(world):
+    with pytest.raises(ExternalError, match=r"\(4 blocked\): crawl\.blocklist refuses them"):
+        again(world, "0.test", "1.test")
