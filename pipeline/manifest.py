@@ -1,5 +1,6 @@
 """Manifest of the crawl: one row a candidate with its outcome; its columns, writing, reading."""
 
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,18 @@ STORED = "stored"
 DUPLICATE = "duplicate"
 PLACEHOLDER = "placeholder"
 NOT_NOW = "not_now"  # refused for the moment, or never asked: the next run asks for it
+BLOCKED = "blocked"  # by the user's blocklist; such rows have no addresses
+FORGOTTEN = "forgotten"  # dropped on request: never asked for again
+OPTED_OUT = "opted_out"  # its owner says no
 NOT_NEEDED = "not_needed"  # the class had its images before this candidate's turn
 LATER = (  # columns that early crawls lack
     *("licence_url", "creator", "licence_filter", "has_gps"),
     *("variant", "original", "signals"),
 )
+# columns that a row of outcome `blocked` has not: a manifest is handed on, and must not become a
+# list of where such images are
+ADDRESSES = ("url", "page_url", "title", "thumbnail", "creator", "original", "final_url")
+HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}")
 ARRIVED = (STORED, DUPLICATE)  # outcomes of candidates whose image the crawl has
 
 
@@ -201,8 +209,28 @@ def manifest(
         row = asdict(candidate) | asdict(image)
         # the record's address has no fragment
         row |= {"url": candidate.url, "outcome": outcome, "detail": detail}
+        if outcome == BLOCKED:
+            row |= dict.fromkeys(ADDRESSES, "") | {"detail": _short(detail)}
         rows.append({column: _storable(row[name]) for column, name in ATTRIBUTES.items()})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def without_addresses(table: pa.Table) -> pa.Table:
+    """A manifest whose rows of outcome `blocked` name neither a place nor a whole hash."""
+    blocked = pc.equal(table["outcome"], BLOCKED)
+    if not pc.any(blocked).as_py():
+        return table
+    details = [_short(text or "") for text in table["detail"].to_pylist()]
+    new = dict.fromkeys(ADDRESSES, pa.scalar("")) | {"detail": pa.array(details, pa.string())}
+    for name, values in new.items():
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.field(name), pc.if_else(blocked, values, table[name]))
+    return table
+
+
+def _short(detail: str) -> str:
+    """A rule of the blocklist without all digits of a hash: such lists may be confidential."""
+    return HASH.sub(r"\1…", detail)
 
 
 def _storable(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Files between stages: written whole or not at all, the same bytes every time, read by batch."""
 
 import csv
+import ctypes
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pipeline.errors import UserError
 
 SHARD_ROWS = 2000
 SHARD_BYTES = 256 * 2**20
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 ROW_GROUP = 100  # rows that are read at once
 IMAGE_COLUMNS = {
     "id": pa.string(),
@@ -47,13 +49,16 @@ def replacing(target: Path) -> Iterator[Path]:
     A reader never sees half an output; after a failure the old one is untouched.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _clear(target)
+    clear_leftovers(target)
     temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
     aside = target.with_name(f".{target.name}.old{os.getpid()}")
     try:
         yield temporary
         if os.path.lexists(target) and (temporary.is_dir() or target.is_dir()):
-            os.replace(target, aside)  # nothing can be renamed over a full directory
+            # nothing can be renamed over a full directory
+            if _exchanged(temporary, target):
+                return
+            os.replace(target, aside)
         os.replace(temporary, target)
     except BaseException:
         if os.path.lexists(aside):
@@ -64,12 +69,28 @@ def replacing(target: Path) -> Iterator[Path]:
         remove(aside)
 
 
-def _clear(target: Path) -> None:
-    """Removes what processes left beside `target` that were killed, or this one's before."""
+def _exchanged(one: Path, other: Path) -> bool:
+    """Gives two paths each other's names in one move; False where the system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2  # Linux, from glibc 2.28 on
+    except (OSError, AttributeError):
+        return False
+    paths = (os.fsencode(path.absolute()) for path in (one, other))
+    return rename(AT_FDCWD, next(paths), AT_FDCWD, next(paths), RENAME_EXCHANGE) == 0
+
+
+def clear_leftovers(target: Path) -> None:
+    """Removes what processes left beside `target` that were killed, or this one's before.
+
+    What one had moved aside to make room goes back, if it died before the room was taken.
+    """
     for path in target.parent.glob(f".{target.name}.*"):
-        owner = re.fullmatch(r"\.(?:tmp|old)(\d+)", path.name.removeprefix(f".{target.name}"))
-        if owner and (int(owner[1]) == os.getpid() or not _alive(int(owner[1]))):
-            remove(path)
+        owner = re.fullmatch(r"\.(tmp|old)(\d+)", path.name.removeprefix(f".{target.name}"))
+        if owner and (int(owner[2]) == os.getpid() or not _alive(int(owner[2]))):
+            if owner[1] == "old" and not os.path.lexists(target):
+                os.replace(path, target)
+            else:
+                remove(path)
 
 
 def _alive(process: int) -> bool:

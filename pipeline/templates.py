@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -33,6 +34,7 @@ def environment(package: str, **filters: Callable[..., Any]) -> Environment:
         "clip": clip,
         "count": count,
         "large": large,
+        "moment": moment,
         "percent": percent,
         "points": points,
         "probability": probability,
@@ -63,6 +65,17 @@ def large(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
+
+
+def moment(text: str | None) -> str:
+    """A time in ISO form as a person reads it; what is none stays as it is."""
+    if text is None:
+        return "–"
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{time:%Y-%m-%d %H:%M}" + (f" {time:%Z}" if time.tzinfo else "")
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

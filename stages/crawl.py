@@ -25,7 +25,7 @@ def crawl(
         str | None, typer.Option(help="Engines captions, files, urls and site: where to look.")
     ] = None,
     retry_failed: Annotated[
-        str, typer.Option(help="Try failed addresses again: timeout,5xx,404,… as in the manifest.")
+        str, typer.Option(help="Try failed addresses again: 404,truncated,… as in the manifest.")
     ] = "",
     search_again: Annotated[
         bool, typer.Option("--search-again", help="Ask the engine anew: the web has changed.")
@@ -37,7 +37,8 @@ def crawl(
     """Crawl images by class name into data/crawl."""
     options = {"classes": classes, "per_class": per_class, "engine": engine, "source": source}
     params, console = start("crawl", overrides, quiet, as_json, **options)
-    from stages.steps.crawl import refuse_empty, run
+    from stages.steps.crawl import run
+    from stages.steps.crawl_remarks import refuse_empty
 
     retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
     section = params.crawl

@@ -34,6 +34,8 @@ COLUMNS = {
     "licence_url": "string",
     "creator": "string",
     "licence_filter": "string",
+    "variant": "string",
+    "original": "string",
     "final_url": "string",
     "status": "int32",
     "outcome": "string",
@@ -42,6 +44,7 @@ COLUMNS = {
     "format": "string",
     "size": "int64",
     "has_gps": "bool",
+    "signals": "string",
 }
 
 

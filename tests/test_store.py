@@ -238,10 +238,36 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
         really(source, destination)
 
     monkeypatch.setattr(os, "replace", fails)
+    monkeypatch.setattr(store, "_exchanged", lambda *_: False)
     with pytest.raises(OSError, match="no space"), replacing(target) as temporary:
         temporary.mkdir()
     assert names(tmp_path) == ["out"]
     assert names(target) == ["old"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_takes_the_place_of_another_with_and_without_an_exchange(
+    tmp_path, monkeypatch, exchange
+):
+    if not exchange:
+        monkeypatch.setattr(store, "_exchanged", lambda *_: False)
+    target = tmp_path / "out"
+    for name in ("one", "two"):
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            (temporary / name).write_text(name)
+        assert names(tmp_path) == ["out"]
+        assert names(target) == [name]
+
+
+def test_what_a_killed_process_had_moved_aside_goes_back(tmp_path):
+    left = tmp_path / f".out.old{os.getpid()}"
+    left.mkdir()
+    (left / "old").write_text("old")
+    with pytest.raises(ValueError), replacing(tmp_path / "out"):
+        raise ValueError
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["old"]
 
 
 def test_what_a_killed_process_left_is_no_obstacle(tmp_path):

@@ -53,3 +53,17 @@ def test_values_are_written_as_people_read_them() -> None:
     ]
     assert [templates.large(one) for one in (41_234_567, 1_234, 12)] == ["41.2 M", "1.23 k", "12"]
     assert [templates.probability(one) for one in (0.031, 1e-5)] == ["= 0.031", "< 0.0001"]
+
+
+@pytest.mark.parametrize(
+    ("time", "shown"),
+    [
+        ("2026-11-29T12:00:05+00:00", "2026-11-29 12:00 UTC"),
+        ("2026-11-29T12:00:05+02:00", "2026-11-29 12:00 UTC+02:00"),
+        ("2026-11-29T12:00", "2026-11-29 12:00"),
+        ("<soon>", "&lt;soon&gt;"),
+        (None, "–"),
+    ],
+)
+def test_a_moment_is_readable_and_what_is_none_stays(render, time: str | None, shown: str) -> None:
+    assert render("page.html.j2", "{{ time|moment }}", time=time) == shown

@@ -1,9 +1,11 @@
 """A collection of images that is already here, in place of a search engine."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.console import Advance, no_progress
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
 from pipeline.images import ImageError, inspect
@@ -11,7 +13,7 @@ from pipeline.imagesource.entries import UNSUPPORTED, Entry
 from pipeline.imagesource.kinds import HEAD, picture_kind, readable
 from pipeline.imagesource.matching import Matcher
 from pipeline.imagesource.source import open_source
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import BLOCKED, OPTED_OUT, Candidate, Fetched
 
 
 def read_collection(
@@ -58,16 +60,26 @@ def collect(
     advance: Advance,
     *,
     keep_damaged: bool = False,
+    blocklist: Blocklist = NOTHING_BLOCKED,
 ) -> dict[Candidate, Fetched]:
-    """Checks every image of a collection as if it came from the web, and keeps the good ones."""
+    """Checks every image of a collection as if it came from the web, and keeps the good ones.
+
+    What `blocklist` refuses, or was dropped before, is not kept.
+    """
     found = {}
     for candidate, entry in entries:
-        found[candidate] = _checked(entry, min_side, journal, keep_damaged)
+        rule = blocklist.host(entry.facts.url)
+        if rule:
+            found[candidate] = Fetched(entry.name, BLOCKED, rule, final_url=entry.facts.url)
+        else:
+            found[candidate] = _checked(entry, min_side, journal, keep_damaged, blocklist)
         advance(1)
     return found
 
 
-def _checked(entry: Entry, min_side: int, journal: Journal, keep_damaged: bool) -> Fetched:
+def _checked(
+    entry: Entry, min_side: int, journal: Journal, keep_damaged: bool, blocklist: Blocklist
+) -> Fetched:
     url, data = entry.facts.url, entry.data
     if entry.outcome:
         return Fetched(entry.name, entry.outcome, entry.detail, size=entry.size, final_url=url)
@@ -87,6 +99,9 @@ def _checked(entry: Entry, min_side: int, journal: Journal, keep_damaged: bool) 
             width=error.width,
             height=error.height,
         )
+    refused = blocklist.image(data) or _dropped(entry.name, data, journal)
+    if refused:
+        return Fetched(entry.name, *refused, final_url=url)
     return Fetched(
         entry.name,
         "ok",
@@ -99,3 +114,12 @@ def _checked(entry: Entry, min_side: int, journal: Journal, keep_damaged: bool) 
         detail=info.detail,
         final_url=url,
     )
+
+
+def _dropped(name: str, data: bytes, journal: Journal) -> tuple[str, str] | None:
+    """Outcome and detail of a file that has been dropped since; another one may have its name."""
+    record = journal.records.get(name)
+    if record is None or record.outcome != OPTED_OUT:
+        return None
+    id = hashlib.sha256(data).hexdigest()
+    return (record.outcome, record.detail) if id in record.detail else None

@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 from functools import partial
 from types import TracebackType
 
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Incoming
 from pipeline.crawl.optouts.pictures import image_signals
 from pipeline.crawl.optouts.signals import OptedOut, verdict
-from pipeline.images import FORMATS, ImageInfo, inspect, open_image
+from pipeline.images import FORMATS, ImageError, ImageInfo, inspect, open_image
 from pipeline.manifest import Fetched
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
@@ -27,10 +28,16 @@ class Decoder:
         *,
         keep_damaged: bool = False,
         obeyed: frozenset[str] = frozenset(),
+        blocklist: Blocklist = NOTHING_BLOCKED,
     ) -> None:
-        """`keep_damaged` as `inspect` has it; `obeyed`: kinds of opt-outs."""
+        """`keep_damaged` as `inspect` has it.
+
+        Args:
+            obeyed: kinds of opt-outs.
+            blocklist: of images that count as bad ones.
+        """
         self._inspect = partial(inspect, min_side=min_side, keep_damaged=keep_damaged)
-        self._obeyed = obeyed
+        self._obeyed, self._blocklist = obeyed, blocklist
         self._threads = ThreadPoolExecutor(DECODERS, "decode")
         self._large = asyncio.Lock()
 
@@ -73,5 +80,7 @@ class Decoder:
             if image.width * image.height > most:
                 return None
         info = self._inspect(data)
+        if refused := self._blocklist.image(data):
+            raise ImageError(*refused, info.width, info.height)
         more = {name: getattr(info, name) for name in FOUND}
         return replace(found, **more, signals=signals, id=incoming.keep())

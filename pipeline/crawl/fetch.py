@@ -28,12 +28,13 @@ from dataclasses import dataclass, field, replace
 
 from yarl import URL
 
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.decoding import Decoder
 from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
 from pipeline.crawl.journal import Incoming, Journal
-from pipeline.crawl.later import FOR_NOW, SILENT, PutOff
+from pipeline.crawl.later import FOR_NOW, SILENT, PutOff, was_asked
 from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.optouts.origin import Answer, Said
 from pipeline.crawl.optouts.rsl import Licence
@@ -43,13 +44,13 @@ from pipeline.crawl.pauses import Note, Pauses, no_note
 from pipeline.crawl.robots import Rules
 from pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
 from pipeline.images import ImageError
-from pipeline.manifest import NOT_NOW, Candidate, Fetched
+from pipeline.manifest import BLOCKED, NOT_NOW, Candidate, Fetched
 from pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
 # failures that say the same of whatever else is there, robots.txt or image
-OF_THE_ORIGIN = ("forbidden_address", "certificate", "unknown_host")
+OF_THE_ORIGIN = (BLOCKED, "forbidden_address", "certificate", "unknown_host")
 
 
 def fetch(
@@ -63,6 +64,7 @@ def fetch(
     retry: frozenset[str] = frozenset(),
     note: Note = no_note,
     put_off: PutOff | None = None,
+    blocklist: Blocklist = NOTHING_BLOCKED,
 ) -> dict[Candidate, Fetched]:
     """Downloads what is needed: candidate → record; the images are in the journal's folder.
 
@@ -75,12 +77,13 @@ def fetch(
             or classes of them such as `5xx`.
         note: called with a line for a person when a host wants a pause, or is put off.
         put_off: what earlier rounds of the same run left to the next; it comes to hold more.
+        blocklist: of hosts that are not asked, and of images that are not stored.
 
     Raises:
         ExternalError: the network seems to be down, or the disk will not have an image.
     """
     put_off = put_off or PutOff()
-    needed = Needed(params, journal, report, refused, retry, put_off.records)
+    needed = Needed(params, journal, report, refused, retry, put_off.records, blocklist)
     outage = Outage(journal, candidates)
 
     async def run() -> None:
@@ -89,13 +92,14 @@ def fetch(
                 params.min_side,
                 keep_damaged=params.damaged == "keep",
                 obeyed=obeyed_kinds(params),
+                blocklist=blocklist,
             ) as decoder:
                 exchange = Exchange(client, params, web.user_agent)
                 fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, put_off, note)
                 await fetcher.run(candidates)
 
     asyncio.run(run())
-    journal.leave({one.url: one for one in needed.found.values() if one.outcome == NOT_NOW})
+    journal.leave(needed.put_off(), params.per_class)
     return needed.found
 
 
@@ -228,8 +232,9 @@ class Fetcher:
             self.scheduler.close()
 
     def _begun(self, urls: Iterable[str]) -> list[Fetched]:
-        ended = []
-        for url in urls:
+        ended, known = [], self.journal.put_off
+        # what was asked in vain before comes last: a host that has nothing else may be put off
+        for url in sorted(urls, key=lambda url: was_asked(known.get(url))) if known else urls:
             try:
                 job = Job(url, url, self._host_of(url))
             except Failure as failure:
@@ -321,9 +326,12 @@ class Fetcher:
             again = job.failures < failure.tries
             if failure.more.get("status") in SLOW_DOWN:
                 host.slow_down(now, job.started)
+            if failure.outcome == "busy":
+                self.pauses.missed(host, failure)
+        job.last = failure.record(job.url)
         refused = self.pauses.refusal(host) is not None
         if refused or not again:
-            ended += self._ended(job, failure.record(job.url))
+            ended += self._ended(job, job.last)
         elif failure.refusal:
             # as the last: what others of its host get tells whether it refuses all, or this one
             self.scheduler.add(job, first=job.question is not None)
@@ -339,6 +347,8 @@ class Fetcher:
         if question is None and record.outcome not in FOR_NOW:
             return [record]
         if question is None:
+            if record.outcome in ("put_off", "host_down"):
+                record = job.last or record  # it was asked before its host was put off
             later = self.put_off.take(record, job.host.name)
             unread = record.outcome == "robots_unreachable" and record.status is None
             self.outage.note(later, silent=unread or record.outcome in SILENT)
@@ -375,6 +385,8 @@ class Fetcher:
     # hosts and the network
 
     def _host_of(self, address: str) -> Host:
+        if rule := self.needed.blocklist.host(address):  # a redirect's: others are not begun
+            raise Failure(BLOCKED, rule, more={"final_url": address})
         try:
             return self.scheduler.host(check_url(address).raw_host or "")
         except Forbidden as error:

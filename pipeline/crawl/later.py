@@ -7,7 +7,7 @@ never keeps, and which the next run asks for again if its class still needs it.
     ------------------------------------------------------  -------------  -----------------------
     200 with what is no good image, opted out, too large    once           for good
     401, 403, 404, 410, 451 and what else begins with 4     once           for good: http_error
-    501, 505, 526                                           once           for good: http_error
+    501, 505, 526, and from 600 on                          once           for good: http_error
     redirects without end, or to what is no public address  once           for good
     a certificate that is not trusted                       once           for good: certificate
     a name that does not exist                              twice          for good: unknown_host
@@ -24,7 +24,8 @@ never keeps, and which the next run asks for again if its class still needs it.
     or is put off, or its robots.txt cannot be had
 
 A host is put off when it wants a longer pause than `crawl.patience`, when its pauses add up to more
-than that and what it gave in between is not worth them, or when it refuses eight times in a row.
+than that and what it gave in between is not worth them, when it refuses eight times in a row, or
+when thirty answers in a row are 5xx.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,12 +34,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.console import printable
-from pipeline.manifest import NOT_NOW, Candidate, Fetched
+from pipeline.manifest import NOT_NOW, Candidate, Fetched, host_of
 
 SILENT = frozenset({"connection", "timeout", "too_slow", "host_down"})  # no answer at all
 NOT_ASKED = frozenset({"host_down", "robots_unreachable", "put_off"})
 # what a record is called on its way here; the journals of older versions have such ones, too
 FOR_NOW = SILENT | NOT_ASKED | {"busy", NOT_NOW}
+UNASKED = "not asked: "  # so begin the details of these
 LONGEST = 200  # letters of a detail
 
 
@@ -64,9 +66,9 @@ class PutOff:
         if record.outcome in SILENT - NOT_ASKED:
             why = f"{record.outcome}: {why}"
         if record.outcome == "robots_unreachable":
-            detail = f"not asked: {why}"
+            detail = f"{UNASKED}{why}"
         elif record.outcome in NOT_ASKED:
-            detail = f"not asked: {host} {why}"
+            detail = f"{UNASKED}{host} {why}"
         else:
             detail = f"{host}: {why}"
         later = replace(record, outcome=NOT_NOW, detail=printable(detail)[:LONGEST])
@@ -89,21 +91,26 @@ class PutOff:
         for one, record in found.items():
             if record.id is not None and record.id not in refused:
                 images.setdefault(one.label, set()).add(record.id)
-        needed = dict.fromkeys(
-            record.url
+        needed = {
+            record.url: record.detail
             for one, record in found.items()
             if record.outcome == NOT_NOW
             and len(images.get(one.label, ()))
             < (wanted if isinstance(wanted, int) else wanted[one.label])
-        )
+        }
         hosts: dict[str, dict[str, Any]] = {}
         for url in needed:
-            host, why = self._blamed.get(url, ("", ""))
+            host, why = self._blamed.get(url) or (host_of(url), needed[url])
             known = self.hosts.get(host, PutOffHost(why))
             entry = {"images": 0, "why": known.why, "again_at": _iso(known.again_at)}
             hosts.setdefault(host, entry)["images"] += 1
         ordered = sorted(hosts.items(), key=lambda pair: (-pair[1]["images"], pair[0]))
         return {"images": len(needed), "hosts": dict(ordered)}
+
+
+def was_asked(later: Fetched | None) -> bool:
+    """Whether an address that is put off was asked for, and brought no image."""
+    return later is not None and not later.detail.startswith(UNASKED)
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -8,10 +8,11 @@ without the refusal. A class that others have filled is full, and asks for nothi
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
 from pipeline.images import LONGEST
-from pipeline.manifest import DUPLICATE, PLACEHOLDER, Candidate, Fetched
+from pipeline.manifest import BLOCKED, DUPLICATE, NOT_NOW, PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 
 Report = Callable[[int, str], None]
@@ -23,7 +24,6 @@ class ClassRun:
 
     label: int
     waiting: Iterator[Candidate]
-    left: frozenset[str] = frozenset()  # addresses put off before that it does not need
     distinct: set[str] = field(default_factory=set)  # ids of its images
     under_way: int = 0  # candidates
 
@@ -43,10 +43,13 @@ class Needed:
         refused: frozenset[str],
         retry: frozenset[str],
         put_off: Mapping[str, Fetched],
+        blocklist: Blocklist = NOTHING_BLOCKED,
     ) -> None:
         self.params, self.journal, self.report = params, journal, report
+        self.blocklist = blocklist
         self.refused, self.retry = refused, retry
         self.found: dict[Candidate, Fetched] = {}
+        self._runs: dict[int, ClassRun] = {}  # by label
         self._asking: dict[str, list[tuple[ClassRun, Candidate]]] = {}
         self._decided = dict(put_off)  # in this run
 
@@ -60,11 +63,8 @@ class Needed:
         by_class: dict[int, list[Candidate]] = {}
         for candidate in candidates:
             by_class.setdefault(candidate.label, []).append(candidate)
-        runs = [
-            ClassRun(label, iter(of_class), self._left(of_class))
-            for label, of_class in by_class.items()
-        ]
-        return [url for run in runs for url in self._fill(run)]
+        self._runs = {label: ClassRun(label, iter(some)) for label, some in by_class.items()}
+        return [url for run in self._runs.values() for url in self._fill(run)]
 
     def settle(self, record: Fetched) -> list[str]:
         """A URL that was under way is decided, and its classes go on."""
@@ -76,6 +76,13 @@ class Needed:
         runs = {id(run): run for run, _ in asked_by}
         return [url for run in runs.values() for url in self._fill(run)]
 
+    def put_off(self) -> Iterator[tuple[Candidate, Fetched, bool]]:
+        """The candidates that are left to the next run, each with whether its class is full."""
+        for candidate, record in self.found.items():
+            if record.outcome == NOT_NOW:
+                run = self._runs[candidate.label]
+                yield candidate, record, len(run.distinct) == self.params.per_class
+
     def _fill(self, run: ClassRun) -> list[str]:
         urls = []
         # with more under way than are wanted still, a class could end beyond its shortest run
@@ -84,9 +91,9 @@ class Needed:
             if candidate is None:
                 break
             url = _address(candidate)
-            record = self._decided.get(url)
-            if record is None and url in run.left:
-                self._account(run, candidate, self.journal.put_off[url])
+            record = self._blocked(candidate) or self._decided.get(url)
+            if record is None and (left := self._left(candidate, url)) is not None:
+                self._account(run, candidate, left)
                 continue
             if record is None and url not in self._asking:
                 record = self._known(url)
@@ -101,22 +108,13 @@ class Needed:
                 run.under_way += 1
         return urls
 
-    def _left(self, of_class: Sequence[Candidate]) -> frozenset[str]:
-        """What was put off before, if the class is full without it."""
-        left, distinct = set[str](), set[str]()
-        for candidate in of_class if self.journal.put_off else ():
-            url = _address(candidate)
-            record = self._decided.get(url) or self._known(url)
-            later = self.journal.put_off.get(url)
-            if record is None and (later is None or self._named(later)):
-                break  # it has to be asked anyway
-            if record is None:
-                left.add(url)
-            elif record.id is not None and record.id not in self.refused:
-                distinct.add(record.id)
-            if len(distinct) == self.params.per_class:
-                return frozenset(left)
-        return frozenset()
+    def _left(self, candidate: Candidate, url: str) -> Fetched | None:
+        """What was put off before, if the class was full without it; none that is to be asked."""
+        later = self.journal.put_off.get(url)
+        if later is None or self._named(later) or self._known(url) is not None:
+            return None
+        full = self.journal.full.get(url, {})
+        return later if full.get(candidate.class_name, 0) >= self.params.per_class else None
 
     def _account(self, run: ClassRun, candidate: Candidate, record: Fetched) -> None:
         self.found[candidate] = record
@@ -128,6 +126,12 @@ class Needed:
         elif record.id is not None:
             run.distinct.add(record.id)
         self.report(run.label, outcome)
+
+    def _blocked(self, candidate: Candidate) -> Fetched | None:
+        """The outcome of a candidate whose host is in the blocklist: nobody is asked for it."""
+        block = self.blocklist.host
+        rule = block(candidate.url) or (candidate.original and block(candidate.original))
+        return Fetched(_address(candidate), BLOCKED, rule) if rule else None
 
     def _known(self, url: str) -> Fetched | None:
         """The journal's record, unless the URL is to be asked for again."""
@@ -153,6 +157,7 @@ class Needed:
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
             "opted_out": kind_of(record.detail) not in obeyed_kinds(params),
+            BLOCKED: not self.blocklist.holds_still(record),
         }
         return None if self._named(record) or changed.get(record.outcome) else record
 

@@ -13,9 +13,10 @@ from yarl import URL
 from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.optouts.evidence import counted
 from pipeline.crawl.shortfall import add_shortfall
 from pipeline.errors import ExternalError
-from pipeline.manifest import NOT_NOW, STORED, manifest
+from pipeline.manifest import BLOCKED, NOT_NOW, STORED, manifest
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
@@ -64,7 +65,7 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
 
     `brightened` counts images of 16 bits that are read as the fewer bits that they use.
     `with_location` counts images whose metadata says where they were taken; they are stored as
-    they came, metadata and all.
+    they came, metadata and all. `signals` counts what owners say of such use: docs/opt-outs.md.
     """
     stored = table.filter(pc.field("outcome") == STORED)
     classes, outcomes = table["class"].to_pylist(), table["outcome"].to_pylist()
@@ -79,13 +80,17 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "outcomes": dict(sorted(Counter(outcomes).items())),
         "bytes": {
             "total": int(sizes.sum()),
-            **{f"p{share}": int(np.percentile(sizes, share)) for share in (5, 50, 95)},
+            **{
+                f"p{share}": int(np.percentile(sizes, share)) for share in (5, 50, 95) if len(sizes)
+            },
         },
         "formats": _counted(stored["format"].to_pylist()),
         "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
         "brightened": sum(map(bool, stored["detail"].to_pylist())),
-        "with_location": pc.sum(stored["has_gps"]).as_py(),
+        "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
+        "signals": counted(table),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
+        "blocked": outcomes.count(BLOCKED),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()

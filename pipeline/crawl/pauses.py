@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from pipeline.crawl.exchange import Failure
 from pipeline.crawl.later import PutOff, PutOffHost
-from pipeline.crawl.scheduler import DOWN_AFTER, REFUSALS, Host, Job, Scheduler
+from pipeline.crawl.scheduler import DOWN_AFTER, ILL_AFTER, REFUSALS, Host, Job, Scheduler
 
 TELLING = 3  # refusals in a row of one address, by a host that gave others, are about the address
 TOLD = 2.0  # seconds; of longer pauses a person hears
@@ -49,8 +49,7 @@ class Pauses:
                 return False
             why = f"{self._why(host, refused)} ({refused})"
             again = time.time() + refused.pause if refused.pause else None
-            self.put_off.hosts[host.name] = PutOffHost(why, again)
-            self.note(f"{host.name} is left to the next run: it {why}")
+            self._put_off(host, why, again)
             return True
         seconds = host.paused_until - now
         if seconds >= TOLD and (sign or host.paused_until - before >= TOLD):
@@ -60,6 +59,16 @@ class Pauses:
             rest = go_on.get(others, f"{others:,} other hosts go on")
             self.note(f"{host.name} {says} {seconds:.0f} s ({refused}); {rest}")
         return True
+
+    def missed(self, host: Host, failure: Failure) -> None:
+        """Counts an answer such as 500, and puts off a host that has no other."""
+        host.ill += 1
+        if host.ill >= ILL_AFTER and host.name not in self.put_off.hosts:
+            self._put_off(host, f"gave {host.ill} such answers in a row ({failure})")
+
+    def _put_off(self, host: Host, why: str, again_at: float | None = None) -> None:
+        self.put_off.hosts[host.name] = PutOffHost(why, again_at)
+        self.note(f"{host.name} is left to the next run: it {why}")
 
     def _too_long(self, refused: Failure) -> bool:
         return refused.pause is not None and refused.pause > self.patience

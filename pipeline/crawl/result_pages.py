@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote_plus, urlencode
 
 from pipeline.console import printable
+from pipeline.crawl.day import DAY, Day
 from pipeline.crawl.engines.engine import (
     Engine,
     NoMore,
@@ -23,7 +24,7 @@ from pipeline.crawl.engines.engine import (
     Unreadable,
 )
 from pipeline.crawl.guard import Forbidden
-from pipeline.crawl.http import Client, Page, Unanswered, retry_after
+from pipeline.crawl.http import Client, Page, Unanswered, first_line, retry_after
 from pipeline.errors import ExternalError
 
 PAGE_TIMEOUT = 15.0  # seconds without a byte
@@ -31,17 +32,15 @@ PAGE_TIME = 60.0  # seconds for a whole page
 PAGE_BYTES = 8 * 2**20  # a larger page is no page of results
 TRIES = 3  # of a page, where no pause is named
 RETRY_PAUSE = 2.0  # seconds before the second try
-GROWTH = 5  # times as long before the third
+GROWTH = 5  # times as long before the third,
+OF_A_LIMIT = 30  # and where it asked for fewer requests: most limits are those of a minute
 BUSY = {408, 425, 429}  # refusals for now besides those that begin with 5
 WITH_PAUSE = {403, 413}  # those that are, too, where a pause is named
 MINUTE = 60.0  # seconds until an engine that counts requests a minute has forgotten them
 MOST_PAUSES = 5  # that one page may name in a row
-DAY = 24 * 3600.0  # seconds
 DOWN_AFTER = 3  # queries in a row that were put off: the engine is left alone in this run
 AGAIN_GAPS = 2  # pauses between pages to wait before a page is asked for once more
 TELL_EVERY = 5.0  # seconds of a pause between two words to who waits
-SHOWN = 160  # letters of what an engine says
-HTML_READ = 20_000  # bytes of a page of HTML in which its first words are looked for
 
 Tell = Callable[[str], object]
 
@@ -79,7 +78,8 @@ class EnginePages:
         self.asked = 0
         self.unreached = False
         self._body: bytes | None = None  # of the last page of results
-        self._first_asked = 0.0  # seconds since 1970
+        self._limited = False  # the last refusal was one of too many requests
+        self._day = Day(folder, engine.name, engine.budget.per_day)
         self._next_page = 0.0  # when it may be asked for (monotonic seconds)
         self._in_a_row = 0  # queries that were put off
 
@@ -135,7 +135,7 @@ class EnginePages:
                 # once more: an answer may be cut off, or a page of another kind come in between
                 unread += 1
                 if unread > 1:
-                    raise Refused(f"no page of results: {error}") from None
+                    raise PutOff(f"no page of results: {error}") from None
                 await self._wait(RETRY_PAUSE, f"no page of results: {error}")
             except NotNow as error:
                 named = _seconds(error.pause)
@@ -143,7 +143,8 @@ class EnginePages:
                     tries += 1
                     if tries == TRIES:
                         raise PutOff(str(error)) from None
-                    await self._wait(RETRY_PAUSE * GROWTH ** (tries - 1), str(error))
+                    growth = OF_A_LIMIT if self._limited else GROWTH
+                    await self._wait(RETRY_PAUSE * growth ** (tries - 1), str(error))
                     continue
                 pauses += 1
                 waited += named
@@ -155,6 +156,7 @@ class EnginePages:
     async def _once(self, query: Query, start: int) -> ResultPage:
         engine = self.engine
         address = engine.address(query, start)
+        self._limited = False
         self._count()
         await asyncio.sleep(max(0.0, self._next_page - time.monotonic()))
         try:
@@ -163,7 +165,7 @@ class EnginePages:
             self.unreached = True
             if error.transient:
                 raise NotNow(str(error)) from None
-            raise PutOff(str(error), everything=True) from None
+            raise PutOff(str(error)) from None
         finally:
             self._next_page = time.monotonic() + engine.page_gap
         self.unreached = False
@@ -181,12 +183,10 @@ class EnginePages:
 
     def _count(self) -> None:
         """Counts a request; raises PutOff where the engine's day has no more of them."""
-        day = self.engine.budget.per_day
-        if day and self.asked >= day:
-            again_at = self._first_asked + DAY
-            raise PutOff(f"its {day:,} requests of a day are used up", again_at, everything=True)
-        if not self.asked:
-            self._first_asked = time.time()
+        if (again_at := self._day.full_until()) is not None:
+            most = self._day.most
+            raise PutOff(f"its {most:,} requests of a day are used up", again_at, everything=True)
+        self._day.add()
         self.asked += 1
 
     def _refusal(self, answer: Page, start: int) -> NotNow | Refused | NoMore:
@@ -196,7 +196,11 @@ class EnginePages:
         found = engine.refusal(status, answer.body)
         if found is None and status == 404 and start != engine.first:
             return NoMore("it has no further page (404)")
-        said = str(found) if found is not None else first_line(answer.body)
+        said = (
+            str(found)
+            if found is not None
+            else first_line(answer.body, answer.headers.get("Content-Type", ""))
+        )
         reason = f"it answered {status}" + (f": {printable(said)}" if said else "")
         reason = hidden(engine, reason)
         if isinstance(found, NoMore | Refused):
@@ -207,7 +211,8 @@ class EnginePages:
         if found is None and not passing:
             return Refused(reason)
         pause = found.pause if found is not None and found.pause is not None else named
-        if pause is None and status == 429 and engine.budget.per_minute:
+        self._limited = status == 429
+        if pause is None and self._limited and engine.budget.per_minute:
             pause = MINUTE
         return NotNow(reason, pause)
 
@@ -242,21 +247,6 @@ def hidden(engine: Engine, text: str) -> str:
     for secret in engine.secrets.values():
         text = text.replace(secret, "***").replace(quote_plus(secret), "***")
     return text
-
-
-def first_line(body: bytes) -> str:
-    """The first line of a body that says something to a person, as a terminal may show it."""
-    text = body[:HTML_READ].decode("utf-8", "replace").strip()
-    if text.startswith("<"):
-        from bs4 import BeautifulSoup
-        from bs4.exceptions import ParserRejectedMarkup
-
-        try:
-            text = BeautifulSoup(text, "lxml").get_text("\n")
-        except (ParserRejectedMarkup, RecursionError):
-            text = ""
-    lines = (printable(" ".join(line.split())) for line in text.splitlines())
-    return next(filter(None, lines), "")[:SHOWN]
 
 
 def keep_page(engine: Engine, page: bytes, folder: Path, name: str = "unreadable.html") -> Path:

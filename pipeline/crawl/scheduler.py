@@ -7,11 +7,13 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from pipeline.crawl.optouts.origin import Question
+from pipeline.manifest import Fetched
 
 MOST_BACK_OFF = 60.0  # seconds between requests to a host that asked for fewer
 STEP_BACK_AFTER = 10  # good answers in a row
 DOWN_AFTER = 5  # requests without an answer in a row
 FIRST_PAUSE = 0.5  # seconds, where a refusal names none; twice as many after each one in vain
+ILL_AFTER = 30  # answers 5xx in a row, for one address or many
 REFUSALS = 8  # in a row: of a host, whose own pauses add up to a minute then; or of one address
 EARNED = 30.0  # seconds of pauses that a good answer is worth
 LEARN_FROM = 10  # good answers before a refusal, for its limit to be told from them
@@ -36,6 +38,7 @@ class Host:
     step: int = STEP_BACK_AFTER  # how many of them undo one step of `slow_down`
     silent: int = 0  # requests without an answer in a row
     refusals: int = 0  # without a good answer in between
+    ill: int = 0  # answers in a row that were neither good nor refusals
     waited: float = 0.0  # seconds of pauses that good answers have not earned yet
     since: float = -1.0  # when it was first asked, or asked again after a pause
     given: int = 0  # good answers since then
@@ -87,6 +90,7 @@ class Host:
 
         Enough of them in a row undo one step of `slow_down`.
         """
+        self.ill = 0
         if asked < self.slowed:
             self.given += 1
             return  # it says nothing of the time since then
@@ -131,6 +135,7 @@ class Job:
     refusals: int = 0  # by its host, whatever was asked for
     started: float = 0.0  # the last request
     status: int | None = None  # of the last request's answer
+    last: Fetched | None = None  # what it would have ended with, had that been its last try
 
     @property
     def robots(self) -> bool:

@@ -1,14 +1,17 @@
 """The images of the last crawl, in the shards that it wrote, by a second link to each shard."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.store import ROW_GROUP, replacing
+from pipeline.console import Advance, no_progress
+from pipeline.store import IMAGE_COLUMNS, ROW_GROUP, replacing, shard_path, shard_paths
 
 
 class Sealed:
@@ -52,3 +55,66 @@ class Sealed:
             return False
         self._open()
         return True
+
+    def drop(self, ids: Collection[str]) -> None:
+        """Rewrites the shards that have these images without them."""
+        if any(id in self._places for id in ids):
+            with replacing(self.folder) as folder:
+                rewrite_shards(self.folder, folder, ids, {})
+            self._open()
+
+
+def rewrite_shards(
+    source: Path,
+    target: Path,
+    without: Collection[str],
+    labels: Mapping[str, int],
+    advance: Advance = no_progress,
+) -> None:
+    """Shards without some images. Those that stay as they are become links, or copies.
+
+    Args:
+        labels: id -> class that the image counts for now; others keep theirs.
+        advance: called for each shard.
+    """
+    target.mkdir()
+    schema, number = None, 0
+    gone = pa.array(sorted(without), pa.string())
+    for path in shard_paths(source):
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            head = file.read(columns=["id", "label"])
+            kept = pc.invert(pc.is_in(head["id"], gone))
+            old = head["label"].to_pylist()
+            now = [labels.get(id, was) for id, was in zip(head["id"].to_pylist(), old, strict=True)]
+            advance(1)
+            if not pc.any(kept).as_py():
+                continue
+            if pc.all(kept).as_py() and now == old:
+                _link(path, shard_path(target, number))
+            else:
+                table = file.read()
+                table = with_column(table, "label", pa.array(now, pa.int64()))
+                _write(shard_path(target, number), table.filter(kept))
+        number += 1
+    if not number:
+        empty = (schema or pa.schema(IMAGE_COLUMNS.items())).empty_table()
+        _write(shard_path(target, 0), empty)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)  # of a link the file, which DVC keeps elsewhere
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    pq.write_table(
+        table.combine_chunks(), path, compression="none", row_group_size=ROW_GROUP, version="2.6"
+    )
+
+
+def with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """A table with other values in a column."""
+    return table.set_column(table.schema.get_field_index(name), table.field(name), values)

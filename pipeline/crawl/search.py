@@ -7,7 +7,7 @@ reads today's pages and says how to ask for them.
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.classes import ClassSet
@@ -33,6 +33,7 @@ class Search:
 
     Args:
         folder: where an answer is kept that is none of results.
+        announce: called before the first page that the engine is asked for.
 
     Attributes:
         doubts: lists that two classes were given, where that need not be the engine's fault.
@@ -46,7 +47,9 @@ class Search:
         web: Web,
         log: PageLog,
         folder: Path,
+        announce: Callable[[], object] = lambda: None,
     ) -> None:
+        self._announce = announce
         self.engine, self.manner, self.web, self.log = engine, manner, web, log
         self._advance: Advance = no_progress
         self.pages = EnginePages(engine, folder, manner.patience, self._tell)
@@ -57,7 +60,7 @@ class Search:
         self.doubts: list[str] = []
         self._checks = 0
         self._lists = SharedLists()
-        self._source = Source(self.pages, log, self._check if manner.canary else None)
+        self._source = Source(self.pages, log, self._begin, judging=manner.canary)
 
     def candidates(self, wanted: Sequence[int], advance: Advance) -> list[Candidate]:
         """Candidates of every class, in the order of classes; each class's only grow at the end.
@@ -91,10 +94,11 @@ class Search:
 
     def remarks(self) -> list[str]:
         """What a person has to know, in lines."""
-        found = list(self.doubts)
-        if self.pages.stopped is not None:
+        found, account = list(self.doubts), self.account()
+        if account.waiting:
             kept = f"; its answer is kept as {self.pages.kept}" if self.pages.kept else ""
-            found.append(f"{self.engine.name} was not asked for all: {self.pages.stopped}{kept}")
+            asked = "was not asked for all" if self.pages.stopped else "did not answer all"
+            found.append(f"{self.engine.name} {asked}: {account.reason}{kept}")
         return found
 
     async def _fill(self, wanted: Sequence[int]) -> None:
@@ -106,6 +110,11 @@ class Search:
 
     def _tell(self, text: str) -> None:
         self._advance(0, text)
+
+    async def _begin(self) -> None:
+        self._announce()
+        if self.manner.canary:
+            await self._check()
 
     async def _check(self) -> None:
         """Raises ExternalError if two unrelated queries are answered as if they were none."""
@@ -162,15 +171,17 @@ class Search:
     def _nothing(self) -> ExternalError:
         """Why there is no result at all."""
         stopped = self.pages.stopped
-        waits = [run for one in self.classes for run in one.runs if run.waits]
-        if stopped is None and not waits:
+        if not any(run.waits for one in self.classes for run in one.runs):
             texts = [run.query.text for one in self.classes for run in one.own]
             some = ", ".join(f"'{text}'" for text in texts[:3])
             more = f" and {len(texts) - 3:,} more" if len(texts) > 3 else ""
             return self._alarm(f"no results for {some}{more}")
-        why = str(stopped) if stopped is not None else waits[0].ended
-        when = stopped.again_at if isinstance(stopped, PutOff) else None
-        again = f"; run the same command again after {clock(when)}" if when is not None else ""
+        why = self.account().reason
+        again = ""
+        if not isinstance(stopped, Refused):
+            when = stopped.again_at if stopped is not None else None
+            after = f"after {clock(when)}" if when is not None else "later"
+            again = f"; run the same command again {after}"
         return self.pages.alarm(f"no results: {self.engine.host}: {why}{again}")
 
 

@@ -15,8 +15,9 @@ from pipeline.console import Advance
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
 from pipeline.crawl.links import ends_as_image, kind_of, names_page
-from pipeline.crawl.robots import MAX_BYTES as ROBOTS_BYTES
-from pipeline.crawl.robots import Rules, rules_of
+from pipeline.crawl.optouts.origin import Answer, Question, Said
+from pipeline.crawl.optouts.pages import page_heard, page_words
+from pipeline.crawl.optouts.signals import ALL_KINDS
 from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import Candidate
 
@@ -51,7 +52,7 @@ def site_candidates(
 
     Reads the pages of one host (that of `start`, or where it redirects to), 500 at most, `gap`
     seconds apart or as far as its Crawl-delay asks; the images may be elsewhere. Obeys
-    robots.txt, robots meta tags, X-Robots-Tag, TDM-Reservation and rel=nofollow.
+    robots.txt, robots meta tags, every opt-out of docs/opt-outs.md, and rel=nofollow.
 
     Raises:
         UserError: `start` is no public web address.
@@ -107,7 +108,8 @@ class _Reader:
     def __init__(self, client: Client, user_agent: str, gap: float) -> None:
         self.client, self.user_agent, self.gap = client, user_agent, gap
         self.host = ""
-        self._rules: dict[str, Rules | None] = {}
+        self._origins: dict[str, Said] = {}
+        self._closed: set[str] = set()  # origins whose robots.txt is out of reach
         self._pages: dict[str, bool] = {}  # kind of link → whether it leads to pages
         self._tried: Counter[str] = Counter()  # links asked for, to find that out
         self._next_start = 0.0
@@ -127,10 +129,10 @@ class _Reader:
             url = check_url(address)
             if self.host and url.raw_host != self.host:
                 raise Unread(f"leads to {url.raw_host}")
-            rules = await self._rules_of(url.origin())
-            if rules is None:
+            said = await self._said(url.origin())
+            if said is None:
                 raise Unread("its robots.txt cannot be read")
-            if not rules.allow(address):
+            if not said.may_ask(address):
                 raise Unread("robots.txt disallows it")
             page = await self._ask(address)
             if page.leads_to is not None:
@@ -138,7 +140,7 @@ class _Reader:
                 continue
             if self.host and ends_as_image(address) and _is_image(page.status, page.headers):
                 return address, [(address, "", False)], []
-            images, links = self._content(page)
+            images, links = await self._content(page, said)
             self.host = url.raw_host or ""
             shown = {link for link, _, only_linked in images if not only_linked}
             images = [one for one in images if one[0] in shown or not await self._is_page(one[0])]
@@ -161,8 +163,8 @@ class _Reader:
             url = check_url(link)
             if url.raw_host != self.host or self._tried.total() >= MOST_TRIED:
                 return False
-            rules = await self._rules_of(url.origin())
-            if rules is None or not rules.allow(link):
+            said = await self._said(url.origin())
+            if said is None or not said.may_ask(link):
                 return False
             self._tried[kind] += 1
             page = await self._ask(link)
@@ -175,45 +177,64 @@ class _Reader:
     def _may_be_page(self, link: str) -> bool:
         return not ends_as_image(link) or names_page(link) or self._pages.get(kind_of(link), False)
 
-    def _content(self, page: Page) -> tuple[list[FoundImage], list[str]]:
+    async def _content(self, page: Page, said: Said) -> tuple[list[FoundImage], list[str]]:
         if page.status != 200:
             raise Unread(f"it answered {page.status}")
         if _kind(page.headers) not in HTML:
             raise Unread(f"it is no HTML page but '{_kind(page.headers)[:40]}'")
-        words = robots_words(page.headers.getall("X-Robots-Tag", []), self.user_agent)
-        if page.headers.get("TDM-Reservation", "").strip() == "1":
-            words.add("noai")
         charset = CHARSET.search(page.headers["Content-Type"])
         tree = _parsed(page.body, charset[1] if charset else None)
         if tree is None:
             return [], []
-        words |= _meta_words(tree, product_name(self.user_agent))
-        images = [] if words & OPT_OUTS else list(islice(_images(tree, page.address), PAGE_IMAGES))
+        words = robots_words(page.headers.getall("X-Robots-Tag", []), self.user_agent)
+        words |= page_words(tree, product_name(self.user_agent))
+        signals = page_heard(tree, page.headers, page.address)
+        if said.unread(signals):
+            await self._said(URL(said.origin))
+        closed = words & OPT_OUTS or said.verdict(page.address, signals).refusal
+        images = [] if closed else list(islice(_images(tree, page.address), PAGE_IMAGES))
         links = [] if words & {"nofollow", "none"} else list(_links(tree, page.address))
         return images, links
 
-    async def _rules_of(self, origin: URL) -> Rules | None:
-        """None when robots.txt is unreachable, which disallows all (RFC 9309, 2.3.1.4)."""
-        key = str(origin)
-        if key not in self._rules:
-            self._rules[key] = None
-            try:
-                page = await self._ask(f"{key}/robots.txt", robots=True)
-            except (Unanswered, Forbidden):
-                return None
-            if page.status < 500 and page.status not in BUSY:
-                self._rules[key] = rules_of(page.body if page.status == 200 else b"")
-        rules = self._rules[key]
-        self.gap = max(self.gap, rules.delay if rules else 0.0)
-        return rules
+    async def _said(self, origin: URL) -> Said | None:
+        """What an origin says of its files, asked for as far as it is not known.
 
-    async def _ask(self, address: str, robots: bool = False) -> Page:
-        """One request in its turn, or two where the server asks to come back soon."""
+        None when robots.txt is unreachable, which disallows all (RFC 9309, 2.3.1.4).
+        """
+        key = str(origin)
+        said = self._origins.setdefault(key, Said(key, frozenset(ALL_KINDS)))
+        while key not in self._closed and (question := said.question) is not None:
+            answer = await self._answer(question)
+            if answer is None:
+                self._closed.add(key)
+            else:
+                said.hear(question, answer)
+            delay = said.rules.delay if said.rules else 0.0
+            self._next_start += max(0.0, delay - self.gap)
+            self.gap = max(self.gap, delay)
+        return None if key in self._closed else said
+
+    async def _answer(self, question: Question) -> Answer | None:
+        """The answer; None for a robots.txt that is out of reach."""
+        try:
+            page = await self._ask(question.address, question.most)
+            if page.status == 200:
+                return question.answer(page.body)
+            problem, missing = f"HTTP {page.status}", page.status < 500 and page.status not in BUSY
+        except (Unanswered, Forbidden) as error:
+            problem, missing = str(error), False
+        return question.nothing(problem) if missing or question.kind != "robots" else None
+
+    async def _ask(self, address: str, most: int | None = None) -> Page:
+        """One request in its turn, or two where the server asks to come back soon.
+
+        For a page, or for what no page is: up to `most` bytes of it.
+        """
         for again in (True, False):
             await asyncio.sleep(max(0.0, self._next_start - time.monotonic()))
             self._next_start = time.monotonic() + self.gap
-            if robots:
-                page = await self.client.page(address, ROBOTS_BYTES, cut=True)
+            if most is not None:
+                page = await self.client.page(address, most + 1, cut=True)
             else:
                 page = await self.client.page(address, PAGE_BYTES, follow=False, wanted=_is_html)
             wait = retry_after(page.headers)
@@ -252,17 +273,6 @@ def _parsed(body: bytes, charset: str | None) -> html.HtmlElement | None:
         return html.document_fromstring(body, parser=parser)
     except (etree.LxmlError, ValueError):
         return None  # empty, or nothing but damage
-
-
-def _meta_words(tree: html.HtmlElement, robot: str) -> set[str]:
-    words: set[str] = set()
-    for meta in tree.iter("meta"):
-        name, content = meta.get("name", "").strip().lower(), meta.get("content", "").lower()
-        if name in ("robots", robot):
-            words |= {word.strip() for word in content.split(",")}
-        if name == "tdm-reservation" and content.strip() == "1":
-            words.add("noai")
-    return words
 
 
 def _images(tree: html.HtmlElement, address: str) -> Iterator[FoundImage]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.crawlsummary import CrawlSummary
 from pipeline.export.provenance import History
 from pipeline.metrics import Metrics
 from pipeline.models.checkpoint import ModelConfig
@@ -25,6 +26,7 @@ class Facts:
         checks: content of checks.json.
         licences, hosts: images that the student learnt from, most first; "" is not known.
         licence: of the student, as the hub names it; may be empty.
+        harvest: the crawl's summary; None where there is none.
     """
 
     config: ModelConfig
@@ -34,6 +36,7 @@ class Facts:
     licences: list[tuple[str, int]]
     hosts: list[tuple[str, int]]
     licence: str
+    harvest: CrawlSummary | None = None
 
 
 def model_card(facts: Facts) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.crawlsummary import read_crawl_summary
 from pipeline.embeddings import Embeddings
 from pipeline.errors import UserError
 from pipeline.metrics import read_metrics
@@ -39,6 +40,7 @@ class ReportFiles:
         predictions: CSV file, one row a test image.
         corruptions: CSV file, one row a corruption and severity; no rows if there were none.
         mistakes: Parquet file of test images that the student gets wrong; may be missing.
+        harvest: JSON file, the crawl's summary; may be missing.
     """
 
     crawl: Path
@@ -52,6 +54,7 @@ class ReportFiles:
     predictions: Path
     corruptions: Path
     mistakes: Path
+    harvest: Path
 
     @property
     def manifest(self) -> Path:
@@ -89,6 +92,7 @@ def build_report(
         )
     advance = progress or (lambda n: None)
     # whatever is missing is told in the order of the stages, before any picture is read
+    harvest = read_crawl_summary(files.harvest)
     candidates = read_candidates(files.manifest)
     images = read_images(files.dedup, files.selection)
     embeddings = Embeddings.open(files.embed)
@@ -118,6 +122,7 @@ def build_report(
             files=[path for path in vars(files).values() if path.exists()],
             origins=read_origins(files.manifest, images),
             flow=flow,
+            **sections.harvest(harvest),
             map=drawn,
             **sections.summary(metrics),
             **sections.galleries(galleries, mistakes),

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.crawlsummary import CrawlSummary
 from pipeline.metrics import Group, Metrics, NetworkMetrics
 from pipeline.report.calibration import reliability_diagram
 from pipeline.report.figures import curve_charts, interval_bar
@@ -16,6 +17,7 @@ from pipeline.report.tables import confusion_matrix, group_rows, kept_rows, late
 from pipeline.report.tiles import Gallery
 from pipeline.templates import percent
 
+MOST_QUERIES, MOST_HOSTS = 1000, 50  # shown
 Section = dict[str, Any]
 
 
@@ -58,6 +60,21 @@ def _accuracy_bar(role: str, network: NetworkMetrics, index: int) -> Markup:
     low, high = network.accuracy_low, network.accuracy_high
     label = f"{role}: {percent(network.accuracy)}, 95% interval {percent(low)} to {percent(high)}"
     return interval_bar(network.accuracy, low, high, index, label)
+
+
+def harvest(summary: CrawlSummary | None) -> Section:
+    """What was wanted of the crawl and got; queries and hosts as many as a person may read."""
+    asked = (
+        [(one.name, query) for one in summary.classes for query in one.queries] if summary else []
+    )
+    hosts = sorted(summary.later.hosts.items(), key=lambda one: -one[1].images) if summary else []
+    return {
+        "harvest": summary,
+        "queries": asked[:MOST_QUERIES],
+        "more_queries": max(0, len(asked) - MOST_QUERIES),
+        "later": hosts[:MOST_HOSTS],
+        "covered": summary.coverage.shown[:MOST_HOSTS] if summary and summary.coverage else [],
+    }
 
 
 def galleries(of_crawl: list[Gallery], mistakes: Gallery | None) -> Section:

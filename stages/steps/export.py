@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pipeline.console import Console
+from pipeline.crawlsummary import read_crawl_summary
 from pipeline.embeddings import Embeddings
 from pipeline.export.card import Facts, model_card
 from pipeline.export.checks import choose_pixels
@@ -41,6 +42,7 @@ def run(params: Params, console: Console) -> None:
     web = Embeddings.open(paths.EMBED)
     pixels = choose_pixels(web, section.images, config.input_size, int8 == "static")
     history = read_history(*TABLES)
+    harvest = read_crawl_summary(paths.summary("crawl"))
 
     with replacing(paths.EXPORT) as folder:
         # write the files, and open them again
@@ -85,6 +87,7 @@ def run(params: Params, console: Console) -> None:
             licences=by_licence(origins),
             hosts=by_host(origins),
             licence=section.licence,
+            harvest=harvest,
         )
         write_table(folder / "sources.parquet", origins)
         write_json(folder / "checks.json", checks)

@@ -81,6 +81,8 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["crawl"]["crawl.classes"] = str(crawl.classes)
     if crawl.engine in ("files", "urls"):
         named["crawl"]["crawl.source"] = crawl.source
+    if crawl.blocklist:
+        named["crawl"]["crawl.blocklist"] = crawl.blocklist
     if crawl.engine == "captions":
         named["crawl"] |= caption_tables(crawl.source)
     if teacher.source == "file":

@@ -41,6 +41,7 @@ def _whole(section: Report, advance: Advance = no_progress) -> int:
         predictions=paths.PREDICTIONS,
         corruptions=paths.CORRUPTIONS,
         mistakes=paths.MISTAKES,
+        harvest=paths.summary("crawl"),
     )
     return _write(
         build_report(

@@ -45,7 +45,9 @@ def find(image: str) -> Trace:
         UserError: nothing is known of it, or it could be several.
     """
     if ID.fullmatch(image):
-        rows = _candidates(pc.starts_with(pc.field("id"), image.lower()))
+        # of one that was dropped, the detail has the id
+        dropped = pc.match_substring(pc.field("detail"), f"SHA-256 {image.lower()}")
+        rows = _candidates(pc.starts_with(pc.field("id"), image.lower()) | dropped)
         what = "no id in the crawl begins with"
     else:
         rows = _candidates((pc.field("url") == image) | (pc.field("final_url") == image))

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.http import Web
@@ -278,6 +279,7 @@ def crawl(
     tls: ssl.SSLContext | None = None,
     notes: list[str] | None = None,
     put_off: PutOff | None = None,
+    blocklist: Blocklist = NOTHING_BLOCKED,
     **changes: Any,
 ) -> dict[Candidate, Fetched]:
     """Fetches with `LIMITS` and these changes; `folder` is the journal's."""
@@ -294,6 +296,7 @@ def crawl(
             retry=retry,
             note=(notes if notes is not None else []).append,
             put_off=put_off,
+            blocklist=blocklist,
         )
 
 

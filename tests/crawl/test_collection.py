@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 import tarfile
@@ -7,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.console import no_progress
+from pipeline.crawl.blocklist import Blocklist
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError, UserError
+from pipeline.imagesource.entries import Entry, Facts
 from pipeline.imagesource.matching import Matcher
-from pipeline.manifest import manifest
+from pipeline.manifest import Candidate, Fetched, manifest
 from tests.crawl.hosts import picture
 
 MOST = 1 << 20
@@ -295,3 +298,27 @@ def test_a_file_name_that_is_no_unicode_is_accounted_for(tmp_path):
     with Journal(tmp_path / "journal") as journal:
         found = collect(iter(entries_of(tmp_path / "in")), 16, journal, no_progress)
     assert manifest(list(found), found)["outcome"].to_pylist() == ["stored"]
+
+
+def entry_at(index, url):
+    name = f"{index}.jpg"
+    return Entry(name, name, picture(index), facts=Facts(url=url))
+
+
+def test_what_a_blocklist_refuses_or_was_dropped_before_is_not_kept(tmp_path):
+    ids = {index: hashlib.sha256(picture(index)).hexdigest() for index in range(6)}
+    places = {0: "https://a.example/0.jpg", 1: "https://cdn.bad.example/1.jpg", 5: ""}
+    given = [
+        (Candidate(-1, "", "files", "", index, f"{index}.jpg"), entry)
+        for index in range(6)
+        for entry in [entry_at(index, places.get(index, ""))]
+    ]
+    rules = Blocklist(frozenset(["bad.example"]), frozenset([ids[2]]), forgotten={ids[3]})
+    with Journal(tmp_path) as journal:
+        journal.add(Fetched("4.jpg", "opted_out", f"closed; SHA-256 {ids[4]}"))
+        journal.add(Fetched("5.jpg", "opted_out", f"closed; SHA-256 {ids[0]}"))  # another file
+        found = collect(iter(given), 16, journal, no_progress, blocklist=rules)
+        held = [number for number, id in ids.items() if journal.path(id).exists()]
+    outcomes = [record.outcome for record in found.values()]
+    assert outcomes == ["ok", "blocked", "blocked", "forgotten", "opted_out", "ok"]
+    assert held == [0, 5]

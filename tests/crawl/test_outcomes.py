@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
+from pipeline.crawl import day
 from pipeline.crawl import result_pages as pages_module
 from pipeline.crawl.engines.openverse import Openverse
 from pipeline.errors import ExternalError
@@ -186,10 +187,31 @@ def test_a_day_that_is_used_up_is_told_and_not_tried(tmp_path):
     engine = bing()
     engine.budget = replace(engine.budget, per_day=3)
     with serving(host := answering(paged(1000))) as hosts:
-        found, account = searched(hosts, engine, ["a", "b"], 40, tmp_path)
-    assert len(found) == 60 and host.requests[PATH] == 3
-    assert "3 requests of a day" in account.stopped
-    assert 23 * 3600 < account.again_at - time.time() <= 24 * 3600
+        for _ in range(2):  # by the next run neither
+            found, account = searched(hosts, engine, ["a", "b"], 40, tmp_path)
+            assert len(found) == 60 and host.requests[PATH] == 3
+            assert "3 requests of a day" in account.stopped
+            assert 23 * 3600 < account.again_at - time.time() <= 24 * 3600
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(day.time, "time", lambda now=time.time: now() + 24 * 3600)
+            assert len(find(hosts, engine, ["a", "b"], 40, tmp_path)) == 80
+
+
+@pytest.mark.parametrize("text", ["", "{", "[null]", '{"a": 1}', "3", '["x"]', "[9e99, 1]"])
+def test_a_count_of_the_day_that_cannot_be_read_shuts_nobody_out(tmp_path, text):
+    engine = bing()
+    engine.budget = replace(engine.budget, per_day=1)
+    (tmp_path / "test-day.json").write_text(text)
+    with serving(answering(paged(20))) as hosts:
+        assert len(find(hosts, engine, ["a"], 20, tmp_path)) == 20
+
+
+def test_one_query_without_a_readable_page_does_not_end_the_others(tmp_path):
+    with serving(host := answering(lambda q, n: b"odd" if q == "b" else paged(9)(q, n))) as hosts:
+        found, account = searched(hosts, bing(), ["a", "b", "c"], 9, tmp_path)
+    assert {one.class_name for one in found} == {"a", "c"}
+    assert (account.waiting, account.stopped) == (1, "")
+    assert Counter(query for query, _ in asked(host)) == {"a": 1, "b": 2, "c": 1}
 
 
 # a refusal for good
@@ -203,7 +225,7 @@ def test_a_refusal_for_good_is_not_tried_again_and_shows_its_first_line(tmp_path
     with serving(host := Host({PATH: route})) as hosts, pytest.raises(ExternalError) as caught:
         find(hosts, bing(), ["cat", "dog"], 40, tmp_path)
     text = str(caught.value)
-    assert f"test: no results: 0.test: it answered {status}: Please set a user-agent[31m" in text
+    assert f"test: no results: 0.test: it answered {status}: Please set a user-agent [31m" in text
     kept = tmp_path / f"test-{status}.html"
     assert str(kept) in text and kept.read_bytes().endswith(b" more")
     assert caught.value.exit_code == 3 and "\n" not in text
@@ -271,8 +293,8 @@ def test_a_captcha_in_the_middle_ends_the_search_and_it_goes_on_there(tmp_path):
         return images(query, range(first, first + 20)) if human or first < 40 else b"captcha"
 
     with serving(host := answering(answer)) as hosts:
-        found, account = searched(hosts, bing(), ["cat", "dog"], 80, tmp_path)
-        assert len(found) == 40 and "no page of results" in account.refused
+        found, account = searched(hosts, bing(), ["cat"], 80, tmp_path)
+        assert len(found) == 40 and "no page of results" in endings(account)["cat"]
         human.append(True)
         assert len(find(hosts, bing(), ["cat"], 80, tmp_path)) == 80
     assert asked(host) == [("cat", n) for n in (0, 20, 40, 40, 40, 60)]

@@ -15,7 +15,14 @@ from pipeline.crawl import fetch as module
 from pipeline.crawl import pauses, scheduler
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.later import PutOff
-from pipeline.crawl.scheduler import LEARN_FROM, REFUSALS, STEP_BACK_AFTER, Job, Scheduler
+from pipeline.crawl.scheduler import (
+    ILL_AFTER,
+    LEARN_FROM,
+    REFUSALS,
+    STEP_BACK_AFTER,
+    Job,
+    Scheduler,
+)
 from pipeline.crawl.scheduler import Host as Pace
 from pipeline.errors import ExternalError
 from tests.crawl.hosts import (
@@ -443,6 +450,30 @@ def test_a_host_that_refuses_for_ever_is_put_off_after_a_few_requests(tmp_path, 
         "0.test: 429: Too many",
         f"not asked: 0.test refused {REFUSALS} times in a row (429: Too many)",
     }
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_host_that_is_ill_is_put_off_after_thirty_answers(tmp_path, monkeypatch, status):
+    monkeypatch.setattr(module, "BACK_OFF", 0.001)
+    host = Host({"/robots.txt": reply(b"", 404)} | {f"/{n}.jpg": image(n) for n in range(30, 60)})
+    host.otherwise = reply(b"Oops", status)
+    with serving(host) as hosts:
+        candidates = candidates_of([f"http://0.test/{n}.jpg" for n in range(60)])
+        limits = {"connections_per_host": 2, "opt_outs": "none"}
+        found = crawl(tmp_path, candidates, hosts, **limits)
+        assert set(outcomes(found).values()) == {"not_now"}
+        asked = len(host.requests) - 1
+        assert ILL_AFTER <= host.images_asked() < ILL_AFTER + 2
+        details = Counter(record.detail for record in found.values())
+        why = f"gave {ILL_AFTER} such answers in a row ({status}: Oops)"
+        assert details == {
+            f"not asked: 0.test {why}": 60 - asked,
+            f"0.test: {status}: Oops": asked,
+        }
+        # the next run begins with what was not asked: these thirty cannot hide those for ever
+        for _ in range(3):
+            found = crawl(tmp_path, candidates, hosts, **limits)
+    assert Counter(outcomes(found).values()) == {"not_now": 30, "ok": 30}
 
 
 def test_a_host_that_gives_too_little_for_its_pauses_is_put_off(tmp_path):

@@ -8,6 +8,7 @@ from itertools import pairwise
 import yaml
 from markdown_it import MarkdownIt
 
+from pipeline.crawlsummary import CrawlSummary
 from pipeline.export.card import Facts, model_card, plain_markdown
 from pipeline.export.provenance import History
 from pipeline.metrics import Metrics
@@ -119,3 +120,40 @@ def test_quantisation_is_told_with_its_cost() -> None:
     card = model_card(replace(facts(), checks=CHECKS | {"int8": int8}))
     assert "(static ranges, from 256 other web images)" in card
     assert re.search(r"right on\s85.1% of the images, the student on 86.6%", card)
+
+
+def test_what_was_wanted_and_what_owners_say_is_in_the_card_and_hostile_text_is_text() -> None:
+    classes = [
+        {"name": HOSTILE[0], "stored": 35, "wanted": 1000, "why": HOSTILE[2]},
+        {"name": "dog", "stored": 1000, "wanted": 1000},
+        *({"name": f"c{n}", "stored": 999, "wanted": 1000} for n in range(41)),
+    ]
+    told = {
+        "classes": classes,
+        "later": {"images": 338, "pages": 2},
+        "signals": {"seen": {HOSTILE[1]: 9}, "refused": {"c2pa": 2}},
+        "outcomes": {"blocked": 4, "forgotten": 3},
+    }
+    card = model_card(replace(facts(), harvest=CrawlSummary.model_validate(told)))
+    tokens = MarkdownIt("commonmark").enable(["table"]).parse(card.split("---\n", 2)[2])
+    assert not [token for token in tokens if token.type == "html_block"]
+    kinds = [child.type for token in tokens for child in token.children or []]
+    assert not {"html_inline", "link_open", "image"} & set(kinds)
+    cells = [token.content for token in tokens if token.type == "inline"]
+    shown = ["".join(child.content for child in token.children) for token in tokens
+             if token.type == "inline"]  # fmt: skip
+    at = shown.index(HOSTILE[0])
+    assert shown[at : at + 4] == [HOSTILE[0], "1,000", "35", HOSTILE[2].replace("\n", " ")]
+    at = shown.index(HOSTILE[1])
+    assert shown[at : at + 6] == [HOSTILE[1], "9", "0", "c2pa", "0", "2"]
+    text = "\n".join(cells)
+    assert "1 of 43 classes have all images" in text
+    assert "2 more classes have fewer than wanted" in text
+    assert "338 images and 2 pages of results were refused for the moment" in text
+    assert "Candidates that a blocklist refused: 4." in text
+    assert "Candidates whose images were dropped on request: 3." in text
+
+
+def test_a_card_of_an_earlier_crawl_says_nothing_of_what_is_not_known() -> None:
+    old = CrawlSummary.model_validate({"classes": [{"name": "cat", "stored": 5}]})
+    assert model_card(replace(facts(), harvest=old)) == model_card(facts())

@@ -77,6 +77,7 @@ class World:
         kept = self._dedup(root / "dedup", ids, labels)
         self._distill(root, [ids[at] for at in kept], labels[kept], rng)
         self._evaluate(root, rng)
+        write_json(root / "reports" / "crawl.json", self._summary())
         return ReportFiles(
             crawl=root / "crawl",
             dedup=root / "dedup" / "images.parquet",
@@ -89,6 +90,7 @@ class World:
             predictions=root / "reports" / "predictions.csv",
             corruptions=root / "reports" / "corruptions.csv",
             mistakes=root / "evaluate" / "mistakes.parquet",
+            harvest=root / "reports" / "crawl.json",
         )
 
     def _crawl(self, folder: Path, data: list[bytes], ids: list[str], labels: np.ndarray) -> None:
@@ -118,6 +120,65 @@ class World:
             id = ids[at] if outcome == "ok" else None
             found[candidate] = Fetched(candidate.url, outcome, id=id)
         write_table(folder / "manifest.parquet", manifest(list(found), found))
+
+    def _summary(self) -> dict:
+        """The crawl's: the first class is full, the others are not."""
+        classes = [
+            {
+                "name": name,
+                "stored": 20 // (at + 1),
+                "wanted": 20,
+                "results": 31,
+                "why": at and f"the engine has no more {HOSTILE_TITLE}",
+                "queries": [
+                    {"query": f"{name} photo", "variant": "", "results": 30, "ended": "no more"},
+                    {"query": name, "variant": "synonym <b>", "results": 1, "ended": HOSTILE_TITLE},
+                ],
+            }
+            for at, name in enumerate(self.class_names)
+        ]
+        host = {"images": 338, "why": "429 <i>", "again_at": "2026-11-29T12:00:00+00:00"}
+        return {
+            "candidates": 72,
+            "stored": 36,
+            "outcomes": {"stored": 36, "blocked": 4, "forgotten": 3},
+            "classes": [one | {"why": one["why"] or ""} for one in classes],
+            "later": {"images": 338, "pages": 2, "hosts": {HOSTILE_TITLE: host}},
+            "empty": [HOSTILE_CLASS],
+            "signals": {"seen": {"content-signal": 40, "c2pa": 2}, "refused": {"c2pa": 1}},
+            "blocked": 4,
+            "refused": f"contact missing {HOSTILE_TITLE}",
+            "coverage": {
+                "rounds": [
+                    {"asked_more": 30, "new_images": 12},
+                    {"asked_more": 8, "new_images": 3},
+                ],
+                "ended": "nothing new came <b>",
+                "classes": [
+                    {
+                        "name": "circle",
+                        "stored": 9,
+                        "teacher_says": 9,
+                        "asked_more": 20,
+                        "starved": False,
+                    },
+                    {
+                        "name": HOSTILE_CLASS,
+                        "stored": 9,
+                        "teacher_says": 2,
+                        "asked_more": 18,
+                        "starved": True,
+                    },
+                    {
+                        "name": "star",
+                        "stored": 9,
+                        "teacher_says": None,
+                        "asked_more": 0,
+                        "starved": False,
+                    },
+                ],
+            },
+        }
 
     def _dedup(self, folder: Path, ids: list[str], labels: np.ndarray) -> np.ndarray:
         """Positions of the images that are kept: the first ones."""

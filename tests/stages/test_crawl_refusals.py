@@ -205,7 +205,8 @@ def test_a_captcha_ends_the_search_and_is_kept_and_the_next_run_goes_on(
         done = crawl()
         assert (done.code, done.report["empty"]) == (3, ["dog", "owl"])
         assert done.stored()["cat"] == 30
-        assert done.pages == first + 2  # once more, and then no other
+        # once more each: it may be for one query, and three of them end the search
+        assert first + 2 <= done.pages <= first + 6
         assert "unreadable.html" in done.err
         assert b"One last step" in (tmp_path / ".cache/crawl/unreadable.html").read_bytes()
         world.rules = (results(200),)

@@ -94,6 +94,7 @@ READ_BY = [
     ("crawl: {classes: own.yaml}", {"crawl": {"crawl.classes"}}),
     ("crawl: {classes: 'cat,dog'}", {}),
     ("crawl: {engine: files, source: web}", {"crawl": {"crawl.source"}}),
+    ("crawl: {classes: 'cat,dog', blocklist: own.yaml}", {"crawl": {"crawl.blocklist"}}),
     (
         "crawl: {engine: files, source: web, classes: own.yaml}",
         {"crawl": {"crawl.source", "crawl.classes"}},

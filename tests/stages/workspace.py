@@ -28,7 +28,9 @@ CODE = (".py", ".j2", ".css", ".js")  # how lines of dvc.yaml end that name code
 TINY = """
 crawl: {per_class: 16}
 dedup: {radius: 4}
-teacher: {data: original.parquet, architecture: resnet8, images: 0, epochs: 1, batch_size: 32}
+teacher:
+  {data: original.parquet, architecture: resnet8, input_size: 32, images: 0, epochs: 1,
+   batch_size: 32}
 embed: {}
 distill: {epochs: 2, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}
 evaluate: {test_set: demo, images: 60, latency: false}
@@ -38,7 +40,7 @@ report: {thumbnails: 4}
 OUTSIDE = """
 crawl: {classes: [cat, dog], engine: files, source: web}
 dedup: {leaks: false}
-teacher: {source: file, path: teacher/resnet8.pt}
+teacher: {source: file, path: teacher/resnet8.pt, input_size: 32}
 embed: {}
 distill: {epochs: 2}
 evaluate: {test_set: images, styles: styles}

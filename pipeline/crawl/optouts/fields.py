@@ -4,8 +4,6 @@ import re
 
 from pipeline.crawl.guard import OPT_OUTS, PRODUCT, robots_words
 
-LONGEST = 4000  # characters of a structured field; no preference is that long
-
 # RFC 9651: a dictionary of tokens, strings, numbers and lists, with parameters; nothing here goes
 # back, so that hostile text takes no longer than other
 _KEY = r"[a-z*][a-z0-9_\-.*]*+"
@@ -27,8 +25,6 @@ def dictionary(text: str) -> dict[str, str] | None:
     Of a key that comes twice the last value counts.
     """
     text = text.strip(" ")
-    if len(text) > LONGEST:
-        return None
     found: dict[str, str] = {}
     at = 0
     while at < len(text):

@@ -1,4 +1,7 @@
-"""Table of the forms in which owners opt out: all that the crawler reads, and how."""
+"""Table of the forms in which owners opt out: all that the crawler reads, and how.
+
+docs/opt-outs.md shows `table()`, and a test compares the two.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,14 +32,13 @@ class Form:
     source: str
 
 
-RFC9309 = "https://www.rfc-editor.org/rfc/rfc9309"
 CONTENT_SIGNALS = "https://contentsignals.org/"
 AIPREF_ATTACH = "https://datatracker.ietf.org/doc/draft-ietf-aipref-attach/"
 AIPREF_VOCAB = "https://datatracker.ietf.org/doc/draft-ietf-aipref-vocab/"
 RSL = "https://rslstandard.org/rsl"
 TDMREP = "https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240202/"
 ROBOTS_META = "https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag"
-NOAI = "https://github.com/rom1504/img2dataset#opt-out-directives"
+NOAI = "https://github.com/rom1504/img2dataset"
 PLUS = "http://ns.useplus.org/LDF/ldf-XMPSpecification"
 CAWG = "https://cawg.io/training-and-data-mining/1.1/"
 C2PA = "https://c2pa.org/specifications/specifications/1.4/specs/C2PA_Specification.html"

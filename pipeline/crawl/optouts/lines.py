@@ -12,7 +12,6 @@ from pipeline.crawl.optouts.signals import AI_AGENTS, Signal
 
 AGENT_LINE = re.compile(r"user[- ]?agent\b[\s:]*(\*|[a-z0-9_-]*)", re.IGNORECASE)
 MOST_LICENCES = 3  # of one origin that are read; what more it names is told
-LONGEST = 4000  # characters of a line that says something
 FORMS = forms("robots.txt")
 USAGES = ("content-signal", "content-usage")
 ACCESS = ("allow", "disallow")
@@ -49,6 +48,10 @@ class Declared:
     more_licences: int = 0
     agents: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = ()  # names, their groups
     access: tuple[list[Rule], ...] = ()  # of each group
+
+    def __bool__(self) -> bool:
+        """False where nothing is said, as most files have it."""
+        return bool(self.usages or self.licences or self.agents)
 
     def signals(self, path: str) -> list[Signal]:
         """What binds a path (with its query, as `spelt` has it)."""
@@ -97,7 +100,7 @@ def declared(lines: Iterable[str]) -> Declared:
         key, value = key.strip().lower(), value.strip()
         if not colon:
             continue
-        if key == "license" and value and len(value) <= LONGEST:
+        if key == "license" and value:
             licences[value] = None
         elif key in RULES:
             group.has_rules = True
@@ -123,7 +126,7 @@ def _name(group: Group, name: str, groups: list[Group]) -> None:
 
 
 def _add(group: Group, key: str, value: str) -> None:
-    if key in USAGES and (group.ours or group.everybody) and len(value) <= LONGEST:
+    if key in USAGES and (group.ours or group.everybody):
         path, statement = "", value
         if value.startswith(("/", "*")):
             path, statement = [*value.split(None, 1), ""][:2]

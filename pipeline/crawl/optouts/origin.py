@@ -115,10 +115,15 @@ class Said:
 
         The file of TDMRep does not: a header of the answer goes before it.
         """
+        if self.rules is None or not self.rules.declared:
+            return Verdict()
         return verdict(self._before(URL(address)), self.obeyed)
 
     def verdict(self, address: str, heard: Heard) -> Verdict:
         """What an address of the origin comes to, with the headers of its answer."""
+        declared = self.rules is not None and bool(self.rules.declared)
+        if not (declared or heard.signals or heard.licences or self.reservations):
+            return Verdict()
         url = URL(address)
         found = [*self._before(url), *heard.signals]
         if self.reservations is not None and not heard.reserves:
@@ -139,7 +144,7 @@ class Said:
         self.licences[address] = None
         try:
             own = str(URL(address).origin()) == self.origin
-        except ValueError:
+        except Exception:  # yarl raises IndexError too, on some
             self.licences[address] = Licence(address, problem="it cannot be read: no address")
             return
         if own and not self.may_ask(address):
@@ -149,7 +154,7 @@ class Said:
         """Of the licences that robots.txt names."""
         found = []
         for one in self.rules.declared.licences if self.rules is not None else ():
-            with contextlib.suppress(ValueError):  # what is no address is none of a licence
+            with contextlib.suppress(Exception):  # what is no address is none of a licence
                 found.append(urljoin(f"{self.origin}/", one))
         return found
 

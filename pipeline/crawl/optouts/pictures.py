@@ -12,6 +12,7 @@ XMP = b"http://ns.adobe.com/xap/1.0/\0"
 MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 PNG_XMP = b"XML:com.adobe.xmp\0"
 GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
+GIF_C2PA = b"\x21\xff\x0bC2PA_GIF\1\0\0"
 MOST = 5_000  # parts of a file that are looked at
 
 Part = tuple[bytes, int, int]  # kind, start, end
@@ -33,7 +34,7 @@ def image_signals(data: bytes) -> list[Signal]:
         packets = (data[start:end] for kind, start, end in chunks if kind == b"XMP ")
         stores = (data[start:end] for kind, start, end in chunks if kind == b"C2PA")
     elif data.startswith(b"GIF8"):
-        packets, stores = _gif_packets(data), iter(())
+        packets, stores = _gif_packets(data), _gif_stores(data)
     else:
         return []
     found = list(mining_signals(packets))
@@ -129,3 +130,13 @@ def _gif_packets(data: bytes) -> Iterator[bytes]:
         # the packet stands there as it is; a trailer makes blocks of it for who does not know
         end = data.find(b"<?xpacket end=", at)
         yield data[at + len(GIF_XMP) : end if end >= 0 else len(data)]
+
+
+def _gif_stores(data: bytes) -> Iterator[bytes]:
+    at = data.find(GIF_C2PA)
+    if at >= 0:
+        at, store = at + len(GIF_C2PA), bytearray()
+        while at < len(data) and data[at]:  # blocks of up to 255 bytes, and an empty one
+            store += data[at + 1 : at + 1 + data[at]]
+            at += 1 + data[at]
+        yield bytes(store)

@@ -112,7 +112,7 @@ def _covered(url: str) -> tuple[str, str]:
     host, slash, path = rest.partition("/")
     try:
         origin = str(URL(f"{scheme}://{host}").origin()) if divided and host else ""
-    except ValueError:
+    except Exception:  # yarl raises IndexError too, on some
         return "", ""
     return (origin, slash + path or "/") if origin else ("", "")
 

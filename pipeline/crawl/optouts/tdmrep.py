@@ -14,22 +14,28 @@ FORM = forms("well-known file")[PATH]
 
 @dataclass(frozen=True, slots=True)
 class Reservations:
-    """The entries of one file, in order."""
+    """The entries of one file, in order, or why it was not read."""
 
     entries: tuple[tuple[Pattern, str, bool], ...] = ()
+    problem: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.entries or self.problem)
 
     def signals(self, path: str) -> list[Signal]:
         """The first entry that matches a path (with its query, as `spelt` has it)."""
         for pattern, text, allows in self.entries:
             if pattern.matches(path):
                 return [Signal(FORM.kind, PATH, text, allows)]
-        return []
+        return [Signal(FORM.kind, PATH, self.problem)] if self.problem else []
 
 
 def reservations(data: bytes) -> Reservations:
     """Reads a file of any content; what is none has no entries."""
     if len(data) > MAX_BYTES:
-        return Reservations()
+        # a page that answers every address is no such file, however long
+        begun = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{")
+        return Reservations(problem=f"not read: more than {MAX_BYTES:,} bytes" if begun else "")
     try:
         found = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):

@@ -94,6 +94,14 @@ def gif(text: str) -> bytes:
     return picture(0, "GIF")[:-1] + extension + trailer + b"\x3b"
 
 
+def gif_c2pa(data: bytes) -> bytes:
+    """A GIF with a store in blocks of an application extension."""
+    blocks = [data[at : at + 255] for at in range(0, len(data), 255)]
+    body = b"".join(bytes([len(block)]) + block for block in blocks)
+    extension = b"\x21\xff\x0bC2PA_GIF\x01\x00\x00" + body + b"\0"
+    return picture(0, "GIF")[:-1] + extension + b"\x3b"
+
+
 def box(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data) + 8) + kind + data
 

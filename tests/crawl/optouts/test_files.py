@@ -146,6 +146,12 @@ def test_tdmrep_json_is_read_and_a_header_goes_before_it(text, refused):
     assert refusal == "TDM-Reservation: 1"
 
 
+def test_a_tdmrep_json_that_is_too_long_is_told():
+    found, _ = judged("", tdmrep=TDMREP[0][0].ljust(300_000))
+    assert found.text.endswith("/.well-known/tdmrep.json: not read: more than 262,144 bytes")
+    assert judged("", tdmrep="<html>".ljust(300_000))[0].text == ""
+
+
 @pytest.mark.parametrize(
     ("robots", "changes"),
     [

@@ -78,6 +78,7 @@ PICTURES = [
     ),
     (marked.png(marked.chunk(b"caBX", marked.store(NO_TRAINING))), True),
     (marked.webp(b"C2PA", marked.store(NO_TRAINING)), True),
+    (marked.gif_c2pa(marked.store(NO_TRAINING)), True),
     (c2pa(NO_TRAINING, b""), True),  # what an earlier manifest says holds
     (c2pa(NO_TRAINING, TRAINING), False),  # until a later one says otherwise
     (c2pa(TRAINING, NO_TRAINING), True),

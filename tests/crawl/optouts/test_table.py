@@ -4,7 +4,7 @@ import pytest
 from yarl import URL
 
 from pipeline.crawl.optouts.fields import dictionary, signal_says, usage_says
-from pipeline.crawl.optouts.forms import FORMS
+from pipeline.crawl.optouts.forms import FORMS, table
 from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.lines import declared
 from pipeline.crawl.optouts.pictures import image_signals
@@ -14,6 +14,7 @@ from pipeline.crawl.optouts.tdmrep import reservations
 from pipeline.crawl.robots import rules_of
 from tests.crawl.optouts import marked
 from tests.crawl.optouts.judging import IMAGE, judged
+from tests.imports import ROOT
 
 DMI = marked.VOCABULARY + "DMI-"
 
@@ -80,3 +81,7 @@ def test_values_are_read_as_their_standards_say():
     assert dictionary("a=(1") is None
     assert usage_says("") is None
     assert signal_says("ai-train=no, ai-train=yes") is False
+
+
+def test_the_page_of_opt_outs_shows_the_table():
+    assert f"\n\n{table()}\n\n" in (ROOT / "docs/opt-outs.md").read_text("utf-8")

@@ -1,0 +1,61 @@
+"""Perceptual hashes of stored images, remembered, since each costs a decode."""
+
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from pipeline.crawl.blocklist import picture_hashes
+from pipeline.images import ImageError, decode
+
+EVERY = 1000  # images after which what is known is written
+TABLE = "CREATE TABLE IF NOT EXISTS looks (id BLOB PRIMARY KEY, hashes BLOB)"
+
+
+class Looks:
+    """Hashes by id in an SQLite file; a context. A file that is none of ours is begun anew."""
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = sqlite3.connect(file, timeout=60)
+            self._database.execute(TABLE)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            file.unlink()
+            self._database = sqlite3.connect(file, timeout=60)
+            self._database.execute(TABLE)
+        self._new = 0
+
+    def __enter__(self) -> "Looks":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._database.commit()  # an interrupted run keeps what it has seen
+        self._database.close()
+
+    def known(self, id: str) -> np.ndarray | None:
+        """The hashes of an image, uint64 [8], or of none where it cannot be decoded, [0]."""
+        key = (bytes.fromhex(id),)
+        row = self._database.execute("SELECT hashes FROM looks WHERE id = ?", key).fetchone()
+        return None if row is None else np.frombuffer(row[0], "<u8").astype(np.uint64)
+
+    def at(self, id: str, data: bytes) -> np.ndarray:
+        """The same, from the image's bytes."""
+        try:
+            hashes = picture_hashes(decode(data))
+        except ImageError:  # older crawls kept what is refused now
+            hashes = np.zeros(0, np.uint64)
+        row = (bytes.fromhex(id), hashes.astype("<u8").tobytes())
+        self._database.execute("INSERT OR REPLACE INTO looks VALUES (?, ?)", row)
+        self._new += 1
+        if self._new % EVERY == 0:
+            self._database.commit()
+        return hashes

@@ -1,0 +1,47 @@
+"""What an HTML page says of the images on it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from urllib.parse import urljoin
+
+from lxml import html
+
+from pipeline.crawl.optouts.forms import forms
+from pipeline.crawl.optouts.headers import RSL_TYPE, Heard, heard
+from pipeline.crawl.optouts.signals import Signal
+
+MOST = 1000  # elements that are looked at
+RESERVATION = next(form for form in forms("header").values() if form.kind == "tdm-reservation")
+
+
+def page_words(tree: html.HtmlElement, robot: str) -> set[str]:
+    """The words of a page's robots meta tags that bind `robot`, in small letters."""
+    words: set[str] = set()
+    for name, content in _metas(tree):
+        if name in ("robots", robot):
+            words |= {word.strip() for word in content.lower().split(",")}
+    return words
+
+
+def page_heard(tree: html.HtmlElement, headers: Mapping[str, str], address: str) -> Heard:
+    """What the headers that came with a page say, and its elements beside."""
+    found = heard(headers, address)
+    signals, licences = list(found.signals), list(found.licences)
+    for name, content in _metas(tree):
+        if name == RESERVATION.kind:
+            allows = RESERVATION.read(content)
+            signals.append(Signal(RESERVATION.kind, "page meta", content, allows))
+    for link in islice(tree.iter("link"), MOST):
+        kind = link.get("type", "").partition(";")[0].strip().lower()
+        if "license" in link.get("rel", "").lower().split() and kind == RSL_TYPE:
+            try:
+                licences.append(urljoin(address, link.get("href", "").strip()))
+            except ValueError:
+                continue
+    return replace(found, signals=tuple(signals), licences=tuple(dict.fromkeys(licences)))
+
+
+def _metas(tree: html.HtmlElement) -> Iterator[tuple[str, str]]:
+    for meta in islice(tree.iter("meta"), MOST):
+        yield meta.get("name", "").strip().lower(), meta.get("content", "")

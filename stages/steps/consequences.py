@@ -1,0 +1,187 @@
+"""What was made of images that are dropped from the crawl, and what is to be run now."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from pipeline.crawl.pack import summary
+from pipeline.crawl.shortfall import HALF
+from pipeline.embeddings import IMAGES
+from pipeline.manifest import class_names
+from pipeline.store import read_table, write_json
+from stages import paths
+
+SOURCES = paths.EXPORT / "sources.parquet"
+COMMANDS = ("dvc commit -f crawl", "dvc repro")
+CLEAN = ("dvc gc -w", "dvc gc -w -c")
+FEW = 6  # ids shown
+HOLDERS = {  # table of images -> what has, or shows, pixels or features of them
+    paths.EMBED / IMAGES: (paths.EMBED, paths.REPORT),
+    paths.DEDUP: (paths.CACHE / "dedup", paths.SHEET, paths.CONTAMINATION),
+}
+
+
+@dataclass(frozen=True)
+class Consequences:
+    """What has seen some images.
+
+    Attributes:
+        dropped: how many images it is about.
+        trained: images that the student was trained on, in an epoch or more.
+        held_out: images that only measured its agreement.
+        exported: images that the exported student was trained on, by its sources.
+        copies: files that hold pixels or features of them -> how many images.
+        stale: stages whose results are of the crawl as it was.
+        changed: data/crawl is not what dvc.lock has.
+    """
+
+    dropped: int
+    trained: tuple[str, ...]
+    held_out: int
+    exported: int
+    copies: dict[str, int]
+    stale: tuple[str, ...]
+    changed: bool
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        lines = []
+        if self.trained:
+            shown = ", ".join(id[:8] for id in self.trained[:FEW])
+            more = ", …" * (len(self.trained) > FEW)
+            lines.append(
+                f"  trained on {len(self.trained):,} of them: {paths.STUDENT} ({shown}{more}; by"
+                f" {paths.SELECTION})"
+            )
+        if self.exported:
+            lines.append(f"  trained on {self.exported:,} of them: {paths.EXPORT} (by {SOURCES})")
+        if self.held_out:
+            lines.append(f"  {self.held_out:,} of them measured the student's agreement")
+        if self.dropped and not self.trained and not self.exported:
+            lines.append("  no student that is here was trained on them")
+        for path, count in self.copies.items():
+            lines.append(f"  pixels or features of up to {count:,} of them are still in {path}")
+        if self.stale:
+            lines.append(f"  stale now: {', '.join(self.stale)}")
+        if self.changed:
+            lines.append(f"  then run: {' && '.join(COMMANDS)}")
+            lines.append(
+                "  DVC keeps the old shards in its cache (and in its remotes, if pushed) until"
+                f" `{CLEAN[0]}` (`{CLEAN[1]}`), which removes all that is not of this workspace"
+            )
+        return lines
+
+    def values(self) -> dict[str, Any]:
+        """The same for --json."""
+        return {
+            "students": {
+                str(paths.STUDENT): {"trained_on": list(self.trained), "held_out": self.held_out},
+                str(paths.EXPORT): {"trained_on": self.exported},
+            },
+            "copies": self.copies,
+            "stale": list(self.stale),
+            "run": list(COMMANDS) if self.changed else [],
+        }
+
+
+def consequences(ids: Collection[str], changed: bool) -> Consequences:
+    """What the stages' outputs, as they are here, have of images that are dropped.
+
+    Args:
+        changed: whether anything in data/crawl changes.
+
+    Raises:
+        UserError: a table cannot be read.
+    """
+    wanted = pa.array(sorted(ids), pa.string())
+    chosen = _of(paths.SELECTION, ["id", "times_kept", "held_out"], wanted)
+    used = chosen.filter(pc.greater(chosen["times_kept"], 0))
+    copies: dict[str, int] = {}
+    for table, holders in HOLDERS.items():
+        if count := len(_of(table, ["id"], wanted)):
+            copies |= {str(path): count for path in holders if path.exists()}
+    return Consequences(
+        dropped=len(ids),
+        trained=tuple(used["id"].to_pylist()),
+        held_out=pc.sum(chosen["held_out"]).as_py() or 0,
+        exported=len(_of(SOURCES, ["id"], wanted)),
+        copies=copies,
+        stale=tuple(_stale()) if changed else (),
+        changed=changed,
+    )
+
+
+def _of(path: Path, columns: list[str], ids: pa.Array) -> pa.Table:
+    """Rows of these images; none where the stage was not run."""
+    if not path.is_file():
+        kinds = {"id": pa.string(), "times_kept": pa.int32(), "held_out": pa.bool_()}
+        return pa.schema([(name, kinds[name]) for name in columns]).empty_table()
+    table = read_table(path, columns)
+    return table.filter(pc.is_in(table["id"], ids))
+
+
+def _stale() -> list[str]:
+    """Stages after the crawl, by dvc.yaml, that have outputs here, in order."""
+    changed, found = [paths.CRAWL], []
+    for name, stage in yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"].items():
+        if any(_inside(Path(dep), changed) for dep in stage.get("deps", [])):
+            outs = [
+                Path(out if isinstance(out, str) else next(iter(out)))
+                for kind in ("outs", "metrics", "plots")
+                for out in stage.get(kind, [])
+            ]
+            changed += outs
+            found += [name] if any(out.exists() for out in outs) else []
+    return found
+
+
+def _inside(path: Path, folders: Collection[Path]) -> bool:
+    return any(path == one or one in path.parents for one in folders)
+
+
+def refresh_summary(manifest: pa.Table, by: str) -> None:
+    """Counts in reports/crawl.json what the manifest says now; what else is there stays.
+
+    Args:
+        by: the command that dropped images, named as the reason of classes that lost some.
+    """
+    path = paths.summary("crawl")
+    try:
+        before = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = {}
+    old = {one["name"]: one for one in before.get("classes", [])}
+    names = list(old)
+    if not names:
+        known = class_names(paths.MANIFEST)
+        names = [known.get(label, "") for label in range(max(known, default=-1) + 1)]
+    now = summary(manifest, names)
+    now["classes"] = [_with_loss(old.get(one["name"], {}), one, by) for one in now["classes"]]
+    for key, chosen in (("empty", _is_empty), ("short", _is_short)):
+        if key in before:
+            now[key] = [one["name"] for one in now["classes"] if chosen(one)]
+    write_json(path, before | now)
+
+
+def _with_loss(old: dict[str, Any], now: dict[str, Any], by: str) -> dict[str, Any]:
+    """A class as it is now, with what is known of it from before."""
+    one = old | now
+    lost = old.get("stored", 0) - now["stored"]
+    if lost > 0 and (one.get("wanted") or 0) > now["stored"]:
+        said = f"{lost:,} dropped by `pipeline {by}`"
+        one["why"] = "; ".join(filter(None, [old.get("why", ""), said]))
+    return one
+
+
+def _is_empty(one: dict[str, Any]) -> bool:
+    return not one["stored"]
+
+
+def _is_short(one: dict[str, Any]) -> bool:
+    return one.get("wanted") is not None and one["stored"] < HALF * one["wanted"]

@@ -1,0 +1,94 @@
+"""Step of `pipeline forget`: images out of the crawl, and what was made of them."""
+
+import datetime
+from collections.abc import Collection
+from pathlib import Path
+
+from pipeline.console import Console, printable
+from pipeline.crawl.blocklist import read_blocklist
+from pipeline.crawl.dropping import Dropped, Verdicts, drop, judged
+from pipeline.crawl.forgetting import Wanted, blocked, find, verdicts_on
+from pipeline.crawl.journal import Journal
+from pipeline.errors import UserError
+from pipeline.manifest import BLOCKED, FORGOTTEN
+from pipeline.params import Crawl
+from stages import paths
+from stages.steps.consequences import Consequences, consequences, refresh_summary
+
+FEW = 6  # addresses shown
+
+
+def run(
+    section: Crawl, console: Console, what: list[str], blocklist: bool, why: str, dry_run: bool
+) -> None:
+    """Drops what is named, or what the blocklist refuses, and says what follows.
+
+    Raises:
+        UserError: nothing is named, nothing is known of it, or the blocklist cannot be read.
+        ExternalError: the disk will not have it.
+    """
+    if not what and not blocklist:
+        raise UserError("forget: name an address, a host or an id", "or give --blocklist")
+    if blocklist and not section.blocklist:
+        raise UserError("forget --blocklist: crawl.blocklist names no file", "set it")
+    with Journal(paths.CACHE / "crawl") as journal:
+        with console.progress("forget: looking") as advance:
+            listed = Wanted()
+            if blocklist:
+                rules = read_blocklist(Path(section.blocklist))
+                listed = blocked(rules, paths.CRAWL, journal, advance)
+            wanted = find(what, paths.MANIFEST, journal)
+            said = f"{datetime.date.today().isoformat()}: {printable(why) or 'asked for'}"
+            verdicts = {
+                **verdicts_on(listed, paths.MANIFEST, journal, BLOCKED, ""),
+                **verdicts_on(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
+            }
+            dropped = judged(paths.CRAWL, journal, verdicts)
+        follows = consequences(dropped.ids, dropped.rows > 0)
+        if not dry_run:
+            dropping(journal, verdicts, dropped, console, "forget")
+    console.result(
+        "\n".join(_told(dropped, verdicts, wanted.already, follows, dry_run)),
+        {
+            "images": len(dropped.ids),
+            "ids": sorted(dropped.ids),
+            "bytes": dropped.bytes,
+            "candidates": dropped.rows,
+            "addresses": sorted(url for url, one in verdicts.items() if one.outcome == FORGOTTEN),
+            "already": sorted(wanted.already),
+            "dry_run": dry_run,
+            **follows.values(),
+        },
+    )
+
+
+def dropping(
+    journal: Journal, verdicts: Verdicts, dropped: Dropped, console: Console, title: str
+) -> None:
+    """Drops, with progress, and counts anew in reports/crawl.json."""
+    with console.progress(f"{title}: writing") as advance:
+        drop(paths.CRAWL, journal, verdicts, dropped, advance)
+    if dropped.manifest is not None:
+        refresh_summary(dropped.manifest, title)
+
+
+def _told(
+    dropped: Dropped,
+    verdicts: Verdicts,
+    already: Collection[str],
+    follows: Consequences,
+    dry_run: bool,
+) -> list[str]:
+    size = f"{dropped.bytes / 1e6:,.1f} MB"
+    would = "would be " * dry_run
+    lines = [
+        f"forget: {len(dropped.ids):,} images ({size}) {would}dropped, {dropped.rows:,} candidates"
+        f" {would}marked → {paths.CRAWL}"
+    ]
+    named = [url for url, one in sorted(verdicts.items()) if one.outcome == FORGOTTEN]
+    lines += [f"    {printable(url)}" for url in named[:FEW]]
+    if len(named) > FEW:
+        lines.append(f"    … and {len(named) - FEW:,} more addresses")
+    if already:
+        lines.append(f"  {len(already):,} were dropped before")
+    return [*lines, *follows.lines()]
