@@ -17,6 +17,7 @@ from stages import paths
 from stages.steps.consequences import Consequences, consequences, refresh_summary
 
 FEW = 6  # addresses shown
+MOST_LETTERS = 200  # of a reason
 
 
 def run(
@@ -39,7 +40,7 @@ def run(
                 rules = read_blocklist(Path(section.blocklist))
                 listed = blocked(rules, paths.CRAWL, journal, advance)
             wanted = find(what, paths.MANIFEST, journal)
-            said = f"{datetime.date.today().isoformat()}: {printable(why) or 'asked for'}"
+            said = f"{datetime.date.today().isoformat()}: {printable(why)[:MOST_LETTERS] or 'asked for'}"
             verdicts = {
                 **verdicts_on(listed, paths.MANIFEST, journal, BLOCKED, ""),
                 **verdicts_on(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
