@@ -22,7 +22,7 @@ from pipeline.crawl.dropping import drop, judged
 from pipeline.crawl.forgetting import find, verdicts_on
 from pipeline.crawl.journal import Journal
 from pipeline.embeddings import write_images
-from pipeline.manifest import Candidate
+from pipeline.manifest import LATER, Candidate
 from pipeline.store import StoredImage, read_shard, shard_paths, write_shards
 from tests.crawl.hosts import Host, image, picture, serving
 from tests.crawl.stored import candidate, crawled, files, holding, labels_of, manifest_of
@@ -284,6 +284,13 @@ def test_an_image_comes_back_when_a_crawl_retries_what_was_forgotten(world: Worl
     dropped(world, IDS[3])
     assert world.again(retry=frozenset(["forgotten"])) == ["1/3.jpg"]
     assert IDS[3] in labels_of(world.folder)
+
+
+def test_a_manifest_of_an_earlier_version_is_understood(world: World) -> None:
+    path = world.folder / "data/crawl/manifest.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(list(LATER)), path)
+    assert dropped(world, "0.test")["images"] == 2
+    assert_gone(world, 1, 2)
 
 
 def test_candidates_that_were_not_needed_are_not_asked_in_their_place(world: World) -> None:
