@@ -40,7 +40,8 @@ def run(
                 rules = read_blocklist(Path(section.blocklist))
                 listed = blocked(rules, paths.CRAWL, journal, advance)
             wanted = find(what, paths.MANIFEST, journal)
-            said = f"{datetime.date.today().isoformat()}: {printable(why)[:MOST_LETTERS] or 'asked for'}"
+            reason = printable(why)[:MOST_LETTERS] or "asked for"
+            said = f"{datetime.date.today().isoformat()}: {reason}"
             verdicts = {
                 **verdicts_on(listed, paths.MANIFEST, journal, BLOCKED, ""),
                 **verdicts_on(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
