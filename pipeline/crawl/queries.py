@@ -125,7 +125,8 @@ class QueryRun:
         """A page, and why the query ends with it if the log knows.
 
         A page that brings nothing new is asked for once more before it counts. The first page of
-        a query is never kept without results: the next run asks for it again.
+        a class's own query is never kept without results: the next run asks for it again. Of a
+        variation it is: many have none, and each run would ask for all of them.
         """
         key = source.key(self.query, start)
         logged = source.log.pages.get(key)
@@ -136,7 +137,7 @@ class QueryRun:
         page = await source.ask(self.query, start)
         if not self._new(page):
             page = await source.ask_again(self.query, start)
-        if page.results or self.found:
+        if page.results or self.found or self.variant:
             self._keep(source, start, page)
         return page, ""
 

@@ -154,7 +154,10 @@ class Search:
         ]
         try:
             if not all(_words(run) & _words(other) for other in alike):
-                raise self._alarm(f"{said}: it does not answer what it is asked")
+                raise self._alarm(
+                    f"{said}: it does not answer what it is asked (if both mean the same,"
+                    " crawl.canary: false goes on)"
+                )
             # an engine may go by the word that both queries have, and answer others well
             if run.asked and self._checks < MOST_CHECKS:
                 await self._check()

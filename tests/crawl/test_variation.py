@@ -174,6 +174,21 @@ def test_a_query_without_results_is_not_filtered_but_expanded(tmp_path):
     assert {words for _, words, _ in asked(host)} == {""}
 
 
+def test_variations_without_results_are_not_asked_for_by_every_run(tmp_path):
+    def answer(query, words, first):
+        """The query itself, one filter and one context have results; the other ones have none."""
+        given = "large" in words or (query in ("cat", "cat asleep") and not words)
+        return cut(20)(query, words, first) if given else page()
+
+    with serving(host := answering(answer)) as hosts:
+        found, account = searched(hosts, engine(), CAT, 1000, tmp_path, manner=BOTH)
+        before = len(host.targets)
+        assert find(hosts, engine(), CAT, 1000, tmp_path, manner=BOTH) == found
+    assert variants(found) == [("", 20), ("size-large", 20), ("context-asleep", 20)]
+    assert Counter(one.ended for one in account.classes[0].queries)["no results, twice"] == 4
+    assert len(host.targets) == before
+
+
 def test_what_was_put_off_is_not_varied(tmp_path):
     with serving(
         host := answering(lambda q, words, n: 503 if n else images(q, range(20)))
