@@ -99,7 +99,7 @@ def fetch(
                 await fetcher.run(candidates)
 
     asyncio.run(run())
-    journal.leave({one.url: one for one in needed.found.values() if one.outcome == NOT_NOW})
+    journal.leave(needed.put_off(), params.per_class)
     return needed.found
 
 

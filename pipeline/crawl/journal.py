@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import BinaryIO
 from pipeline.crawl.later import FOR_NOW, was_asked
 from pipeline.crawl.sealed import Sealed
 from pipeline.errors import ExternalError
-from pipeline.manifest import NOT_NOW, Fetched
+from pipeline.manifest import NOT_NOW, Candidate, Fetched
 from pipeline.store import clear_leftovers, write_json
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
@@ -32,13 +32,16 @@ class Journal:
     """A folder of downloads. `records` holds the last record of every URL.
 
     `put_off` holds what the last run left to the next, in a file of its own: it is no record, and
-    is asked for again; but a class that was filled without it needs none of it.
+    is asked for again. But classes that were filled without it need none of it: `full` has their
+    names, and how many images each had, after the last run.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records: dict[str, Fetched] = {}
         self.put_off: dict[str, Fetched] = {}
+        self.full: dict[str, dict[str, int]] = {}
+        self._now_full: dict[str, dict[str, int]] = {}  # a round is no run: this is for the next
         self._path = folder / "journal.jsonl"
         self._later = folder / "later.jsonl"
         self._numbers = itertools.count()
@@ -51,11 +54,13 @@ class Journal:
             (self.folder / "objects").mkdir(parents=True, exist_ok=True)
             for temporary in self.folder.glob("objects/**/*.tmp"):
                 temporary.unlink()
+            self._later.with_suffix(".tmp").unlink(missing_ok=True)
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             # what follows the last line end was cut off when the process died
             os.ftruncate(self._file, self._read(self._path))
             if self._later.exists():
                 self._read(self._later)
+            self._now_full = {url: dict(names) for url, names in self.full.items()}
         self._end_dropping()
         return self
 
@@ -101,29 +106,33 @@ class Journal:
                 self._unsynced = 0
         self.records[record.url] = record
 
-    def leave(self, records: Mapping[str, Fetched]) -> None:
-        """Remembers what a run that is through leaves to the next, by URL, beside earlier ones.
+    def leave(self, left: Iterable[tuple[Candidate, Fetched, bool]], wanted: int) -> None:
+        """Remembers what a run that is through leaves to the next, beside what earlier ones did.
+
+        Args:
+            left: candidates, their records, and whether their class has its `wanted` images.
 
         Raises:
             ExternalError: it could not be written.
         """
-        asked = {
-            url: self.put_off[url]
-            for url, record in records.items()
-            if not was_asked(record) and was_asked(self.put_off.get(url))
-        }
-        left = {
-            url: record
+        before = dict(self.put_off), {url: dict(names) for url, names in self._now_full.items()}
+        for candidate, record, is_full in left:
             # what was asked for once is known to be, though this run did not come to it
-            for url, record in (self.put_off | dict(records) | asked).items()
-            if url not in self.records
-        }
-        if left != self.put_off or (left and not self._later.exists()):
-            with writing(self._later):
-                temporary = self._later.with_name("later.jsonl.tmp")
-                temporary.write_bytes(b"".join(map(_line, left.values())))
-                os.replace(temporary, self._later)
-        self.put_off = left
+            if was_asked(record) or not was_asked(self.put_off.get(record.url)):
+                self.put_off[record.url] = record
+            names = self._now_full.setdefault(record.url, {})
+            names.pop(candidate.class_name, None)
+            if is_full:
+                names[candidate.class_name] = wanted
+        for url in self.put_off.keys() & self.records.keys():
+            del self.put_off[url]
+        if (self.put_off, self._now_full) == before and (self._later.exists() or not self.put_off):
+            return
+        lines = (_line(one, full=self._now_full.get(url, {})) for url, one in self.put_off.items())
+        with writing(self._later):
+            temporary = self._later.with_suffix(".tmp")
+            temporary.write_bytes(b"".join(lines))
+            os.replace(temporary, self._later)
 
     def path(self, name: str) -> Path:
         """Place of the image with this SHA-256 until it is sealed."""
@@ -204,13 +213,17 @@ class Journal:
                     break
                 end += len(line)
                 try:
-                    record = Fetched(**json.loads(line))
-                except (ValueError, TypeError, RecursionError):
+                    values = json.loads(line)
+                    full = values.pop("full", {})
+                    record = Fetched(**values)
+                except (ValueError, AttributeError, TypeError, RecursionError):
                     continue  # not a record, or of another version: the URL is asked for again
                 if record.outcome not in FOR_NOW:
                     self.records[record.url] = record
                 elif path == self._later and record.url not in self.records:
                     self.put_off[record.url] = record
+                    if isinstance(full, dict) and full:
+                        self.full[record.url] = full
                 elif path == self._path:  # an older version took a refusal of the moment for good
                     self.records.pop(record.url, None)
                     detail = f"{record.outcome}: {record.detail}"
@@ -218,8 +231,8 @@ class Journal:
         return end
 
 
-def _line(record: Fetched) -> bytes:
-    values = {name: getattr(record, name) for name in FIELDS}
+def _line(record: Fetched, **more: object) -> bytes:
+    values = {name: getattr(record, name) for name in FIELDS} | more
     return json.dumps(values, ensure_ascii=True).encode() + b"\n"
 
 

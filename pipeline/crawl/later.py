@@ -34,7 +34,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.console import printable
-from pipeline.manifest import NOT_NOW, Candidate, Fetched
+from pipeline.manifest import NOT_NOW, Candidate, Fetched, host_of
 
 SILENT = frozenset({"connection", "timeout", "too_slow", "host_down"})  # no answer at all
 NOT_ASKED = frozenset({"host_down", "robots_unreachable", "put_off"})
@@ -91,16 +91,16 @@ class PutOff:
         for one, record in found.items():
             if record.id is not None and record.id not in refused:
                 images.setdefault(one.label, set()).add(record.id)
-        needed = dict.fromkeys(
-            record.url
+        needed = {
+            record.url: record.detail
             for one, record in found.items()
             if record.outcome == NOT_NOW
             and len(images.get(one.label, ()))
             < (wanted if isinstance(wanted, int) else wanted[one.label])
-        )
+        }
         hosts: dict[str, dict[str, Any]] = {}
         for url in needed:
-            host, why = self._blamed.get(url, ("", ""))
+            host, why = self._blamed.get(url) or (host_of(url), needed[url])
             known = self.hosts.get(host, PutOffHost(why))
             entry = {"images": 0, "why": known.why, "again_at": _iso(known.again_at)}
             hosts.setdefault(host, entry)["images"] += 1

@@ -12,7 +12,7 @@ from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
 from pipeline.images import LONGEST
-from pipeline.manifest import BLOCKED, DUPLICATE, PLACEHOLDER, Candidate, Fetched
+from pipeline.manifest import BLOCKED, DUPLICATE, NOT_NOW, PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
 
 Report = Callable[[int, str], None]
@@ -24,7 +24,6 @@ class ClassRun:
 
     label: int
     waiting: Iterator[Candidate]
-    left: frozenset[str] = frozenset()  # addresses put off before that it does not need
     distinct: set[str] = field(default_factory=set)  # ids of its images
     under_way: int = 0  # candidates
 
@@ -50,6 +49,7 @@ class Needed:
         self.blocklist = blocklist
         self.refused, self.retry = refused, retry
         self.found: dict[Candidate, Fetched] = {}
+        self._runs: dict[int, ClassRun] = {}  # by label
         self._asking: dict[str, list[tuple[ClassRun, Candidate]]] = {}
         self._decided = dict(put_off)  # in this run
 
@@ -63,11 +63,8 @@ class Needed:
         by_class: dict[int, list[Candidate]] = {}
         for candidate in candidates:
             by_class.setdefault(candidate.label, []).append(candidate)
-        runs = [
-            ClassRun(label, iter(of_class), self._left(of_class))
-            for label, of_class in by_class.items()
-        ]
-        return [url for run in runs for url in self._fill(run)]
+        self._runs = {label: ClassRun(label, iter(some)) for label, some in by_class.items()}
+        return [url for run in self._runs.values() for url in self._fill(run)]
 
     def settle(self, record: Fetched) -> list[str]:
         """A URL that was under way is decided, and its classes go on."""
@@ -79,6 +76,13 @@ class Needed:
         runs = {id(run): run for run, _ in asked_by}
         return [url for run in runs.values() for url in self._fill(run)]
 
+    def put_off(self) -> Iterator[tuple[Candidate, Fetched, bool]]:
+        """The candidates that are left to the next run, each with whether its class is full."""
+        for candidate, record in self.found.items():
+            if record.outcome == NOT_NOW:
+                run = self._runs[candidate.label]
+                yield candidate, record, len(run.distinct) == self.params.per_class
+
     def _fill(self, run: ClassRun) -> list[str]:
         urls = []
         # with more under way than are wanted still, a class could end beyond its shortest run
@@ -88,8 +92,8 @@ class Needed:
                 break
             url = _address(candidate)
             record = self._blocked(candidate) or self._decided.get(url)
-            if record is None and url in run.left:
-                self._account(run, candidate, self.journal.put_off[url])
+            if record is None and (left := self._left(candidate, url)) is not None:
+                self._account(run, candidate, left)
                 continue
             if record is None and url not in self._asking:
                 record = self._known(url)
@@ -104,22 +108,13 @@ class Needed:
                 run.under_way += 1
         return urls
 
-    def _left(self, of_class: Sequence[Candidate]) -> frozenset[str]:
-        """What was put off before, if the class is full without it."""
-        left, distinct = set[str](), set[str]()
-        for candidate in of_class if self.journal.put_off else ():
-            url = _address(candidate)
-            record = self._blocked(candidate) or self._decided.get(url) or self._known(url)
-            later = self.journal.put_off.get(url)
-            if record is None and (later is None or self._named(later)):
-                break  # it has to be asked anyway
-            if record is None:
-                left.add(url)
-            elif record.id is not None and record.id not in self.refused:
-                distinct.add(record.id)
-            if len(distinct) == self.params.per_class:
-                return frozenset(left)
-        return frozenset()
+    def _left(self, candidate: Candidate, url: str) -> Fetched | None:
+        """What was put off before, if the class was full without it; none that is to be asked."""
+        later = self.journal.put_off.get(url)
+        if later is None or self._named(later) or self._known(url) is not None:
+            return None
+        full = self.journal.full.get(url, {})
+        return later if full.get(candidate.class_name, 0) >= self.params.per_class else None
 
     def _account(self, run: ClassRun, candidate: Candidate, record: Fetched) -> None:
         self.found[candidate] = record

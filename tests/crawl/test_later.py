@@ -4,16 +4,20 @@ import json
 import socket
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from pipeline.crawl import fetch as module
 from pipeline.crawl import scheduler
+from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.later import PutOff
 from pipeline.errors import ExternalError
 from pipeline.manifest import Fetched, manifest
 from tests.crawl.hosts import (
+    AGENT,
+    LIMITS,
     Host,
     candidates_of,
     crawl,
@@ -148,33 +152,59 @@ def test_what_older_versions_took_for_a_failure_is_asked_for_again(tmp_path):
     assert host.images_asked() == asked
 
 
-def test_an_older_class_that_is_full_asks_for_none_of_it(tmp_path):
+def test_rounds_that_begin_with_fewer_candidates_ask_for_nothing_again_either(tmp_path):
+    # a second run begins as the first did: with so few that its class is not full yet
+    hosts, candidates = pair()
+    limits = LIMITS.model_copy(update={"per_class": 10})
+
+    def run(names):
+        put_off, rounds = PutOff(), (candidates[:10], candidates)
+        with Journal(tmp_path) as journal:
+            for few in rounds:
+                web, report = Web(AGENT, names), lambda label, outcome: None
+                found = module.fetch(few, limits, journal, web, report, put_off=put_off)
+        return found, sum(sum(host.requests.values()) for host in hosts)
+
+    with serving(*hosts) as names:
+        relent = refusing(hosts[0])
+        found, asked = run(names)
+        assert Counter(outcomes(found).values())["ok"] == 10
+        relent()
+        assert run(names) == (found, asked)
+        assert run(names) == (found, asked)
+
+
+def test_another_class_asks_for_what_a_full_one_did_not_need(tmp_path):
     hosts, candidates = pair()
     with serving(*hosts) as names:
-        crawl(tmp_path, candidates[1::2], names)
-        lines = [{"url": one.url, "outcome": "busy", "detail": "x"} for one in candidates[::2]]
-        with (tmp_path / "journal.jsonl").open("a") as file:
-            file.write("".join(json.dumps(one) + "\n" for one in lines))
-        found = crawl(tmp_path, candidates, names, per_class=20)
-    assert Counter(outcomes(found).values()) == {"ok": 20, "not_now": 20}
-    assert hosts[0].requests == {}
-    assert {one.detail for one in found.values() if one.outcome == "not_now"} == {"busy: x"}
+        relent = refusing(hosts[0])
+        crawl(tmp_path, candidates, names, per_class=10)
+        relent()
+        more = [*candidates, *candidates_of(["http://0.test/0.jpg", "http://0.test/1.jpg"], 1)]
+        found = crawl(tmp_path, more, names, per_class=10)
+    assert [found[one].outcome for one in more[40:]] == ["ok", "ok"]
 
 
 def test_the_list_of_what_was_put_off_survives_what_happens_to_files(tmp_path):
+    one, other = candidates_of(["u0"], 0)[0], candidates_of(["u0"], 1)[0]
     later = {f"u{n}": Fetched(f"u{n}", "not_now", "x: 429") for n in range(3)}
     with Journal(tmp_path) as journal:
-        journal.leave(later)
+        journal.leave([(one, later["u0"], True), *((other, x, False) for x in later.values())], 5)
     with Journal(tmp_path) as journal:
         assert (journal.records, journal.put_off) == ({}, later)
+        assert journal.full == {"u0": {"class 0": 5}}
         journal.add(Fetched("u1", "http_error", status=404))
-        journal.leave({"u3": Fetched("u3", "not_now")})
-        assert set(journal.put_off) == {"u0", "u2", "u3"}
+        never = Fetched("u3", "not_now", "not asked: y")
+        journal.leave([(other, never, False), (one, replace(never, url="u2"), True)], 7)
+        assert journal.put_off == {"u0": later["u0"], "u2": later["u2"], "u3": never}
+    (tmp_path / "later.tmp").write_text("cut off")
     with (tmp_path / "later.jsonl").open("ab") as file:
-        file.write(b'{}\n\x00\xff\n{"url": "u9", "outc')
+        file.write(b'{}\n[]\n\x00\xff\n{"url": "u9", "outc')
     with Journal(tmp_path) as journal:
         assert set(journal.put_off) == {"u0", "u2", "u3"}
+        assert journal.full["u2"] == {"class 0": 7}
         assert set(journal.records) == {"u1"}
+    assert not (tmp_path / "later.tmp").exists()
 
 
 def test_the_summary_counts_what_the_next_run_will_ask_for(tmp_path):
