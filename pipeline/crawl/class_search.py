@@ -105,7 +105,7 @@ class ClassSearch:
             self.varied.remove(run)  # never asked for, and nobody knows whether it is needed
 
     async def _read(self, run: QueryRun, source: Source) -> list[tuple[int, Result]]:
-        first = not run.pages
+        first = not run.found
         found = await run.read_page(source)
         if first and run.found:
             await self._first_page(self, run)
