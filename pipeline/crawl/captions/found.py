@@ -14,6 +14,7 @@ from pipeline.console import printable
 from pipeline.crawl.account import ClassAccount, QueryAccount, SearchAccount
 from pipeline.crawl.captions.matching import CaptionMatcher
 from pipeline.crawl.captions.tables import Remarks
+from pipeline.crawl.columns import licence_of
 from pipeline.manifest import Candidate
 from pipeline.params import Crawl
 
@@ -76,8 +77,9 @@ class Found:
                         row["url"],
                         row["page_url"],
                         row["title"],
-                        licence=row["licence"],
-                        licence_url=row["licence_url"],
+                        **licence_of(
+                            {key: _stated(row[key]) for key in ("licence", "licence_url")}
+                        ),
                         creator=row["creator"],
                         licence_filter=filtered,
                         variant=self.matcher.queries[query].variant,
@@ -169,6 +171,10 @@ class CaptionAccount(SearchAccount):
         if one.results < matched:
             said += f", of which {one.results:,} can be taken"
         return said
+
+
+def _stated(text: str) -> str:
+    return "" if text == "?" else text  # LAION's sign for none
 
 
 def _some(what: str, lines: Sequence[str]) -> Iterator[str]:

@@ -41,7 +41,7 @@ def test_candidates_say_where_they_are_from(tmp_path: Path) -> None:
     write(
         tmp_path,
         ["a small kitten", "no animal", "the cat"],
-        license=["CC BY", "CC0", None],
+        license=["CC BY", "CC0", "?"],
         license_url=["https://creativecommons.org/licenses/by/4.0/", "", None],
         page_url=["http://x.test/page", "", ""],
         author=["A. Uthor", "", None],
