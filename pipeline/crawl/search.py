@@ -110,7 +110,7 @@ class Search:
                 self._advance(1, f"{one.one.name}: {len(one.chosen):,} results")
 
     def _tell(self, text: str) -> None:
-        self._advance(0, text)
+        self._advance(0, printable(text))
 
     async def _begin(self) -> None:
         self._announce()

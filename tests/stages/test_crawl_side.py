@@ -14,7 +14,7 @@ from tests.stages.workspace import invoke
 PARAMS = """
 teacher: {{input_size: 40}}
 distill: {{batch_size: 2}}
-crawl: {{classes: [cat], per_class: 4, empty_classes: keep, side: {side}, expand: none, canary: false}}
+crawl: {{classes: [cat], per_class: 4, side: {side}, expand: none, canary: false}}
 """
 
 
