@@ -9,7 +9,9 @@ WITH_SOURCE = {
     "files": "a folder, .tar or .parquet",
     "urls": "a .txt, .csv, .tsv, .jsonl or .parquet of addresses",
     "site": "the address of a page",
+    "captions": "a .parquet, .csv or .tsv of captions and addresses, a folder, or a pattern",
 }
+WITH_SAMPLE = tuple(engine for engine in WITH_SOURCE if engine != "captions")  # not by class
 WITH_REPOSITORY = ("torch.hub", "hub")
 WITH_WEIGHTS = ("torch.hub", "timm", "torchvision")  # optional for `hub`
 
@@ -34,12 +36,12 @@ def _crawl(crawl: Crawl) -> Iterator[Conflict]:
         yield "crawl.source", f"engine '{crawl.engine}' needs {WITH_SOURCE[crawl.engine]} here"
     if crawl.engine in WITH_SOURCE and crawl.rounds:
         yield "crawl.rounds", f"only search engines can be asked for more, not '{crawl.engine}'"
-    if crawl.engine not in WITH_SOURCE:
+    if crawl.engine not in WITH_SOURCE and crawl.source:
         only = f"only engines {', '.join(WITH_SOURCE)}"
-        if crawl.source:
-            yield "crawl.source", f"{only} read it, not '{crawl.engine}'"
-        if crawl.sample:
-            yield "crawl.sample", f"{only} use it, not '{crawl.engine}'"
+        yield "crawl.source", f"{only} read it, not '{crawl.engine}'"
+    if crawl.engine not in WITH_SAMPLE and crawl.sample:
+        only = f"only engines {', '.join(WITH_SAMPLE)}"
+        yield "crawl.sample", f"{only} use it, not '{crawl.engine}'"
 
 
 def _teacher(teacher: Teacher) -> Iterator[Conflict]:
@@ -75,9 +77,9 @@ def _distill(params: Params) -> Iterator[Conflict]:
     if distill.skip_redundant and not params.embed.redundant:
         yield "distill.skip_redundant", "needs embed.redundant above 0"
     most = 0
-    if crawl.sample and crawl.engine in WITH_SOURCE:
+    if crawl.sample and crawl.engine in WITH_SAMPLE:
         most, limit = crawl.sample, f"what crawl.sample ({crawl.sample}) leaves to train on"
-    elif crawl.engine not in WITH_SOURCE and isinstance(crawl.classes, (list, dict)):
+    elif crawl.engine not in WITH_SAMPLE and isinstance(crawl.classes, (list, dict)):
         most = len(crawl.classes) * crawl.per_class
         limit = f"the {most} images that crawl can bring"
     if most and most * (1 - distill.held_out) < distill.batch_size:

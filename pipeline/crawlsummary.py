@@ -4,6 +4,7 @@ Keys that an earlier crawl did not write have their defaults; keys for others th
 card are not read. All text in it may be from the web.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -64,16 +65,67 @@ class HostLater(Summary):
 
 
 class Later(Summary):
-    """What was put off until the next run."""
+    """What was put off until the next run; `again_at` is when the engine may be asked again."""
 
     images: Count = 0
     pages: Count = 0
     hosts: dict[str, HostLater] = {}
+    again_at: str | None = None
 
     @property
-    def again_at(self) -> str | None:
-        """When all of it may be asked for, as far as hosts said so."""
-        return max((one.again_at for one in self.hosts.values() if one.again_at), default=None)
+    def when(self) -> str | None:
+        """When all of it may be asked for, as far as hosts and the engine said so."""
+        times = [self.again_at, *(one.again_at for one in self.hosts.values())]
+        return max(filter(None, times), key=_moment, default=None)
+
+
+def _moment(text: str) -> float:
+    """A time as a number, so that those of different zones compare; 0 for what is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
+
+
+class Round(Summary):
+    """A round by coverage: images that it asked for, and new ones that it brought."""
+
+    asked_more: Count = 0
+    new_images: Count = 0
+
+
+class Covered(Summary):
+    """A class as the teacher sees it; `teacher_says` is None where it does not know the class."""
+
+    name: str
+    stored: Count = 0
+    teacher_says: Count | None = None
+    asked_more: Count = 0
+    starved: bool = False
+
+
+class Coverage(Summary):
+    """Rounds by coverage, why there was no further one, and the classes."""
+
+    rounds: list[Round] = []
+    ended: str = ""
+    classes: list[Covered] = []
+
+    @property
+    def asked_more(self) -> int:
+        """Images that the rounds asked for."""
+        return sum(one.asked_more for one in self.rounds)
+
+    @property
+    def new_images(self) -> int:
+        """Images that the rounds brought."""
+        return sum(one.new_images for one in self.rounds)
+
+    @property
+    def shown(self) -> list[Covered]:
+        """Classes that starve, or that were asked for again; those that starve first."""
+        touched = [one for one in self.classes if one.starved or one.asked_more]
+        return sorted(touched, key=lambda one: (not one.starved, -one.asked_more, one.name))
 
 
 class Signals(Summary):
@@ -102,6 +154,8 @@ class CrawlSummary(Summary):
     signals: Signals = Signals()
     empty: list[str] = []
     short: list[str] = []
+    refused: str = ""  # why the engine gives nothing more, whenever it is asked
+    coverage: Coverage | None = None
 
     @property
     def blocked(self) -> int:

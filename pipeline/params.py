@@ -66,16 +66,18 @@ class Crawl(Section):
         "(docs/classes.md)",
     )
     engine: Annotated[
-        str, OneOf(("auto", *SEARCH_ENGINES.entries, "site", "urls", "files", "demo"))
+        str, OneOf(("auto", *SEARCH_ENGINES.entries, "captions", "site", "urls", "files", "demo"))
     ] = Field(
         "auto",
         description="where images come from; `auto` is the demo for sets that only the demo has, "
-        f"else bing. {SEARCH_ENGINES.meanings()}; `site`, `urls` and `files` read `source`",
+        f"else bing. {SEARCH_ENGINES.meanings()}; `captions`: tables of captions and addresses, "
+        "as LAION's; it, `site`, `urls` and `files` read `source`",
     )
     source: str = Field(
         "",
         description="engine `files`: a folder, a .tar or .parquet file, as docs/files.md has them; "
-        "`urls`: a .txt, .csv, .tsv, .jsonl or .parquet file; `site`: the address of a page",
+        "`urls`: a .txt, .csv, .tsv, .jsonl or .parquet file; `site`: the address of a page; "
+        "`captions`: a .parquet, .csv or .tsv file, a folder of them, or a pattern",
     )
     licence: Literal["any", "creative-commons", "commercial", "modify", "public-domain"] = Field(
         "any",
@@ -89,6 +91,10 @@ class Crawl(Section):
     depth: int = Field(2, ge=0, le=8, description="engine `site`: links to follow in a row")
     min_side: int = Field(16, ge=1, description="smaller images are refused (pixels)")
     max_bytes: int = Field(20 * 2**20, ge=1024, description="larger answers are refused (bytes)")
+    unsafe: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="engine `captions`: rows that their table marks as unsafe (`NSFW`, `punsafe`)",
+    )
     placeholder_urls: int = Field(
         5,
         ge=0,

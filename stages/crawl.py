@@ -17,10 +17,12 @@ def crawl(
     per_class: Annotated[int | None, typer.Option(help="Distinct images a class.")] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help=f"auto, {', '.join(SEARCH_ENGINES.entries)}, site, urls or files."),
+        typer.Option(
+            help=f"auto, {', '.join(SEARCH_ENGINES.entries)}, captions, site, urls, files."
+        ),
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="Engines files, urls and site: where to look.")
+        str | None, typer.Option(help="Engines captions, files, urls and site: where to look.")
     ] = None,
     retry_failed: Annotated[
         str, typer.Option(help="Try failed addresses again: 404,truncated,… as in the manifest.")
@@ -35,7 +37,8 @@ def crawl(
     """Crawl images by class name into data/crawl."""
     options = {"classes": classes, "per_class": per_class, "engine": engine, "source": source}
     params, console = start("crawl", overrides, quiet, as_json, **options)
-    from stages.steps.crawl import refuse_empty, run
+    from stages.steps.crawl import run
+    from stages.steps.crawl_remarks import refuse_empty
 
     retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
     section = params.crawl

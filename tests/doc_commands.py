@@ -34,6 +34,8 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline crawl --classes aquarium_fish,AnnualCrop": NETWORK,
     "pipeline crawl --set crawl.rounds=2": "tests/stages/test_crawl_rounds.py",
     "dvc repro teacher": MINUTES,
+    "pipeline crawl --engine captions --source captions.csv --classes 'red fox,badger' --per-class"
+    " 2": "tests/stages/test_crawl_captions.py",
     "pipeline crawl --search-again": RUN,
     "pipeline crawl --retry-failed 404,truncated": RUN,
     "pipeline dedup --dry-run": RUN,

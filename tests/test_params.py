@@ -225,7 +225,19 @@ def test_a_wrong_override_says_so_instead_of_a_line(tmp_path, override, line):
 
 CONFLICTS = [
     ("crawl: {engine: files}", "1: crawl.source: engine 'files' needs"),
-    ("crawl:\n  source: x", "2: crawl.source: only engines files, urls, site read it, not 'auto'"),
+    (
+        "crawl:\n  source: x",
+        "2: crawl.source: only engines files, urls, site, captions read it, not 'auto'",
+    ),
+    (
+        "crawl: {engine: captions}",
+        "1: crawl.source: engine 'captions' needs a .parquet, .csv or .tsv of captions and"
+        " addresses, a folder, or a pattern here",
+    ),
+    (
+        "crawl: {engine: captions, source: x, sample: 5}",
+        "1: crawl.sample: only engines files, urls, site use it, not 'captions'",
+    ),
     ("crawl:\n  sample: 5", "2: crawl.sample: only engines files, urls, site use it, not 'auto'"),
     ("teacher: {source: hub}", "1: teacher.repository: source 'hub' needs owner/name:commit"),
     (

@@ -17,7 +17,8 @@ from pipeline.crawl.engines.engine import Query, Result, ResultPage
 # A list is judged from so many addresses on: of a rare thing, an engine has few images, and may
 # fill up with the same ones whatever it is asked.
 FEWEST = 5
-# Of two unrelated everyday nouns, no engine has more than a stray image in common.
+# Of two unrelated everyday nouns, no engine has more than a stray image in common: lists of any
+# length are judged, since there are thousands of images of each.
 UNRELATED_SHARE = 0.2
 # Classes may be near to each other: a pickup truck is a truck, and some results are the same.
 # Half of the smaller list is more than other words for other things bring.
@@ -56,10 +57,9 @@ def canary_queries(texts: Iterable[str]) -> tuple[str, str]:
 
 def canary_alarm(queries: Sequence[str], lists: Sequence[Sequence[Result]]) -> str:
     """Why the first pages of two unrelated queries cannot both be right; "" if they can."""
-    if min(len(addresses(one)) for one in lists) < FEWEST:
-        return ""
+    common = len(addresses(lists[0]) & addresses(lists[1]))
     share = shared(lists[0], lists[1])
-    if share < UNRELATED_SHARE:
+    if share < UNRELATED_SHARE or (common == 1 and share < 1):
         return ""
     return (
         f"'{queries[0]}' and '{queries[1]}' have nothing to do with each other, and {share:.0%} of"

@@ -48,29 +48,40 @@ def gather(
     """Asks for twice as many results as wanted, and for more where too few were good.
 
     A round asks only for what is new, since `search` and `fetch` keep what they have learnt. An
-    image that is put off counts as one that will come: the next run sees whether it does. What
-    comes out depends on the web's answers alone and not on their timing. `placeholder_urls` and
-    `few_colours` are as in `placeholders`.
+    image that is put off counts as one that will come: the next run sees whether it does. One that
+    an earlier class has, too, is that class's, and is made up for. What comes out depends on the
+    web's answers alone and not on their timing. `placeholder_urls` and `few_colours` are as in
+    `placeholders`.
     """
     targets = [per_class] * classes if isinstance(per_class, int) else list(per_class)
     wanted = [SURPLUS * count for count in targets]
     refused: dict[str, str] = {}
+    taken: dict[Candidate, Fetched] = {}  # images of earlier classes
     before: Counter[int] = Counter()
     while True:
         candidates = search(wanted)
-        found = fetch(candidates, frozenset(refused))
+        asked = [one for one in candidates if one not in taken] if taken else candidates
+        found = {**fetch(asked, frozenset(refused)), **taken}
         more = placeholders(found, placeholder_urls, few_colours)
         if more.keys() - refused.keys():
             refused = more | refused
             continue
-        results = Counter(candidate.label for candidate in candidates)
-        good = Counter(label for label, id in _images(found) if id not in refused)
+        owners = _owners(candidates, found, refused)
+        good = Counter(owners.values())
         good += Counter(one.label for one, image in found.items() if image.outcome == NOT_NOW)
-        short = [
-            label
-            for label in range(classes)
-            if good[label] < targets[label] and results[label] > before[label]
-        ]
+        short = {label for label in range(classes) if good[label] < targets[label]}
+        copies = {
+            one: image
+            for one, image in found.items()
+            if one.label in short and one not in taken
+            # of the same class it is no copy of another's, and without an image it is none at all
+            if owners.get(image.id, one.label) != one.label
+        }
+        if copies:
+            taken |= copies
+            continue
+        results = Counter(candidate.label for candidate in candidates)
+        short = {label for label in short if results[label] > before[label]}
         if not short:
             return Gathered(candidates, found, refused)
         before = results
@@ -78,5 +89,13 @@ def gather(
             wanted[label] *= 2
 
 
-def _images(found: Mapping[Candidate, Fetched]) -> set[tuple[int, str]]:
-    return {(one.label, image.id) for one, image in found.items() if image.id is not None}
+def _owners(
+    candidates: Sequence[Candidate], found: Mapping[Candidate, Fetched], refused: Mapping[str, str]
+) -> dict[str | None, int]:
+    """The class of each image that counts: that of its first candidate."""
+    owners: dict[str | None, int] = {}
+    for one in candidates:
+        image = found.get(one)
+        if image is not None and image.id is not None and image.id not in refused:
+            owners.setdefault(image.id, one.label)
+    return owners

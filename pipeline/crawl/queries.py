@@ -9,20 +9,21 @@ from pipeline.crawl.engines.engine import NoMore, Query, Refused, Result, Result
 from pipeline.crawl.pagelog import Key, PageLog
 from pipeline.crawl.result_pages import EnginePages, PutOff
 
-Check = Callable[[], Awaitable[None]]
+Before = Callable[[], Awaitable[None]]
 
 
 class Source:
     """Result pages: those that the log has, and the others from the engine.
 
     Args:
-        check: awaited before the first page that the engine is asked for; then pages have to be
-            answers to what was asked, too.
+        before: awaited before the first page that the engine is asked for.
+        judging: pages that say what they answer have to answer what was asked.
     """
 
-    def __init__(self, pages: EnginePages, log: PageLog, check: Check | None = None) -> None:
+    def __init__(self, pages: EnginePages, log: PageLog, before: Before, *, judging: bool) -> None:
         self.pages, self.log = pages, log
-        self._check, self._judging = check, check is not None
+        self._before: Before | None = before
+        self._judging = judging
 
     def key(self, query: Query, start: int) -> Key:
         """Where the log has a page; of some engines its results depend on the side asked for."""
@@ -32,9 +33,9 @@ class Source:
 
     async def ask(self, query: Query, start: int) -> ResultPage:
         """A page from the engine; raises as `EnginePages.read`."""
-        if self._check is not None:
-            check, self._check = self._check, None
-            await check()
+        if self._before is not None:
+            before, self._before = self._before, None
+            await before()
         page = await self.pages.read(query, start)
         if self._judging and wrong_page(query, page):
             page = await self.ask_again(query, start)

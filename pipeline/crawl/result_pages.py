@@ -24,7 +24,7 @@ from pipeline.crawl.engines.engine import (
     Unreadable,
 )
 from pipeline.crawl.guard import Forbidden
-from pipeline.crawl.http import Client, Page, Unanswered, retry_after
+from pipeline.crawl.http import Client, Page, Unanswered, first_line, retry_after
 from pipeline.errors import ExternalError
 
 PAGE_TIMEOUT = 15.0  # seconds without a byte
@@ -41,8 +41,6 @@ MOST_PAUSES = 5  # that one page may name in a row
 DOWN_AFTER = 3  # queries in a row that were put off: the engine is left alone in this run
 AGAIN_GAPS = 2  # pauses between pages to wait before a page is asked for once more
 TELL_EVERY = 5.0  # seconds of a pause between two words to who waits
-SHOWN = 160  # letters of what an engine says
-HTML_READ = 20_000  # bytes of a page of HTML in which its first words are looked for
 
 Tell = Callable[[str], object]
 
@@ -198,7 +196,11 @@ class EnginePages:
         found = engine.refusal(status, answer.body)
         if found is None and status == 404 and start != engine.first:
             return NoMore("it has no further page (404)")
-        said = str(found) if found is not None else first_line(answer.body)
+        said = (
+            str(found)
+            if found is not None
+            else first_line(answer.body, answer.headers.get("Content-Type", ""))
+        )
         reason = f"it answered {status}" + (f": {printable(said)}" if said else "")
         reason = hidden(engine, reason)
         if isinstance(found, NoMore | Refused):
@@ -245,21 +247,6 @@ def hidden(engine: Engine, text: str) -> str:
     for secret in engine.secrets.values():
         text = text.replace(secret, "***").replace(quote_plus(secret), "***")
     return text
-
-
-def first_line(body: bytes) -> str:
-    """The first line of a body that says something to a person, as a terminal may show it."""
-    text = body[:HTML_READ].decode("utf-8", "replace").strip()
-    if text.startswith("<"):
-        from bs4 import BeautifulSoup
-        from bs4.exceptions import ParserRejectedMarkup
-
-        try:
-            text = BeautifulSoup(text, "lxml").get_text("\n")
-        except (ParserRejectedMarkup, RecursionError):
-            text = ""
-    lines = (printable(" ".join(line.split())) for line in text.splitlines())
-    return next(filter(None, lines), "")[:SHOWN]
 
 
 def keep_page(engine: Engine, page: bytes, folder: Path, name: str = "unreadable.html") -> Path:

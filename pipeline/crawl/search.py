@@ -7,7 +7,7 @@ reads today's pages and says how to ask for them.
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.classes import ClassSet
@@ -33,6 +33,7 @@ class Search:
 
     Args:
         folder: where an answer is kept that is none of results.
+        announce: called before the first page that the engine is asked for.
 
     Attributes:
         doubts: lists that two classes were given, where that need not be the engine's fault.
@@ -46,7 +47,9 @@ class Search:
         web: Web,
         log: PageLog,
         folder: Path,
+        announce: Callable[[], object] = lambda: None,
     ) -> None:
+        self._announce = announce
         self.engine, self.manner, self.web, self.log = engine, manner, web, log
         self._advance: Advance = no_progress
         self.pages = EnginePages(engine, folder, manner.patience, self._tell)
@@ -57,7 +60,7 @@ class Search:
         self.doubts: list[str] = []
         self._checks = 0
         self._lists = SharedLists()
-        self._source = Source(self.pages, log, self._check if manner.canary else None)
+        self._source = Source(self.pages, log, self._begin, judging=manner.canary)
 
     def candidates(self, wanted: Sequence[int], advance: Advance) -> list[Candidate]:
         """Candidates of every class, in the order of classes; each class's only grow at the end.
@@ -107,6 +110,11 @@ class Search:
 
     def _tell(self, text: str) -> None:
         self._advance(0, text)
+
+    async def _begin(self) -> None:
+        self._announce()
+        if self.manner.canary:
+            await self._check()
 
     async def _check(self) -> None:
         """Raises ExternalError if two unrelated queries are answered as if they were none."""

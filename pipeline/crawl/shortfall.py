@@ -16,7 +16,8 @@ from pipeline.manifest import DUPLICATE, NOT_NEEDED, NOT_NOW, STORED, host_of
 
 HALF = 0.5  # of the images wanted; with fewer, a class is called short
 MOST_ROWS = 20  # classes in a table; with more, those that are full are one row
-MOST_TOLD = 20  # classes of which it is said why
+MOST_TOLD = 20  # classes of which it is said why; with more, those that lack most
+MOST_DETAILED = 5  # classes of which the queries are told one by one
 MOST_REASONS, MOST_HOSTS = 3, 2  # named in a sentence
 GOOD = {STORED, NOT_NOW, NOT_NEEDED}  # outcomes that are no failure
 
@@ -57,13 +58,17 @@ def add_shortfall(summary: dict[str, Any], table: pa.Table, gathered: Gathered) 
 
 def shortfall_lines(summary: Mapping[str, Any]) -> list[str]:
     """Wanted, got and why of the classes that are not full, in lines for a person."""
-    classes = [one for one in summary["classes"] if one["why"]]
+    classes = _short(summary, MOST_TOLD)
     lines = []
     for one in classes[:MOST_TOLD]:
-        lines.append(f"{one['name']}: {one['stored']:,} of {one['wanted']:,} images: {one['why']}")
-        lines += _query_lines(one["queries"])
+        name = printable(one["name"])
+        lines.append(f"{name}: {one['stored']:,} of {one['wanted']:,} images: {one['why']}")
+        if len(classes) <= MOST_DETAILED:
+            lines += _query_lines(one["queries"])
     if len(classes) > MOST_TOLD:
-        lines.append(f"… and {len(classes) - MOST_TOLD:,} more classes: see reports/crawl.json")
+        lines.append(f"… and {len(classes) - MOST_TOLD:,} more classes")
+    if len(classes) > MOST_DETAILED:
+        lines.append("reports/crawl.json has every class and query")
     return lines
 
 
@@ -75,7 +80,7 @@ def class_table(summary: Mapping[str, Any]) -> str:
     rows = [["class", *(["wanted"] if wanted else []), *kinds]]
     shown, rest = classes, []
     if len(classes) > MOST_ROWS and wanted:
-        shown = [one for one in classes if one["why"]]
+        shown = _short(summary, MOST_ROWS)
         shown, cut = shown[:MOST_ROWS], shown[MOST_ROWS:]
         full = [one for one in classes if not one["why"]]
         rest = [(f"{len(cut):,} more", cut), (f"{len(full):,} full classes", full)]
@@ -120,6 +125,18 @@ def warning(summary: Mapping[str, Any]) -> str:
     more = f", and {len(short) - 10:,} more" if len(short) > 10 else ""
     classes = f"{len(short):,} of {len(summary['classes']):,} classes"
     return f"{classes} have less than half of the images wanted: {named}{more}"
+
+
+def _short(summary: Mapping[str, Any], most: int) -> list[Any]:
+    """The classes that are not full, in order; where that is too long, those that lack most first.
+
+    Args:
+        most: how many are shown.
+    """
+    classes = [one for one in summary["classes"] if one["why"]]
+    if len(classes) > most:
+        classes.sort(key=lambda one: one["stored"] / one["wanted"])
+    return classes
 
 
 def _put_off(images: Counter[str], hosts: Mapping[str, Any]) -> str:

@@ -73,6 +73,7 @@ def harvest(summary: CrawlSummary | None) -> Section:
         "queries": asked[:MOST_QUERIES],
         "more_queries": max(0, len(asked) - MOST_QUERIES),
         "later": hosts[:MOST_HOSTS],
+        "covered": summary.coverage.shown[:MOST_HOSTS] if summary and summary.coverage else [],
     }
 
 

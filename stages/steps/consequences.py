@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import yaml
 
 from pipeline.crawl.pack import summary
+from pipeline.crawl.shortfall import HALF
 from pipeline.embeddings import IMAGES
 from pipeline.manifest import class_names
 from pipeline.store import read_table, write_json
@@ -31,18 +32,22 @@ class Consequences:
     """What has seen some images.
 
     Attributes:
+        dropped: how many images it is about.
         trained: images that the student was trained on, in an epoch or more.
         held_out: images that only measured its agreement.
         exported: images that the exported student was trained on, by its sources.
         copies: files that hold pixels or features of them -> how many images.
         stale: stages whose results are of the crawl as it was.
+        changed: data/crawl is not what dvc.lock has.
     """
 
+    dropped: int
     trained: tuple[str, ...]
     held_out: int
     exported: int
     copies: dict[str, int]
     stale: tuple[str, ...]
+    changed: bool
 
     def lines(self) -> list[str]:
         """The same for a person."""
@@ -58,12 +63,13 @@ class Consequences:
             lines.append(f"  trained on {self.exported:,} of them: {paths.EXPORT} (by {SOURCES})")
         if self.held_out:
             lines.append(f"  {self.held_out:,} of them measured the student's agreement")
-        if not self.trained and not self.exported:
+        if self.dropped and not self.trained and not self.exported:
             lines.append("  no student that is here was trained on them")
         for path, count in self.copies.items():
             lines.append(f"  pixels or features of up to {count:,} of them are still in {path}")
         if self.stale:
             lines.append(f"  stale now: {', '.join(self.stale)}")
+        if self.changed:
             lines.append(f"  then run: {' && '.join(COMMANDS)}")
             lines.append(
                 "  DVC keeps the old shards in its cache (and in its remotes, if pushed) until"
@@ -80,12 +86,15 @@ class Consequences:
             },
             "copies": self.copies,
             "stale": list(self.stale),
-            "run": list(COMMANDS) if self.stale else [],
+            "run": list(COMMANDS) if self.changed else [],
         }
 
 
-def consequences(ids: Collection[str]) -> Consequences:
-    """What the stages' outputs, as they are here, have of images.
+def consequences(ids: Collection[str], changed: bool) -> Consequences:
+    """What the stages' outputs, as they are here, have of images that are dropped.
+
+    Args:
+        changed: whether anything in data/crawl changes.
 
     Raises:
         UserError: a table cannot be read.
@@ -98,11 +107,13 @@ def consequences(ids: Collection[str]) -> Consequences:
         if count := len(_of(table, ["id"], wanted)):
             copies |= {str(path): count for path in holders if path.exists()}
     return Consequences(
+        dropped=len(ids),
         trained=tuple(used["id"].to_pylist()),
         held_out=pc.sum(chosen["held_out"]).as_py() or 0,
         exported=len(_of(SOURCES, ["id"], wanted)),
         copies=copies,
-        stale=tuple(_stale()) if ids else (),
+        stale=tuple(_stale()) if changed else (),
+        changed=changed,
     )
 
 
@@ -134,18 +145,43 @@ def _inside(path: Path, folders: Collection[Path]) -> bool:
     return any(path == one or one in path.parents for one in folders)
 
 
-def refresh_summary(manifest: pa.Table) -> None:
-    """Counts in reports/crawl.json what the manifest says now; what else is there stays."""
+def refresh_summary(manifest: pa.Table, by: str) -> None:
+    """Counts in reports/crawl.json what the manifest says now; what else is there stays.
+
+    Args:
+        by: the command that dropped images, named as the reason of classes that lost some.
+    """
     path = paths.summary("crawl")
     try:
         before = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         before = {}
-    names = [one["name"] for one in before.get("classes", [])]
+    old = {one["name"]: one for one in before.get("classes", [])}
+    names = list(old)
     if not names:
         known = class_names(paths.MANIFEST)
         names = [known.get(label, "") for label in range(max(known, default=-1) + 1)]
     now = summary(manifest, names)
-    old = {one["name"]: one for one in before.get("classes", [])}
-    now["classes"] = [old.get(one["name"], {}) | one for one in now["classes"]]
+    now["classes"] = [_with_loss(old.get(one["name"], {}), one, by) for one in now["classes"]]
+    for key, chosen in (("empty", _is_empty), ("short", _is_short)):
+        if key in before:
+            now[key] = [one["name"] for one in now["classes"] if chosen(one)]
     write_json(path, before | now)
+
+
+def _with_loss(old: dict[str, Any], now: dict[str, Any], by: str) -> dict[str, Any]:
+    """A class as it is now, with what is known of it from before."""
+    one = old | now
+    lost = old.get("stored", 0) - now["stored"]
+    if lost > 0 and (one.get("wanted") or 0) > now["stored"]:
+        said = f"{lost:,} dropped by `pipeline {by}`"
+        one["why"] = "; ".join(filter(None, [old.get("why", ""), said]))
+    return one
+
+
+def _is_empty(one: dict[str, Any]) -> bool:
+    return not one["stored"]
+
+
+def _is_short(one: dict[str, Any]) -> bool:
+    return one.get("wanted") is not None and one["stored"] < HALF * one["wanted"]

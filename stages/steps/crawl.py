@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
 from pipeline.crawl.blocklist import Blocklist
+from pipeline.crawl.captions.found import CaptionAccount
+from pipeline.crawl.captions.kept import search_once
+from pipeline.crawl.captions.search import progress_total
 from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.engines.engine import Engine, forecast
@@ -28,18 +31,17 @@ from pipeline.crawl.rounds import by_wanted, cover
 from pipeline.crawl.search import Search
 from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from pipeline.crawl.site import site_candidates
-from pipeline.errors import ExternalError, UserError
+from pipeline.errors import UserError
 from pipeline.images import Fit
 from pipeline.imagesource.matching import Matcher
-from pipeline.manifest import PLACEHOLDER, Candidate, Fetched
+from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
 from stages import paths, sources
+from stages.steps.crawl_remarks import remarks
 
 if TYPE_CHECKING:
     from stages.steps.teacher_says import TeacherSays
-
-MOST_NAMED = 10  # classes in a message
 
 
 def run(
@@ -63,8 +65,10 @@ def run(
     covered = [] if gathered.coverage is None else gathered.coverage.lines()
     if gathered.coverage is not None:
         summary["coverage"] = gathered.coverage.summary()
+    if isinstance(gathered.account, CaptionAccount):
+        summary["captions"] = gathered.account.counts
     write_json(paths.summary("crawl"), summary)
-    for line in _remarks(section, summary):
+    for line in remarks(section, summary):
         console.note(line)
     if short := warning(summary):
         console.warn(short)
@@ -77,53 +81,6 @@ def run(
         f" → {paths.CRAWL}",
     ]
     return "\n".join(lines), summary
-
-
-def refuse_empty(section: Crawl, summary: dict[str, Any]) -> None:
-    """Ends the command where a class has no image at all; what the others have is written.
-
-    Raises:
-        ExternalError: there is such a class, and `crawl.empty_classes` does not keep it.
-    """
-    names = summary["empty"]
-    if not names or section.empty_classes == "keep" or section.engine == "files":
-        return
-    named = ", ".join(map(printable, names[:MOST_NAMED]))
-    more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    left = summary["later"]["images"] or summary["later"]["pages"]
-    again = "run the same command again later, " if left else ""
-    raise ExternalError(
-        f"crawl: no image of {len(names):,} of {len(summary['classes']):,} classes: {named}{more};"
-        f" what the others have is in {paths.CRAWL}",
-        f"{again}take other queries (crawl.classes) or another engine (crawl.engine), or go on"
-        " without with crawl.empty_classes: keep",
-    )
-
-
-def _remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
-    """What was decided about images that a person may see otherwise."""
-    outcomes = summary["outcomes"]
-    if count := outcomes.get(PLACEHOLDER, 0):
-        yield (
-            f"{count:,} candidates gave an image that says “not available”, as far as can be told,"
-            f" and are put aside: see outcome '{PLACEHOLDER}' and its detail in {paths.MANIFEST};"
-            " crawl.placeholder_urls: 0 keeps them"
-        )
-    if count := outcomes.get("damaged", 0):
-        yield (
-            f"{count:,} JPEGs are refused because data is missing or was overwritten: see outcome"
-            f" 'damaged' in {paths.MANIFEST}; crawl.damaged: keep keeps them"
-        )
-    if section.engine == "files" and (names := summary["empty"]):
-        yield (
-            f"{len(names):,} of {len(summary['classes']):,} classes have no picture:"
-            f" {', '.join(map(printable, names[:MOST_NAMED]))}{', …' * (len(names) > MOST_NAMED)}"
-        )
-    if count := summary["brightened"]:
-        yield (
-            f"{count:,} images of 16 bits use fewer, and are read as such: brighter than they were"
-            f" written (see detail in {paths.MANIFEST})"
-        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +99,10 @@ class Crawling:
         rule = self.blocklist.host(self.section.source)  # a wrong line is told before any request
         if rule and self.section.engine == "site":
             raise UserError(f"crawl.source is refused by {self.section.blocklist}: {rule}")
-        places = {"files": self._files, "urls": self._list, "site": self._site}
+        places = {
+            **{"files": self._files, "urls": self._list, "site": self._site},
+            "captions": self._captions,
+        }
         return places.get(self.section.engine, self._search)()
 
     @cached_property
@@ -207,6 +167,21 @@ class Crawling:
             return replace(gathered, wanted=wanted)
         return self._all_of(candidates, [], self.section.sample or len(candidates))
 
+    def _captions(self) -> Gathered:
+        section, names = self.section, self.class_names
+        for line in renamed(self.classes):
+            self.console.say(f"note: {printable(line)}")
+        with self.console.progress("crawl: captions, rows", progress_total(section)) as advance:
+            found = search_once(
+                *(section, self.classes.classes, self.journal.folder / "captions"),
+                *(self.search_again, advance),
+            )
+        for line in found.notes():
+            self.console.note(line)
+        wanted, web = [section.per_class] * len(names), Web(sources.user_agent(section.contact))
+        gathered = self._gathered(found.first, web, names, wanted)
+        return replace(gathered, wanted=wanted, account=found.account())
+
     def _site(self) -> Gathered:
         section, web = self.section, Web(sources.user_agent(self.section.contact))
         with self.console.progress("crawl: reading pages") as advance:
@@ -244,8 +219,11 @@ class Crawling:
             web = Web(sources.user_agent(section.contact), hosts)
             if self.search_again:
                 log.clear()
-            searching = Search(engine, self.classes, self._manner(engine), web, log, folder)
-            self._announce(engine, log)
+            self._note(log)
+            manner = self._manner(engine)
+            searching = Search(
+                engine, self.classes, manner, web, log, folder, lambda: self._announce(engine)
+            )
 
             def ask(wanted: Sequence[int]) -> list[Candidate]:
                 with self.console.progress("crawl: searching", len(names)) as advance:
@@ -285,8 +263,8 @@ class Crawling:
             canary=section.canary and real,
         )
 
-    def _announce(self, engine: Engine, log: PageLog) -> None:
-        """Says what is asked for, and how long that takes at most."""
+    def _note(self, log: PageLog) -> None:
+        """Says what a person may not expect to be asked for."""
         for line in renamed(self.classes):
             self.console.say(f"note: {printable(line)}")
         if log.outdated:
@@ -294,6 +272,9 @@ class Crawling:
                 f"{len(log.outdated):,} pages of results that an earlier version kept do not say"
                 " where the next one begins: those that are needed are asked for again"
             )
+
+    def _announce(self, engine: Engine) -> None:
+        """Says how many pages are asked for at most, and how long that takes."""
         wanted = SURPLUS * self.section.per_class
         shares = [
             -(-wanted // len(one.queries)) for one in self.classes.classes for _ in one.queries

@@ -133,9 +133,9 @@ class Asking:
         if second.results and not fresh:
             what = (
                 f"its second page for '{query}' is the first one again: a crawl gets"
-                f" {len(first.results)} images of a query"
+                f" {len(first.results)} images of a query; it may take this client for a robot"
             )
-            found.problems.append((what, f"{ANOTHER}; it may take this client for a robot"))
+            found.problems.append((what, ANOTHER))
 
     async def canary(self, query: str, found: Findings) -> None:
         """Whether other words bring other images.
@@ -151,9 +151,8 @@ class Asking:
             alarm = f"it has no results for {' nor '.join(empty)}, of which there are thousands"
         found.canary = {"queries": words, "results": [len(one) for one in lists], "alarm": alarm}
         if alarm:
-            found.problems.insert(
-                0, (f"canary: {alarm}", f"its images would be of anything: {ANOTHER}")
-            )
+            what = f"canary: {alarm}, and its images would be of anything"
+            found.problems.insert(0, (what, ANOTHER))
 
     async def _page(self, query: str, start: int) -> tuple[str, Page, ResultPage]:
         """One page: its address, the answer, and what is in it.
@@ -210,6 +209,7 @@ class Asking:
         if pause is not None:
             when = f"ask again in {duration(pause)}, at {clock(time.time() + pause)}"
         said = self._clean(str(error)) or self._first_line(page.body)
+        said = said.rstrip(".")
         hint = f"{when}; {limits(self.engine)}, or take another engine (crawl.engine)"
         return self._told(query, page, f"it refuses for now: {said}", hint)
 
@@ -223,7 +223,10 @@ class Asking:
         kept = keep_page(self.engine, page.body, paths.CACHE / "crawl")
         hints.append(f"its answer is kept as {kept}; or take another engine (crawl.engine)")
         return self._told(
-            query, page, f"it refuses: {said or self._first_line(page.body)}", "; ".join(hints)
+            query,
+            page,
+            f"it refuses: {(said or self._first_line(page.body)).rstrip('.')}",
+            "; ".join(hints),
         )
 
     def _trouble(self, query: str, page: Page, what: str) -> Trouble:

@@ -15,6 +15,8 @@ from pipeline.params import Crawl
 from stages import paths
 from stages.steps.consequences import Consequences, consequences, refresh_summary
 
+FEW = 6  # addresses shown
+
 
 def run(
     section: Crawl, console: Console, what: list[str], blocklist: bool, why: str, dry_run: bool
@@ -42,11 +44,11 @@ def run(
                 **verdicts_on(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
             }
             dropped = judged(paths.CRAWL, journal, verdicts)
-        follows = consequences(dropped.ids)
+        follows = consequences(dropped.ids, dropped.rows > 0)
         if not dry_run:
             dropping(journal, verdicts, dropped, console, "forget")
     console.result(
-        "\n".join(_told(dropped, wanted.already, follows, dry_run)),
+        "\n".join(_told(dropped, verdicts, wanted.already, follows, dry_run)),
         {
             "images": len(dropped.ids),
             "ids": sorted(dropped.ids),
@@ -67,11 +69,15 @@ def dropping(
     with console.progress(f"{title}: writing") as advance:
         drop(paths.CRAWL, journal, verdicts, dropped, advance)
     if dropped.manifest is not None:
-        refresh_summary(dropped.manifest)
+        refresh_summary(dropped.manifest, title)
 
 
 def _told(
-    dropped: Dropped, already: Collection[str], follows: Consequences, dry_run: bool
+    dropped: Dropped,
+    verdicts: Verdicts,
+    already: Collection[str],
+    follows: Consequences,
+    dry_run: bool,
 ) -> list[str]:
     size = f"{dropped.bytes / 1e6:,.1f} MB"
     would = "would be " * dry_run
@@ -79,6 +85,10 @@ def _told(
         f"forget: {len(dropped.ids):,} images ({size}) {would}dropped, {dropped.rows:,} candidates"
         f" {would}marked → {paths.CRAWL}"
     ]
+    named = [url for url, one in sorted(verdicts.items()) if one.outcome == FORGOTTEN]
+    lines += [f"    {printable(url)}" for url in named[:FEW]]
+    if len(named) > FEW:
+        lines.append(f"    … and {len(named) - FEW:,} more addresses")
     if already:
         lines.append(f"  {len(already):,} were dropped before")
     return [*lines, *follows.lines()]

@@ -1,5 +1,6 @@
 """Step of `pipeline inputs`: one small file a stage, which DVC tracks in place of what it names."""
 
+import glob
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -82,6 +83,8 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["crawl"]["crawl.source"] = crawl.source
     if crawl.blocklist:
         named["crawl"]["crawl.blocklist"] = crawl.blocklist
+    if crawl.engine == "captions":
+        named["crawl"] |= caption_tables(crawl.source)
     if teacher.source == "file":
         named["teacher"]["teacher.path"] = teacher.path
     if teacher.source == "train" and teacher.data not in DRAWN_OR_LOADED:
@@ -96,6 +99,12 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
     if evaluate.styles:
         named["evaluate"]["evaluate.styles"] = evaluate.styles
     return named
+
+
+def caption_tables(source: str) -> dict[str, str]:
+    """What `crawl.source` means for the engine `captions`: one path, or each file of a pattern."""
+    found = sorted(glob.glob(source, recursive=True)) if not Path(source).exists() else []
+    return {f"crawl.source: {path}": path for path in found} or {"crawl.source": source}
 
 
 def is_file_of_classes(classes: object) -> bool:

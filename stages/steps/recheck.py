@@ -59,12 +59,12 @@ def run(section: Crawl, console: Console, dry_run: bool) -> None:
         with Journal(paths.CACHE / "crawl") as journal:
             verdicts = verdicts_of(heard, datetime.date.today())
             dropped = judged(paths.CRAWL, journal, verdicts)
-            follows = consequences(dropped.ids)
+            follows = consequences(dropped.ids, dropped.rows > 0)
             if not dry_run:
                 dropping(journal, verdicts, dropped, console, "recheck")
                 log.clear()
     nowhere = len(every) - len(kept)
-    lines = _told(heard, nowhere, dropped, dry_run) + (follows.lines() if dropped.ids else [])
+    lines = _told(heard, nowhere, dropped, dry_run) + follows.lines()
     console.result("\n".join(lines), _values(heard, nowhere, dropped, follows, dry_run))
 
 

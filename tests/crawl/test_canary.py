@@ -64,12 +64,18 @@ def test_the_canary_fails_on_the_same_list_and_on_a_good_part_of_it() -> None:
     assert "20%" in canary_alarm(words, [results(*range(10)), results(*range(8, 40))])
 
 
-def test_the_canary_bears_a_stray_image_and_says_nothing_of_a_few() -> None:
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_same_few_results_of_everyday_words_fail_the_canary(count: int) -> None:
+    few = results(*range(count))
+    assert "100%" in canary_alarm(("violin", "cactus"), [few, few])
+
+
+def test_the_canary_bears_a_stray_image_and_says_nothing_of_an_empty_page() -> None:
     words = ("violin", "cactus")
     assert not canary_alarm(words, [results(*range(35)), results(*range(34, 69))])
-    few = results(*range(FEWEST - 1))
-    assert not canary_alarm(words, [few, few])
+    assert not canary_alarm(words, [results(1, 2, 3), results(3, 4, 5)])
     assert not canary_alarm(words, [results(), results(*range(35))])
+    assert not canary_alarm(words, [results(), results()])
 
 
 @pytest.mark.parametrize(

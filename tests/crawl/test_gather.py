@@ -114,3 +114,53 @@ def test_where_too_few_are_put_off_more_is_asked_for() -> None:
 
     gather(web.search, fetch, 1, 4, 0, no_look)
     assert web.asked == [[8], [16]]
+
+
+class Fetches(Web):
+    """A web of which each class is asked only for as many images as it wants, as `fetch` does."""
+
+    def __init__(self, per_class: int, results: Mapping[int, Sequence[str]], images: dict) -> None:
+        super().__init__(results, images)
+        self.per_class = per_class
+
+    def fetch(
+        self, candidates: Sequence[Candidate], refused: frozenset[str]
+    ) -> dict[Candidate, Fetched]:
+        every, found, distinct = super().fetch(candidates, refused), {}, {}
+        for one in candidates:
+            ids = distinct.setdefault(one.label, set())
+            if len(ids) < self.per_class:
+                found[one] = every[one]
+                if every[one].id not in {None, *refused}:
+                    ids.add(every[one].id)
+        return found
+
+
+def test_an_image_of_an_earlier_class_is_made_up_for() -> None:
+    shared = {"x1": "same 1", "x2": "same 2"}
+    web = Fetches(
+        3,
+        {0: ["x1", "a", "x2", "b", "c"], 1: ["x1", "x2", "d", "e", "f", "g"]},
+        same(*"abcdefg") | shared,
+    )
+    gathered = gather(web.search, web.fetch, 2, 3, 0, no_look)
+    rows = manifest(gathered.candidates, gathered.found).to_pylist()
+    outcomes = [(row["url"], row["outcome"]) for row in rows if row["label"] == 1]
+    assert outcomes == [
+        *(("x1", "duplicate"), ("x2", "duplicate")),
+        *((url, "stored") for url in "def"),
+        ("g", "not_needed"),
+    ]
+    assert web.asked == [[6, 6], [6, 6]]
+
+
+def test_where_a_class_has_nothing_but_images_of_another_it_ends_short() -> None:
+    web = Fetches(2, {0: "abcd", 1: "abcd"}, same(*"abcd"))
+    gathered = gather(web.search, web.fetch, 2, 2, 0, no_look)
+    rows = manifest(gathered.candidates, gathered.found).to_pylist()
+    stored = [(row["label"], row["url"]) for row in rows if row["outcome"] == "stored"]
+    assert stored == [(0, "a"), (0, "b"), (1, "c"), (1, "d")]
+    web = Fetches(4, {0: "abcd", 1: "abcd"}, same(*"abcd"))
+    gathered = gather(web.search, web.fetch, 2, 4, 0, no_look)
+    rows = manifest(gathered.candidates, gathered.found).to_pylist()
+    assert [row["outcome"] for row in rows] == ["stored"] * 4 + ["duplicate"] * 4

@@ -225,7 +225,7 @@ def test_a_refusal_for_good_is_not_tried_again_and_shows_its_first_line(tmp_path
     with serving(host := Host({PATH: route})) as hosts, pytest.raises(ExternalError) as caught:
         find(hosts, bing(), ["cat", "dog"], 40, tmp_path)
     text = str(caught.value)
-    assert f"test: no results: 0.test: it answered {status}: Please set a user-agent[31m" in text
+    assert f"test: no results: 0.test: it answered {status}: Please set a user-agent [31m" in text
     kept = tmp_path / f"test-{status}.html"
     assert str(kept) in text and kept.read_bytes().endswith(b" more")
     assert caught.value.exit_code == 3 and "\n" not in text

@@ -41,7 +41,8 @@ def counted(outcomes, wanted, account=None, put_off=None):
             if kind != "not_needed":
                 found[one] = record
     later = put_off.summary(found, wanted) if put_off else {"images": 0, "hosts": {}}
-    gathered = Gathered(candidates, found, {}, [wanted] * len(outcomes), account, later)
+    every = [wanted] * len(outcomes)
+    gathered = Gathered(candidates, found, {}, wanted=every, account=account, later=later)
     table = manifest(candidates, found)
     counts = summary(table, list(outcomes))
     add_shortfall(counts, table, gathered)
@@ -188,7 +189,16 @@ def test_a_table_of_many_classes_has_the_short_ones(short) -> None:
     if short > MOST_ROWS:
         assert lines[1 + shown].startswith(f"{short - MOST_ROWS} more")
         told = shortfall_lines(found)
-        assert len(told) == MOST_TOLD + 1 and "40 more classes" in told[-1]
+        assert len(told) == MOST_TOLD + 2 and "40 more classes" in told[-2]
+
+
+def test_of_many_short_classes_those_that_lack_most_are_told() -> None:
+    outcomes = {f"c{n}": ["ok"] * (n % 7) for n in range(70)}
+    found = counted(outcomes, 7)
+    told = shortfall_lines(found)
+    assert [line.split(":")[0] for line in told[:3]] == ["c0", "c7", "c14"]
+    assert all(line.split(" of ")[0][-1] in "01" for line in told[:MOST_TOLD])
+    assert told[-1] == "reports/crawl.json has every class and query"
 
 
 def test_without_a_number_wanted_nothing_is_short() -> None:

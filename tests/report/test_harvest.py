@@ -51,6 +51,26 @@ def test_what_was_put_off_is_told_with_its_time(html: str) -> None:
     assert f"{HOSTILE_TITLE}3382026-11-29 12:00 UTC429 <i>" in text
 
 
+def test_rounds_by_coverage_and_an_engine_that_refuses_are_told(html: str) -> None:
+    text = harvest_of(html)
+    assert "2 rounds asked for 38 images more" in text
+    assert "and brought 15; nothing new came <b>." in text
+    assert f"{HOSTILE_CLASS}9218starved still" in text
+    assert text.index("starved still") < text.index("circle9920enough")
+    assert f"The engine refuses: contact missing {HOSTILE_TITLE}" in text
+
+
+def test_times_of_different_zones_are_compared_as_moments() -> None:
+    hosts = {
+        name: {"images": 1, "why": "", "again_at": at}
+        for name, at in (("a", "2026-11-29T12:00:00+00:00"), ("b", "no time"), ("c", None))
+    }
+    told = {"later": {"hosts": hosts, "again_at": "2026-11-29T12:30:00+02:00"}}
+    summary = CrawlSummary.model_validate(told)
+    assert summary.later.when == "2026-11-29T12:00:00+00:00"
+    assert CrawlSummary.model_validate({}).later.when is None
+
+
 def test_signals_and_what_the_user_ruled_out_are_counted(html: str) -> None:
     text = harvest_of(html)
     assert text.index("content-signal400") < text.index("c2pa21")

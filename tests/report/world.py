@@ -147,6 +147,37 @@ class World:
             "empty": [HOSTILE_CLASS],
             "signals": {"seen": {"content-signal": 40, "c2pa": 2}, "refused": {"c2pa": 1}},
             "blocked": 4,
+            "refused": f"contact missing {HOSTILE_TITLE}",
+            "coverage": {
+                "rounds": [
+                    {"asked_more": 30, "new_images": 12},
+                    {"asked_more": 8, "new_images": 3},
+                ],
+                "ended": "nothing new came <b>",
+                "classes": [
+                    {
+                        "name": "circle",
+                        "stored": 9,
+                        "teacher_says": 9,
+                        "asked_more": 20,
+                        "starved": False,
+                    },
+                    {
+                        "name": HOSTILE_CLASS,
+                        "stored": 9,
+                        "teacher_says": 2,
+                        "asked_more": 18,
+                        "starved": True,
+                    },
+                    {
+                        "name": "star",
+                        "stored": 9,
+                        "teacher_says": None,
+                        "asked_more": 0,
+                        "starved": False,
+                    },
+                ],
+            },
         }
 
     def _dedup(self, folder: Path, ids: list[str], labels: np.ndarray) -> np.ndarray:

@@ -126,7 +126,7 @@ def test_a_service_that_turns_into_a_decoy_is_found_by_its_second_class(
 
 
 def test_without_the_canary_a_decoy_is_taken_for_what_it_is(tmp_path: Path) -> None:
-    world = World(SHAPES["bing"], one_page_for_all(35))
+    world = World(SHAPES["bing"], one_page_for_all(30))
     with crawling(tmp_path, world, canary=False) as crawl:
         done = crawl()
     assert done.code == 3  # two classes without an image

@@ -100,6 +100,8 @@ READ_BY = [
         {"crawl": {"crawl.source", "crawl.classes"}},
     ),
     ("crawl: {engine: urls, source: own.yaml}", {"crawl": {"crawl.source"}}),
+    ("crawl: {engine: captions, source: web}", {"crawl": {"crawl.source"}}),
+    ("crawl: {engine: captions, source: 'own*.yaml'}", {"crawl": {"crawl.source: own.yaml"}}),
     ("crawl: {engine: site, source: 'https://example.org/'}", {}),
     ("teacher: {source: file, path: teacher.pt}", {"teacher": {"teacher.path"}}),
     ("teacher: {data: test}", {"teacher": {"teacher.data"}}),

@@ -1,0 +1,1 @@
+"""Engine `captions`: class names to addresses, by the captions of tables on disk."""

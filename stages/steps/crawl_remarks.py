@@ -1,0 +1,59 @@
+"""What `pipeline crawl` says of its images besides the counts, and of classes without any."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.console import printable
+from pipeline.errors import ExternalError
+from pipeline.manifest import PLACEHOLDER
+from pipeline.params import Crawl
+from stages import paths
+
+MOST_NAMED = 10  # classes in a message
+
+
+def refuse_empty(section: Crawl, summary: dict[str, Any]) -> None:
+    """Ends the command where a class has no image at all; what the others have is written.
+
+    Raises:
+        ExternalError: there is such a class, and `crawl.empty_classes` does not keep it.
+    """
+    names = summary["empty"]
+    if not names or section.empty_classes == "keep" or section.engine == "files":
+        return
+    named = ", ".join(map(printable, names[:MOST_NAMED]))
+    more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    left = summary["later"]["images"] or summary["later"]["pages"]
+    again = "run the same command again later, " if left else ""
+    raise ExternalError(
+        f"crawl: no image of {len(names):,} of {len(summary['classes']):,} classes: {named}{more};"
+        f" what the others have is in {paths.CRAWL}",
+        f"{again}take other queries (crawl.classes) or another engine (crawl.engine), or go on"
+        " without with crawl.empty_classes: keep",
+    )
+
+
+def remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
+    """What was decided about images that a person may see otherwise."""
+    outcomes = summary["outcomes"]
+    if count := outcomes.get(PLACEHOLDER, 0):
+        yield (
+            f"{count:,} candidates gave an image that says “not available”, as far as can be told,"
+            f" and are put aside: see outcome '{PLACEHOLDER}' and its detail in {paths.MANIFEST};"
+            " crawl.placeholder_urls: 0 keeps them"
+        )
+    if count := outcomes.get("damaged", 0):
+        yield (
+            f"{count:,} JPEGs are refused because data is missing or was overwritten: see outcome"
+            f" 'damaged' in {paths.MANIFEST}; crawl.damaged: keep keeps them"
+        )
+    if section.engine == "files" and (names := summary["empty"]):
+        yield (
+            f"{len(names):,} of {len(summary['classes']):,} classes have no picture:"
+            f" {', '.join(map(printable, names[:MOST_NAMED]))}{', …' * (len(names) > MOST_NAMED)}"
+        )
+    if count := summary["brightened"]:
+        yield (
+            f"{count:,} images of 16 bits use fewer, and are read as such: brighter than they were"
+            f" written (see detail in {paths.MANIFEST})"
+        )
