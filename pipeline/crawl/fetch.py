@@ -262,7 +262,7 @@ class Fetcher:
             job.host, job.address = self._host_of(outcome), outcome
         except Failure as failure:
             return self._failed(job, failure)
-        job.redirects += 1
+        job.redirects, job.last = job.redirects + 1, None
         return self._queued(job)
 
     def _queued(self, job: Job, *, first: bool = True) -> list[Fetched]:

@@ -16,7 +16,6 @@ FIRST_PAUSE = 0.5  # seconds, where a refusal names none; twice as many after ea
 ILL_AFTER = 30  # answers 5xx in a row, for one address or many
 REFUSALS = 8  # in a row: of a host, whose own pauses add up to a minute then; or of one address
 EARNED = 30.0  # seconds of pauses that a good answer is worth
-LEARN_FROM = 10  # good answers before a refusal, for its limit to be told from them
 SLACK = 1.05  # longer gaps than the limit wants, since neither clock is exact
 
 
@@ -64,7 +63,6 @@ class Host:
         if sign:
             self.limit = max(1, self.limit // 2)
             self.gap = max(min(2 * self.gap, MOST_BACK_OFF), self.least_gap)
-            self.step = STEP_BACK_AFTER
             self.slowed = now
         self.good = 0
         self.next_start = max(self.next_start, now + self.gap)
@@ -108,11 +106,13 @@ class Host:
         """Takes what came before the pause that is over now for what the host allows in that time.
 
         Evenly spread, so many requests bring no refusal; and so many have to be good before faster
-        ones are tried again.
+        ones are tried again, twice as many after each time that faster ones were refused.
         """
-        if self.given >= LEARN_FROM and self.since >= 0:
+        if self.given and self.since >= 0:
             pace = SLACK * (self.paused_until - self.since) / self.given
-            self.gap, self.step = max(min(pace, MOST_BACK_OFF), self.least_gap), self.given
+            self.gap = max(min(pace, MOST_BACK_OFF), self.least_gap)
+            few = self.given < STEP_BACK_AFTER  # may be chance, or another's requests
+            self.step = STEP_BACK_AFTER if few else max(self.given, 2 * self.step)
         self.since, self.given, self.refusals = self.paused_until, 0, 0
 
     def be_slower(self, least_gap: float) -> None:

@@ -17,9 +17,7 @@ from pipeline.crawl.journal import Journal
 from pipeline.crawl.later import PutOff
 from pipeline.crawl.scheduler import (
     ILL_AFTER,
-    LEARN_FROM,
     REFUSALS,
-    STEP_BACK_AFTER,
     Job,
     Scheduler,
 )
@@ -156,14 +154,38 @@ def test_a_limit_by_the_minute_is_learnt_from_the_first_refusal(named):
     assert len(refusals) <= (4 if named else 30)
 
 
-def test_too_few_answers_tell_no_limit():
-    host = pace(8, 0.0)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_limit_that_fills_up_again_is_learnt_too(named):
+    """A host that gives 60 at once, and then one a second."""
+    host, now, given, refusals, left, filled = pace(2, 0.0), 0.0, 0, [], 60.0, 0.0
     host.since = 0.0
-    for now in range(LEARN_FROM - 1):
-        host.speed_up(now / 100)
+    while given < 400:
+        now = max(now + 0.01, host.next_start)
+        left, filled = min(60.0, left + now - filled), now
+        if left < 1:
+            refusals.append(now)
+            host.pause(now, now, float(math.ceil(1 - left)) if named else None)
+        else:
+            left -= 1
+            given += 1
+            host.speed_up(now)
+            host.next_start = now + host.gap
+    assert 330 < now < 480
+    assert len(refusals) <= 12
+
+
+def test_a_pace_that_few_answers_tell_of_is_left_soon():
+    host, now = pace(8, 0.0), 51.0
+    host.since = 0.0
+    for early in range(3):
+        host.speed_up(early / 100)
     host.pause(0.1, 0.1, 50.0)
-    host.speed_up(51.0)
-    assert (host.gap, host.step) == (0.0, STEP_BACK_AFTER)
+    host.speed_up(now)
+    assert 17 < host.gap < 18
+    while host.gap > 0.5:
+        now += host.gap
+        host.speed_up(now)
+    assert now < 450
 
 
 # taking turns
@@ -531,7 +553,7 @@ def test_a_host_with_a_limit_gives_all_of_its_images_and_holds_nobody_up(
             tmp_path, candidates_of(urls), hosts, notes=notes, patience=3.0, opt_outs="none"
         )
     assert set(outcomes(found).values()) == {"ok"}
-    assert 3 < host.starts[-1] - host.starts[0] < 8
+    assert 3 < host.starts[-1] - host.starts[0] < 15
     refusals = host.images_asked() - 70
     assert 0 < refusals <= (8 + 3 * 2 if named else 8 + 3 * 7)
     assert sum(start > host.starts[40] for start in other.starts) == 0
