@@ -167,7 +167,9 @@ def _problem(found: Any) -> tuple[str, str]:
     kind, value, limits = found["type"], found["input"], found.get("ctx", {})
     either = _either(*location[:2])
     if either:  # one problem, whichever kinds of value were tried
-        return ".".join(location[:2]), f"expected {either}, got {_shown(value)}"
+        now = next((new for old, new in either.renamed if value is old), "")
+        hint = f"; it is {now} now" if now else ""
+        return ".".join(location[:2]), f"expected {either.words}, got {_shown(value)}{hint}"
     if kind in ("extra_forbidden", "invalid_key"):
         known = _fields_of(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
@@ -200,11 +202,11 @@ def _problem(found: Any) -> tuple[str, str]:
     return key_path, f"expected {expected}, got {_shown(value)}"
 
 
-def _either(section: Any = None, key: Any = None) -> str:
-    """Kinds that a parameter of several may be, in words; empty for any other."""
+def _either(section: Any = None, key: Any = None) -> Either | None:
+    """Kinds that a parameter of several may be, in words; None for any other."""
     field = _model_of(section).model_fields.get(key) if section in Params.model_fields else None
     found = field.metadata if field else []
-    return next((one.words for one in found if isinstance(one, Either)), "")
+    return next((one for one in found if isinstance(one, Either)), None)
 
 
 def _fields_of(location: list[Any]) -> list[str]:

@@ -7,7 +7,7 @@ Allowed values, messages, params.yaml and docs/parameters.md follow from the dec
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,6 +48,7 @@ class Either:
     """Annotation of a parameter of several kinds: in words, what an error says was expected."""
 
     words: str
+    renamed: tuple[tuple[Any, str], ...] = ()  # values of earlier versions, and what they are now
 
 
 class Section(BaseModel):
@@ -117,7 +118,11 @@ class Crawl(Section):
     timeout: float = Field(30.0, gt=0, description="longest time for one image (seconds)")
     robots: bool = Field(True, description="obey robots.txt")
     opt_outs: Annotated[
-        Literal["all", "none"] | list[OptOut], Either("all, none, or a list of opt-outs")
+        Literal["all", "none"] | list[OptOut],
+        Either(
+            f"all, none, or a list of some of {', '.join(get_args(OptOut))}",
+            renamed=((True, "all"), (False, "none")),
+        ),
     ] = Field(
         "all",
         description="the opt-outs that are obeyed besides robots.txt: all, none, or some of them; "
@@ -159,12 +164,12 @@ class Crawl(Section):
         description="rounds by coverage: the teacher says which classes are starved, and more is "
         "asked for them; needs models/teacher",
     )
-    side: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], Either("pixels, or auto")] = (
-        Field(
-            "auto",
-            description="take an engine's smaller picture instead of the original, of at least so "
-            "many pixels a side; `auto` is four times `teacher.input_size`, 0 takes originals",
-        )
+    side: Annotated[
+        Annotated[int, Field(ge=0)] | Literal["auto"], Either("a whole number of pixels, or auto")
+    ] = Field(
+        "auto",
+        description="take an engine's smaller picture instead of the original, of at least so "
+        "many pixels a side; `auto` is four times `teacher.input_size`, 0 takes originals",
     )
     empty_classes: Literal["refuse", "keep"] = Field(
         "refuse", description="end with exit code 3 if a class has no image; the others are kept"

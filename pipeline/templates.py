@@ -33,6 +33,7 @@ def environment(package: str, **filters: Callable[..., Any]) -> Environment:
     made.filters |= {
         "clip": clip,
         "count": count,
+        "counted": counted,
         "large": large,
         "moment": moment,
         "percent": percent,
@@ -57,6 +58,11 @@ def clip(text: str, length: int) -> str:
 def count(value: float) -> str:
     """A number with commas between its thousands."""
     return f"{value:,}"
+
+
+def counted(value: int, one: str, many: str = "") -> str:
+    """A number with the noun that fits: 1 page, 2 pages."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 
 def large(value: float) -> str:

@@ -77,6 +77,21 @@ WRONG = [  # a kind of message each: (text, the one line that it gives)
     ),
     ("distill:\n  lr: best", "2: distill.lr: expected a number above 0, or auto, got 'best'"),
     (
+        "crawl:\n  opt_outs: true",
+        "2: crawl.opt_outs: expected all, none, or a list of some of x-robots-tag, tdm-reservation,"
+        " content-signal, content-usage, rsl, data-mining, c2pa, got True; it is all now",
+    ),
+    (
+        "crawl:\n  opt_outs: false",
+        "2: crawl.opt_outs: expected all, none, or a list of some of x-robots-tag, tdm-reservation,"
+        " content-signal, content-usage, rsl, data-mining, c2pa, got False; it is none now",
+    ),
+    (
+        "crawl:\n  opt_outs: [x]",
+        "2: crawl.opt_outs: expected all, none, or a list of some of x-robots-tag, tdm-reservation,"
+        " content-signal, content-usage, rsl, data-mining, c2pa, got ['x']",
+    ),
+    (
         "crawl:\n  classes: 3",
         "2: crawl.classes: expected a set's name, names, or names with lists of queries, got 3",
     ),

@@ -52,6 +52,9 @@ def test_values_are_written_as_people_read_them() -> None:
         "–",
     ]
     assert [templates.large(one) for one in (41_234_567, 1_234, 12)] == ["41.2 M", "1.23 k", "12"]
+    assert templates.counted(1, "class", "classes") == "1 class"
+    assert templates.counted(1200, "class", "classes") == "1,200 classes"
+    assert templates.counted(0, "image") == "0 images"
     assert [templates.probability(one) for one in (0.031, 1e-5)] == ["= 0.031", "< 0.0001"]
 
 

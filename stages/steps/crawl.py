@@ -267,7 +267,7 @@ class Crawling:
         """Says what a person may not expect to be asked for."""
         for line in renamed(self.classes):
             self.console.say(f"note: {printable(line)}")
-        if log.outdated:
+        if log.outdated and not log.pages:  # told once: the next run has pages of this version
             self.console.note(
                 f"{len(log.outdated):,} pages of results that an earlier version kept do not say"
                 " where the next one begins: those that are needed are asked for again"

@@ -74,8 +74,8 @@ def test_times_of_different_zones_are_compared_as_moments() -> None:
 def test_signals_and_what_the_user_ruled_out_are_counted(html: str) -> None:
     text = harvest_of(html)
     assert text.index("content-signal400") < text.index("c2pa21")
-    assert "4 candidates are refused by the blocklist" in text
-    assert "3 candidates were dropped on request" in text
+    assert "The blocklist refuses 4 candidates" in text
+    assert "Dropped on request: 3 candidates" in text
 
 
 def test_a_summary_of_an_earlier_crawl_says_what_it_knows(files: ReportFiles) -> None:
@@ -103,8 +103,8 @@ def test_long_lists_are_cut_and_it_is_said(files: ReportFiles) -> None:
     later = {"images": 9, "pages": 0, "hosts": hosts}
     text = harvest_of(write(files, OLD | {"classes": classes, "later": later}))
     assert "Show 35 more classes" in text
-    assert "200 more are in reports/crawl.json" in text
-    assert "10 more hosts are in reports/crawl.json" in text
+    assert "reports/crawl.json has 200 more" in text
+    assert "reports/crawl.json has 10 more hosts" in text
     assert "best after" not in text
     assert text.index("h59.example") < text.index("h10.example")
 
