@@ -55,13 +55,16 @@ def ours(job: Job) -> None:
         return candidates
 
     def searched(wanted: Sequence[int]) -> list[Candidate]:
+        from pipeline.crawl.class_search import Manner
         from pipeline.crawl.engines.bing import Bing
         from pipeline.crawl.pagelog import PageLog
-        from pipeline.crawl.search import search
+        from pipeline.crawl.search import Search
 
         engine = Bing("demo", job["search"], 0.0)
+        manner = Manner(filters=False, expand="none", canary=False)
         with PageLog(journal.folder) as log:
-            return search(engine, classes, wanted, "any", web, log, journal.folder, no_progress)
+            search = Search(engine, classes, manner, web, log, journal.folder)
+            return search.candidates(wanted, no_progress)
 
     candidates = [
         Candidate(label, names[label], "urls", "", rank, url)

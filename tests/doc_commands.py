@@ -61,7 +61,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline forget shop.example": "tests/stages/test_forget.py",
     "pipeline forget --blocklist": "tests/stages/test_forget.py",
     "pipeline recheck": "tests/stages/test_recheck.py",
-    "pipeline recheck --dry-run": "tests/stages/test_recheck.py",
+    "pipeline recheck --dry-run": RUN,
     "dvc gc -w": "tests/stages/test_forget.py",
     "pipeline neighbours IMAGE --html sheet.html": RUN,
     "pipeline report --open": RUN,

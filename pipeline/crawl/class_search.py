@@ -105,8 +105,12 @@ class ClassSearch:
             self.varied.remove(run)  # never asked for, and nobody knows whether it is needed
 
     async def _read(self, run: QueryRun, source: Source) -> list[tuple[int, Result]]:
-        first = not run.pages
+        first = not run.found
         found = await run.read_page(source)
+        said = f" {run.variant}" if run.variant == run.query.variant and run.variant else ""
+        source.pages.tell(
+            f"{self.one.name}: '{run.query.text}'{said}: {len(run.found):,} results so far"
+        )
         if first and run.found:
             await self._first_page(self, run)
         return found

@@ -125,14 +125,9 @@ def alike(
             found[id] = rule
 
     with Looks(journal.folder / "looks.sqlite") as looks:
-        for record in journal.records.values():
-            if record.id is None or record.id in seen:
-                continue
-            known = looks.known(record.id)
-            if known is not None:
-                judge(record.id, known)
-            elif journal.holds(record):
-                judge(record.id, looks.at(record.id, journal.read(record.id)))
+        for id in (one for one in journal.images() if one not in seen):
+            known = looks.known(id)
+            judge(id, looks.at(id, journal.read(id)) if known is None else known)
         for path in shard_paths(crawl) if crawl.exists() else []:
             for image in read_shard(path):
                 if image.id not in seen:
@@ -159,11 +154,12 @@ def refusals(
     """
     rules = read_blocklist(Path(path)) if path else Blocklist()
     if path:
-        nowhere = journal.folder / "none"
-        found = verdicts_on(
-            blocked(rules, nowhere, journal, advance), nowhere, journal, BLOCKED, ""
-        )
-        drop(nowhere, journal, found, judged(nowhere, journal, found))
+        nowhere = journal.folder / "none"  # the crawl that is there is replaced by the new one
+        wanted = blocked(rules, nowhere, journal, advance)
+        found = verdicts_on(wanted, nowhere, journal, BLOCKED, "")
+        dropped = judged(nowhere, journal, found)
+        # pictures of files have no record
+        drop(nowhere, journal, found, replace(dropped, ids=dropped.ids | wanted.ids.keys()))
     gone = frozenset[str]() if FORGOTTEN in retry else forgotten_ids(journal.records.values())
     return replace(rules, forgotten=gone)
 
@@ -273,7 +269,7 @@ def _note_record(record: Fetched, rule: str, wanted: Wanted) -> None:
 
 
 def _known_ids(crawl: Path, journal: Journal) -> Iterable[str]:
-    ids = {record.id for record in journal.records.values() if record.id is not None}
+    ids = set(journal.images())
     for path in shard_paths(crawl) if crawl.exists() else []:
         with open_parquet(path) as file:
             ids |= set(file.read(columns=["id"])["id"].to_pylist())

@@ -6,6 +6,7 @@ hold the images in place of the files.
 """
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -19,7 +20,7 @@ from typing import BinaryIO
 
 from pipeline.crawl.later import FOR_NOW, was_asked
 from pipeline.crawl.sealed import Sealed
-from pipeline.errors import ExternalError
+from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import NOT_NOW, Candidate, Fetched
 from pipeline.store import clear_leftovers, write_json
 
@@ -52,10 +53,11 @@ class Journal:
     def __enter__(self) -> "Journal":
         with writing(self.folder):
             (self.folder / "objects").mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._lock()
             for temporary in self.folder.glob("objects/**/*.tmp"):
                 temporary.unlink()
             self._later.with_suffix(".tmp").unlink(missing_ok=True)
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             # what follows the last line end was cut off when the process died
             os.ftruncate(self._file, self._read(self._path))
             if self._later.exists():
@@ -75,6 +77,19 @@ class Journal:
                 os.fsync(self._file)
         finally:
             os.close(self._file)
+
+    def _lock(self) -> None:
+        """Keeps others out: two at once would each write a crawl without the other's images."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise UserError(
+                f"another crawl, forget or recheck is at work in {self.folder}",
+                "wait until it has ended",
+            ) from None
+        except OSError:  # a file system without locks
+            pass
 
     def incoming(self) -> "Incoming":
         """An image that is still to come, for a `with` block."""
@@ -186,6 +201,11 @@ class Journal:
         if self._doomed.exists():
             kept = {record.id for record in self.records.values()}
             self.drop(set(json.loads(self._doomed.read_text("utf-8"))) - kept)
+
+    def images(self) -> list[str]:
+        """SHA-256 of all images that are here, with a record or without, as they are read best."""
+        loose = [path.name for path in (self.folder / "objects").glob("??/*") if not path.suffix]
+        return list(dict.fromkeys([*sorted(loose), *self._sealed]))
 
     def seal(self, shards: Path, without: Collection[str] = ()) -> None:
         """Leaves the images of a crawl to the shards that it wrote, so that none is there twice.

@@ -51,6 +51,11 @@ def _advice(table: pa.Table, outcomes: Counter[str]) -> str:
         return ""
     if outcomes[NOT_NOW]:
         return f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again later"
+    if outcomes.most_common(1)[0][0] == BLOCKED:
+        return (
+            "crawl.blocklist refuses them; what an earlier crawl has of them is dropped by"
+            " `pipeline forget --blocklist`"
+        )
     if set(table["engine"].to_pylist()) == {"files"}:
         first = table.slice(0, 1).to_pylist()[0]
         return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"

@@ -39,15 +39,16 @@ class Source:
         page = await self.pages.read(query, start)
         if self._judging and wrong_page(query, page):
             page = await self.ask_again(query, start)
-            if said := wrong_page(query, page):
-                self.pages.keep()
-                raise PutOff(printable(said))
         return page
 
     async def ask_again(self, query: Query, start: int) -> ResultPage:
-        """The same page once more, after a pause."""
+        """The same page once more, after a pause; raises PutOff if it is another query's, too."""
         await self.pages.pause()
-        return await self.pages.read(query, start)
+        page = await self.pages.read(query, start)
+        if self._judging and (said := wrong_page(query, page)):
+            self.pages.keep()
+            raise PutOff(printable(said))
+        return page
 
 
 def picture(result: Result) -> str:
@@ -66,9 +67,10 @@ class QueryRun:
         variant: filter or expansion by which a class's query was varied, "" for its own.
         found: results by address, in order.
         pages: how many were read.
-        first_page: addresses of the first one.
+        first_page: addresses of the first one that has any.
         ended: why no more pages are read, "" while there may be more.
         waits: it ended because there was no answer in this run, and not by its results.
+        refused: that is for good.
         brought: results that the class did not have.
         barren: pages in a row without such.
         keys: of its pages in the log.
@@ -82,6 +84,7 @@ class QueryRun:
     first_page: frozenset[str] = frozenset()
     ended: str = ""
     waits: bool = False
+    refused: bool = False
     brought: int = 0
     barren: int = 0
     keys: list[Key] = field(default_factory=list)
@@ -101,13 +104,13 @@ class QueryRun:
                 self._keep(source, start, ResultPage([], None), self.ended)
             return []
         except (PutOff, Refused) as error:
-            self.waits = True
-            self.ended = f"{'put off' if isinstance(error, PutOff) else 'refused'}: {error}"
+            self.waits, self.refused = True, isinstance(error, Refused)
+            self.ended = f"{'refused' if self.refused else 'put off'}: {error}"
             return []
         before = len(self.found)
         for result in page.results:
             self.found.setdefault(picture(result), result)
-        if not self.pages:
+        if not before:
             self.first_page = frozenset(self.found)
         self.pages += 1
         self._empty = 0 if page.results else self._empty + 1
@@ -125,7 +128,8 @@ class QueryRun:
         """A page, and why the query ends with it if the log knows.
 
         A page that brings nothing new is asked for once more before it counts. The first page of
-        a query is never kept without results: the next run asks for it again.
+        a class's own query is never kept without results: the next run asks for it again. Of a
+        variation it is: many have none, and each run would ask for all of them.
         """
         key = source.key(self.query, start)
         logged = source.log.pages.get(key)
@@ -136,7 +140,7 @@ class QueryRun:
         page = await source.ask(self.query, start)
         if not self._new(page):
             page = await source.ask_again(self.query, start)
-        if page.results or self.found:
+        if page.results or self.found or self.variant:
             self._keep(source, start, page)
         return page, ""
 

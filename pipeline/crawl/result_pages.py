@@ -40,6 +40,7 @@ MINUTE = 60.0  # seconds until an engine that counts requests a minute has forgo
 MOST_PAUSES = 5  # that one page may name in a row
 DOWN_AFTER = 3  # queries in a row that were put off: the engine is left alone in this run
 AGAIN_GAPS = 2  # pauses between pages to wait before a page is asked for once more
+SEARCHED = 64 * 1024  # bytes of an answer in which its first words are looked for
 TELL_EVERY = 5.0  # seconds of a pause between two words to who waits
 
 Tell = Callable[[str], object]
@@ -199,7 +200,7 @@ class EnginePages:
         said = (
             str(found)
             if found is not None
-            else first_line(answer.body, answer.headers.get("Content-Type", ""))
+            else first_line(answer.body[:SEARCHED], answer.headers.get("Content-Type", ""))
         )
         reason = f"it answered {status}" + (f": {printable(said)}" if said else "")
         reason = hidden(engine, reason)

@@ -81,7 +81,8 @@ class Search:
     def account(self) -> SearchAccount:
         """What was asked and found, and why it ended."""
         stopped = self.pages.stopped
-        waiting = sum(run.waits for one in self.classes for run in one.runs)
+        runs = [run for one in self.classes for run in one.runs]
+        waiting = sum(run.waits and not run.refused for run in runs)
         return SearchAccount(
             self.engine.name,
             self.engine.host,
@@ -95,7 +96,7 @@ class Search:
     def remarks(self) -> list[str]:
         """What a person has to know, in lines."""
         found, account = list(self.doubts), self.account()
-        if account.waiting:
+        if account.reason:
             kept = f"; its answer is kept as {self.pages.kept}" if self.pages.kept else ""
             asked = "was not asked for all" if self.pages.stopped else "did not answer all"
             found.append(f"{self.engine.name} {asked}: {account.reason}{kept}")
@@ -109,7 +110,7 @@ class Search:
                 self._advance(1, f"{one.one.name}: {len(one.chosen):,} results")
 
     def _tell(self, text: str) -> None:
-        self._advance(0, text)
+        self._advance(0, printable(text))
 
     async def _begin(self) -> None:
         self._announce()
@@ -154,7 +155,10 @@ class Search:
         ]
         try:
             if not all(_words(run) & _words(other) for other in alike):
-                raise self._alarm(f"{said}: it does not answer what it is asked")
+                raise self._alarm(
+                    f"{said}: it does not answer what it is asked (if both mean the same,"
+                    " crawl.canary: false goes on)"
+                )
             # an engine may go by the word that both queries have, and answer others well
             if run.asked and self._checks < MOST_CHECKS:
                 await self._check()

@@ -12,6 +12,7 @@ from lxml import etree, html
 from yarl import URL
 
 from pipeline.console import Advance
+from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
 from pipeline.crawl.links import ends_as_image, kind_of, names_page
@@ -46,13 +47,19 @@ class Unread(Exception):
 
 
 def site_candidates(
-    start: str, depth: int, gap: float, web: Web, advance: Advance
+    start: str,
+    depth: int,
+    gap: float,
+    web: Web,
+    advance: Advance,
+    blocklist: Blocklist = NOTHING_BLOCKED,
 ) -> list[Candidate]:
     """Images of the pages that are at most `depth` links from `start`, nearest pages first.
 
     Reads the pages of one host (that of `start`, or where it redirects to), 500 at most, `gap`
     seconds apart or as far as its Crawl-delay asks; the images may be elsewhere. Obeys
-    robots.txt, robots meta tags, every opt-out of docs/opt-outs.md, and rel=nofollow.
+    robots.txt, robots meta tags, every opt-out of docs/opt-outs.md, and rel=nofollow. No page of a
+    host in `blocklist` is asked for.
 
     Raises:
         UserError: `start` is no public web address.
@@ -65,7 +72,8 @@ def site_candidates(
 
     async def run() -> list[Candidate]:
         async with Client(web) as client:
-            return await _walk(start, depth, _Reader(client, web.user_agent, gap), advance)
+            reader = _Reader(client, web.user_agent, gap, blocklist)
+            return await _walk(start, depth, reader, advance)
 
     return asyncio.run(run())
 
@@ -105,8 +113,9 @@ async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> 
 class _Reader:
     """Reads pages of one host, politely. `host` is empty until the first has been read."""
 
-    def __init__(self, client: Client, user_agent: str, gap: float) -> None:
+    def __init__(self, client: Client, user_agent: str, gap: float, blocklist: Blocklist) -> None:
         self.client, self.user_agent, self.gap = client, user_agent, gap
+        self.blocklist = blocklist
         self.host = ""
         self._origins: dict[str, Said] = {}
         self._closed: set[str] = set()  # origins whose robots.txt is out of reach
@@ -127,6 +136,8 @@ class _Reader:
         """
         for _ in range(MAX_REDIRECTS + 1):
             url = check_url(address)
+            if rule := self.blocklist.host(address):
+                raise Forbidden(f"in the blocklist: {rule}")
             if self.host and url.raw_host != self.host:
                 raise Unread(f"leads to {url.raw_host}")
             said = await self._said(url.origin())

@@ -94,7 +94,10 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.retry_after:
             self.send_header("Retry-After", answer.retry_after)
         self.end_headers()
-        self.wfile.write(answer.body)
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the demo's servers are silent."""

@@ -186,7 +186,7 @@ class Crawling:
         section, web = self.section, Web(sources.user_agent(self.section.contact))
         with self.console.progress("crawl: reading pages") as advance:
             candidates = site_candidates(
-                section.source, section.depth, section.host_gap, web, advance
+                section.source, section.depth, section.host_gap, web, advance, self.blocklist
             )
         return self._all_of(candidates, [], section.sample or len(candidates))
 

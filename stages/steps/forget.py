@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.console import Console, printable
@@ -16,6 +17,7 @@ from stages import paths
 from stages.steps.consequences import Consequences, consequences, refresh_summary
 
 FEW = 6  # addresses shown
+MOST_LETTERS = 200  # of a reason
 
 
 def run(
@@ -38,12 +40,15 @@ def run(
                 rules = read_blocklist(Path(section.blocklist))
                 listed = blocked(rules, paths.CRAWL, journal, advance)
             wanted = find(what, paths.MANIFEST, journal)
-            said = f"{datetime.date.today().isoformat()}: {printable(why) or 'asked for'}"
+            reason = printable(why)[:MOST_LETTERS] or "asked for"
+            said = f"{datetime.date.today().isoformat()}: {reason}"
             verdicts = {
                 **verdicts_on(listed, paths.MANIFEST, journal, BLOCKED, ""),
                 **verdicts_on(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
             }
             dropped = judged(paths.CRAWL, journal, verdicts)
+            # pictures of files that an earlier crawl read have no address on record
+            dropped = replace(dropped, ids=dropped.ids | listed.ids.keys())
         follows = consequences(dropped.ids, dropped.rows > 0)
         if not dry_run:
             dropping(journal, verdicts, dropped, console, "forget")

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.console import no_progress
 from pipeline.crawl.blocklist import Blocklist
 from pipeline.crawl.forgetting import refusals
+from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.site import site_candidates
+from pipeline.errors import ExternalError
 from pipeline.manifest import Candidate
 from tests.crawl.hosts import (
+    AGENT,
     Host,
     candidates_of,
     crawl,
@@ -20,6 +25,7 @@ from tests.crawl.hosts import (
     outcomes,
     picture,
     redirect,
+    reply,
     serving,
 )
 from tests.crawl.stored import candidate, crawled, holding, labels_of, manifest_of
@@ -151,3 +157,18 @@ def test_the_manifest_of_a_crawl_names_no_blocked_address(world):
     assert sorted(manifest_of(world[0])) == ["", "http://0.test/1.jpg", "http://0.test/3.jpg"]
     data = (world[0] / "data/crawl/manifest.parquet").read_bytes()
     assert b"1.test/" not in data
+
+
+def test_a_crawl_of_which_nothing_is_left_names_the_list(world):
+    with pytest.raises(ExternalError, match=r"\(4 blocked\): crawl\.blocklist refuses them"):
+        again(world, "0.test", "1.test")
+
+
+@pytest.mark.parametrize("start", ["http://0.test/", "http://1.test/"])
+def test_no_page_of_a_blocked_host_is_asked_for_not_even_after_a_redirect(start):
+    bad = Host({"/": reply(b"<img src=/1.jpg>", Content_Type="text/html")})
+    good = Host({"/": redirect("http://0.test/")})
+    rules = Blocklist(frozenset(["0.test"]))
+    with serving(bad, good) as hosts, pytest.raises(ExternalError, match=r"host 0\.test"):
+        site_candidates(start, 1, 0.0, Web(AGENT, hosts), no_progress, rules)
+    assert bad.targets == []

@@ -660,7 +660,8 @@ def test_no_candidates_give_nothing(tmp_path):
 def test_a_known_image_that_is_gone_or_cut_is_fetched_again(tmp_path):
     host = Host({"/x.jpg": image(1)})
     candidates = candidates_of(["http://0.test/x.jpg"])
-    with serving(host) as hosts, Journal(tmp_path) as journal:
+    journal = Journal(tmp_path)  # for its paths alone
+    with serving(host) as hosts:
         (record,) = crawl(tmp_path, candidates, hosts).values()
         journal.path(record.id).unlink()
         assert crawl(tmp_path, candidates, hosts)[candidates[0]] == record

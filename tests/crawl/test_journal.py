@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.crawl import journal as module
 from pipeline.crawl.journal import IN_MEMORY, SYNC_EVERY, Journal
-from pipeline.errors import ExternalError
+from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import Fetched
 
 
@@ -217,3 +217,24 @@ def test_many_records_are_read_in_no_time(tmp_path):
     with Journal(tmp_path) as journal:
         assert len(journal.records) == 30_000
     assert time.process_time() - start < 3  # 0.3 s when nothing else runs
+
+
+def test_two_at_once_are_kept_apart(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.add(record(1))
+        with pytest.raises(UserError, match="is at work"), Journal(tmp_path):
+            pass
+        journal.add(record(2))
+    with Journal(tmp_path) as journal:
+        assert list(journal.records.values()) == [record(1), record(2)]
+
+
+def test_bytes_that_are_to_go_are_gone_after_a_process_died_in_between(tmp_path):
+    with Journal(tmp_path) as journal:
+        ids = [journal.keep(text) for text in (b"one", b"two", b"three")]
+        journal.add(Fetched("http://0.test/1.jpg", "ok", id=ids[1]))
+        journal.dooms(ids[:2])
+    with Journal(tmp_path) as journal:  # the record of the second still stands
+        assert [journal.path(id).exists() for id in ids] == [False, True, True]
+    with Journal(tmp_path) as journal:
+        assert [journal.path(id).exists() for id in ids] == [False, True, True]

@@ -30,7 +30,7 @@ NO_RESULTS = page()
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.001)
 
 
 def endings(account):

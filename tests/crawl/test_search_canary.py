@@ -26,7 +26,7 @@ DECOY = images("decoy", range(20))
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.001)
 
 
 def test_two_unrelated_queries_are_asked_before_the_first_page_and_no_other(tmp_path):

@@ -1,6 +1,8 @@
 """Variations of a query that is exhausted: which are asked, in which order, and when they end."""
 
+import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,6 +12,7 @@ from pipeline.classes import ClassSet, ImageClass
 from pipeline.crawl import result_pages as pages_module
 from pipeline.crawl.class_search import FRUITLESS, NO_FILTER
 from pipeline.crawl.engines.bing import Bing
+from pipeline.errors import ExternalError
 from tests.crawl.hosts import Host, serving
 from tests.crawl.searching import PATH, PLAIN, find, images, page, searched
 
@@ -21,7 +24,7 @@ CAT = ClassSet("", (ImageClass("cat", ("cat",), ("feline",), ("outdoors", "aslee
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.001)
 
 
 class Bings(Bing):
@@ -174,6 +177,21 @@ def test_a_query_without_results_is_not_filtered_but_expanded(tmp_path):
     assert {words for _, words, _ in asked(host)} == {""}
 
 
+def test_variations_without_results_are_not_asked_for_by_every_run(tmp_path):
+    def answer(query, words, first):
+        """The query itself, one filter and one context have results; the other ones have none."""
+        given = "large" in words or (query in ("cat", "cat asleep") and not words)
+        return cut(20)(query, words, first) if given else page()
+
+    with serving(host := answering(answer)) as hosts:
+        found, account = searched(hosts, engine(), CAT, 1000, tmp_path, manner=BOTH)
+        before = len(host.targets)
+        assert find(hosts, engine(), CAT, 1000, tmp_path, manner=BOTH) == found
+    assert variants(found) == [("", 20), ("size-large", 20), ("context-asleep", 20)]
+    assert Counter(one.ended for one in account.classes[0].queries)["no results, twice"] == 4
+    assert len(host.targets) == before
+
+
 def test_what_was_put_off_is_not_varied(tmp_path):
     with serving(
         host := answering(lambda q, words, n: 503 if n else images(q, range(20)))
@@ -208,3 +226,27 @@ def test_what_is_logged_is_used_though_the_engine_is_down(tmp_path):
         found, account = searched(hosts, engine(), two, 1000, tmp_path, manner=patient)
     assert [replace(one, label=0) for one in found] == expected
     assert account.waiting == 1 and [one.results for one in account.classes] == [0, 120]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_any_refusals_the_end_is_that_of_a_search_without(tmp_path, seed):
+    classes = ClassSet("", (ImageClass("dog", ("dog", "puppy"), ("hound",)), *CAT.classes))
+    rng, ill = random.Random(seed), [True]
+
+    def answer(query, words, first):
+        return 503 if ill and rng.random() < 0.6 else cut(45)(query, words, first)
+
+    with serving(answering(cut(45))) as hosts:
+        expected = find(hosts, engine(), classes, 250, tmp_path / "well", manner=BOTH)
+    with serving(host := answering(answer)) as hosts:
+        waiting = 0
+        for _ in range(4):
+            with suppress(ExternalError):  # not a single answer
+                _, account = searched(hosts, engine(), classes, 250, tmp_path / "ill", manner=BOTH)
+                waiting += account.waiting
+        assert waiting
+        ill.clear()
+        assert find(hosts, engine(), classes, 250, tmp_path / "ill", manner=BOTH) == expected
+        before = len(host.targets)
+        assert find(hosts, engine(), classes, 250, tmp_path / "ill", manner=BOTH) == expected
+    assert len(host.targets) == before

@@ -91,6 +91,20 @@ def test_images_are_served_as_rendered(web):
         assert int(headers["Content-Length"]) == len(body)
 
 
+def test_a_head_request_has_the_headers_alone(web):
+    url = found(web, "circle", 0)[0]["murl"]
+    _, body, headers = get(url)
+    target = urlsplit(url)
+    connection = http.client.HTTPConnection(target.hostname, target.port, timeout=10)
+    connection.request("HEAD", target.path)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b"")
+    assert answer.headers["Content-Length"] == headers["Content-Length"] == str(len(body))
+    connection.request("GET", target.path)  # nothing of a body was left on the line
+    assert connection.getresponse().read() == body
+    connection.close()
+
+
 def test_a_missing_image_is_a_404(web):
     assert get(address(web, planned("not-found")))[0] == 404
 

@@ -22,7 +22,7 @@ from pipeline.crawl.dropping import drop, judged
 from pipeline.crawl.forgetting import find, verdicts_on
 from pipeline.crawl.journal import Journal
 from pipeline.embeddings import write_images
-from pipeline.manifest import Candidate
+from pipeline.manifest import LATER, Candidate
 from pipeline.store import StoredImage, read_shard, shard_paths, write_shards
 from tests.crawl.hosts import Host, image, picture, serving
 from tests.crawl.stored import candidate, crawled, files, holding, labels_of, manifest_of
@@ -201,6 +201,29 @@ def test_what_a_blocklist_refuses_goes_and_its_rows_name_no_place(
     assert counted.get("blocked", 0) == len(blocked)
 
 
+def test_the_crawl_stage_obeys_the_list_from_its_first_image_to_what_it_has(
+    tmp_path: Path,
+) -> None:
+    folder = project(tmp_path / "own")
+    for number in (1, 2, 3):
+        path = folder / f"own/cat/{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    crawl = ["crawl", "--engine", "files", "--source", "own"]
+    option = blocking(folder, IDS[1])
+    said = json.loads(invoke(folder, *crawl, option, "--json").stdout)
+    assert (said["stored"], said["blocked"]) == (2, 1)
+    assert not holding(folder / ".cache", picture(1))
+    option = blocking(folder, IDS[1], IDS[2])
+    assert json.loads(invoke(folder, *crawl, option, "--json").stdout)["stored"] == 1
+    assert set(labels_of(folder)) == {IDS[3]}
+    assert not holding(folder / ".cache", picture(2))
+    option = blocking(folder, "nonsense")
+    result = invoke(folder, *crawl, option, check=False)
+    assert (result.exit_code, "line 1" in result.stderr) == (2, True)
+    assert json.loads(invoke(folder, *crawl, "--json").stdout)["stored"] == 3
+
+
 def test_perceptual_hashes_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     option = blocking(world.folder, "0" * 16)
     invoke(world.folder, "forget", "--blocklist", option)
@@ -261,6 +284,13 @@ def test_an_image_comes_back_when_a_crawl_retries_what_was_forgotten(world: Worl
     dropped(world, IDS[3])
     assert world.again(retry=frozenset(["forgotten"])) == ["1/3.jpg"]
     assert IDS[3] in labels_of(world.folder)
+
+
+def test_a_manifest_of_an_earlier_version_is_understood(world: World) -> None:
+    path = world.folder / "data/crawl/manifest.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(list(LATER)), path)
+    assert dropped(world, "0.test")["images"] == 2
+    assert_gone(world, 1, 2)
 
 
 def test_candidates_that_were_not_needed_are_not_asked_in_their_place(world: World) -> None:
