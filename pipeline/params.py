@@ -25,6 +25,7 @@ LeakRatio = Annotated[
         "nearest other test image; lower where test images are nearly alike and it errs",
     ),
 ]
+SIDES = 4  # of the teacher's input: a picture of so many is enough for all that is made of it
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -532,3 +533,9 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     report: Report = Report()
+
+    @property
+    def picture_side(self) -> int:
+        """Pixels of the shorter side that the crawl asks engines for; 0 is the original."""
+        side = self.crawl.side
+        return SIDES * self.teacher.input_size if side == "auto" else side

@@ -7,8 +7,6 @@ import typer
 from pipeline.registry import SEARCH_ENGINES
 from stages.command import Json, Quiet, Set, start
 
-SIDES = 4  # of the teacher's input: a picture of so many is enough for all that is made of it
-
 
 def crawl(
     classes: Annotated[
@@ -41,9 +39,7 @@ def crawl(
     from stages.steps.crawl_remarks import refuse_empty
 
     retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
-    section = params.crawl
-    if section.side == "auto":
-        section = section.model_copy(update={"side": SIDES * params.teacher.input_size})
+    section = params.crawl.model_copy(update={"side": params.picture_side})
     text, summary = run(section, console, retry, search_again, params.embed.fit)
     console.result(text, summary)
     refuse_empty(section, summary)

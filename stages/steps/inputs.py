@@ -12,6 +12,7 @@ from pipeline.console import Console
 from pipeline.content import Hashes, content
 from pipeline.paramfile import read_params
 from pipeline.params import Params
+from pipeline.registry import SEARCH_ENGINES
 from pipeline.store import write_json
 from stages import paths
 
@@ -32,9 +33,10 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
     """Writes data/inputs, and returns for each stage what its file says.
 
     `outside`: the content of each path by the parameter that names it; `defaults`: parameters that
-    params.yaml lacks. The file says nothing that differs between machines with the same content.
-    A path that is not here counts as unchanged if inputs.lock knows it: who clones the project
-    and pulls its outputs needs no teacher's file to go on from them.
+    params.yaml lacks; `taken`: what the crawl makes of other sections. The file says nothing that
+    differs between machines with the same content. A path that is not here counts as unchanged if
+    inputs.lock knows it: who clones the project and pulls its outputs needs no teacher's file to
+    go on from them.
     """
     params = read_params(paths.PARAMS)
     stages = yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"]
@@ -55,6 +57,8 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
         contents = {at: {"path": path} | known[path] for at, path in outside.get(stage, {}).items()}
         defaults = {} if stage in CODE_COUNTS_NOT else defaults_in_use(params, declared["params"])
         found[stage] = {"outside": contents, "defaults": defaults}
+        if stage == "crawl" and (others := taken_by_crawl(params)):
+            found[stage]["taken"] = others
         write_json(paths.INPUTS / f"{stage}.json", found[stage])
     if known != before:
         write_json(paths.INPUTS_LOCK, known)
@@ -105,6 +109,18 @@ def caption_tables(source: str) -> dict[str, str]:
     """What `crawl.source` means for the engine `captions`: one path, or each file of a pattern."""
     found = sorted(glob.glob(source, recursive=True)) if not Path(source).exists() else []
     return {f"crawl.source: {path}": path for path in found} or {"crawl.source": source}
+
+
+def taken_by_crawl(params: Params) -> dict[str, Any]:
+    """What the crawl takes from other sections, in which DVC would want every key to be there."""
+    crawl = params.crawl
+    found: dict[str, Any] = {}
+    known = crawl.engine in SEARCH_ENGINES.entries
+    if crawl.side == "auto" and known and SEARCH_ENGINES.load(crawl.engine).sized:
+        found["side"] = params.picture_side
+    if crawl.rounds:
+        found["embed.fit"] = params.embed.fit
+    return found
 
 
 def is_file_of_classes(classes: object) -> bool:

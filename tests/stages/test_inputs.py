@@ -166,6 +166,23 @@ def test_defaults_are_noted_where_params_yaml_lacks_a_value(place: Path) -> None
     assert noted((ROOT / "params.yaml").read_text())["distill"]["defaults"] == {}
 
 
+def test_the_crawl_runs_again_if_what_it_takes_from_other_sections_changes(place: Path) -> None:
+    sides = [
+        noted(f"crawl: {{engine: {engine}, side: {side}}}\nteacher: {{input_size: {size}}}")[
+            "crawl"
+        ]
+        for engine, side, size in [
+            ("commons", "auto", 32),
+            ("commons", "auto", 224),
+            ("commons", 500, 224),
+            ("bing", "auto", 224),
+        ]
+    ]
+    assert [one.get("taken") for one in sides] == [{"side": 128}, {"side": 896}, None, None]
+    rounds = noted("crawl: {engine: bing, rounds: 1}\nembed: {fit: squash}")["crawl"]
+    assert rounds["taken"] == {"embed.fit": "squash"}
+
+
 def test_dvc_knows_a_file_for_each_stage_that_has_parameters(stub: Path) -> None:
     with inside(stub) as repo:
         (inputs,) = repo.stage.collect("inputs")
