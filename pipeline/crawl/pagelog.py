@@ -77,7 +77,7 @@ class PageLog:
     def clear(self) -> None:
         """Forgets every page."""
         self._file.truncate(0)
-        self.pages = {}
+        self.pages, self.outdated = {}, set()
 
     def _read(self, record: dict[str, Any]) -> None:
         key = (str(record["engine"]), str(record["page"]))
