@@ -30,7 +30,7 @@ def engine_for(
             console.note("set crawl.contact, so that site owners can reach you")
         engine = SEARCH_ENGINES.load(name)()
         if engine.note:
-            console.note(engine.note)
+            console.say(f"note: {engine.note}")  # before anything is asked: it is about terms
         yield engine, {}
         return
     from pipeline.demo.server import DemoWeb

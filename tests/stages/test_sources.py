@@ -1,10 +1,15 @@
-"""The name that we go by."""
+"""The name that we go by, and what is said of an engine."""
 
 import re
 
+import pytest
+
+from pipeline.classes import load_classes
+from pipeline.console import Console
 from pipeline.crawl.guard import PRODUCT
+from pipeline.params import Crawl
 from pipeline.version import __version__
-from stages.sources import user_agent
+from stages.sources import engine_for, user_agent
 
 
 def test_we_go_by_the_usual_form_of_a_robots_name() -> None:
@@ -14,3 +19,11 @@ def test_we_go_by_the_usual_form_of_a_robots_name() -> None:
     )
     assert found is not None
     assert found.groups() == ("kd3-pipeline", "https://example.org/me")
+
+
+def test_the_terms_of_an_engine_are_told_before_it_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    section = Crawl(engine="openverse", contact="me@example.org")
+    with engine_for(section, load_classes("cat,dog"), Console(quiet=False, as_json=False)):
+        assert "Openverse's terms" in capsys.readouterr().err
