@@ -1,4 +1,4 @@
-"""The name that we go by, and what is said of an engine."""
+"""The engine of a crawl, and the name that we go by."""
 
 import re
 
@@ -27,3 +27,13 @@ def test_the_terms_of_an_engine_are_told_before_it_is_asked(
     section = Crawl(engine="openverse", contact="me@example.org")
     with engine_for(section, load_classes("cat,dog"), Console(quiet=False, as_json=False)):
         assert "Openverse's terms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("contact", "gap"), [("", 6.0), ("me@example.org", 1.0)])
+def test_commons_is_asked_ten_times_a_minute_by_who_names_no_contact(
+    contact: str, gap: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = Crawl(engine="commons", contact=contact)
+    with engine_for(section, load_classes("cat,dog"), Console()) as (engine, _):
+        assert engine.page_gap == gap
+    assert ("crawl.contact" in capsys.readouterr().err) == (not contact)
