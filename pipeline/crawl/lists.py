@@ -236,7 +236,8 @@ def _label(place: str, row: Mapping[str, Any], labels: Mapping[str, int], column
     if label >= len(labels):
         raise UserError(
             f"crawl.source: {place}, column 'label': {text[:60]} is no number from 0 to"
-            f" {len(labels) - 1}, nor -1 for none"
+            f" {len(labels) - 1}, nor -1 for none",
+            "names of classes go in a column 'class'",
         )
     if name and labels[name] != label:
         raise UserError(

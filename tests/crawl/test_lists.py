@@ -88,6 +88,12 @@ def test_another_label_is_refused(tmp_path, value):
     assert "line 1, column 'label'" in refused(path)
 
 
+def test_who_wrote_names_as_labels_is_told_the_column_for_them(tmp_path):
+    with pytest.raises(UserError) as caught:
+        listed_candidates(written(tmp_path, "a.csv", "url,label\nhttp://0.test/1,dog\n"), NAMES)
+    assert caught.value.hint == "names of classes go in a column 'class'"
+
+
 def test_class_and_label_have_to_agree(tmp_path):
     path = written(tmp_path, "a.csv", f"url,class,label\n{URLS[0]},dog,1\n{URLS[1]},dog,0\n")
     assert "line 3: class 'dog' has the label 1, not 0" in refused(path)
