@@ -164,7 +164,8 @@ def _useless(outcomes: Mapping[str, int]) -> list[str]:
     if copies := kinds.pop(DUPLICATE, 0):
         said.append(f"{copies:,} gave an image that the crawl had")
     if kinds:
-        reasons = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(MOST_REASONS))
+        counts = [f"{n:,} {kind}" for kind, n in kinds.most_common(MOST_REASONS)]
+        reasons = ", ".join(counts if len(kinds) > 1 else kinds)
         said.append(f"{kinds.total():,} gave none ({reasons})")
     return said
 

@@ -149,7 +149,7 @@ def test_whom_an_engine_refuses_for_good_is_not_told_to_try_again() -> None:
 def test_of_a_list_its_addresses_are_the_reason() -> None:
     found = counted({"cat": ["ok", "http_error"], "dog": []}, 2)
     assert [one["why"] for one in found["classes"]] == [
-        "2 addresses listed for it; 1 gave none (1 http_error)",
+        "2 addresses listed for it; 1 gave none (http_error)",
         "0 addresses listed for it",
     ]
     assert found["classes"][0]["queries"] == []
