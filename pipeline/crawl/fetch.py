@@ -2,7 +2,7 @@
 
 A class stops at the shortest run of candidates that holds the wanted number of distinct images.
 That depends on the answers alone and not on their timing, so the same web gives the same data set.
-What a host refuses for the moment is left to the next run, and told: see `pipeline.crawl.later`.
+What a host refuses for the moment is left to the next run, and told: see `pipeline.crawl.backlog`.
 
 The life of a download, from `_begun` to `_settle`:
 
@@ -28,13 +28,13 @@ from dataclasses import dataclass, field, replace
 
 from yarl import URL
 
+from pipeline.crawl.backlog import FOR_NOW, SILENT, Backlog, was_asked
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.decoding import Decoder
 from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
 from pipeline.crawl.journal import Incoming, Journal
-from pipeline.crawl.later import FOR_NOW, SILENT, PutOff, was_asked
 from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.optouts.origin import Answer, Said
 from pipeline.crawl.optouts.rsl import Licence
@@ -63,7 +63,7 @@ def fetch(
     refused: frozenset[str] = frozenset(),
     retry: frozenset[str] = frozenset(),
     note: Note = no_note,
-    put_off: PutOff | None = None,
+    backlog: Backlog | None = None,
     blocklist: Blocklist = NOTHING_BLOCKED,
 ) -> dict[Candidate, Fetched]:
     """Downloads what is needed: candidate → record; the images are in the journal's folder.
@@ -76,14 +76,14 @@ def fetch(
         retry: failures on record that are to be tried again: outcomes, statuses such as `404`,
             or classes of them such as `5xx`.
         note: called with a line for a person when a host wants a pause, or is put off.
-        put_off: what earlier rounds of the same run left to the next; it comes to hold more.
+        backlog: what earlier rounds of the same run left to the next; it comes to hold more.
         blocklist: of hosts that are not asked, and of images that are not stored.
 
     Raises:
         ExternalError: the network seems to be down, or the disk will not have an image.
     """
-    put_off = put_off or PutOff()
-    needed = Needed(params, journal, report, refused, retry, put_off.records, blocklist)
+    backlog = backlog or Backlog()
+    needed = Needed(params, journal, report, refused, retry, backlog.records, blocklist)
     outage = Outage(journal, candidates)
 
     async def run() -> None:
@@ -95,7 +95,7 @@ def fetch(
                 blocklist=blocklist,
             ) as decoder:
                 exchange = Exchange(client, params, web.user_agent)
-                fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, put_off, note)
+                fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, backlog, note)
                 await fetcher.run(candidates)
 
     asyncio.run(run())
@@ -139,14 +139,14 @@ class Fetcher:
         needed: Needed,
         outage: Outage,
         decoder: Decoder,
-        put_off: PutOff,
+        backlog: Backlog,
         note: Note,
     ) -> None:
         self.params, self.journal, self.exchange = params, journal, exchange
         self.needed, self.outage, self.decoder = needed, outage, decoder
-        self.put_off = put_off
+        self.backlog = backlog
         self.scheduler = Scheduler(params.connections_per_host, params.host_gap)
-        self.pauses = Pauses(self.scheduler, params.patience, put_off, note)
+        self.pauses = Pauses(self.scheduler, params.patience, backlog, note)
         self._origins: dict[str, Origin] = {}
         self._asked: dict[str, list[Origin]] = {}  # by files that are under way
         self._licences: dict[str, Licence] = {}  # several origins may name one
@@ -349,7 +349,7 @@ class Fetcher:
         if question is None:
             if record.outcome in ("put_off", "host_down"):
                 record = job.last or record  # it was asked before its host was put off
-            later = self.put_off.take(record, job.host.name)
+            later = self.backlog.take(record, job.host.name)
             unread = record.outcome == "robots_unreachable" and record.status is None
             self.outage.note(later, silent=unread or record.outcome in SILENT)
             return [later]

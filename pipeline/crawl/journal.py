@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from pipeline.crawl.later import FOR_NOW, was_asked
+from pipeline.crawl.backlog import FOR_NOW, was_asked
 from pipeline.crawl.sealed import Sealed
 from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import NOT_NOW, Candidate, Fetched

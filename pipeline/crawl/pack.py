@@ -13,7 +13,7 @@ from yarl import URL
 from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.optouts.evidence import counted
+from pipeline.crawl.optouts.counts import counted
 from pipeline.crawl.shortfall import add_shortfall
 from pipeline.errors import ExternalError
 from pipeline.manifest import BLOCKED, NOT_NOW, STORED, manifest

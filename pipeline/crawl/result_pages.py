@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote_plus, urlencode
 
 from pipeline.console import printable
-from pipeline.crawl.day import DAY, Day
+from pipeline.crawl.daily_budget import DAY, DailyBudget
 from pipeline.crawl.engines.engine import (
     Engine,
     NoMore,
@@ -80,7 +80,7 @@ class EnginePages:
         self.unreached = False
         self._body: bytes | None = None  # of the last page of results
         self._limited = False  # the last refusal was one of too many requests
-        self._day = Day(folder, engine.name, engine.budget.per_day)
+        self._day = DailyBudget(folder, engine.name, engine.budget.per_day)
         self._next_page = 0.0  # when it may be asked for (monotonic seconds)
         self._in_a_row = 0  # queries that were put off
 

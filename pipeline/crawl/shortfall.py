@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.console import printable, text_table
-from pipeline.crawl.account import ClassAccount, SearchAccount
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.result_pages import clock
+from pipeline.crawl.search_account import ClassAccount, SearchAccount
 from pipeline.manifest import DUPLICATE, NOT_NEEDED, NOT_NOW, STORED, host_of
 
 HALF = 0.5  # of the images wanted; with fewer, a class is called short

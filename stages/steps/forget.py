@@ -7,14 +7,15 @@ from pathlib import Path
 
 from pipeline.console import Console, printable
 from pipeline.crawl.blocklist import read_blocklist
-from pipeline.crawl.dropping import Dropped, Verdicts, drop, judged
-from pipeline.crawl.forgetting import Wanted, blocked, find, verdicts_on
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.removal.drop import Dropped, Verdicts, judged
+from pipeline.crawl.removal.targets import Wanted, blocked, find, verdicts_on
 from pipeline.errors import UserError
 from pipeline.manifest import BLOCKED, FORGOTTEN
 from pipeline.params import Crawl
 from stages import paths
-from stages.steps.consequences import Consequences, consequences, refresh_summary
+from stages.steps.lineage import Lineage, lineage_of
+from stages.steps.removal import remove_images
 
 FEW = 6  # addresses shown
 MOST_LETTERS = 200  # of a reason
@@ -49,9 +50,9 @@ def run(
             dropped = judged(paths.CRAWL, journal, verdicts)
             # pictures of files that an earlier crawl read have no address on record
             dropped = replace(dropped, ids=dropped.ids | listed.ids.keys())
-        follows = consequences(dropped.ids, dropped.rows > 0)
+        follows = lineage_of(dropped.ids, dropped.rows > 0)
         if not dry_run:
-            dropping(journal, verdicts, dropped, console, "forget")
+            remove_images(journal, verdicts, dropped, console, "forget")
     console.result(
         "\n".join(_told(dropped, verdicts, wanted.already, follows, dry_run)),
         {
@@ -67,21 +68,11 @@ def run(
     )
 
 
-def dropping(
-    journal: Journal, verdicts: Verdicts, dropped: Dropped, console: Console, title: str
-) -> None:
-    """Drops, with progress, and counts anew in reports/crawl.json."""
-    with console.progress(f"{title}: writing") as advance:
-        drop(paths.CRAWL, journal, verdicts, dropped, advance)
-    if dropped.manifest is not None:
-        refresh_summary(dropped.manifest, title)
-
-
 def _told(
     dropped: Dropped,
     verdicts: Verdicts,
     already: Collection[str],
-    follows: Consequences,
+    follows: Lineage,
     dry_run: bool,
 ) -> list[str]:
     size = f"{dropped.bytes / 1e6:,.1f} MB"

@@ -10,18 +10,18 @@ from typing import Any
 
 from pipeline.classes import load_classes
 from pipeline.console import Console, printable
-from pipeline.crawl.dropping import Dropped, judged
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.signals import kind_of
-from pipeline.crawl.rechecking import Heard, Kept, Log, kept_addresses, recheck, verdicts_of
+from pipeline.crawl.removal.drop import Dropped, judged
+from pipeline.crawl.removal.recheck import Heard, Kept, Log, kept_addresses, recheck, verdicts_of
 from pipeline.errors import ExternalError
 from pipeline.manifest import host_of
 from pipeline.params import Crawl
 from stages import paths, sources
-from stages.steps.consequences import Consequences, consequences
-from stages.steps.forget import dropping
+from stages.steps.lineage import Lineage, lineage_of
+from stages.steps.removal import remove_images
 
 MOST_TOLD = 8  # hosts
 FINDINGS = {  # in the order in which they are told
@@ -59,9 +59,9 @@ def run(section: Crawl, console: Console, dry_run: bool) -> None:
         with Journal(paths.CACHE / "crawl") as journal:
             verdicts = verdicts_of(heard, datetime.date.today())
             dropped = judged(paths.CRAWL, journal, verdicts)
-            follows = consequences(dropped.ids, dropped.rows > 0)
+            follows = lineage_of(dropped.ids, dropped.rows > 0)
             if not dry_run:
-                dropping(journal, verdicts, dropped, console, "recheck")
+                remove_images(journal, verdicts, dropped, console, "recheck")
                 log.clear()
     nowhere = len(every) - len(kept)
     lines = _told(heard, nowhere, dropped, dry_run) + follows.lines()
@@ -119,7 +119,7 @@ def _silent(heard: list[Heard]) -> list[tuple[str, int, str]]:
 
 
 def _values(
-    heard: list[Heard], nowhere: int, dropped: Dropped, follows: Consequences, dry_run: bool
+    heard: list[Heard], nowhere: int, dropped: Dropped, follows: Lineage, dry_run: bool
 ) -> dict[str, Any]:
     counts = Counter[str](one.finding for one in heard)
     return {

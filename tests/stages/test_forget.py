@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.crawl.dropping import drop, judged
-from pipeline.crawl.forgetting import find, verdicts_on
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.removal.drop import drop, judged
+from pipeline.crawl.removal.targets import find, verdicts_on
 from pipeline.embeddings import write_images
 from pipeline.manifest import LATER, Candidate
 from pipeline.store import StoredImage, read_shard, shard_paths, write_shards
@@ -227,10 +227,12 @@ def test_the_crawl_stage_obeys_the_list_from_its_first_image_to_what_it_has(
 def test_perceptual_hashes_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     option = blocking(world.folder, "0" * 16)
     invoke(world.folder, "forget", "--blocklist", option)
-    monkeypatch.setattr("pipeline.crawl.looks.decode", lambda data: pytest.fail("decoded again"))
+    monkeypatch.setattr(
+        "pipeline.crawl.removal.phash_cache.decode", lambda data: pytest.fail("decoded again")
+    )
     invoke(world.folder, "forget", "--blocklist", option)
     monkeypatch.undo()
-    (world.folder / ".cache/crawl/looks.sqlite").write_bytes(b"no database" * 1000)
+    (world.folder / ".cache/crawl/phash.sqlite").write_bytes(b"no database" * 1000)
     invoke(world.folder, "forget", "--blocklist", option)
 
 

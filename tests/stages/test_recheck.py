@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl import rechecking
+from pipeline.crawl.removal import recheck as rechecking
 from tests.crawl.hosts import Host, Route, image, picture, reply, serving
 from tests.crawl.stored import candidate, crawled, holding, labels_of, manifest_of
 from tests.stages.test_forget import project

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.crawl.http import Client, Web
-from pipeline.crawl.optouts.evidence import counted
-from pipeline.crawl.optouts.recheck import Recheck
+from pipeline.crawl.optouts.counts import counted
+from pipeline.crawl.optouts.current import CurrentSignals
 from pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
@@ -262,7 +262,7 @@ def rechecked(hosts, urls, **changes):
 
     async def ask():
         async with Client(Web(AGENT, hosts)) as client:
-            recheck = Recheck(client, LIMITS.model_copy(update=changes))
+            recheck = CurrentSignals(client, LIMITS.model_copy(update=changes))
             return await asyncio.gather(*(recheck.address(url) for url in urls))
 
     return asyncio.run(ask())
@@ -308,7 +308,7 @@ def test_a_mark_on_record_is_not_forgotten_by_a_recheck():
 
     async def ask(**changes):
         async with Client(Web(AGENT, {})) as client:
-            recheck = Recheck(client, LIMITS.model_copy(update=changes))
+            recheck = CurrentSignals(client, LIMITS.model_copy(update=changes))
             return await recheck.address("http://127.0.0.1/", recorded)
 
     assert asyncio.run(ask()).refusal == "data-mining: XMP plus:DataMining: DMI-PROHIBITED"

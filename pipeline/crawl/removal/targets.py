@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress, printable
 from pipeline.crawl.blocklist import Blocklist, read_blocklist, wire_host
-from pipeline.crawl.dropping import (
+from pipeline.crawl.journal import Journal
+from pipeline.crawl.removal.drop import (
     MAY_CHANGE,
     SHA256,
     Verdict,
@@ -22,8 +23,7 @@ from pipeline.crawl.dropping import (
     judged,
     plain_address,
 )
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.looks import Looks
+from pipeline.crawl.removal.phash_cache import PhashCache
 from pipeline.errors import UserError
 from pipeline.manifest import BLOCKED, FORGOTTEN, Fetched, scan_manifest
 from pipeline.store import open_parquet, read_shard, shard_paths
@@ -124,15 +124,15 @@ def alike(
         if rule := blocklist.alike(hashes):
             found[id] = rule
 
-    with Looks(journal.folder / "looks.sqlite") as looks:
+    with PhashCache(journal.folder / "phash.sqlite") as cache:
         for id in (one for one in journal.images() if one not in seen):
-            known = looks.known(id)
-            judge(id, looks.at(id, journal.read(id)) if known is None else known)
+            known = cache.known(id)
+            judge(id, cache.add(id, journal.read(id)) if known is None else known)
         for path in shard_paths(crawl) if crawl.exists() else []:
             for image in read_shard(path):
                 if image.id not in seen:
-                    known = looks.known(image.id)
-                    judge(image.id, looks.at(image.id, image.data) if known is None else known)
+                    known = cache.known(image.id)
+                    judge(image.id, cache.add(image.id, image.data) if known is None else known)
     return found
 
 

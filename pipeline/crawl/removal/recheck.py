@@ -18,11 +18,11 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress
-from pipeline.crawl.dropping import Verdict, plain_address
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import Client, Web
 from pipeline.crawl.journal import writing
-from pipeline.crawl.optouts.recheck import Now, Recheck
+from pipeline.crawl.optouts.current import CurrentSignals, Now
+from pipeline.crawl.removal.drop import Verdict, plain_address
 from pipeline.manifest import ARRIVED, OPTED_OUT, scan_manifest
 from pipeline.params import Crawl
 
@@ -150,13 +150,13 @@ def recheck(
             hosts.setdefault(_host(one.asked), []).append(one)
     largest_first = iter(sorted(hosts.values(), key=len, reverse=True))
 
-    async def worker(asker: Recheck) -> None:
+    async def worker(asker: CurrentSignals) -> None:
         for of_host in largest_first:
             await _ask_host(asker, of_host, params.connections_per_host, log, advance)
 
     async def run() -> None:
         async with Client(web) as client:
-            asker = Recheck(client, params)
+            asker = CurrentSignals(client, params)
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(HOSTS_AT_ONCE):
@@ -168,7 +168,7 @@ def recheck(
 
 
 async def _ask_host(
-    asker: Recheck, kept: Sequence[Kept], at_once: int, log: Log, advance: Advance
+    asker: CurrentSignals, kept: Sequence[Kept], at_once: int, log: Log, advance: Advance
 ) -> None:
     """Asks a host for each of its addresses, until it does not answer any more."""
     waiting, silent = iter(kept), 0
@@ -196,7 +196,7 @@ def _host(address: str) -> str:
         return ""
 
 
-async def _ask(asker: Recheck, one: Kept) -> Heard:
+async def _ask(asker: CurrentSignals, one: Kept) -> Heard:
     now = await asker.address(one.asked, one.signals)
     return Heard(one.url, one.id, *_finding(now), now.signals)
 

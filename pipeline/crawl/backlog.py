@@ -52,7 +52,7 @@ class PutOffHost:
     again_at: float | None = None  # seconds since 1970
 
 
-class PutOff:
+class Backlog:
     """The addresses and hosts that a run leaves to the next; one for all rounds of the run."""
 
     def __init__(self) -> None:

@@ -10,10 +10,10 @@ from pipeline.crawl.blocklist import picture_hashes
 from pipeline.images import ImageError, decode
 
 EVERY = 1000  # images after which what is known is written
-TABLE = "CREATE TABLE IF NOT EXISTS looks (id BLOB PRIMARY KEY, hashes BLOB)"
+TABLE = "CREATE TABLE IF NOT EXISTS hashes (id BLOB PRIMARY KEY, hashes BLOB)"
 
 
-class Looks:
+class PhashCache:
     """Hashes by id in an SQLite file; a context. A file that is none of ours is begun anew."""
 
     def __init__(self, file: Path) -> None:
@@ -27,9 +27,9 @@ class Looks:
             file.unlink()
             self._database = sqlite3.connect(file, timeout=60)
             self._database.execute(TABLE)
-        self._new = 0
+        self._added = 0
 
-    def __enter__(self) -> "Looks":
+    def __enter__(self) -> "PhashCache":
         return self
 
     def __exit__(
@@ -44,18 +44,18 @@ class Looks:
     def known(self, id: str) -> np.ndarray | None:
         """The hashes of an image, uint64 [8], or of none where it cannot be decoded, [0]."""
         key = (bytes.fromhex(id),)
-        row = self._database.execute("SELECT hashes FROM looks WHERE id = ?", key).fetchone()
+        row = self._database.execute("SELECT hashes FROM hashes WHERE id = ?", key).fetchone()
         return None if row is None else np.frombuffer(row[0], "<u8").astype(np.uint64)
 
-    def at(self, id: str, data: bytes) -> np.ndarray:
+    def add(self, id: str, data: bytes) -> np.ndarray:
         """The same, from the image's bytes."""
         try:
             hashes = picture_hashes(decode(data))
         except ImageError:  # older crawls kept what is refused now
             hashes = np.zeros(0, np.uint64)
         row = (bytes.fromhex(id), hashes.astype("<u8").tobytes())
-        self._database.execute("INSERT OR REPLACE INTO looks VALUES (?, ?)", row)
-        self._new += 1
-        if self._new % EVERY == 0:
+        self._database.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?)", row)
+        self._added += 1
+        if self._added % EVERY == 0:
             self._database.commit()
         return hashes

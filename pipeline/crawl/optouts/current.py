@@ -56,7 +56,7 @@ class Turn:
     gap: float = 0.0
 
 
-class Recheck:
+class CurrentSignals:
     """Asks addresses for their signals, by the rules of a crawl with `params`.
 
     Many may be asked at once; requests to a host start `crawl.host_gap`, or its own Crawl-delay,
