@@ -30,10 +30,10 @@ when thirty answers in a row are 5xx.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.console import printable
+from pipeline.crawl.wording import iso
 from pipeline.manifest import NOT_NOW, Candidate, Fetched, host_of
 
 SILENT = frozenset({"connection", "timeout", "too_slow", "host_down"})  # no answer at all
@@ -102,7 +102,7 @@ class Backlog:
         for url in needed:
             host, why = self._blamed.get(url) or (host_of(url), needed[url])
             known = self.hosts.get(host, PutOffHost(why))
-            entry = {"images": 0, "why": known.why, "again_at": _iso(known.again_at)}
+            entry = {"images": 0, "why": known.why, "again_at": iso(known.again_at)}
             hosts.setdefault(host, entry)["images"] += 1
         ordered = sorted(hosts.items(), key=lambda pair: (-pair[1]["images"], pair[0]))
         return {"images": len(needed), "hosts": dict(ordered)}
@@ -111,9 +111,3 @@ class Backlog:
 def was_asked(later: Fetched | None) -> bool:
     """Whether an address that is put off was asked for, and brought no image."""
     return later is not None and not later.detail.startswith(UNASKED)
-
-
-def _iso(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

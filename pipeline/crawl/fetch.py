@@ -24,7 +24,7 @@ import asyncio
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from yarl import URL
 
@@ -36,9 +36,9 @@ from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
 from pipeline.crawl.journal import Incoming, Journal
 from pipeline.crawl.needed import Needed, Report
-from pipeline.crawl.optouts.origin import Answer, Said
-from pipeline.crawl.optouts.rsl import Licence
+from pipeline.crawl.optouts.origin import Answer
 from pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds
+from pipeline.crawl.origins import Origin, Origins
 from pipeline.crawl.outage import Outage
 from pipeline.crawl.pauses import Note, Pauses, no_note
 from pipeline.crawl.robots import Rules
@@ -103,28 +103,6 @@ def fetch(
     return needed.found
 
 
-@dataclass(slots=True, eq=False)
-class Origin:
-    """A scheme, host and port: what it says of its files, once that has been read."""
-
-    said: Said
-    failure: Fetched | None = None  # of its robots.txt
-    ready: bool = False  # nothing more has to be read
-    waiting: list[Job] = field(default_factory=list)  # until then
-
-    def refusal(self, job: Job) -> Fetched | None:
-        """Why a job must not be done; None if it may be."""
-        if self.failure is not None:
-            return replace(self.failure, url=job.url)
-        verdict = self.said.before(job.address)
-        if not self.said.may_ask(job.address):
-            detail = f"{self.said.origin}/robots.txt disallows it"
-            return Fetched(job.url, "robots", detail, signals=verdict.text)
-        if verdict.refusal:
-            return Fetched(job.url, "opted_out", verdict.refusal, signals=verdict.text)
-        return None
-
-
 Outcome = str | Answer | Fetched | Failure | None
 
 
@@ -147,9 +125,7 @@ class Fetcher:
         self.backlog = backlog
         self.scheduler = Scheduler(params.connections_per_host, params.host_gap)
         self.pauses = Pauses(self.scheduler, params.patience, backlog, note)
-        self._origins: dict[str, Origin] = {}
-        self._asked: dict[str, list[Origin]] = {}  # by files that are under way
-        self._licences: dict[str, Licence] = {}  # several origins may name one
+        self.origins = Origins(params)
         self._checking = False
 
     async def run(self, candidates: Sequence[Candidate]) -> None:
@@ -188,7 +164,7 @@ class Fetcher:
     async def _answer(self, job: Job, incoming: Incoming) -> str | Answer | Fetched | None:
         good = True
         try:
-            return await self.exchange.ask(job, incoming, self._said(job))
+            return await self.exchange.ask(job, incoming, self.origins.said(job))
         except Failure as failure:
             good = failure.outcome not in FOR_NOW
             raise
@@ -250,7 +226,7 @@ class Fetcher:
         if isinstance(outcome, Failure):
             return self._failed(job, outcome)
         if outcome is None:  # its licence comes first
-            origin = self._origin(job)
+            origin = self.origins.of(job)
             begun, origin.ready = origin.ready, False
             origin.waiting.append(job)
             return self._ask(origin) if begun else []
@@ -271,7 +247,7 @@ class Fetcher:
         if refusal is not None:
             return self._ended(job, refusal.record(job.url))
         if job.question is None:
-            origin = self._origin(job)
+            origin = self.origins.of(job)
             if not origin.ready:
                 origin.waiting.append(job)
                 return self._ask(origin) if len(origin.waiting) == 1 else []
@@ -280,36 +256,21 @@ class Fetcher:
         self.scheduler.add(job, first=first)
         return []
 
-    def _origin(self, job: Job) -> Origin:
-        name = str(URL(job.address).origin())
-        if name not in self._origins:
-            said = Said.of(name, self.params)
-            self._origins[name] = Origin(said, ready=said.question is None)
-        return self._origins[name]
-
-    def _said(self, job: Job) -> Said | None:
-        return None if job.question is not None else self._origin(job).said
-
     def _ask(self, origin: Origin) -> list[Fetched]:
         """Asks for the next file that an origin is judged by; after the last, its jobs go on."""
-        while origin.failure is None and (question := origin.said.question) is not None:
-            address = question.address
-            if address in self._asked:
-                self._asked[address].append(origin)
+        while (question := self.origins.question(origin)) is not None:
+            if self.origins.is_asked(question, origin):
                 return []
-            if address in self._licences:
-                origin.said.hear(question, self._licences[address])
-                continue
+            address = question.address
             try:
                 job = Job(address, address, self._host_of(address), question=question)
             except Failure as failure:
                 origin.said.hear(question, question.nothing(str(failure)))
                 continue
-            self._asked[address] = [origin]
+            self.origins.ask(question, origin)
             return self._queued(job)
-        origin.ready = True
-        waiting, origin.waiting = origin.waiting, []
-        ended = [record for job in reversed(waiting) for record in self._queued(job)]
+        # each is put before the others of its host
+        ended = [record for job in origin.set_free() for record in self._queued(job)]
         return ended[::-1]
 
     def _failed(self, job: Job, failure: Failure) -> list[Fetched]:
@@ -367,16 +328,9 @@ class Fetcher:
 
     def _released(self, job: Job, found: Answer | Fetched) -> list[Fetched]:
         """A question has its answer, or can have none: the origins that asked go on."""
-        question = job.question
-        assert question is not None
+        assert job.question is not None
         ended = []
-        if isinstance(found, Licence):
-            self._licences[question.address] = found
-        for origin in self._asked.pop(question.address):
-            if isinstance(found, Fetched):
-                origin.failure = found
-            else:
-                origin.said.hear(question, found)
+        for origin in self.origins.hear(job.question, found):
             if isinstance(found, Rules) and self.params.robots:
                 origin.waiting[0].host.be_slower(found.delay)
             ended += self._ask(origin)

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from pipeline.crawl.backlog import FOR_NOW, was_asked
@@ -66,12 +65,7 @@ class Journal:
         self._end_dropping()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             with writing(self._path):
                 os.fsync(self._file)
@@ -275,12 +269,7 @@ class Incoming:
     def __enter__(self) -> "Incoming":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
             self.path.unlink(missing_ok=True)

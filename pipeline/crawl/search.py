@@ -18,8 +18,9 @@ from pipeline.crawl.engines.engine import Engine, NoMore, Query, Refused
 from pipeline.crawl.http import Client, Web
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.queries import QueryRun, Source
-from pipeline.crawl.result_pages import EnginePages, PutOff, clock
+from pipeline.crawl.result_pages import EnginePages, PutOff
 from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
+from pipeline.crawl.wording import clock
 from pipeline.errors import ExternalError
 from pipeline.manifest import Candidate
 

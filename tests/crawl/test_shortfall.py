@@ -7,7 +7,6 @@ import pytest
 from pipeline.crawl.backlog import Backlog, PutOffHost
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.pack import summary
-from pipeline.crawl.result_pages import clock
 from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
 from pipeline.crawl.shortfall import (
     MOST_ROWS,
@@ -18,6 +17,7 @@ from pipeline.crawl.shortfall import (
     shortfall_lines,
     warning,
 )
+from pipeline.crawl.wording import clock
 from pipeline.manifest import Candidate, Fetched, manifest
 
 SOON = time.time() + 600

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from urllib.parse import urljoin
 
 from lxml import html
 
 from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.headers import RSL_TYPE, Heard, heard
+from pipeline.crawl.optouts.headers import Heard, heard, licence_named
 from pipeline.crawl.optouts.signals import Signal
 
 MOST = 1000  # elements that are looked at
@@ -33,12 +32,7 @@ def page_heard(tree: html.HtmlElement, headers: Mapping[str, str], address: str)
             allows = RESERVATION.read(content)
             signals.append(Signal(RESERVATION.kind, "page meta", content, allows))
     for link in islice(tree.iter("link"), MOST):
-        kind = link.get("type", "").partition(";")[0].strip().lower()
-        if "license" in link.get("rel", "").lower().split() and kind == RSL_TYPE:
-            try:
-                licences.append(urljoin(address, link.get("href", "").strip()))
-            except ValueError:
-                continue
+        licences += licence_named(link.attrib, link.get("href", ""), address)
     return replace(found, signals=tuple(signals), licences=tuple(dict.fromkeys(licences)))
 
 

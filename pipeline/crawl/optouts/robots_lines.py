@@ -8,7 +8,7 @@ from pipeline.crawl.guard import PRODUCT
 from pipeline.crawl.optouts.agents import AI_AGENTS as NAMES
 from pipeline.crawl.optouts.forms import forms
 from pipeline.crawl.optouts.paths import Pattern
-from pipeline.crawl.optouts.signals import AI_AGENTS, Signal
+from pipeline.crawl.optouts.signals import AI_AGENTS, Signal, strictest
 
 AGENT_LINE = re.compile(r"user[- ]?agent\b[\s:]*(\*|[a-z0-9_-]*)", re.IGNORECASE)
 MOST_LICENCES = 3  # of one origin that are read; what more it names is told
@@ -59,8 +59,7 @@ class Declared:
         for kind, rules in self.usages.items():
             longest = _longest(rules, path)
             if longest:
-                said = {rule.allows for rule in longest}
-                allows = False if False in said else True if True in said else None
+                allows = strictest(rule.allows for rule in longest)
                 text = "; ".join(dict.fromkeys(rule.text for rule in longest))
                 found.append(Signal(kind, "robots.txt", text, allows))
         closed = self._closed(path) if self.agents else []

@@ -1,43 +1,27 @@
 """Perceptual hashes of stored images, remembered, since each costs a decode."""
 
-import sqlite3
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from pipeline.content import open_cache
 from pipeline.crawl.blocklist import picture_hashes
 from pipeline.images import ImageError, decode
 
 EVERY = 1000  # images after which what is known is written
-TABLE = "CREATE TABLE IF NOT EXISTS hashes (id BLOB PRIMARY KEY, hashes BLOB)"
 
 
 class PhashCache:
     """Hashes by id in an SQLite file; a context. A file that is none of ours is begun anew."""
 
     def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._database = sqlite3.connect(file, timeout=60)
-            self._database.execute(TABLE)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            file.unlink()
-            self._database = sqlite3.connect(file, timeout=60)
-            self._database.execute(TABLE)
+        self._database = open_cache(file, "id BLOB PRIMARY KEY, hashes BLOB")
         self._added = 0
 
     def __enter__(self) -> "PhashCache":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._database.commit()  # an interrupted run keeps what it has seen
         self._database.close()
 
