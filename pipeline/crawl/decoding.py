@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from functools import partial
 
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.journal import Incoming
+from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.pictures import image_signals
 from pipeline.crawl.optouts.signals import OptedOut, verdict
 from pipeline.images import FORMATS, ImageError, ImageInfo, inspect, open_image

@@ -24,7 +24,7 @@ from pipeline.crawl.http import (
     receive,
     retry_after,
 )
-from pipeline.crawl.journal import Incoming
+from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.scheduler import Job

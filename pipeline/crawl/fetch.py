@@ -34,7 +34,8 @@ from pipeline.crawl.decoding import Decoder
 from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
-from pipeline.crawl.journal import Incoming, Journal
+from pipeline.crawl.incoming import Incoming
+from pipeline.crawl.journal import Journal
 from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.optouts.origin import Answer
 from pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds

@@ -27,10 +27,7 @@ from tests.crawl.searching import (
 
 NO_RESULTS = page()
 
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def endings(account):

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress
-from pipeline.crawl.journal import Journal, writing
+from pipeline.crawl.disk import writing
+from pipeline.crawl.journal import Journal
 from pipeline.crawl.sealed import rewrite_shards, with_column
 from pipeline.manifest import (
     ARRIVED,

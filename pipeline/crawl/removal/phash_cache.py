@@ -1,5 +1,6 @@
 """Perceptual hashes of stored images, remembered, since each costs a decode."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +26,21 @@ class PhashCache:
         self._database.commit()  # an interrupted run keeps what it has seen
         self._database.close()
 
-    def known(self, id: str) -> np.ndarray | None:
-        """The hashes of an image, uint64 [8], or of none where it cannot be decoded, [0]."""
-        key = (bytes.fromhex(id),)
-        row = self._database.execute("SELECT hashes FROM hashes WHERE id = ?", key).fetchone()
-        return None if row is None else np.frombuffer(row[0], "<u8").astype(np.uint64)
+    def of(self, id: str, read: Callable[[], bytes]) -> np.ndarray:
+        """The hashes of an image, uint64 [8], or of none where it cannot be decoded, [0].
 
-    def add(self, id: str, data: bytes) -> np.ndarray:
-        """The same, from the image's bytes."""
+        Args:
+            read: gives its bytes, where it has not been looked at before.
+        """
+        key = bytes.fromhex(id)
+        row = self._database.execute("SELECT hashes FROM hashes WHERE id = ?", (key,)).fetchone()
+        if row is not None:
+            return np.frombuffer(row[0], "<u8").astype(np.uint64)
         try:
-            hashes = picture_hashes(decode(data))
+            hashes = picture_hashes(decode(read()))
         except ImageError:  # older crawls kept what is refused now
             hashes = np.zeros(0, np.uint64)
-        row = (bytes.fromhex(id), hashes.astype("<u8").tobytes())
+        row = (key, hashes.astype("<u8").tobytes())
         self._database.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?)", row)
         self._added += 1
         if self._added % EVERY == 0:

@@ -18,9 +18,9 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress
+from pipeline.crawl.disk import writing
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import Client, Web
-from pipeline.crawl.journal import writing
 from pipeline.crawl.optouts.current import CurrentSignals, Now
 from pipeline.crawl.removal.drop import Verdict, plain_address
 from pipeline.manifest import ARRIVED, OPTED_OUT, scan_manifest

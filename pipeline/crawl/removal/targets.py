@@ -1,12 +1,12 @@
 """Images that a person wants out of a crawl: by an address, a host, or an id."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -117,22 +117,22 @@ def alike(
     if not len(blocklist.hashes):
         return found
     seen = set(without)
-
-    def judge(id: str, hashes: np.ndarray) -> None:
-        seen.add(id)
-        advance(1)
-        if rule := blocklist.alike(hashes):
-            found[id] = rule
-
     with PhashCache(journal.folder / "phash.sqlite") as cache:
-        for id in (one for one in journal.images() if one not in seen):
-            known = cache.known(id)
-            judge(id, cache.add(id, journal.read(id)) if known is None else known)
+
+        def judge(id: str, read: Callable[[], bytes]) -> None:
+            seen.add(id)
+            rule = blocklist.alike(cache.of(id, read))
+            advance(1)
+            if rule:
+                found[id] = rule
+
+        for id in journal.images():
+            if id not in seen:
+                judge(id, partial(journal.read, id))
         for path in shard_paths(crawl) if crawl.exists() else []:
             for image in read_shard(path):
                 if image.id not in seen:
-                    known = cache.known(image.id)
-                    judge(image.id, cache.add(image.id, image.data) if known is None else known)
+                    judge(image.id, partial(bytes, image.data))
     return found
 
 
