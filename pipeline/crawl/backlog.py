@@ -1,4 +1,4 @@
-"""What a run leaves to the next one. An address has one of three outcomes:
+"""Backlog: what a run leaves to the next one. An address has one of three outcomes:
 
 an image; a failure for good, which the journal keeps; or a refusal for now (`not_now`), which it
 never keeps, and which the next run asks for again if its class still needs it.

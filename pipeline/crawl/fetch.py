@@ -127,7 +127,6 @@ class Fetcher:
         self.scheduler = Scheduler(params.connections_per_host, params.host_gap)
         self.pauses = Pauses(self.scheduler, params.patience, backlog, note)
         self.origins = Origins(params)
-        self._checking = False
 
     async def run(self, candidates: Sequence[Candidate]) -> None:
         """Fetches what is needed. Of errors in several workers the first one is raised."""
@@ -139,8 +138,7 @@ class Fetcher:
                         group.create_task(self._work())
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
-        if self.outage.suspected:
-            await self._check_network()
+        await self.outage.check(self.exchange.client)
         self.outage.finish()
 
     # workers
@@ -150,8 +148,7 @@ class Fetcher:
             with self.journal.incoming() as incoming:
                 outcome = await self._outcome(job, incoming)
             self._settle(self._advance(job, outcome))
-            if self.outage.suspected and not self._checking:
-                await self._check_network()
+            await self.outage.check(self.exchange.client)
 
     async def _outcome(self, job: Job, incoming: Incoming) -> Outcome:
         """Result of one request: an address to go on to, an answer, an image, or a failure."""
@@ -337,8 +334,6 @@ class Fetcher:
             ended += self._ask(origin)
         return ended
 
-    # hosts and the network
-
     def _host_of(self, address: str) -> Host:
         if rule := self.needed.blocklist.host(address):  # a redirect's: others are not begun
             raise Failure(BLOCKED, rule, more={"final_url": address})
@@ -348,17 +343,6 @@ class Fetcher:
             raise Failure("forbidden_address", str(error)) from None
         except ValueError as error:
             raise Failure("malformed_address", str(error)) from None
-
-    async def _check_network(self) -> None:
-        """Raises ExternalError unless a host that answered before does so now."""
-        self._checking = True
-        for origin in self.outage.answered_before():
-            if await self.exchange.client.answers(f"{origin}/robots.txt"):
-                self.outage.heard(URL(origin))
-                break
-        self._checking = False
-        if self.outage.suspected:
-            raise self.outage.error()
 
 
 def _pause(job: Job) -> float:

@@ -11,8 +11,8 @@ from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
 from pipeline.crawl.backlog import Backlog
 from pipeline.crawl.blocklist import Blocklist
+from pipeline.crawl.captions.cache import search_once
 from pipeline.crawl.captions.found import CaptionAccount
-from pipeline.crawl.captions.kept import search_once
 from pipeline.crawl.captions.search import progress_total
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.fetch import fetch
