@@ -10,7 +10,6 @@ import signal
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
@@ -22,46 +21,23 @@ from pipeline.crawl.journal import Journal
 from pipeline.crawl.removal.drop import drop, judged
 from pipeline.crawl.removal.targets import find, verdicts_on
 from pipeline.embeddings import write_images
-from pipeline.manifest import LATER, Candidate
+from pipeline.manifest import LATER
 from pipeline.store import StoredImage, read_shard, shard_paths, write_shards
 from tests.crawl.hosts import Host, image, picture, serving
-from tests.crawl.stored import candidate, crawled, files, holding, labels_of, manifest_of
+from tests.crawl.stored import (
+    World,
+    candidate,
+    crawled,
+    files,
+    holding,
+    labels_of,
+    manifest_of,
+    project,
+)
 from tests.export.world import DROPPED, HELD_OUT, LEAKED, NEVER, TWICE, USED, write_world
 from tests.stages.workspace import ROOT, inside, invoke, run
 
-PARAMS = """crawl: {classes: [cat, dog], host_gap: 0}
-teacher: {input_size: 32}
-distill: {batch_size: 4}
-"""
 IDS = {index: hashlib.sha256(picture(index)).hexdigest() for index in range(8)}
-
-
-@dataclass
-class World:
-    """A crawl of three hosts that goes on being there."""
-
-    folder: Path
-    hosts: list[Host]
-    table: dict[str, tuple[str, int]]
-    candidates: list[Candidate]
-
-    def again(self, **more: object) -> list[str]:
-        """Crawls once more; what was asked."""
-        before = [len(host.targets) for host in self.hosts]
-        crawled(self.folder, self.candidates, self.table, **more)
-        return [
-            f"{number}{target}"
-            for number, (host, seen) in enumerate(zip(self.hosts, before, strict=True))
-            for target in host.targets[seen:]
-            if target.endswith(".jpg")
-        ]
-
-
-def project(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "params.yaml").write_text(PARAMS)
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    return folder
 
 
 @pytest.fixture
