@@ -11,7 +11,7 @@ from pipeline.console import Advance
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
-from pipeline.crawl.links import ends_as_image, kind_of, names_page
+from pipeline.crawl.links import ends_as_image, link_kind, names_page
 from pipeline.crawl.markup import (
     IMAGE_TYPE,
     PAGE_IMAGES,
@@ -162,7 +162,7 @@ class _Reader:
         """
         if names_page(link):
             return True
-        kind = kind_of(link)
+        kind = link_kind(link)
         if kind in self._pages or self._tried[kind] >= TRIES:
             return self._pages.get(kind, False)
         try:
@@ -181,7 +181,9 @@ class _Reader:
         return self._pages.get(kind, False)
 
     def _may_be_page(self, link: str) -> bool:
-        return not ends_as_image(link) or names_page(link) or self._pages.get(kind_of(link), False)
+        if not ends_as_image(link) or names_page(link):
+            return True
+        return self._pages.get(link_kind(link), False)
 
     async def _content(self, page: Page, said: Said) -> tuple[list[FoundImage], list[str]]:
         if page.status != 200:

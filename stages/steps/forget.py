@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline.console import Console, printable
 from pipeline.crawl.blocklist import read_blocklist
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.removal.drop import Dropped, Verdicts, judged
-from pipeline.crawl.removal.targets import Wanted, blocked, find, verdicts_on
+from pipeline.crawl.removal.drop import Dropped, Removals, planned
+from pipeline.crawl.removal.targets import Wanted, blocked, find, removals_of
 from pipeline.errors import UserError
 from pipeline.manifest import BLOCKED, FORGOTTEN
 from pipeline.params import Crawl
@@ -43,24 +43,24 @@ def run(
             wanted = find(what, paths.MANIFEST, journal)
             reason = printable(why)[:MOST_LETTERS] or "asked for"
             said = f"{datetime.date.today().isoformat()}: {reason}"
-            verdicts = {
-                **verdicts_on(listed, paths.MANIFEST, journal, BLOCKED, ""),
-                **verdicts_on(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
+            removals = {
+                **removals_of(listed, paths.MANIFEST, journal, BLOCKED, ""),
+                **removals_of(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
             }
-            dropped = judged(paths.CRAWL, journal, verdicts)
+            dropped = planned(paths.CRAWL, journal, removals)
             # pictures of files that an earlier crawl read have no address on record
             dropped = replace(dropped, ids=dropped.ids | listed.ids.keys())
         follows = lineage_of(dropped.ids, dropped.rows > 0)
         if not dry_run:
-            remove_images(journal, verdicts, dropped, console, "forget")
+            remove_images(journal, removals, dropped, console, "forget")
     console.result(
-        "\n".join(_told(dropped, verdicts, wanted.already, follows, dry_run)),
+        "\n".join(_told(dropped, removals, wanted.already, follows, dry_run)),
         {
             "images": len(dropped.ids),
             "ids": sorted(dropped.ids),
             "bytes": dropped.bytes,
             "candidates": dropped.rows,
-            "addresses": sorted(url for url, one in verdicts.items() if one.outcome == FORGOTTEN),
+            "addresses": sorted(url for url, one in removals.items() if one.outcome == FORGOTTEN),
             "already": sorted(wanted.already),
             "dry_run": dry_run,
             **follows.values(),
@@ -70,7 +70,7 @@ def run(
 
 def _told(
     dropped: Dropped,
-    verdicts: Verdicts,
+    removals: Removals,
     already: Collection[str],
     follows: Lineage,
     dry_run: bool,
@@ -81,7 +81,7 @@ def _told(
         f"forget: {len(dropped.ids):,} images ({size}) {would}dropped, {dropped.rows:,} candidates"
         f" {would}marked → {paths.CRAWL}"
     ]
-    named = [url for url, one in sorted(verdicts.items()) if one.outcome == FORGOTTEN]
+    named = [url for url, one in sorted(removals.items()) if one.outcome == FORGOTTEN]
     lines += [f"    {printable(url)}" for url in named[:FEW]]
     if len(named) > FEW:
         lines.append(f"    … and {len(named) - FEW:,} more addresses")

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.console import Console
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.pack import summary
-from pipeline.crawl.removal.drop import Dropped, Verdicts, drop
+from pipeline.crawl.removal.drop import Dropped, Removals, drop
 from pipeline.crawl.shortfall import HALF
 from pipeline.manifest import class_names
 from pipeline.store import write_json
@@ -16,7 +16,7 @@ from stages import paths
 
 
 def remove_images(
-    journal: Journal, verdicts: Verdicts, dropped: Dropped, console: Console, title: str
+    journal: Journal, removals: Removals, dropped: Dropped, console: Console, title: str
 ) -> None:
     """Drops images from data/crawl, with progress, and counts anew in reports/crawl.json.
 
@@ -24,7 +24,7 @@ def remove_images(
         title: the command, for progress and as the reason of classes that lose some.
     """
     with console.progress(f"{title}: writing") as advance:
-        drop(paths.CRAWL, journal, verdicts, dropped, advance)
+        drop(paths.CRAWL, journal, removals, dropped, advance)
     if dropped.manifest is not None:
         _count_anew(dropped.manifest, title)
 

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.removal.drop import drop, judged
-from pipeline.crawl.removal.targets import find, verdicts_on
+from pipeline.crawl.removal.drop import drop, planned
+from pipeline.crawl.removal.targets import find, removals_of
 from pipeline.embeddings import write_images
 from pipeline.manifest import LATER
 from pipeline.store import StoredImage, read_shard, shard_paths, write_shards
@@ -433,10 +433,10 @@ def _forget(folder: Path, moment: int) -> None:
         manifest = crawl / "manifest.parquet"
         wanted = find(["0.test"], manifest, journal)
         said = f"{datetime.date.today().isoformat()}: asked for"
-        verdicts = verdicts_on(wanted, manifest, journal, "forgotten", said)
-        result = judged(crawl, journal, verdicts)
+        removals = removals_of(wanted, manifest, journal, "forgotten", said)
+        result = planned(crawl, journal, removals)
         sys.addaudithook(changing)
-        drop(crawl, journal, verdicts, result)
+        drop(crawl, journal, removals, result)
         left[0] = 10**6
     os._exit(0)
 

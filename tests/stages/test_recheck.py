@@ -172,7 +172,7 @@ def test_a_dry_run_drops_nothing_and_its_answers_count(world: Rechecked) -> None
 
 
 def test_an_interrupted_recheck_goes_on(world: Rechecked, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(log: rechecking.Log, one: rechecking.Heard) -> None:
+    def interrupted(log: rechecking.Log, one: rechecking.Finding) -> None:
         real(log, one)
         if len(log.heard) == 2:
             signal.raise_signal(signal.SIGINT)

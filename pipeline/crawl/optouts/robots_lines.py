@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.crawl.guard import PRODUCT
-from pipeline.crawl.optouts.agents import AI_AGENTS as NAMES
+from pipeline.crawl.optouts.agents import AGENT_NAMES
 from pipeline.crawl.optouts.forms import forms
 from pipeline.crawl.optouts.paths import Pattern
 from pipeline.crawl.optouts.signals import AI_AGENTS, Signal, strictest
@@ -118,7 +118,7 @@ def _name(group: Group, name: str, groups: list[Group]) -> None:
     known = bool(group.ours or group.everybody or group.names)
     group.ours |= name == PRODUCT
     group.everybody |= name == "*"
-    if name in NAMES:
+    if name in AGENT_NAMES:
         group.names.add(name)
     if not known and (group.ours or group.everybody or group.names):
         groups.append(group)

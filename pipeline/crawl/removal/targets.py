@@ -16,12 +16,12 @@ from pipeline.crawl.journal import Journal
 from pipeline.crawl.removal.drop import (
     MAY_CHANGE,
     SHA256,
-    Verdict,
-    Verdicts,
+    Removal,
+    Removals,
     drop,
     forgotten_ids,
-    judged,
     plain_address,
+    planned,
 )
 from pipeline.crawl.removal.phash_cache import PhashCache
 from pipeline.errors import UserError
@@ -156,18 +156,18 @@ def refusals(
     if path:
         nowhere = journal.folder / "none"  # the crawl that is there is replaced by the new one
         wanted = blocked(rules, nowhere, journal, advance)
-        found = verdicts_on(wanted, nowhere, journal, BLOCKED, "")
-        dropped = judged(nowhere, journal, found)
+        found = removals_of(wanted, nowhere, journal, BLOCKED, "")
+        dropped = planned(nowhere, journal, found)
         # pictures of files have no record
         drop(nowhere, journal, found, replace(dropped, ids=dropped.ids | wanted.ids.keys()))
     gone = frozenset[str]() if FORGOTTEN in retry else forgotten_ids(journal.records.values())
     return replace(rules, forgotten=gone)
 
 
-def verdicts_on(
+def removals_of(
     wanted: Wanted, manifest: Path, journal: Journal, outcome: str, said: str
-) -> Verdicts:
-    """Verdicts on every address of these images, and on the addresses that may give more.
+) -> Removals:
+    """Removals for every address of these images, and on the addresses that may give more.
 
     Args:
         outcome: FORGOTTEN or BLOCKED.
@@ -179,17 +179,17 @@ def verdicts_on(
             return rule
         return "; ".join(filter(None, [said, rule, f"SHA-256 {id}" if id else ""]))
 
-    found: dict[str, Verdict] = {
-        url: Verdict(outcome, detail(rule, None)) for url, rule in wanted.urls.items()
+    found: dict[str, Removal] = {
+        url: Removal(outcome, detail(rule, None)) for url, rule in wanted.urls.items()
     }
     ids = pa.array(sorted(wanted.ids), pa.string())
     for row in _rows(manifest, pc.field("id").isin(ids)):
-        found[plain_address(row["url"])] = Verdict(
+        found[plain_address(row["url"])] = Removal(
             outcome, detail(wanted.ids[row["id"]], row["id"])
         )
     for record in journal.records.values():
         if record.id in wanted.ids:
-            found[record.url] = Verdict(outcome, detail(wanted.ids[record.id], record.id))
+            found[record.url] = Removal(outcome, detail(wanted.ids[record.id], record.id))
     return found
 
 

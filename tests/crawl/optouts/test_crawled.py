@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.crawl.http import Client, Web
-from pipeline.crawl.optouts.counts import counted
+from pipeline.crawl.optouts.counts import signal_counts
 from pipeline.crawl.optouts.current import CurrentSignals
 from pipeline.manifest import manifest
 from tests.crawl.hosts import (
@@ -178,7 +178,7 @@ def test_signals_are_in_the_manifest_and_counted(crawled):
     assert records[f"http://{number}.test/i/1.jpg"].signals == (
         "data-mining: XMP plus:DataMining: DMI-ALLOWED"
     )
-    counts = counted(table)
+    counts = signal_counts(table)
     wanted = {}
     for site in SITES.values():
         if site.kind not in ("", "robots"):
@@ -186,7 +186,7 @@ def test_signals_are_in_the_manifest_and_counted(crawled):
     assert counts["refused"] == wanted
     assert counts["seen"]["data-mining"] == 4
     assert counts["seen"]["rsl"] > counts["refused"]["rsl"]
-    assert counted(pa.table({"outcome": ["ok"], "detail": [None], "signals": [None]})) == {
+    assert signal_counts(pa.table({"outcome": ["ok"], "detail": [None], "signals": [None]})) == {
         "seen": {},
         "refused": {},
     }
