@@ -143,7 +143,7 @@ def test_a_refusal_is_told_with_its_status_and_its_first_line_and_nothing_more_i
     done, world = doctor(tmp_path, name, always(page, 403))
     assert (done.exit_code, done.stdout) == (3, "")
     assert "HTTP 403, " in done.stderr
-    assert "it refuses" in done.stderr and "Robots are[31m not welcome" in done.stderr
+    assert "it refuses" in done.stderr and "Robots are [31m not welcome" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / ".cache/crawl/unreadable.html").read_bytes() == page
     assert len(world.asked) == 1
