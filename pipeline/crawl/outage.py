@@ -10,6 +10,7 @@ from yarl import URL
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import Client
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.wording import counted
 from pipeline.errors import ExternalError
 from pipeline.manifest import NOT_NOW, Candidate, Fetched
 
@@ -90,8 +91,9 @@ class Outage:
         """The error when none of those answers."""
         last = self._held[-1]
         return ExternalError(
-            f"the network seems to be down: {len(self._held)} addresses of {len(self._silent)}"
-            f" hosts in a row gave no answer, the last one: {_told(last)}",
+            f"the network seems to be down: {len(self._held)} addresses of"
+            f" {counted(len(self._silent), 'host')} in a row gave no answer, the last one:"
+            f" {_told(last)}",
             "the images so far are kept, and the same command goes on",
         )
 

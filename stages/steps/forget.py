@@ -10,6 +10,7 @@ from pipeline.crawl.blocklist import read_blocklist
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.removal.drop import Dropped, Removals, planned
 from pipeline.crawl.removal.targets import Wanted, blocked, find, removals_of
+from pipeline.crawl.wording import counted
 from pipeline.errors import UserError
 from pipeline.manifest import BLOCKED, FORGOTTEN
 from pipeline.params import Crawl
@@ -78,13 +79,14 @@ def _told(
     size = f"{dropped.bytes / 1e6:,.1f} MB"
     would = "would be " * dry_run
     lines = [
-        f"forget: {len(dropped.ids):,} images ({size}) {would}dropped, {dropped.rows:,} candidates"
-        f" {would}marked → {paths.CRAWL}"
+        f"forget: {counted(len(dropped.ids), 'image')} ({size}) {would}dropped,"
+        f" {counted(dropped.rows, 'candidate')} {would}marked → {paths.CRAWL}"
     ]
     named = [url for url, one in sorted(removals.items()) if one.outcome == FORGOTTEN]
     lines += [f"    {printable(url)}" for url in named[:FEW]]
     if len(named) > FEW:
-        lines.append(f"    … and {len(named) - FEW:,} more addresses")
+        more = counted(len(named) - FEW, "more address", "more addresses")
+        lines.append(f"    … and {more}")
     if already:
-        lines.append(f"  {len(already):,} were dropped before")
+        lines.append(f"  {len(already):,} dropped before")
     return [*lines, *follows.lines()]

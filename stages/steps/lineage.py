@@ -95,6 +95,7 @@ def lineage_of(ids: Collection[str], changed: bool) -> Lineage:
     Raises:
         UserError: a table cannot be read.
     """
+    changed = changed and paths.DVC.exists()  # a folder with params.yaml alone has no stages
     wanted = pa.array(sorted(ids), pa.string())
     chosen = _of(paths.SELECTION, ["id", "times_kept", "held_out"], wanted)
     used = chosen.filter(pc.greater(chosen["times_kept"], 0))

@@ -23,6 +23,7 @@ from pipeline.crawl.removal.recheck import (
     recheck,
     removals_of_closed,
 )
+from pipeline.crawl.wording import counted
 from pipeline.errors import ExternalError
 from pipeline.manifest import host_of
 from pipeline.params import Crawl
@@ -108,8 +109,8 @@ def _told(heard: list[Finding], nowhere: int, dropped: Dropped, dry_run: bool) -
         lines.append(f"  {nowhere:,} come from files, with no address to ask")
     would = "would be " * dry_run
     lines.append(
-        f"  {len(dropped.ids):,} images ({dropped.bytes / 1e6:,.1f} MB) {would}dropped,"
-        f" {dropped.rows:,} candidates {would}marked"
+        f"  {counted(len(dropped.ids), 'image')} ({dropped.bytes / 1e6:,.1f} MB) {would}dropped,"
+        f" {counted(dropped.rows, 'candidate')} {would}marked"
     )
     return lines
 

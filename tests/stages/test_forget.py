@@ -314,6 +314,14 @@ def test_without_a_journal_the_crawl_alone_forgets(world: World) -> None:
     assert "0/2.jpg" in asked
 
 
+def test_a_folder_without_dvc_forgets_as_well_and_is_told_nothing_of_dvc(world: World) -> None:
+    (world.folder / "dvc.yaml").unlink()
+    said = invoke(world.folder, "forget", IDS[3]).stdout
+    assert said.startswith("forget: 1 image (0.0 MB) dropped, 1 candidate marked")
+    assert "dvc" not in said.lower()
+    assert_gone(world, 3)
+
+
 def test_a_crawl_may_lose_all_of_its_images(world: World) -> None:
     invoke(world.folder, "forget", "0.test", "1.test", "2.test")
     (shard,) = shard_paths(world.folder / "data/crawl")

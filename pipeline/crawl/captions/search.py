@@ -220,9 +220,11 @@ def _nothing(found: Found) -> ExternalError:
             f"captions: {matched:,} of {rows:,} rows match, and none can be taken ({reasons})",
             "see crawl.min_side, crawl.unsafe and crawl.licence",
         )
-    queries = ", ".join(f"'{printable(one.query)}'" for one in found.matcher.queries[:MOST_NAMED])
+    every = found.matcher.queries
+    queries = ", ".join(f"'{printable(one.query)}'" for one in every[:MOST_NAMED])
+    queries += ", …" * (len(every) > MOST_NAMED)
     return ExternalError(
         f"captions: none of {rows:,} rows has a caption with a query of a class",
-        f"the words of a query have to be in a caption in a row ({queries}, …): give shorter ones"
+        f"the words of a query have to be in a caption in a row ({queries}): give shorter ones"
         " in crawl.classes, or another table",
     )
