@@ -14,12 +14,20 @@ from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.counts import signal_counts
-from pipeline.crawl.shortfall import add_shortfall
+from pipeline.crawl.shortfall import add_shortfall, when_again
 from pipeline.errors import ExternalError
-from pipeline.manifest import BLOCKED, NOT_NOW, STORED, manifest
+from pipeline.manifest import BLOCKED, FORGOTTEN, NOT_NOW, OPTED_OUT, STORED, manifest
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
+HINTS = {  # outcomes that asking once more would not change, or should not
+    BLOCKED: "crawl.blocklist refuses them; what an earlier crawl has of them is dropped by"
+    " `pipeline forget --blocklist`",
+    FORGOTTEN: "`pipeline forget` dropped them: take another source",
+    OPTED_OUT: "their owners say no (docs/opt-outs.md): take another source",
+    "robots": "robots.txt of their hosts says no: take another source",
+    "forbidden_address": "only public http and https addresses are asked for",
+}
 
 
 def pack(
@@ -37,7 +45,8 @@ def pack(
     if not outcomes[STORED]:
         reasons = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common(4))
         raise ExternalError(
-            f"none of {len(table):,} candidates gave an image ({reasons})", _advice(table, outcomes)
+            f"none of {len(table):,} candidates gave an image ({reasons})",
+            _advice(table, outcomes, gathered),
         )
     write_shards(folder, _stored(table, gathered, journal), class_names)
     write_table(folder / "manifest.parquet", table)
@@ -46,22 +55,22 @@ def pack(
     return counted
 
 
-def _advice(table: pa.Table, outcomes: Counter[str]) -> str:
+def _advice(table: pa.Table, outcomes: Counter[str], gathered: Gathered) -> str:
     if not outcomes:
         return ""
     if outcomes[NOT_NOW]:
-        return f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again later"
-    if outcomes.most_common(1)[0][0] == BLOCKED:
+        when = when_again(gathered.later)
         return (
-            "crawl.blocklist refuses them; what an earlier crawl has of them is dropped by"
-            " `pipeline forget --blocklist`"
+            f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again {when}"
         )
-    if set(table["engine"].to_pylist()) == {"files"}:
+    most = outcomes.most_common(1)[0][0]
+    if most not in HINTS and set(table["engine"].to_pylist()) == {"files"}:
         first = table.slice(0, 1).to_pylist()[0]
         return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"
-    return (
+    return HINTS.get(
+        most,
         "see the network and crawl.* in params.yaml, then try them again with"
-        f" `pipeline crawl --retry-failed {outcomes.most_common(1)[0][0]}`"
+        f" `pipeline crawl --retry-failed {most}`",
     )
 
 

@@ -106,14 +106,20 @@ def later_line(summary: Mapping[str, Any]) -> str:
     parts = [counted(*kind) for kind in kinds if kind[0]]
     if not parts:
         return ""
-    times = [one["again_at"] for one in (later, *later["hosts"].values()) if one["again_at"]]
-    when = f"after {_clock(max(times, key=datetime.fromisoformat))}" if times else "in some minutes"
+    when = when_again(later)
     hosts = ", ".join(f"{printable(host)} {one['images']:,}" for host, one in _most(later["hosts"]))
     where = f" ({hosts})" if hosts else ""
     return (
         f"put off: {' and '.join(parts)}{where}: run the same command again {when}; it asks only"
         " for what is left"
     )
+
+
+def when_again(later: Mapping[str, Any]) -> str:
+    """When what was put off may be asked for, as far as the engine and the hosts said so."""
+    said = [one.get("again_at") for one in (later, *later.get("hosts", {}).values())]
+    times = [time for time in said if time]
+    return f"after {_clock(max(times, key=datetime.fromisoformat))}" if times else "in some minutes"
 
 
 def warning(summary: Mapping[str, Any]) -> str:

@@ -114,6 +114,25 @@ def test_nothing_stored_is_the_fault_of_the_world(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("outcome", ["opted_out", "robots", "forgotten", "blocked"])
+def test_who_was_told_no_is_not_advised_to_ask_again(tmp_path, outcome):
+    candidates = [candidate(0, 0, "http://0.test/0")]
+    gathered = Gathered(candidates, {candidates[0]: Fetched("http://0.test/0", outcome)}, {})
+    with Journal(tmp_path / "journal") as journal, pytest.raises(ExternalError) as caught:
+        pack(tmp_path / "out", gathered, journal, ["class 0"])
+    assert caught.value.hint and "--retry-failed" not in caught.value.hint
+
+
+def test_nothing_but_what_was_put_off_says_when_to_ask_again(tmp_path):
+    candidates = [candidate(0, 0, "http://0.test/0")]
+    later = {"images": 1, "hosts": {"0.test": {"images": 1, "again_at": "2026-05-03T12:30:00Z"}}}
+    found = {candidates[0]: Fetched("http://0.test/0", "not_now")}
+    gathered = Gathered(candidates, found, {}, later=later)
+    with Journal(tmp_path / "journal") as journal, pytest.raises(ExternalError) as caught:
+        pack(tmp_path / "out", gathered, journal, ["class 0"])
+    assert "run the same command again after 2026-05-03" in caught.value.hint
+
+
 def test_the_summary_names_few_hosts_and_counts_the_rest(tmp_path):
     with Journal(tmp_path / "journal") as journal:
         candidates = [candidate(0, rank, f"http://{rank % 25}.test/{rank}") for rank in range(50)]
