@@ -214,9 +214,7 @@ class EnginePages:
         if isinstance(found, NoMore | Refused):
             return type(found)(printable(str(found)) if isinstance(found, NoMore) else reason)
         named = retry_after(answer.headers)
-        passing = status in BUSY or status >= 500 or 200 < status < 300
-        passing = passing or (status in WITH_PAUSE and named is not None)
-        if found is None and not passing:
+        if found is None and not passing(answer):
             return Refused(reason)
         pause = found.pause if found is not None and found.pause is not None else named
         self._limited = status == 429
@@ -248,6 +246,14 @@ async def ask(engine: Engine, address: str, client: Client) -> Page:
         raise Unanswered(hidden(engine, str(error))) from None
     except Unanswered as error:
         raise Unanswered(hidden(engine, str(error)), error.transient) from None
+
+
+def passing(answer: Page) -> bool:
+    """Whether HTTP means an answer other than 200 for the moment: it is a refusal for now."""
+    status = answer.status
+    if status in BUSY or status >= 500 or 200 < status < 300:
+        return True
+    return status in WITH_PAUSE and retry_after(answer.headers) is not None
 
 
 def hidden(engine: Engine, text: str) -> str:

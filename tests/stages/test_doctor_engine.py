@@ -181,6 +181,25 @@ def test_a_limit_is_for_now_and_told_with_when_to_ask_again(tmp_path: Path, name
     assert len(world.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "said"),
+    [
+        (408, {}, "it refuses for now"),
+        (425, {}, "it refuses for now"),
+        (502, {}, "it refuses for now"),
+        (403, {"Retry_After": "30"}, "it refuses for now"),
+        (403, {}, "it refuses:"),
+        (410, {}, "it refuses:"),
+    ],
+)
+def test_doctor_takes_a_refusal_for_now_where_a_crawl_does(
+    tmp_path: Path, status: int, headers: dict[str, str], said: str
+) -> None:
+    done, _ = doctor(tmp_path, "bing", always(b"no", status, **headers))
+    assert f"HTTP {status}, 2 bytes: {said}" in done.stderr
+    assert done.exit_code == 3
+
+
 @pytest.mark.parametrize("name", ["bing", "commons", "flickr"])
 def test_a_limit_that_names_no_pause_is_for_now_too(tmp_path: Path, name: str) -> None:
     done, _ = doctor(tmp_path, name, always(b"slow down", 429))
