@@ -75,7 +75,7 @@ def test_keyboard_reaches_the_sections(browser, pages: dict[str, Path]) -> None:
         "return [...document.querySelectorAll('nav a')].map("
         "a => document.querySelector(a.getAttribute('href')) !== null)"
     )
-    assert targets == [True] * 13
+    assert targets == [True] * 14
 
 
 SHOWN = """
