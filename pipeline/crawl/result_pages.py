@@ -152,7 +152,8 @@ class EnginePages:
                 if waited > self.patience or pauses > MOST_PAUSES:
                     asks = f"{error}, and asks for a pause of {duration(named)}"
                     raise PutOff(asks, time.time() + named, everything=True) from None
-                await self._wait(named, str(error))
+                # who names no time at all is not asked at once, again and again
+                await self._wait(max(named, RETRY_PAUSE), str(error))
 
     async def _once(self, query: Query, start: int) -> ResultPage:
         engine = self.engine

@@ -167,6 +167,17 @@ def test_a_service_that_names_short_pauses_for_ever_is_left(tmp_path):
     assert host.requests[PATH] == pages_module.MOST_PAUSES + 1
 
 
+def test_a_pause_of_no_time_is_no_leave_to_ask_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.05)
+    with (
+        serving(host := answering(lambda q, n: (429, {"Retry-After": "0"}))) as hosts,
+        pytest.raises(ExternalError, match="it answered 429"),
+    ):
+        find(hosts, bing(), ["cat"], 20, tmp_path)
+    gaps = [after - before for before, after in zip(host.starts, host.starts[1:], strict=False)]
+    assert len(gaps) == pages_module.MOST_PAUSES and min(gaps) >= 0.05
+
+
 def test_a_limit_a_minute_without_a_pause_is_waited_out(tmp_path, monkeypatch):
     monkeypatch.setattr(pages_module, "MINUTE", 0.3)
 
