@@ -12,6 +12,10 @@ from pipeline.crawl.result_pages import EnginePages, PutOff
 Before = Callable[[], Awaitable[None]]
 
 
+class OtherPage(PutOff):
+    """A page says, twice, that it answers another query."""
+
+
 class Source:
     """Result pages: those that the log has, and the others from the engine.
 
@@ -42,12 +46,12 @@ class Source:
         return page
 
     async def ask_again(self, query: Query, start: int) -> ResultPage:
-        """The same page once more, after a pause; raises PutOff if it is another query's, too."""
+        """The same page after a pause; raises OtherPage if it is another query's once more."""
         await self.pages.pause()
         page = await self.pages.read(query, start)
         if self._judging and (said := wrong_page(query, page)):
             self.pages.keep()
-            raise PutOff(printable(said))
+            raise OtherPage(printable(said))
         return page
 
 
@@ -104,6 +108,11 @@ class QueryRun:
                 self._keep(source, start, ResultPage([], None), self.ended)
             return []
         except (PutOff, Refused) as error:
+            if isinstance(error, OtherPage) and self.variant:
+                # an engine that leaves words out has no more for it by the next run either
+                self.ended = str(error)
+                self._keep(source, start, ResultPage([], None), self.ended)
+                return []
             self.waits, self.refused = True, isinstance(error, Refused)
             self.ended = f"{'refused' if self.refused else 'put off'}: {error}"
             return []

@@ -174,13 +174,15 @@ class EnginePages:
         if answer.status != 200:
             raise self._refusal(answer, start)
         if not answer.body.strip():
-            raise NotNow("its answer is empty")
+            raise NotNow("its answer is empty", retry_after(answer.headers))
         self._body = answer.body
         try:
             return engine.read(answer.body, query, start)
         except (Unreadable, NotNow, Refused) as error:
             self.keep()
             error.args = (hidden(engine, printable(str(error))),)
+            if isinstance(error, NotNow) and error.pause is None:
+                error.pause = retry_after(answer.headers)  # MediaWiki's with its maxlag, say
             raise
 
     def _count(self) -> None:

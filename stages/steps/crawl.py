@@ -13,12 +13,10 @@ from pipeline.crawl.blocklist import Blocklist
 from pipeline.crawl.captions.found import CaptionAccount
 from pipeline.crawl.captions.kept import search_once
 from pipeline.crawl.captions.search import progress_total
-from pipeline.crawl.class_search import Manner
 from pipeline.crawl.collection import collect, read_collection
-from pipeline.crawl.engines.engine import Engine, forecast
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.forgetting import refusals
-from pipeline.crawl.gather import SURPLUS, Fetch, Gathered, gather
+from pipeline.crawl.gather import Fetch, Gathered, gather
 from pipeline.crawl.gather import Search as Searching
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
@@ -39,6 +37,7 @@ from pipeline.params import Crawl
 from pipeline.store import replacing, write_json
 from stages import paths, sources
 from stages.steps.crawl_remarks import remarks
+from stages.steps.crawl_search import manner_of, plan, told_before
 
 if TYPE_CHECKING:
     from stages.steps.teacher_says import TeacherSays
@@ -219,11 +218,15 @@ class Crawling:
             web = Web(sources.user_agent(section.contact), hosts)
             if self.search_again:
                 log.clear()
-            self._note(log)
-            manner = self._manner(engine)
-            searching = Search(
-                engine, self.classes, manner, web, log, folder, lambda: self._announce(engine)
-            )
+            for line in told_before(self.classes, log):
+                self.console.say(f"note: {printable(line)}")
+
+            def announce() -> None:
+                if engine.name != "demo":  # which is asked without a pause
+                    self.console.say(plan(section, self.classes, engine))
+
+            manner = manner_of(section, engine)
+            searching = Search(engine, self.classes, manner, web, log, folder, announce)
 
             def ask(wanted: Sequence[int]) -> list[Candidate]:
                 with self.console.progress("crawl: searching", len(names)) as advance:
@@ -250,37 +253,6 @@ class Crawling:
         from stages.steps.teacher_says import TeacherSays  # and with it torch
 
         return TeacherSays(self.class_names, self.journal, self.console, self.fit)
-
-    def _manner(self, engine: Engine) -> Manner:
-        section, real = self.section, engine.name != "demo"
-        return Manner(
-            licence=section.licence,
-            side=section.side if isinstance(section.side, int) else 0,
-            # the demo's web has pictures of its classes and of nothing else, and no filters
-            filters=section.filters and real,
-            expand=section.expand if real else "none",
-            patience=section.patience,
-            canary=section.canary and real,
-        )
-
-    def _note(self, log: PageLog) -> None:
-        """Says what a person may not expect to be asked for."""
-        for line in renamed(self.classes):
-            self.console.say(f"note: {printable(line)}")
-        if log.outdated:
-            self.console.note(
-                f"{len(log.outdated):,} pages of results that an earlier version kept do not say"
-                " where the next one begins: those that are needed are asked for again"
-            )
-
-    def _announce(self, engine: Engine) -> None:
-        """Says how many pages are asked for at most, and how long that takes."""
-        wanted = SURPLUS * self.section.per_class
-        shares = [
-            -(-wanted // len(one.queries)) for one in self.classes.classes for _ in one.queries
-        ]
-        if engine.name != "demo":
-            self.console.say(forecast(engine, shares))
 
     def _fetch(self, web: Web, names: list[str], wanted: int | Sequence[int]) -> Fetch:
         """`fetch` with this crawl's limits and progress; only its first round tries again.

@@ -309,7 +309,8 @@ with serving(host) as hosts, Journal(Path(sys.argv[1])) as journal:
     hosts = {f"{n}.test": hosts["0.test"] for n in range(3000)}
     urls = [f"http://{n % 3000}.test/pictures/of/something/{n:09}.jpg" for n in range(count)]
     candidates = candidates_of(urls)
-    params = LIMITS.model_copy(update={"per_class": count, "robots": False})
+    unasked = {"robots": False, "opt_outs": "none"}
+    params = LIMITS.model_copy(update={"per_class": count} | unasked)
     try:
         module.fetch(candidates, params, journal, Web("x", hosts), report)
     except Exception as error:

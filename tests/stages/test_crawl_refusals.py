@@ -56,6 +56,20 @@ def test_what_passes_at_the_second_try_leaves_no_trace(
     assert (again.code, again.pages, again.images) == (0, 0, 0), again.asked
 
 
+@pytest.mark.parametrize("name", ["bing", "commons", "flickr"])
+def test_a_pause_that_is_named_with_status_200_is_one_as_well(tmp_path: Path, name: str) -> None:
+    def busy_for_a_while(shape: Shape, asked: Question) -> Answer | None:
+        if asked.query != "dog" or asked.times > 4:  # more often than a page is tried unasked
+            return None
+        answer = shape.busy()
+        return Answer(answer.body, answer.status, {**answer.headers, "Retry-After": "0"})
+
+    world = World(SHAPES[name], busy_for_a_while, results(200))
+    with crawling(tmp_path, world, classes=CLASSES[:2]) as crawl:
+        done = crawl()
+    assert (done.code, done.stored()) == (0, {"cat": 30, "dog": 30}), done.err
+
+
 @every_engine
 def test_busy_for_longer_than_a_run_is_put_off_and_told_and_asked_for_by_the_next(
     tmp_path: Path, name: str

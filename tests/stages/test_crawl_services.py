@@ -1,5 +1,6 @@
 """`pipeline crawl` against search services that misbehave, and the same command again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from tests.crawl.world.rules import (
     same_page,
 )
 from tests.crawl.world.service import World
+from tests.crawl.world.shape import Answer, Question, Shape
 from tests.crawl.world.shapes import SHAPES
 from tests.stages.crawling import CLASSES, crawling
 
@@ -35,6 +37,24 @@ def test_a_good_service_fills_every_class_and_is_not_asked_again(tmp_path: Path,
         again = crawl()
     assert (again.code, again.pages, again.images) == (0, 0, 0), again.asked
     assert again.stored() == FULL
+
+
+def test_an_engine_that_leaves_out_what_a_query_is_varied_by_is_not_asked_so_again(
+    tmp_path: Path,
+) -> None:
+    def first_word(shape: Shape, asked: Question) -> Answer | None:
+        shorter = replace(asked, query=asked.query.split()[0])
+        return results(40)(shape, shorter) if asked.query not in NOUNS else None
+
+    world = World(SHAPES["bing"], first_word, results(40))
+    with crawling(tmp_path, world, per_class=100, classes=("cat", "dog"), varied=True) as crawl:
+        done = crawl()
+        assert (done.code, done.stored()) == (0, {"cat": 40, "dog": 40}), done.err
+        assert done.report["later"]["pages"] == 0
+        varied = [one for one in done.of("cat")["queries"] if one["variant"] == "context-photo"]
+        assert varied[0]["ended"] == "its page is an answer to 'cat', and 'cat photo' was asked for"
+        again = crawl()
+    assert (again.code, again.pages, again.stored()) == (0, 0, done.stored())
 
 
 @every_engine
