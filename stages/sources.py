@@ -26,9 +26,9 @@ def engine_for(
     """
     name = engine_name(section, classes)
     if name != "demo":
-        if not section.contact:
-            console.note("set crawl.contact, so that site owners can reach you")
         engine = SEARCH_ENGINES.load(name)()
+        if not section.contact:
+            _unnamed(engine, console)
         if engine.note:
             console.note(engine.note)
         yield engine, {}
@@ -37,6 +37,17 @@ def engine_for(
 
     with DemoWeb(round(DEMO_SURPLUS * section.per_class), section.seed) as web:
         yield Bing("demo", f"http://{web.search_name}/images/async", 0.0), web.names
+
+
+def _unnamed(engine: Engine, console: Console) -> None:
+    """Takes the pace that an engine leaves to robots without a contact, and says so."""
+    if few := engine.budget.per_minute_unnamed:
+        engine.page_gap = max(engine.page_gap, 60 / few)
+        console.say(
+            f"note: without crawl.contact {engine.name} gives {few:g} requests a minute, or none"
+        )
+    else:
+        console.note("set crawl.contact, so that site owners can reach you")
 
 
 def engine_name(section: Crawl, classes: ClassSet) -> str:

@@ -139,8 +139,8 @@ def test_robots_txt_is_obeyed(robots, name):
     found, server = robots[name]
     _, outcome, asked = ROBOTS[name]
     assert found == {outcome}
-    images = sum(count for path, count in server.requests.items() if path.startswith("/i/"))
-    assert images == (3 if outcome == "ok" else 0)
+    images = [path for path in server.requests if path.startswith("/i/")]  # some twice, if slow
+    assert len(images) == (3 if outcome == "ok" else 0)
     assert server.requests["/robots.txt"] == asked
 
 

@@ -55,9 +55,11 @@ def test_a_crawl_without_a_network_says_so_in_one_line(folder: Path, tmp_path: P
     )
     assert done.returncode == 3
     assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert "www.bing.com" in done.stderr
-    assert "network" in done.stderr
+    forecast, error = done.stderr.splitlines()
+    assert "pages of results" in forecast
+    assert error.startswith("error: bing: ")
+    assert "www.bing.com" in error
+    assert "network" in error
     assert not (folder / "data").exists()
 
 

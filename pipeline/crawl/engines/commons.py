@@ -58,8 +58,9 @@ class Commons(Engine):
     budget = Budget(
         page_results=PAGE_RESULTS,
         query_results=MOST_RESULTS,
-        per_minute=200,  # 10 for who does not say how to be reached
+        per_minute=200,
         contact=True,
+        per_minute_unnamed=10,
         source="https://www.mediawiki.org/wiki/Wikimedia_APIs/Rate_limits (2026), one request"
         " after the other: https://www.mediawiki.org/wiki/API:Etiquette",
     )

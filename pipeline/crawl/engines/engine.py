@@ -75,7 +75,8 @@ class Budget:
         query_results: results of one query, at most.
         per_minute: requests; 0 if nothing is stated.
         per_day: requests; 0 if nothing is stated.
-        contact: whether it refuses robots that name no way to reach their owner.
+        contact: whether it refuses robots that name no way to reach their owner, or gives them
+            less: `per_minute_unnamed` requests, 0 if that is not stated.
         key: environment variable of a key or token, "" if it has none.
         source: where it says so.
     """
@@ -85,6 +86,7 @@ class Budget:
     per_minute: float = 0.0
     per_day: int = 0
     contact: bool = False
+    per_minute_unnamed: float = 0.0
     key: str = ""
     source: str = ""
 
