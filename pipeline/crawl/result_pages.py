@@ -208,7 +208,8 @@ class EnginePages:
         reason = f"it answered {status}" + (f": {printable(said)}" if said else "")
         reason = hidden(engine, reason)
         if isinstance(found, NoMore | Refused):
-            return type(found)(printable(str(found)) if isinstance(found, NoMore) else reason)
+            said = hidden(engine, printable(str(found)))
+            return type(found)(said if isinstance(found, NoMore) else reason)
         named = retry_after(answer.headers)
         passing = status in BUSY or status >= 500 or 200 < status < 300
         passing = passing or (status in WITH_PAUSE and named is not None)
@@ -247,8 +248,10 @@ async def ask(engine: Engine, address: str, client: Client) -> Page:
 
 
 def hidden(engine: Engine, text: str) -> str:
-    """`text` without the engine's secrets."""
-    for secret in engine.secrets.values():
+    """`text` without the engine's secrets: what a service says may repeat what it was sent."""
+    sent = [value for name, value in engine.headers.items() if name.lower() == "authorization"]
+    tokens = [value.rpartition(" ")[2] for value in sent]  # the kind of token stands before it
+    for secret in filter(None, [*engine.secrets.values(), *tokens]):
         text = text.replace(secret, "***").replace(quote_plus(secret), "***")
     return text
 

@@ -1,5 +1,6 @@
 """What a search makes of an answer, of a refusal for now, and of one for good."""
 
+import json
 import time
 from collections import Counter
 from dataclasses import replace
@@ -391,3 +392,24 @@ def test_the_engines_limit_ends_a_query_and_is_told_and_kept(tmp_path):
             assert len(found) == 2
             assert endings(account) == {"cat": "may not exceed a total of 240 results"}
     assert len(host.targets) == 3, "the second search asked for nothing"
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 500])
+def test_a_token_that_an_answer_repeats_is_neither_told_nor_kept(tmp_path, monkeypatch, status):
+    monkeypatch.setenv("OPENVERSE_TOKEN", "token-of-ours")
+
+    def route(request):
+        said = f"not valid: {request.headers['Authorization']}"
+        request.reply(json.dumps({"detail": said}).encode(), status)
+
+    with serving(Host({"/x": route})) as hosts:
+        engine = Openverse("http://0.test/x")
+        engine.page_gap = 0.0
+        with pytest.raises(ExternalError, match="not valid: Bearer") as caught:
+            find(hosts, engine, ["cat"], 2, tmp_path)
+    assert "token-of-ours" not in str(caught.value)
+    (kept,) = tmp_path.glob("*.html")
+    assert b"Bearer ***" in kept.read_bytes()
+    assert not any(
+        b"token-of-ours" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    )
