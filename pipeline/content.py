@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from pipeline.console import Advance, no_progress
 
@@ -33,24 +32,12 @@ class Hashes:
     """SHA-256 of files, remembered in an SQLite file between runs; use as a context."""
 
     def __init__(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._database = _opened(file)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:  # no database: what it remembered can be read again
-            file.unlink()
-            self._database = _opened(file)
+        self._database = open_cache(file, "path BLOB PRIMARY KEY, state TEXT, sha256 TEXT")
 
     def __enter__(self) -> "Hashes":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._database.commit()  # an interrupted run keeps what it has hashed
         self._database.close()
 
@@ -77,12 +64,26 @@ class Hashes:
         return about.st_size, sha256
 
 
-def _opened(file: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(file, timeout=60)
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS hashes (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT)"
-    )
-    return database
+def open_cache(file: Path, columns: str) -> sqlite3.Connection:
+    """An SQLite file of `hashes`, begun anew where it is no database: all can be worked out again.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be opened, or another program holds it.
+    """
+
+    def opened() -> sqlite3.Connection:
+        database = sqlite3.connect(file, timeout=60)
+        database.execute(f"CREATE TABLE IF NOT EXISTS hashes ({columns})")
+        return database
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return opened()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        file.unlink()
+        return opened()
 
 
 def content(path: Path, hashes: Hashes, advance: Advance = no_progress) -> Content | None:

@@ -141,3 +141,13 @@ def test_the_parameters_of_the_readme_are_keys_of_the_whole_file() -> None:
     whole = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in yaml.safe_load(block.text).items():
         assert set(values) <= set(whole[section])
+
+
+def test_the_modules_of_the_crawl_are_in_the_page_on_architecture() -> None:
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    table = page.split("## Modules of `pipeline/crawl`")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(\w+)/?`", table))
+    folder = ROOT / "pipeline/crawl"
+    files = [*folder.glob("*.py"), *folder.glob("removal/*.py")]
+    packages = [one.parent for one in folder.glob("*/__init__.py")]
+    assert named == {one.stem for one in files + packages} - {"__init__"}

@@ -5,10 +5,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
-from types import TracebackType
 
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.journal import Incoming
+from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.pictures import image_signals
 from pipeline.crawl.optouts.signals import OptedOut, verdict
 from pipeline.images import FORMATS, ImageError, ImageInfo, inspect, open_image
@@ -44,12 +43,7 @@ class Decoder:
     def __enter__(self) -> "Decoder":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
     async def kept(self, found: Fetched, incoming: Incoming) -> Fetched:

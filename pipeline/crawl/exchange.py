@@ -13,8 +13,10 @@ from yarl import URL
 from pipeline.console import printable
 from pipeline.crawl.guard import Forbidden
 from pipeline.crawl.http import (
+    BUSY,
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
+    WITH_PAUSE,
     Client,
     TooSlow,
     first_line,
@@ -22,7 +24,7 @@ from pipeline.crawl.http import (
     receive,
     retry_after,
 )
-from pipeline.crawl.journal import Incoming
+from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.scheduler import Job
@@ -35,9 +37,8 @@ TRIES = 3
 TRIES_AFTER_TIMEOUT = 2  # a host that was silent once is rarely worth a third wait
 TRIES_OF_A_NAME = 2
 SLOW_DOWN = {429, 503}
-BUSY = {408, 425, 429}  # and what begins with 5, but for these:
-FOR_GOOD = {501, 505, 526}  # the method, the protocol, and the certificate behind Cloudflare
-WITH_PAUSE = {403, 413}  # where the answer names one (RFC 9110, section 10.2.3, for 413)
+# of what begins with 5: the method, the protocol, and the certificate behind Cloudflare
+FOR_GOOD = {501, 505, 526}
 REASON_BYTES = 4096  # of the body of a refusal
 REASON_PATIENCE = 2.0  # seconds for them
 NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}

@@ -2,7 +2,7 @@
 
 A class stops at the shortest run of candidates that holds the wanted number of distinct images.
 That depends on the answers alone and not on their timing, so the same web gives the same data set.
-What a host refuses for the moment is left to the next run, and told: see `pipeline.crawl.later`.
+What a host refuses for the moment is left to the next run, and told: see `pipeline.crawl.backlog`.
 
 The life of a download, from `_begun` to `_settle`:
 
@@ -24,21 +24,22 @@ import asyncio
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from yarl import URL
 
+from pipeline.crawl.backlog import FOR_NOW, SILENT, Backlog, was_asked
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.decoding import Decoder
 from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
-from pipeline.crawl.journal import Incoming, Journal
-from pipeline.crawl.later import FOR_NOW, SILENT, PutOff, was_asked
+from pipeline.crawl.incoming import Incoming
+from pipeline.crawl.journal import Journal
 from pipeline.crawl.needed import Needed, Report
-from pipeline.crawl.optouts.origin import Answer, Said
-from pipeline.crawl.optouts.rsl import Licence
+from pipeline.crawl.optouts.origin import Answer
 from pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds
+from pipeline.crawl.origins import Origin, Origins
 from pipeline.crawl.outage import Outage
 from pipeline.crawl.pauses import Note, Pauses, no_note
 from pipeline.crawl.robots import Rules
@@ -63,7 +64,7 @@ def fetch(
     refused: frozenset[str] = frozenset(),
     retry: frozenset[str] = frozenset(),
     note: Note = no_note,
-    put_off: PutOff | None = None,
+    backlog: Backlog | None = None,
     blocklist: Blocklist = NOTHING_BLOCKED,
 ) -> dict[Candidate, Fetched]:
     """Downloads what is needed: candidate → record; the images are in the journal's folder.
@@ -76,14 +77,14 @@ def fetch(
         retry: failures on record that are to be tried again: outcomes, statuses such as `404`,
             or classes of them such as `5xx`.
         note: called with a line for a person when a host wants a pause, or is put off.
-        put_off: what earlier rounds of the same run left to the next; it comes to hold more.
+        backlog: what earlier rounds of the same run left to the next; it comes to hold more.
         blocklist: of hosts that are not asked, and of images that are not stored.
 
     Raises:
         ExternalError: the network seems to be down, or the disk will not have an image.
     """
-    put_off = put_off or PutOff()
-    needed = Needed(params, journal, report, refused, retry, put_off.records, blocklist)
+    backlog = backlog or Backlog()
+    needed = Needed(params, journal, report, refused, retry, backlog.records, blocklist)
     outage = Outage(journal, candidates)
 
     async def run() -> None:
@@ -95,34 +96,12 @@ def fetch(
                 blocklist=blocklist,
             ) as decoder:
                 exchange = Exchange(client, params, web.user_agent)
-                fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, put_off, note)
+                fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, backlog, note)
                 await fetcher.run(candidates)
 
     asyncio.run(run())
     journal.leave(needed.put_off(), params.per_class)
     return needed.found
-
-
-@dataclass(slots=True, eq=False)
-class Origin:
-    """A scheme, host and port: what it says of its files, once that has been read."""
-
-    said: Said
-    failure: Fetched | None = None  # of its robots.txt
-    ready: bool = False  # nothing more has to be read
-    waiting: list[Job] = field(default_factory=list)  # until then
-
-    def refusal(self, job: Job) -> Fetched | None:
-        """Why a job must not be done; None if it may be."""
-        if self.failure is not None:
-            return replace(self.failure, url=job.url)
-        verdict = self.said.before(job.address)
-        if not self.said.may_ask(job.address):
-            detail = f"{self.said.origin}/robots.txt disallows it"
-            return Fetched(job.url, "robots", detail, signals=verdict.text)
-        if verdict.refusal:
-            return Fetched(job.url, "opted_out", verdict.refusal, signals=verdict.text)
-        return None
 
 
 Outcome = str | Answer | Fetched | Failure | None
@@ -139,18 +118,15 @@ class Fetcher:
         needed: Needed,
         outage: Outage,
         decoder: Decoder,
-        put_off: PutOff,
+        backlog: Backlog,
         note: Note,
     ) -> None:
         self.params, self.journal, self.exchange = params, journal, exchange
         self.needed, self.outage, self.decoder = needed, outage, decoder
-        self.put_off = put_off
+        self.backlog = backlog
         self.scheduler = Scheduler(params.connections_per_host, params.host_gap)
-        self.pauses = Pauses(self.scheduler, params.patience, put_off, note)
-        self._origins: dict[str, Origin] = {}
-        self._asked: dict[str, list[Origin]] = {}  # by files that are under way
-        self._licences: dict[str, Licence] = {}  # several origins may name one
-        self._checking = False
+        self.pauses = Pauses(self.scheduler, params.patience, backlog, note)
+        self.origins = Origins(params)
 
     async def run(self, candidates: Sequence[Candidate]) -> None:
         """Fetches what is needed. Of errors in several workers the first one is raised."""
@@ -162,8 +138,7 @@ class Fetcher:
                         group.create_task(self._work())
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
-        if self.outage.suspected:
-            await self._check_network()
+        await self.outage.check(self.exchange.client)
         self.outage.finish()
 
     # workers
@@ -173,8 +148,7 @@ class Fetcher:
             with self.journal.incoming() as incoming:
                 outcome = await self._outcome(job, incoming)
             self._settle(self._advance(job, outcome))
-            if self.outage.suspected and not self._checking:
-                await self._check_network()
+            await self.outage.check(self.exchange.client)
 
     async def _outcome(self, job: Job, incoming: Incoming) -> Outcome:
         """Result of one request: an address to go on to, an answer, an image, or a failure."""
@@ -188,7 +162,7 @@ class Fetcher:
     async def _answer(self, job: Job, incoming: Incoming) -> str | Answer | Fetched | None:
         good = True
         try:
-            return await self.exchange.ask(job, incoming, self._said(job))
+            return await self.exchange.ask(job, incoming, self.origins.said(job))
         except Failure as failure:
             good = failure.outcome not in FOR_NOW
             raise
@@ -251,7 +225,7 @@ class Fetcher:
         if isinstance(outcome, Failure):
             return self._failed(job, outcome)
         if outcome is None:  # its licence comes first
-            origin = self._origin(job)
+            origin = self.origins.of(job)
             begun, origin.ready = origin.ready, False
             origin.waiting.append(job)
             return self._ask(origin) if begun else []
@@ -272,7 +246,7 @@ class Fetcher:
         if refusal is not None:
             return self._ended(job, refusal.record(job.url))
         if job.question is None:
-            origin = self._origin(job)
+            origin = self.origins.of(job)
             if not origin.ready:
                 origin.waiting.append(job)
                 return self._ask(origin) if len(origin.waiting) == 1 else []
@@ -281,36 +255,21 @@ class Fetcher:
         self.scheduler.add(job, first=first)
         return []
 
-    def _origin(self, job: Job) -> Origin:
-        name = str(URL(job.address).origin())
-        if name not in self._origins:
-            said = Said.of(name, self.params)
-            self._origins[name] = Origin(said, ready=said.question is None)
-        return self._origins[name]
-
-    def _said(self, job: Job) -> Said | None:
-        return None if job.question is not None else self._origin(job).said
-
     def _ask(self, origin: Origin) -> list[Fetched]:
         """Asks for the next file that an origin is judged by; after the last, its jobs go on."""
-        while origin.failure is None and (question := origin.said.question) is not None:
-            address = question.address
-            if address in self._asked:
-                self._asked[address].append(origin)
+        while (question := self.origins.question(origin)) is not None:
+            if self.origins.is_asked(question, origin):
                 return []
-            if address in self._licences:
-                origin.said.hear(question, self._licences[address])
-                continue
+            address = question.address
             try:
                 job = Job(address, address, self._host_of(address), question=question)
             except Failure as failure:
                 origin.said.hear(question, question.nothing(str(failure)))
                 continue
-            self._asked[address] = [origin]
+            self.origins.ask(question, origin)
             return self._queued(job)
-        origin.ready = True
-        waiting, origin.waiting = origin.waiting, []
-        ended = [record for job in reversed(waiting) for record in self._queued(job)]
+        # each is put before the others of its host
+        ended = [record for job in origin.set_free() for record in self._queued(job)]
         return ended[::-1]
 
     def _failed(self, job: Job, failure: Failure) -> list[Fetched]:
@@ -350,7 +309,7 @@ class Fetcher:
         if question is None:
             if record.outcome in ("put_off", "host_down"):
                 record = job.last or record  # it was asked before its host was put off
-            later = self.put_off.take(record, job.host.name)
+            later = self.backlog.take(record, job.host.name)
             unread = record.outcome == "robots_unreachable" and record.status is None
             self.outage.note(later, silent=unread or record.outcome in SILENT)
             return [later]
@@ -368,22 +327,13 @@ class Fetcher:
 
     def _released(self, job: Job, found: Answer | Fetched) -> list[Fetched]:
         """A question has its answer, or can have none: the origins that asked go on."""
-        question = job.question
-        assert question is not None
+        assert job.question is not None
         ended = []
-        if isinstance(found, Licence):
-            self._licences[question.address] = found
-        for origin in self._asked.pop(question.address):
-            if isinstance(found, Fetched):
-                origin.failure = found
-            else:
-                origin.said.hear(question, found)
+        for origin in self.origins.hear(job.question, found):
             if isinstance(found, Rules) and self.params.robots:
                 origin.waiting[0].host.be_slower(found.delay)
             ended += self._ask(origin)
         return ended
-
-    # hosts and the network
 
     def _host_of(self, address: str) -> Host:
         if rule := self.needed.blocklist.host(address):  # a redirect's: others are not begun
@@ -394,17 +344,6 @@ class Fetcher:
             raise Failure("forbidden_address", str(error)) from None
         except ValueError as error:
             raise Failure("malformed_address", str(error)) from None
-
-    async def _check_network(self) -> None:
-        """Raises ExternalError unless a host that answered before does so now."""
-        self._checking = True
-        for origin in self.outage.answered_before():
-            if await self.exchange.client.answers(f"{origin}/robots.txt"):
-                self.outage.heard(URL(origin))
-                break
-        self._checking = False
-        if self.outage.suspected:
-            raise self.outage.error()
 
 
 def _pause(job: Job) -> float:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.crawl.account import SearchAccount
 from pipeline.crawl.coverage import Coverage
 from pipeline.crawl.placeholders import placeholders
+from pipeline.crawl.search_account import SearchAccount
 from pipeline.manifest import NOT_NOW, Candidate, Fetched
 
 SURPLUS = 2  # results to ask for first, for each image wanted
@@ -25,7 +25,7 @@ class Gathered:
         wanted: images of each class; empty where no number was wanted.
         account: of the search, if there was one.
         coverage: what the teacher sees, if it was asked.
-        later: images that are left to the next run, as `PutOff.summary` has them.
+        later: images that are left to the next run, as `Backlog.summary` has them.
     """
 
     candidates: Sequence[Candidate]

@@ -30,7 +30,10 @@ KEEP_ALIVE = 2.0  # seconds; thousands of hosts, each kept for long, would use u
 HEADER_BYTES = 64 * 1024  # of one header of a page; a content security policy may be long
 SLOWEST = 5 * 1024  # bytes that have to come before `receive` loses its patience
 MAX_REDIRECTS = 5
+BUSY = {408, 425, 429}  # refusals for now besides those that begin with 5
+WITH_PAUSE = {403, 413}  # too, where a pause is named (RFC 9110, section 10.2.3, for 413)
 REDIRECTS = {301, 302, 303, 307, 308}
+SEARCHED = 64 * 1024  # bytes of a body in which its first words are looked for
 LONGEST_LINE = 200  # letters of a body that are shown
 LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; who asks for more is not asked again anyway
 
@@ -226,7 +229,7 @@ def first_line(body: bytes, content_type: str = "") -> str:
 
     Of HTML it is the first line of its text. It is printable, and 200 letters at most.
     """
-    text = body.decode("utf-8", "replace")
+    text = body[:SEARCHED].decode("utf-8", "replace")
     if "html" in content_type.lower() or text.lstrip("\ufeff \t\r\n").startswith("<"):
         text = re.sub(r"(?is)<(script|style)\b.*?(</\1\s*>|$)|<!--.*?(-->|$)", " ", text)
         text = html.unescape(re.sub(r"<[^>]*(>|$)", "\n", text))

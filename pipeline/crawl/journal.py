@@ -7,25 +7,22 @@ hold the images in place of the files.
 
 import errno
 import fcntl
-import hashlib
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
 
-from pipeline.crawl.later import FOR_NOW, was_asked
+from pipeline.crawl.backlog import FOR_NOW, was_asked
+from pipeline.crawl.disk import writing
+from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.sealed import Sealed
-from pipeline.errors import ExternalError, UserError
+from pipeline.errors import UserError
 from pipeline.manifest import NOT_NOW, Candidate, Fetched
 from pipeline.store import clear_leftovers, write_json
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
-IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
 FIELDS = [field.name for field in fields(Fetched)]
 
 
@@ -66,12 +63,7 @@ class Journal:
         self._end_dropping()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             with writing(self._path):
                 os.fsync(self._file)
@@ -91,9 +83,10 @@ class Journal:
         except OSError:  # a file system without locks
             pass
 
-    def incoming(self) -> "Incoming":
+    def incoming(self) -> Incoming:
         """An image that is still to come, for a `with` block."""
-        return Incoming(self, self.folder / "objects" / f"{os.getpid()}.{next(self._numbers)}.tmp")
+        path = self.folder / "objects" / f"{os.getpid()}.{next(self._numbers)}.tmp"
+        return Incoming(path, self.path, self.holds)
 
     def keep(self, data: bytes) -> str:
         """Stores an image's bytes and returns their SHA-256 in hex.
@@ -254,89 +247,3 @@ class Journal:
 def _line(record: Fetched, **more: object) -> bytes:
     values = {name: getattr(record, name) for name in FIELDS} | more
     return json.dumps(values, ensure_ascii=True).encode() + b"\n"
-
-
-class Incoming:
-    """An image on its way to the journal.
-
-    It is in memory while it is small, then in a temporary file. To be used by one thread at a time.
-    What is small is hashed in the end, by the thread that keeps it: hashing each part as it comes
-    would hold up all other downloads.
-    """
-
-    def __init__(self, journal: Journal, path: Path) -> None:
-        self.path = path  # of the temporary file
-        self.size = 0  # bytes
-        self._journal = journal
-        self._hash = hashlib.sha256()
-        self._memory = bytearray()
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> "Incoming":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
-            self.path.unlink(missing_ok=True)
-
-    def write(self, part: bytes) -> None:
-        """Appends bytes; raises ExternalError when the disk is full, or will not have them."""
-        self.size += len(part)
-        self._memory += part
-        if self.size > IN_MEMORY:
-            self._hash.update(self._memory)
-            with writing(self.path):
-                if self._file is None:
-                    self._file = self.path.open("wb", buffering=0)
-                if self._file.write(self._memory) < len(self._memory):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._memory.clear()
-
-    def read(self) -> bytes:
-        """All bytes so far."""
-        return bytes(self._memory) if self._file is None else self.path.read_bytes()
-
-    def keep(self) -> str:
-        """Makes it an image of the journal, and returns its SHA-256; raises as `write` does."""
-        if self._file is None:
-            self._hash.update(self._memory)
-        name = self._hash.hexdigest()
-        path = self._journal.path(name)
-        with writing(path):
-            if not self._journal.holds(Fetched("", "ok", id=name, size=self.size)):
-                try:
-                    self._move_to(path)
-                except FileNotFoundError:  # the first image of this folder
-                    path.parent.mkdir(exist_ok=True)
-                    self._move_to(path)
-        return name
-
-    def _move_to(self, path: Path) -> None:
-        if self._file is None:
-            # beside its place: ext4 was seen to take 20 times as long for a new file in a folder
-            # of many folders
-            self.path = path.with_name(self.path.name)
-            try:
-                self.path.write_bytes(self._memory)
-            except OSError:
-                self.path.unlink(missing_ok=True)
-                raise
-        os.replace(self.path, path)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Makes an error of the disk one of the world, since the crawl can go on once it is mended."""
-    try:
-        yield
-    except OSError as error:
-        raise ExternalError(
-            f"cannot write {path}: {error.strerror or error}",
-            "what was fetched so far is kept; once there is room, the same command goes on",
-        ) from None

@@ -24,7 +24,7 @@ def names_page(address: str) -> bool:
     return NAME_SPACE.match(name) is not None
 
 
-def kind_of(address: str) -> str:
+def link_kind(address: str) -> str:
     """What such links of one kind have in common: host, folder but for numbers, and ending."""
     parts = urlsplit(address)
     folder, _, name = parts.path.rpartition("/")

@@ -8,6 +8,7 @@ from itertools import islice
 from yarl import URL
 
 from pipeline.crawl.guard import Forbidden, check_url
+from pipeline.crawl.http import Client
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
 from pipeline.manifest import NOT_NOW, Candidate, Fetched
@@ -31,6 +32,7 @@ class Outage:
         self._answered: dict[str, None] = {}  # origins, the latest last
         self._held: list[Fetched] = []  # since the last answer
         self._silent: set[str] = set()  # hosts of these
+        self._checking = False
 
     def note(self, record: Fetched, *, silent: bool = False) -> None:
         """Takes the record of a URL that was asked for, or need not be; `silent`: no answer."""
@@ -60,14 +62,31 @@ class Outage:
         needed = FAILURES if self._hosts == HOSTS else FAILURES_OF_FEW
         return len(self._held) >= needed and len(self._silent) >= self._hosts
 
-    def answered_before(self) -> list[str]:
+    async def check(self, client: Client) -> None:
+        """Asks hosts that answered before, where an outage is suspected.
+
+        Raises:
+            ExternalError: none of them answers now.
+        """
+        if not self.suspected or self._checking:  # one worker asks for all
+            return
+        self._checking = True
+        for origin in self._answered_before():
+            if await client.answers(f"{origin}/robots.txt"):
+                self.heard(URL(origin))
+                break
+        self._checking = False
+        if self.suspected:
+            raise self._error()
+
+    def _answered_before(self) -> list[str]:
         """Origins to ask whether the network is up, since the last hosts may all be dead ones."""
         records = reversed(self.journal.records.values())
         urls = (record.url for record in records if record.status is not None)
         earlier = (str(URL(url).origin()) for url in islice(urls, 100))
         return list(islice(dict.fromkeys([*reversed(self._answered), *earlier]), ASKED))
 
-    def error(self) -> ExternalError:
+    def _error(self) -> ExternalError:
         """The error when none of those answers."""
         last = self._held[-1]
         return ExternalError(

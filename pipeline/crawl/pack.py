@@ -13,7 +13,7 @@ from yarl import URL
 from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.optouts.evidence import counted
+from pipeline.crawl.optouts.counts import signal_counts
 from pipeline.crawl.shortfall import add_shortfall
 from pipeline.errors import ExternalError
 from pipeline.manifest import BLOCKED, NOT_NOW, STORED, manifest
@@ -93,7 +93,7 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
         "brightened": sum(map(bool, stored["detail"].to_pylist())),
         "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
-        "signals": counted(table),
+        "signals": signal_counts(table),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
         "blocked": outcomes.count(BLOCKED),
         "classes": [

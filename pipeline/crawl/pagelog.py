@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pipeline.crawl.engines.engine import Result, ResultPage
@@ -48,12 +47,7 @@ class PageLog:
         self._file.truncate(sum(len(line) + 1 for line in lines[:-1]))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def add(self, key: Key, page: ResultPage, ended: str = "") -> None:

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
+from pipeline.crawl.backlog import Backlog, PutOffHost
 from pipeline.crawl.exchange import Failure
-from pipeline.crawl.later import PutOff, PutOffHost
 from pipeline.crawl.scheduler import DOWN_AFTER, ILL_AFTER, REFUSALS, Host, Job, Scheduler
 
 TELLING = 3  # refusals in a row of one address, by a host that gave others, are about the address
@@ -20,15 +20,15 @@ def no_note(line: str) -> None:
 class Pauses:
     """Leaves hosts alone for a while, or for the rest of a run."""
 
-    def __init__(self, scheduler: Scheduler, patience: float, put_off: PutOff, note: Note) -> None:
+    def __init__(self, scheduler: Scheduler, patience: float, backlog: Backlog, note: Note) -> None:
         """`patience`: the longest pause in seconds, and of several in vain their sum."""
-        self.scheduler, self.patience, self.put_off, self.note = scheduler, patience, put_off, note
+        self.scheduler, self.patience, self.backlog, self.note = scheduler, patience, backlog, note
 
     def refusal(self, host: Host) -> Failure | None:
         """Why a host is asked no more; None if it may be."""
         if host.down:
             return Failure("host_down", f"gave no answer {DOWN_AFTER} times in a row")
-        known = self.put_off.hosts.get(host.name)
+        known = self.backlog.hosts.get(host.name)
         return None if known is None else Failure("put_off", known.why)
 
     def begin(self, job: Job, now: float, refused: Failure) -> bool:
@@ -41,7 +41,7 @@ class Pauses:
         host = job.host
         if job.refused_at is None:
             job.refused_at = host.gave
-        if host.name in self.put_off.hosts:
+        if host.name in self.backlog.hosts:
             return True
         before = host.paused_until
         sign = host.pause(now, job.started, refused.pause)
@@ -69,11 +69,11 @@ class Pauses:
     def missed(self, host: Host, failure: Failure) -> None:
         """Counts an answer such as 500, and puts off a host that has no other."""
         host.ill += 1
-        if host.ill >= ILL_AFTER and host.name not in self.put_off.hosts:
+        if host.ill >= ILL_AFTER and host.name not in self.backlog.hosts:
             self._put_off(host, f"gave {host.ill} such answers in a row ({failure})")
 
     def _put_off(self, host: Host, why: str, again_at: float | None = None) -> None:
-        self.put_off.hosts[host.name] = PutOffHost(why, again_at)
+        self.backlog.hosts[host.name] = PutOffHost(why, again_at)
         self.note(f"{host.name} is left to the next run: it {why}")
 
     def _too_long(self, refused: Failure) -> bool:

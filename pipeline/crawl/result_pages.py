@@ -8,12 +8,11 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote_plus, urlencode
 
 from pipeline.console import printable
-from pipeline.crawl.day import DAY, Day
+from pipeline.crawl.daily_budget import DAY, DailyBudget
 from pipeline.crawl.engines.engine import (
     Engine,
     NoMore,
@@ -24,7 +23,16 @@ from pipeline.crawl.engines.engine import (
     Unreadable,
 )
 from pipeline.crawl.guard import Forbidden
-from pipeline.crawl.http import Client, Page, Unanswered, first_line, retry_after
+from pipeline.crawl.http import (
+    BUSY,
+    WITH_PAUSE,
+    Client,
+    Page,
+    Unanswered,
+    first_line,
+    retry_after,
+)
+from pipeline.crawl.wording import clock, duration
 from pipeline.errors import ExternalError
 
 PAGE_TIMEOUT = 15.0  # seconds without a byte
@@ -34,13 +42,10 @@ TRIES = 3  # of a page, where no pause is named
 RETRY_PAUSE = 2.0  # seconds before the second try
 GROWTH = 5  # times as long before the third,
 OF_A_LIMIT = 30  # and where it asked for fewer requests: most limits are those of a minute
-BUSY = {408, 425, 429}  # refusals for now besides those that begin with 5
-WITH_PAUSE = {403, 413}  # those that are, too, where a pause is named
 MINUTE = 60.0  # seconds until an engine that counts requests a minute has forgotten them
 MOST_PAUSES = 5  # that one page may name in a row
 DOWN_AFTER = 3  # queries in a row that were put off: the engine is left alone in this run
 AGAIN_GAPS = 2  # pauses between pages to wait before a page is asked for once more
-SEARCHED = 64 * 1024  # bytes of an answer in which its first words are looked for
 TELL_EVERY = 5.0  # seconds of a pause between two words to who waits
 
 Tell = Callable[[str], object]
@@ -80,7 +85,7 @@ class EnginePages:
         self.unreached = False
         self._body: bytes | None = None  # of the last page of results
         self._limited = False  # the last refusal was one of too many requests
-        self._day = Day(folder, engine.name, engine.budget.per_day)
+        self._day = DailyBudget(folder, engine.name, engine.budget.per_day)
         self._next_page = 0.0  # when it may be asked for (monotonic seconds)
         self._in_a_row = 0  # queries that were put off
 
@@ -203,7 +208,7 @@ class EnginePages:
         said = (
             str(found)
             if found is not None
-            else first_line(answer.body[:SEARCHED], answer.headers.get("Content-Type", ""))
+            else first_line(answer.body, answer.headers.get("Content-Type", ""))
         )
         reason = f"it answered {status}" + (f": {printable(said)}" if said else "")
         reason = hidden(engine, reason)
@@ -211,9 +216,7 @@ class EnginePages:
             said = hidden(engine, printable(str(found)))
             return type(found)(said if isinstance(found, NoMore) else reason)
         named = retry_after(answer.headers)
-        passing = status in BUSY or status >= 500 or 200 < status < 300
-        passing = passing or (status in WITH_PAUSE and named is not None)
-        if found is None and not passing:
+        if found is None and not passing(answer):
             return Refused(reason)
         pause = found.pause if found is not None and found.pause is not None else named
         self._limited = status == 429
@@ -247,6 +250,14 @@ async def ask(engine: Engine, address: str, client: Client) -> Page:
         raise Unanswered(hidden(engine, str(error)), error.transient) from None
 
 
+def passing(answer: Page) -> bool:
+    """Whether HTTP means an answer other than 200 for the moment: it is a refusal for now."""
+    status = answer.status
+    if status in BUSY or status >= 500 or 200 < status < 300:
+        return True
+    return status in WITH_PAUSE and retry_after(answer.headers) is not None
+
+
 def hidden(engine: Engine, text: str) -> str:
     """`text` without the engine's secrets: what a service says may repeat what it was sent."""
     sent = [value for name, value in engine.headers.items() if name.lower() == "authorization"]
@@ -270,20 +281,6 @@ def advice(engine: Engine) -> str:
         f"`pipeline doctor --engine {engine.name}` shows what it answers; or take another engine"
         " (crawl.engine)"
     )
-
-
-def clock(seconds: float, exact: bool = False) -> str:
-    """A moment (seconds since 1970) as this machine's clock shows it, with the day if not today."""
-    when = datetime.fromtimestamp(seconds).astimezone()
-    today = when.date() == datetime.now().astimezone().date()
-    return when.strftime(("" if today else "%Y-%m-%d ") + ("%H:%M:%S" if exact else "%H:%M"))
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 120:
-        return f"{seconds:,.0f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _seconds(pause: float | None) -> float | None:

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from pipeline.classes import ClassSet
 from pipeline.console import Advance, no_progress, printable
-from pipeline.crawl.account import ClassAccount, QueryAccount, SearchAccount
 from pipeline.crawl.canary import CLASS_SHARE, SharedLists, canary_alarm, canary_queries, wrong_page
 from pipeline.crawl.class_search import ClassSearch, Manner
 from pipeline.crawl.engines.engine import Engine, NoMore, Query, Refused, Result
 from pipeline.crawl.http import Client, Web
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.queries import QueryRun, Source, picture
-from pipeline.crawl.result_pages import EnginePages, PutOff, clock
+from pipeline.crawl.result_pages import EnginePages, PutOff
+from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
+from pipeline.crawl.wording import clock
 from pipeline.errors import ExternalError
 from pipeline.manifest import Candidate
 

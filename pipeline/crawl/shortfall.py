@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.console import printable, text_table
-from pipeline.crawl.account import ClassAccount, SearchAccount
 from pipeline.crawl.gather import Gathered
-from pipeline.crawl.result_pages import clock
+from pipeline.crawl.search_account import ClassAccount, SearchAccount
+from pipeline.crawl.wording import clock, counted, iso
 from pipeline.manifest import DUPLICATE, NOT_NEEDED, NOT_NOW, STORED, host_of
 
 HALF = 0.5  # of the images wanted; with fewer, a class is called short
@@ -32,7 +32,7 @@ def add_shortfall(summary: dict[str, Any], table: pa.Table, gathered: Gathered) 
     summary["later"] = {
         **gathered.later,
         "pages": account.waiting if account is not None else 0,
-        "again_at": _iso(account.again_at) if account is not None else None,
+        "again_at": iso(account.again_at) if account is not None else None,
     }
     summary["refused"] = printable(account.refused) if account is not None else ""
     waiting = _hosts_by_class(table.filter(pc.field("outcome") == NOT_NOW))
@@ -97,14 +97,16 @@ def class_table(summary: Mapping[str, Any]) -> str:
 def later_line(summary: Mapping[str, Any]) -> str:
     """What was put off, and when to run the command again; "" if nothing was."""
     later = summary["later"]
-    counted = [(later["images"], "image"), (later["pages"], "page of results")]
+    kinds = [
+        (later["images"], "image", "images"),
+        (later["pages"], "page of results", "pages of results"),
+    ]
     if summary.get("refused"):
-        counted = counted[:1]  # running it again will not help with the others
-    parts = [f"{count:,} {_plural(name, count)}" for count, name in counted if count]
+        kinds = kinds[:1]  # running it again will not help with the others
+    parts = [counted(*kind) for kind in kinds if kind[0]]
     if not parts:
         return ""
     times = [one["again_at"] for one in (later, *later["hosts"].values()) if one["again_at"]]
-    # in UTC or not, they are compared as moments
     when = f"after {_clock(max(times, key=datetime.fromisoformat))}" if times else "in some minutes"
     hosts = ", ".join(f"{printable(host)} {one['images']:,}" for host, one in _most(later["hosts"]))
     where = f" ({hosts})" if hosts else ""
@@ -147,15 +149,15 @@ def _put_off(images: Counter[str], hosts: Mapping[str, Any]) -> str:
         again_at = hosts.get(host, {}).get("again_at")
         named.append(host + (f" until {_clock(again_at)}" if again_at else ""))
     more = len(images) - MOST_HOSTS
-    others = f" and {more:,} more {_plural('host', more)}" if more > 0 else ""
+    others = f" and {counted(more, 'more host')}" if more > 0 else ""
     count = images.total()
-    return f"{count:,} {_plural('image', count)} put off by {', '.join(named)}{others}"
+    return f"{counted(count, 'image')} put off by {', '.join(named)}{others}"
 
 
 def _found(results: int, account: SearchAccount | None, searched: ClassAccount | None) -> str:
     if account is not None and searched is not None:
         return account.why(searched)
-    return f"{results:,} {_plural('address', results)} listed for it"
+    return f"{counted(results, 'address', 'addresses')} listed for it"
 
 
 def _useless(outcomes: Mapping[str, int]) -> list[str]:
@@ -195,7 +197,7 @@ def _query_lines(queries: Sequence[Mapping[str, Any]]) -> list[str]:
         more = ", …" if len(useful) > MOST_REASONS else ""
         count = sum(one["new"] for one in varied)
         lines.append(
-            f"  its {len(varied):,} {_plural('variation', len(varied))}: {count:,} new results"
+            f"  its {counted(len(varied), 'variation')}: {count:,} new results"
             + (f" ({named}{more})" if useful else "")
         )
     return lines
@@ -212,17 +214,5 @@ def _most(hosts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str
     return list(hosts.items())[:MOST_REASONS]
 
 
-def _plural(name: str, count: int) -> str:
-    if count == 1:
-        return name
-    return {"address": "addresses", "page of results": "pages of results"}.get(name, f"{name}s")
-
-
 def _clock(moment: str) -> str:
     return clock(datetime.fromisoformat(moment).timestamp())
-
-
-def _iso(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

@@ -1,21 +1,26 @@
 """Images found on the pages of one site, by following its links."""
 
 import asyncio
-import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
 from itertools import islice
-from urllib.parse import urldefrag, urljoin
 
-from lxml import etree, html
 from yarl import URL
 
 from pipeline.console import Advance
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
-from pipeline.crawl.links import ends_as_image, kind_of, names_page
+from pipeline.crawl.links import ends_as_image, link_kind, names_page
+from pipeline.crawl.markup import (
+    IMAGE_TYPE,
+    PAGE_IMAGES,
+    FoundImage,
+    images_of,
+    links_of,
+    page_address,
+    parsed,
+)
 from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.optouts.pages import page_heard, page_words
 from pipeline.crawl.optouts.signals import ALL_KINDS
@@ -23,23 +28,13 @@ from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import Candidate
 
 MOST_PAGES = 500  # asked for, whatever comes back
-PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_IMAGES = 100_000
 MOST_TRIED = 50  # links asked for, to see whether those of their kind are pages
 TRIES = 3  # of each kind
 PAGE_BYTES = 5 * 2**20
 LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not asked again
-MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
 BUSY = {429, 503}
 HTML = {"text/html", "application/xhtml+xml"}
-CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
-IMAGE_TYPE = re.compile(r"image/(jpeg|png|webp|gif|bmp)|", re.IGNORECASE)
-# an address, and its width or density unless a comma ends it (HTML, "Parsing a srcset attribute");
-# nothing here goes back, so that hostile text takes no longer than other
-SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|\s*+(?:([\d.]++)[wx])?+[^,]*+)")
-
-# the address of an image, its title, and whether the page only links to it, and does not show it
-FoundImage = tuple[str, str, bool]
 
 
 class Unread(Exception):
@@ -66,7 +61,7 @@ def site_candidates(
         ExternalError: `start` cannot be read, or no page has an image.
     """
     try:
-        start = _page_address(start)
+        start = page_address(start)
     except Forbidden as error:
         raise UserError(f"crawl.source: {error}", "give the address of a page") from None
 
@@ -147,7 +142,7 @@ class _Reader:
                 raise Unread("robots.txt disallows it")
             page = await self._ask(address)
             if page.leads_to is not None:
-                address = _page_address(page.leads_to)
+                address = page_address(page.leads_to)
                 continue
             if self.host and ends_as_image(address) and _is_image(page.status, page.headers):
                 return address, [(address, "", False)], []
@@ -167,7 +162,7 @@ class _Reader:
         """
         if names_page(link):
             return True
-        kind = kind_of(link)
+        kind = link_kind(link)
         if kind in self._pages or self._tried[kind] >= TRIES:
             return self._pages.get(kind, False)
         try:
@@ -186,15 +181,16 @@ class _Reader:
         return self._pages.get(kind, False)
 
     def _may_be_page(self, link: str) -> bool:
-        return not ends_as_image(link) or names_page(link) or self._pages.get(kind_of(link), False)
+        if not ends_as_image(link) or names_page(link):
+            return True
+        return self._pages.get(link_kind(link), False)
 
     async def _content(self, page: Page, said: Said) -> tuple[list[FoundImage], list[str]]:
         if page.status != 200:
             raise Unread(f"it answered {page.status}")
         if _kind(page.headers) not in HTML:
             raise Unread(f"it is no HTML page but '{_kind(page.headers)[:40]}'")
-        charset = CHARSET.search(page.headers["Content-Type"])
-        tree = _parsed(page.body, charset[1] if charset else None)
+        tree = parsed(page.body, page.headers["Content-Type"])
         if tree is None:
             return [], []
         words = robots_words(page.headers.getall("X-Robots-Tag", []), self.user_agent)
@@ -203,8 +199,8 @@ class _Reader:
         if said.unread(signals):
             await self._said(URL(said.origin))
         closed = words & OPT_OUTS or said.verdict(page.address, signals).refusal
-        images = [] if closed else list(islice(_images(tree, page.address), PAGE_IMAGES))
-        links = [] if words & {"nofollow", "none"} else list(_links(tree, page.address))
+        images = [] if closed else list(islice(images_of(tree, page.address), PAGE_IMAGES))
+        links = [] if words & {"nofollow", "none"} else list(links_of(tree, page.address))
         return images, links
 
     async def _said(self, origin: URL) -> Said | None:
@@ -266,98 +262,3 @@ def _is_image(status: int, headers: Headers) -> bool:
 
 def _kind(headers: Headers) -> str:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-# icrawler's GreedyParser knows only absolute addresses with a suffix, takes `in` for "same host",
-# and no rule of its owner; and 300,000 tags in 5 MiB are too much for bs4. So this is lxml itself.
-def _parsed(body: bytes, charset: str | None) -> html.HtmlElement | None:
-    try:
-        body.decode()
-        charset = "utf-8"
-    except UnicodeDecodeError:
-        pass  # the header's, or what a meta tag names
-    try:
-        parser = html.HTMLParser(encoding=charset)
-    except LookupError:
-        parser = html.HTMLParser()
-    try:
-        return html.document_fromstring(body, parser=parser)
-    except (etree.LxmlError, ValueError):
-        return None  # empty, or nothing but damage
-
-
-def _images(tree: html.HtmlElement, address: str) -> Iterator[FoundImage]:
-    base = _base(tree, address)
-    page_title = tree.findtext(".//title") or ""
-    for one in tree.iter("a", "img", "link", "meta"):
-        title, relations = page_title, one.get("rel", "").lower().split()
-        if one.tag == "img":
-            link, title = _source(one), one.get("alt") or one.get("title") or ""
-        elif one.tag == "meta":
-            link = one.get("content", "") if one.get("property", "") == "og:image" else ""
-        elif one.tag == "link":
-            link = one.get("href", "") if "image_src" in relations else ""
-        else:
-            link = one.get("href", "")
-            if "nofollow" in relations or not ends_as_image(_joined(base, link)):
-                continue
-            inner = one.find(".//img")
-            title = inner.get("alt", "") if inner is not None else one.get("title", "")
-        url = _joined(base, link) if link.strip() else ""
-        if url.lower().startswith(("http://", "https://")) and len(url) <= MOST_CHARACTERS:
-            yield url, " ".join(title.split())[:MOST_CHARACTERS], one.tag == "a"
-
-
-def _source(image: html.HtmlElement) -> str:
-    """The largest picture that an img stands for, its picture element's sources included."""
-    places = [image]
-    # lxml does not know that a source has no content: the img is somewhere within
-    for picture in image.iterancestors("picture"):
-        kinds = [(one, one.get("type", "").strip()) for one in picture.iter("source")]
-        places += [one for one, kind in kinds if IMAGE_TYPE.fullmatch(kind)]
-    best, largest = "", 0.0
-    for place in places:
-        # pages that load images late keep the addresses under these names
-        for text in (place.get("srcset", ""), place.get("data-srcset", "")):
-            for url, size in SRCSET.findall(text):
-                value = float(size) if size.replace(".", "", 1).isdecimal() else 1.0
-                if value > largest and not url.startswith("data:"):
-                    best, largest = url.rstrip(","), value
-    late, now = image.get("data-src", ""), image.get("src", "")
-    return best or late or now
-
-
-def _links(tree: html.HtmlElement, address: str) -> Iterator[str]:
-    base = _base(tree, address)
-    followed = (
-        one.get("href", "").strip()
-        for one in tree.iter("a", "area")
-        if "nofollow" not in one.get("rel", "").lower().split()
-    )
-    for link in islice(dict.fromkeys(followed), PAGE_LINKS):
-        try:
-            url = _page_address(_joined(base, link))
-        except Forbidden:
-            continue
-        yield url
-
-
-def _base(tree: html.HtmlElement, address: str) -> str:
-    one = tree.find(".//base[@href]")
-    return address if one is None else _joined(address, one.get("href", "")) or address
-
-
-def _page_address(address: str) -> str:
-    """The one spelling of a page's address. Raises Forbidden as `check_url`."""
-    if len(address) > MOST_CHARACTERS:
-        raise Forbidden("malformed address: it is too long")
-    return str(check_url(address).with_fragment(None))
-
-
-def _joined(base: str, link: str) -> str:
-    """Target of a link, without its fragment, as browsers read it; empty when malformed."""
-    link = re.sub(r"[\t\r\n]", "", link.strip()).replace(" ", "%20")
-    try:
-        return urldefrag(urljoin(base, link)).url
-    except ValueError:
-        return ""

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.classes import ClassSet, load_classes, renamed
 from pipeline.console import Console, printable
+from pipeline.crawl.backlog import Backlog
 from pipeline.crawl.blocklist import Blocklist
+from pipeline.crawl.captions.cache import search_once
 from pipeline.crawl.captions.found import CaptionAccount
-from pipeline.crawl.captions.kept import search_once
 from pipeline.crawl.captions.search import progress_total
 from pipeline.crawl.collection import collect, read_collection
 from pipeline.crawl.fetch import fetch
-from pipeline.crawl.forgetting import refusals
 from pipeline.crawl.gather import Fetch, Gathered, gather
 from pipeline.crawl.gather import Search as Searching
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.later import PutOff
 from pipeline.crawl.lists import listed_candidates
 from pipeline.crawl.pack import pack
 from pipeline.crawl.pagelog import PageLog
 from pipeline.crawl.placeholders import drawn_in_few_colours
+from pipeline.crawl.removal.targets import refusals
 from pipeline.crawl.rounds import by_wanted, cover
 from pipeline.crawl.search import Search
 from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
@@ -40,7 +40,7 @@ from stages.steps.crawl_remarks import remarks
 from stages.steps.crawl_search import manner_of, plan, told_before
 
 if TYPE_CHECKING:
-    from stages.steps.teacher_says import TeacherSays
+    from stages.steps.teacher_labels import TeacherLabels
 
 
 def run(
@@ -201,7 +201,7 @@ class Crawling:
         get = self._fetch(web, names, wanted)
         urls = self.section.placeholder_urls
         gathered = gather(search, get, len(names), wanted, urls, self._few_colours)
-        later = self._put_off.summary(gathered.found, wanted, frozenset(gathered.refused))
+        later = self._backlog.summary(gathered.found, wanted, frozenset(gathered.refused))
         return replace(gathered, later=later)
 
     def _few_colours(self, name: str) -> bool:
@@ -246,13 +246,13 @@ class Crawling:
                 self.console.note(line)
             return replace(gathered, wanted=wanted, account=searching.account())
 
-    def _teacher(self) -> "TeacherSays | None":
+    def _teacher(self) -> "TeacherLabels | None":
         """Who says which classes are starved; None without `crawl.rounds`."""
         if not self.section.rounds:
             return None
-        from stages.steps.teacher_says import TeacherSays  # and with it torch
+        from stages.steps.teacher_labels import TeacherLabels  # and with it torch
 
-        return TeacherSays(self.class_names, self.journal, self.console, self.fit)
+        return TeacherLabels(self.class_names, self.journal, self.console, self.fit)
 
     def _fetch(self, web: Web, names: list[str], wanted: int | Sequence[int]) -> Fetch:
         """`fetch` with this crawl's limits and progress; only its first round tries again.
@@ -284,7 +284,7 @@ class Crawling:
                         refused=refused,
                         retry=retry,
                         note=self.console.say,
-                        put_off=self._put_off,
+                        backlog=self._backlog,
                         blocklist=self.blocklist,
                     )
             return fetched
@@ -296,6 +296,6 @@ class Crawling:
         return iter([self.retry])
 
     @cached_property
-    def _put_off(self) -> PutOff:
+    def _backlog(self) -> Backlog:
         """What this run leaves to the next."""
-        return PutOff()
+        return Backlog()

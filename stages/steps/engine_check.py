@@ -15,10 +15,10 @@ from pipeline.crawl.engines.engine import (
     Refused,
     ResultPage,
     Unreadable,
-    first_line,
 )
-from pipeline.crawl.http import Client, Page, Unanswered, Web, retry_after
-from pipeline.crawl.result_pages import ask, clock, duration, hidden, keep_page
+from pipeline.crawl.http import Client, Page, Unanswered, Web, first_line, retry_after
+from pipeline.crawl.result_pages import ask, hidden, keep_page, passing
+from pipeline.crawl.wording import clock, duration
 from pipeline.errors import ExternalError, UserError
 from pipeline.paramfile import read_params
 from pipeline.params import Crawl
@@ -196,7 +196,7 @@ class Asking:
         meaning = self.engine.refusal(page.status, page.body)
         if isinstance(meaning, NoMore) and start != self.engine.first:
             raise meaning
-        if meaning is None and (page.status == 429 or page.status >= 500):
+        if meaning is None and passing(page):
             meaning = NotNow("")
         if isinstance(meaning, NotNow):
             raise self._refused_for_now(query, page, meaning)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from pipeline.console import Console, printable
 from pipeline.crawl.blocklist import read_blocklist
-from pipeline.crawl.dropping import Dropped, Verdicts, drop, judged
-from pipeline.crawl.forgetting import Wanted, blocked, find, verdicts_on
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.removal.drop import Dropped, Removals, planned
+from pipeline.crawl.removal.targets import Wanted, blocked, find, removals_of
 from pipeline.errors import UserError
 from pipeline.manifest import BLOCKED, FORGOTTEN
 from pipeline.params import Crawl
 from stages import paths
-from stages.steps.consequences import Consequences, consequences, refresh_summary
+from stages.steps.lineage import Lineage, lineage_of
+from stages.steps.removal import remove_images
 
 FEW = 6  # addresses shown
 MOST_LETTERS = 200  # of a reason
@@ -42,24 +43,24 @@ def run(
             wanted = find(what, paths.MANIFEST, journal)
             reason = printable(why)[:MOST_LETTERS] or "asked for"
             said = f"{datetime.date.today().isoformat()}: {reason}"
-            verdicts = {
-                **verdicts_on(listed, paths.MANIFEST, journal, BLOCKED, ""),
-                **verdicts_on(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
+            removals = {
+                **removals_of(listed, paths.MANIFEST, journal, BLOCKED, ""),
+                **removals_of(wanted, paths.MANIFEST, journal, FORGOTTEN, said),
             }
-            dropped = judged(paths.CRAWL, journal, verdicts)
+            dropped = planned(paths.CRAWL, journal, removals)
             # pictures of files that an earlier crawl read have no address on record
             dropped = replace(dropped, ids=dropped.ids | listed.ids.keys())
-        follows = consequences(dropped.ids, dropped.rows > 0)
+        follows = lineage_of(dropped.ids, dropped.rows > 0)
         if not dry_run:
-            dropping(journal, verdicts, dropped, console, "forget")
+            remove_images(journal, removals, dropped, console, "forget")
     console.result(
-        "\n".join(_told(dropped, verdicts, wanted.already, follows, dry_run)),
+        "\n".join(_told(dropped, removals, wanted.already, follows, dry_run)),
         {
             "images": len(dropped.ids),
             "ids": sorted(dropped.ids),
             "bytes": dropped.bytes,
             "candidates": dropped.rows,
-            "addresses": sorted(url for url, one in verdicts.items() if one.outcome == FORGOTTEN),
+            "addresses": sorted(url for url, one in removals.items() if one.outcome == FORGOTTEN),
             "already": sorted(wanted.already),
             "dry_run": dry_run,
             **follows.values(),
@@ -67,21 +68,11 @@ def run(
     )
 
 
-def dropping(
-    journal: Journal, verdicts: Verdicts, dropped: Dropped, console: Console, title: str
-) -> None:
-    """Drops, with progress, and counts anew in reports/crawl.json."""
-    with console.progress(f"{title}: writing") as advance:
-        drop(paths.CRAWL, journal, verdicts, dropped, advance)
-    if dropped.manifest is not None:
-        refresh_summary(dropped.manifest, title)
-
-
 def _told(
     dropped: Dropped,
-    verdicts: Verdicts,
+    removals: Removals,
     already: Collection[str],
-    follows: Consequences,
+    follows: Lineage,
     dry_run: bool,
 ) -> list[str]:
     size = f"{dropped.bytes / 1e6:,.1f} MB"
@@ -90,7 +81,7 @@ def _told(
         f"forget: {len(dropped.ids):,} images ({size}) {would}dropped, {dropped.rows:,} candidates"
         f" {would}marked → {paths.CRAWL}"
     ]
-    named = [url for url, one in sorted(verdicts.items()) if one.outcome == FORGOTTEN]
+    named = [url for url, one in sorted(removals.items()) if one.outcome == FORGOTTEN]
     lines += [f"    {printable(url)}" for url in named[:FEW]]
     if len(named) > FEW:
         lines.append(f"    … and {len(named) - FEW:,} more addresses")

@@ -10,18 +10,25 @@ from typing import Any
 
 from pipeline.classes import load_classes
 from pipeline.console import Console, printable
-from pipeline.crawl.dropping import Dropped, judged
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.signals import kind_of
-from pipeline.crawl.rechecking import Heard, Kept, Log, kept_addresses, recheck, verdicts_of
+from pipeline.crawl.removal.drop import Dropped, planned
+from pipeline.crawl.removal.recheck import (
+    Finding,
+    Kept,
+    Log,
+    kept_addresses,
+    recheck,
+    removals_of_closed,
+)
 from pipeline.errors import ExternalError
 from pipeline.manifest import host_of
 from pipeline.params import Crawl
 from stages import paths, sources
-from stages.steps.consequences import Consequences, consequences
-from stages.steps.forget import dropping
+from stages.steps.lineage import Lineage, lineage_of
+from stages.steps.removal import remove_images
 
 MOST_TOLD = 8  # hosts
 FINDINGS = {  # in the order in which they are told
@@ -51,17 +58,17 @@ def run(section: Crawl, console: Console, dry_run: bool) -> None:
             limits = {"host_gap": 0.0} if hosts else {}
             recheck(kept, section.model_copy(update=limits), web, log, advance)
         heard = [log.heard[one.url] for one in kept]
-        if heard and all(one.finding == "unknown" for one in heard):
+        if heard and all(one.state == "unknown" for one in heard):
             raise ExternalError(
                 f"recheck: none of {len(heard):,} addresses answers: {printable(heard[0].detail)}",
                 "see the network; the same command asks again",
             )
         with Journal(paths.CACHE / "crawl") as journal:
-            verdicts = verdicts_of(heard, datetime.date.today())
-            dropped = judged(paths.CRAWL, journal, verdicts)
-            follows = consequences(dropped.ids, dropped.rows > 0)
+            removals = removals_of_closed(heard, datetime.date.today())
+            dropped = planned(paths.CRAWL, journal, removals)
+            follows = lineage_of(dropped.ids, dropped.rows > 0)
             if not dry_run:
-                dropping(journal, verdicts, dropped, console, "recheck")
+                remove_images(journal, removals, dropped, console, "recheck")
                 log.clear()
     nowhere = len(every) - len(kept)
     lines = _told(heard, nowhere, dropped, dry_run) + follows.lines()
@@ -85,11 +92,11 @@ def _hosts(section: Crawl, console: Console, every: Sequence[Kept]) -> Iterator[
         yield {}
 
 
-def _told(heard: list[Heard], nowhere: int, dropped: Dropped, dry_run: bool) -> list[str]:
-    counts = Counter[str](one.finding for one in heard)
+def _told(heard: list[Finding], nowhere: int, dropped: Dropped, dry_run: bool) -> list[str]:
+    counts = Counter[str](one.state for one in heard)
     lines = [f"recheck: {len(heard):,} addresses of {paths.CRAWL}"]
     lines += [f"  {counts[name]:,} {said}" for name, said in FINDINGS.items() if counts[name]]
-    closed = Counter(kind_of(one.detail) for one in heard if one.finding == "closed")
+    closed = Counter(kind_of(one.detail) for one in heard if one.state == "closed")
     if closed:
         kinds = ", ".join(f"{count:,} {printable(kind)}" for kind, count in closed.most_common())
         lines.append(f"    by {kinds}")
@@ -107,11 +114,11 @@ def _told(heard: list[Heard], nowhere: int, dropped: Dropped, dry_run: bool) -> 
     return lines
 
 
-def _silent(heard: list[Heard]) -> list[tuple[str, int, str]]:
+def _silent(heard: list[Finding]) -> list[tuple[str, int, str]]:
     """Hosts without an answer, how many addresses each has, and the first reason."""
     counts, whys = Counter[str](), dict[str, str]()
     for one in heard:
-        if one.finding == "unknown":
+        if one.state == "unknown":
             host = host_of(one.url)
             counts[host] += 1
             whys.setdefault(host, one.detail)
@@ -119,13 +126,13 @@ def _silent(heard: list[Heard]) -> list[tuple[str, int, str]]:
 
 
 def _values(
-    heard: list[Heard], nowhere: int, dropped: Dropped, follows: Consequences, dry_run: bool
+    heard: list[Finding], nowhere: int, dropped: Dropped, follows: Lineage, dry_run: bool
 ) -> dict[str, Any]:
-    counts = Counter[str](one.finding for one in heard)
+    counts = Counter[str](one.state for one in heard)
     return {
         **{name: counts[name] for name in FINDINGS},
         "without_address": nowhere,
-        "closed_by": dict(Counter(kind_of(one.detail) for one in heard if one.finding == "closed")),
+        "closed_by": dict(Counter(kind_of(one.detail) for one in heard if one.state == "closed")),
         "images": len(dropped.ids),
         "ids": sorted(dropped.ids),
         "bytes": dropped.bytes,

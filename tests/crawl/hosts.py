@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from pipeline.crawl.backlog import Backlog
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.fetch import fetch
 from pipeline.crawl.guard import HostTable
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.later import PutOff
 from pipeline.demo.transport import Answer, Server
 from pipeline.manifest import Candidate, Fetched
 from pipeline.params import Crawl
@@ -278,7 +278,7 @@ def crawl(
     retry: frozenset[str] = frozenset(),
     tls: ssl.SSLContext | None = None,
     notes: list[str] | None = None,
-    put_off: PutOff | None = None,
+    backlog: Backlog | None = None,
     blocklist: Blocklist = NOTHING_BLOCKED,
     **changes: Any,
 ) -> dict[Candidate, Fetched]:
@@ -295,7 +295,7 @@ def crawl(
             refused=refused,
             retry=retry,
             note=(notes if notes is not None else []).append,
-            put_off=put_off,
+            backlog=backlog,
             blocklist=blocklist,
         )
 

@@ -1,7 +1,9 @@
 """A crawl as it is on disk, made by the real download and packing code from hosts on loopback."""
 
 import io
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,47 @@ from pipeline.crawl.journal import Journal
 from pipeline.crawl.pack import pack
 from pipeline.manifest import Candidate
 from pipeline.store import replacing, write_json
-from tests.crawl.hosts import AGENT, LIMITS
+from tests.crawl.hosts import AGENT, LIMITS, Host
+from tests.imports import ROOT
 
 NAMES = ("cat", "dog")
+PARAMS = """crawl: {classes: [cat, dog], host_gap: 0}
+teacher: {input_size: 32}
+distill: {batch_size: 4}
+"""
+
+
+@dataclass
+class World:
+    """A crawl of hosts that go on being there."""
+
+    folder: Path
+    hosts: list[Host]
+    table: dict[str, tuple[str, int]]
+    candidates: list[Candidate]
+
+    def images_asked(self, act: Callable[[], object]) -> list[str]:
+        """The images that are asked for while `act` runs, behind the numbers of their hosts."""
+        before = [len(host.targets) for host in self.hosts]
+        act()
+        return [
+            f"{number}{target}"
+            for number, (host, seen) in enumerate(zip(self.hosts, before, strict=True))
+            for target in host.targets[seen:]
+            if target.endswith(".jpg")
+        ]
+
+    def again(self, **more: Any) -> list[str]:
+        """Crawls once more; what was asked."""
+        return self.images_asked(lambda: crawled(self.folder, self.candidates, self.table, **more))
+
+
+def project(folder: Path) -> Path:
+    """A folder with the files that commands need."""
+    folder.mkdir()
+    (folder / "params.yaml").write_text(PARAMS)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    return folder
 
 
 def crawled(

@@ -10,9 +10,9 @@ from PIL import Image
 
 from pipeline.console import no_progress
 from pipeline.crawl.blocklist import Blocklist
-from pipeline.crawl.forgetting import refusals
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.removal.targets import refusals
 from pipeline.crawl.site import site_candidates
 from pipeline.errors import ExternalError
 from pipeline.manifest import Candidate

@@ -822,7 +822,7 @@ def test_a_bug_while_counting_ends_the_crawl(tmp_path):
 
 
 def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.crawl.journal.IN_MEMORY", 0)
+    monkeypatch.setattr("pipeline.crawl.incoming.IN_MEMORY", 0)
     monkeypatch.setattr(module, "WORKERS", 4)
     monkeypatch.setattr(decoding, "DECODERS", 1)
     waiting = []

@@ -334,6 +334,8 @@ def test_a_server_that_names_no_pause_wishes_none():
         (b"y" * 9000, "", "y" * 200),
         (b"<" * 4096, "text/html", ""),
         (b"<script" * 600, "text/html", ""),
+        (b"<!doctype html><style>b{}</style><script>var x</script>\nToo <b>many</b>", "", "Too"),
+        *((odd, "", "") for odd in (b"<", b"<<>", b"<!", b"<p>" * 9000, b"< \0 >")),
     ],
 )
 def test_the_first_line_of_a_body_is_what_a_person_can_read(body, kind, line):

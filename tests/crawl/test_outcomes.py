@@ -8,7 +8,7 @@ from email.utils import formatdate
 
 import pytest
 
-from pipeline.crawl import day
+from pipeline.crawl import daily_budget
 from pipeline.crawl import result_pages as pages_module
 from pipeline.crawl.engines.openverse import Openverse
 from pipeline.errors import ExternalError
@@ -28,10 +28,7 @@ from tests.crawl.searching import (
 
 NO_RESULTS = page()
 
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def endings(account):
@@ -205,7 +202,7 @@ def test_a_day_that_is_used_up_is_told_and_not_tried(tmp_path):
             assert "3 requests of a day" in account.stopped
             assert 23 * 3600 < account.again_at - time.time() <= 24 * 3600
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(day.time, "time", lambda now=time.time: now() + 24 * 3600)
+            patch.setattr(daily_budget.time, "time", lambda now=time.time: now() + 24 * 3600)
             assert len(find(hosts, engine, ["a", "b"], 40, tmp_path)) == 80
 
 

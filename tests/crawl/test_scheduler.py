@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.crawl import fetch as module
 from pipeline.crawl import pauses, scheduler
+from pipeline.crawl.backlog import Backlog
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.later import PutOff
 from pipeline.crawl.scheduler import (
     ILL_AFTER,
     REFUSALS,
@@ -294,7 +294,7 @@ import re, sys, time
 from pathlib import Path
 from pipeline.crawl import fetch as module
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.later import PutOff
+from pipeline.crawl.backlog import Backlog
 from tests.crawl.hosts import LIMITS, Host, candidates_of, serving, image
 from pipeline.crawl.http import Web
 
@@ -421,14 +421,14 @@ def test_retry_after_is_kept_by_the_whole_host_and_by_no_other(tmp_path, monkeyp
 def test_a_host_that_wants_a_longer_pause_than_patience_is_left_to_the_next_run(tmp_path):
     busy = Host({f"/{n}.jpg": reply(b"Come later", 503, Retry_After="31") for n in range(50)})
     other = Host({f"/{n}.jpg": image(n) for n in range(5)})
-    start, notes, put_off = time.time(), [], PutOff()
+    start, notes, backlog = time.time(), [], Backlog()
     with serving(busy, other) as hosts:
         urls = [f"http://0.test/{n}.jpg" for n in range(50)]
         urls += [f"http://1.test/{n}.jpg" for n in range(5)]
         candidates = candidates_of(urls)
         found = crawl(
             *(tmp_path, candidates, hosts),
-            **{"connections_per_host": 2, "patience": 30.0, "notes": notes, "put_off": put_off},
+            **{"connections_per_host": 2, "patience": 30.0, "notes": notes, "backlog": backlog},
         )
         assert Counter(outcomes(found).values()) == {"not_now": 50, "ok": 5}
         asked = busy.images_asked()
@@ -440,14 +440,14 @@ def test_a_host_that_wants_a_longer_pause_than_patience_is_left_to_the_next_run(
             "not asked: 0.test asks for 31 s (503: Come later)": 50 - asked,
         }
         assert notes == ["0.test is left to the next run: it asks for 31 s (503: Come later)"]
-        told = put_off.summary(found, 1000)
+        told = backlog.summary(found, 1000)
         again_at = datetime.fromisoformat(told["hosts"]["0.test"].pop("again_at"))
         assert 0 <= again_at.timestamp() - start - 30 < 5
         why = "asks for 31 s (503: Come later)"
         assert told == {"images": 50, "hosts": {"0.test": {"images": 50, "why": why}}}
         # another round of this run asks for none of them, the next run for all
         more = [*candidates, *candidates_of([f"http://0.test/{n}.jpg" for n in range(60)])]
-        crawl(tmp_path, more, hosts, put_off=put_off, patience=30.0)
+        crawl(tmp_path, more, hosts, backlog=backlog, patience=30.0)
         assert busy.images_asked() == asked
         busy.routes = {f"/{n}.jpg": image(n + 10) for n in range(50)}
         found = crawl(tmp_path, candidates, hosts)

@@ -38,10 +38,7 @@ from tests.imports import ROOT
 
 NO_RESULTS = page()
 
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def test_the_demo_is_read_to_its_end(tmp_path):

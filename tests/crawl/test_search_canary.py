@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.crawl import result_pages as pages_module
 from pipeline.crawl.canary import NOUNS
 from pipeline.errors import ExternalError
 from tests.crawl.hosts import serving
@@ -23,10 +22,7 @@ from tests.crawl.searching import (
 CHECKED = replace(PLAIN, canary=True)
 DECOY = images("decoy", range(20))
 
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def test_two_unrelated_queries_are_asked_before_the_first_page_and_no_other(tmp_path):

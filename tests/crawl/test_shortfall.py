@@ -4,11 +4,10 @@ import time
 
 import pytest
 
-from pipeline.crawl.account import ClassAccount, QueryAccount, SearchAccount
+from pipeline.crawl.backlog import Backlog, PutOffHost
 from pipeline.crawl.gather import Gathered
-from pipeline.crawl.later import PutOff, PutOffHost
 from pipeline.crawl.pack import summary
-from pipeline.crawl.result_pages import clock
+from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
 from pipeline.crawl.shortfall import (
     MOST_ROWS,
     MOST_TOLD,
@@ -18,6 +17,7 @@ from pipeline.crawl.shortfall import (
     shortfall_lines,
     warning,
 )
+from pipeline.crawl.wording import clock
 from pipeline.manifest import Candidate, Fetched, manifest
 
 SOON = time.time() + 600
@@ -27,7 +27,7 @@ def own(text, results, ended="", waits=False):
     return QueryAccount(text, "", results, results, ended, waits)
 
 
-def counted(outcomes, wanted, account=None, put_off=None):
+def counted(outcomes, wanted, account=None, backlog=None):
     """The summary of a crawl with these outcomes of each class, in order."""
     found, candidates = {}, []
     for label, (name, kinds) in enumerate(outcomes.items()):
@@ -37,10 +37,10 @@ def counted(outcomes, wanted, account=None, put_off=None):
             candidates.append(one)
             record = Fetched(url, kind, id=f"{label}.{rank}" if kind == "ok" else None)
             if kind == "busy":
-                record = put_off.take(record, "img.test")
+                record = backlog.take(record, "img.test")
             if kind != "not_needed":
                 found[one] = record
-    later = put_off.summary(found, wanted) if put_off else {"images": 0, "hosts": {}}
+    later = backlog.summary(found, wanted) if backlog else {"images": 0, "hosts": {}}
     every = [wanted] * len(outcomes)
     gathered = Gathered(candidates, found, {}, wanted=every, account=account, later=later)
     table = manifest(candidates, found)
@@ -88,13 +88,13 @@ def test_an_exhausted_class_says_of_how_many_queries_and_variations() -> None:
 
 
 def test_images_that_a_host_puts_off_are_told_with_the_time() -> None:
-    put_off = PutOff()
-    put_off.hosts["img.test"] = PutOffHost("asks for 10 min", SOON)
+    backlog = Backlog()
+    backlog.hosts["img.test"] = PutOffHost("asks for 10 min", SOON)
     found = counted(
         {"cat": ["ok", "busy", "busy", "busy"]},
         4,
         account(ClassAccount("cat", 4, (own("cat", 4),))),
-        put_off,
+        backlog,
     )
     until = clock(SOON)
     assert found["classes"][0]["why"].startswith(f"3 images put off by img.test until {until}; ")

@@ -19,7 +19,7 @@ from pipeline.models.network import pool
 from pipeline.pixels import normalise
 from stages import sources
 from stages.cli import app
-from stages.steps.teacher_says import matched
+from stages.steps.teacher_labels import matched
 from tests.crawl.hosts import Host, serving
 from tests.crawl.searching import answering, asked, bing, page
 

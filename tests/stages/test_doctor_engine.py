@@ -143,7 +143,7 @@ def test_a_refusal_is_told_with_its_status_and_its_first_line_and_nothing_more_i
     done, world = doctor(tmp_path, name, always(page, 403))
     assert (done.exit_code, done.stdout) == (3, "")
     assert "HTTP 403, " in done.stderr
-    assert "it refuses" in done.stderr and "Robots are[31m not welcome" in done.stderr
+    assert "it refuses" in done.stderr and "Robots are [31m not welcome" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / ".cache/crawl/unreadable.html").read_bytes() == page
     assert len(world.asked) == 1
@@ -179,6 +179,25 @@ def test_a_limit_is_for_now_and_told_with_when_to_ask_again(tmp_path: Path, name
     assert "HTTP 429, " in done.stderr and "it refuses for now" in done.stderr
     assert "ask again in 90 s, at " in done.stderr
     assert len(world.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said"),
+    [
+        (408, {}, "it refuses for now"),
+        (425, {}, "it refuses for now"),
+        (502, {}, "it refuses for now"),
+        (403, {"Retry_After": "30"}, "it refuses for now"),
+        (403, {}, "it refuses:"),
+        (410, {}, "it refuses:"),
+    ],
+)
+def test_doctor_takes_a_refusal_for_now_where_a_crawl_does(
+    tmp_path: Path, status: int, headers: dict[str, str], said: str
+) -> None:
+    done, _ = doctor(tmp_path, "bing", always(b"no", status, **headers))
+    assert f"HTTP {status}, 2 bytes: {said}" in done.stderr
+    assert done.exit_code == 3
 
 
 @pytest.mark.parametrize("name", ["bing", "commons", "flickr"])

@@ -10,7 +10,6 @@ import signal
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
@@ -18,50 +17,27 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.crawl.dropping import drop, judged
-from pipeline.crawl.forgetting import find, verdicts_on
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.removal.drop import drop, planned
+from pipeline.crawl.removal.targets import find, removals_of
 from pipeline.embeddings import write_images
-from pipeline.manifest import LATER, Candidate
+from pipeline.manifest import LATER
 from pipeline.store import StoredImage, read_shard, shard_paths, write_shards
 from tests.crawl.hosts import Host, image, picture, serving
-from tests.crawl.stored import candidate, crawled, files, holding, labels_of, manifest_of
+from tests.crawl.stored import (
+    World,
+    candidate,
+    crawled,
+    files,
+    holding,
+    labels_of,
+    manifest_of,
+    project,
+)
 from tests.export.world import DROPPED, HELD_OUT, LEAKED, NEVER, TWICE, USED, write_world
 from tests.stages.workspace import ROOT, inside, invoke, run
 
-PARAMS = """crawl: {classes: [cat, dog], host_gap: 0}
-teacher: {input_size: 32}
-distill: {batch_size: 4}
-"""
 IDS = {index: hashlib.sha256(picture(index)).hexdigest() for index in range(8)}
-
-
-@dataclass
-class World:
-    """A crawl of three hosts that goes on being there."""
-
-    folder: Path
-    hosts: list[Host]
-    table: dict[str, tuple[str, int]]
-    candidates: list[Candidate]
-
-    def again(self, **more: object) -> list[str]:
-        """Crawls once more; what was asked."""
-        before = [len(host.targets) for host in self.hosts]
-        crawled(self.folder, self.candidates, self.table, **more)
-        return [
-            f"{number}{target}"
-            for number, (host, seen) in enumerate(zip(self.hosts, before, strict=True))
-            for target in host.targets[seen:]
-            if target.endswith(".jpg")
-        ]
-
-
-def project(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "params.yaml").write_text(PARAMS)
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    return folder
 
 
 @pytest.fixture
@@ -240,10 +216,12 @@ def test_the_crawl_stage_obeys_the_list_from_its_first_image_to_what_it_has(
 def test_perceptual_hashes_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     option = blocking(world.folder, "0" * 16)
     invoke(world.folder, "forget", "--blocklist", option)
-    monkeypatch.setattr("pipeline.crawl.looks.decode", lambda data: pytest.fail("decoded again"))
+    monkeypatch.setattr(
+        "pipeline.crawl.removal.phash_cache.decode", lambda data: pytest.fail("decoded again")
+    )
     invoke(world.folder, "forget", "--blocklist", option)
     monkeypatch.undo()
-    (world.folder / ".cache/crawl/looks.sqlite").write_bytes(b"no database" * 1000)
+    (world.folder / ".cache/crawl/phash.sqlite").write_bytes(b"no database" * 1000)
     invoke(world.folder, "forget", "--blocklist", option)
 
 
@@ -475,10 +453,10 @@ def _forget(folder: Path, moment: int) -> None:
         manifest = crawl / "manifest.parquet"
         wanted = find(["0.test"], manifest, journal)
         said = f"{datetime.date.today().isoformat()}: asked for"
-        verdicts = verdicts_on(wanted, manifest, journal, "forgotten", said)
-        result = judged(crawl, journal, verdicts)
+        removals = removals_of(wanted, manifest, journal, "forgotten", said)
+        result = planned(crawl, journal, removals)
         sys.addaudithook(changing)
-        drop(crawl, journal, verdicts, result)
+        drop(crawl, journal, removals, result)
         left[0] = 10**6
     os._exit(0)
 

@@ -13,10 +13,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl import rechecking
+from pipeline.crawl.removal import recheck as rechecking
 from tests.crawl.hosts import Host, Route, image, picture, reply, serving
-from tests.crawl.stored import candidate, crawled, holding, labels_of, manifest_of
-from tests.stages.test_forget import project
+from tests.crawl.stored import (
+    World,
+    candidate,
+    crawled,
+    holding,
+    labels_of,
+    manifest_of,
+    project,
+)
 from tests.stages.workspace import invoke
 
 IDS = {index: hashlib.sha256(picture(index)).hexdigest() for index in range(8)}
@@ -24,37 +31,20 @@ ROBOTS = "User-agent: *\nContent-Signal: ai-train=no\nAllow: /\n"
 
 
 @dataclass
-class World:
-    folder: Path
-    hosts: list[Host]
-    table: dict[str, tuple[str, int]]
-    given: list = field(default_factory=list)
+class Rechecked(World):
+    asked: list[str] = field(default_factory=list)
 
     def told(self, *options: str) -> dict:
-        """What a recheck says; nothing but HEAD is asked for images."""
-        before = [len(host.targets) for host in self.hosts]
-        said = json.loads(invoke(self.folder, "recheck", "--json", *options).stdout)
-        self.asked = [
-            f"{number}{target}"
-            for number, (host, seen) in enumerate(zip(self.hosts, before, strict=True))
-            for target in host.targets[seen:]
-            if target.endswith(".jpg")
-        ]
-        return said
-
-    def again(self) -> list[str]:
-        before = [len(host.targets) for host in self.hosts]
-        crawled(self.folder, self.given, self.table)
-        return [
-            target
-            for host, seen in zip(self.hosts, before, strict=True)
-            for target in host.targets[seen:]
-            if target.endswith(".jpg")
-        ]
+        """What a recheck says; the images that it asks for are in `asked`."""
+        said: list[str] = []
+        self.asked = self.images_asked(
+            lambda: said.append(invoke(self.folder, "recheck", "--json", *options).stdout)
+        )
+        return json.loads(said[0])
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rechecked]:
     """Pictures 1 to 5 at two hosts; picture 1 is at both, for both classes."""
     hosts = [
         Host({"/1.jpg": image(1), "/2.jpg": image(2), "/3.jpg": image(3)}),
@@ -78,10 +68,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             yield table
 
         monkeypatch.setattr("stages.steps.recheck._hosts", ours)
-        yield World(folder, hosts, table, given)
+        yield Rechecked(folder, hosts, table, given)
 
 
-def test_what_is_open_stays_and_is_asked_by_head_alone(world: World) -> None:
+def test_what_is_open_stays_and_is_asked_by_head_alone(world: Rechecked) -> None:
     said = world.told()
     assert (said["open"], said["closed"], said["gone"], said["unknown"]) == (6, 0, 0, 0)
     assert sorted(world.asked) == sorted(
@@ -93,7 +83,7 @@ def test_what_is_open_stays_and_is_asked_by_head_alone(world: World) -> None:
     assert world.again() == []
 
 
-def test_a_header_closes_one_image(world: World) -> None:
+def test_a_header_closes_one_image(world: Rechecked) -> None:
     world.hosts[0].routes["/2.jpg"] = reply(picture(2), X_Robots_Tag="noai")
     said = world.told()
     assert (said["open"], said["closed"], said["images"]) == (5, 1, 1)
@@ -111,7 +101,7 @@ def test_a_header_closes_one_image(world: World) -> None:
     assert counted["opted_out"] == 1
 
 
-def test_a_host_that_closes_takes_its_images_unless_another_has_them(world: World) -> None:
+def test_a_host_that_closes_takes_its_images_unless_another_has_them(world: Rechecked) -> None:
     world.hosts[0].routes["/robots.txt"] = reply(ROBOTS.encode())
     said = world.told()
     assert (said["open"], said["closed"]) == (3, 3)
@@ -127,14 +117,14 @@ def test_a_host_that_closes_takes_its_images_unless_another_has_them(world: Worl
     assert labels_of(world.folder) == {IDS[1]: 1, IDS[4]: 1, IDS[5]: 1}
 
 
-def test_what_robots_txt_disallows_now_has_the_crawls_own_word(world: World) -> None:
+def test_what_robots_txt_disallows_now_has_the_crawls_own_word(world: Rechecked) -> None:
     world.hosts[1].routes["/robots.txt"] = reply(b"User-agent: *\nDisallow: /4")
     assert world.told()["closed_by"] == {"robots": 1}
     assert manifest_of(world.folder)["http://1.test/4.jpg"] == "robots"
     assert world.again() == []
 
 
-def test_what_is_gone_or_does_not_answer_is_told_and_kept(world: World) -> None:
+def test_what_is_gone_or_does_not_answer_is_told_and_kept(world: Rechecked) -> None:
     world.hosts[0].routes |= {"/2.jpg": reply(b"", 404), "/3.jpg": reply(b"", 500)}
     said = world.told()
     assert (said["open"], said["closed"], said["gone"], said["unknown"]) == (4, 0, 1, 1)
@@ -146,7 +136,7 @@ def test_what_is_gone_or_does_not_answer_is_told_and_kept(world: World) -> None:
 
 
 def test_a_host_that_says_nothing_is_left_alone(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: Rechecked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rechecking, "PATIENCE", 1)
     for path in ("/1.jpg", "/2.jpg", "/3.jpg"):
@@ -159,7 +149,7 @@ def test_a_host_that_says_nothing_is_left_alone(
     assert world.told()["open"] == 6
 
 
-def test_without_any_answer_it_fails_and_drops_nothing(world: World) -> None:
+def test_without_any_answer_it_fails_and_drops_nothing(world: Rechecked) -> None:
     for host in world.hosts:
         host.routes = dict.fromkeys(host.routes, reply(b"", 503))
         host.otherwise = reply(b"", 503)
@@ -169,7 +159,7 @@ def test_without_any_answer_it_fails_and_drops_nothing(world: World) -> None:
     assert len(labels_of(world.folder)) == 5
 
 
-def test_a_dry_run_drops_nothing_and_its_answers_count(world: World) -> None:
+def test_a_dry_run_drops_nothing_and_its_answers_count(world: Rechecked) -> None:
     world.hosts[0].routes["/2.jpg"] = reply(picture(2), X_Robots_Tag="noai")
     said = world.told("--dry-run")
     assert (said["images"], said["dry_run"]) == (1, True)
@@ -181,8 +171,8 @@ def test_a_dry_run_drops_nothing_and_its_answers_count(world: World) -> None:
     assert len(world.asked) == 5
 
 
-def test_an_interrupted_recheck_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(log: rechecking.Log, one: rechecking.Heard) -> None:
+def test_an_interrupted_recheck_goes_on(world: Rechecked, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(log: rechecking.Log, one: rechecking.Finding) -> None:
         real(log, one)
         if len(log.heard) == 2:
             signal.raise_signal(signal.SIGINT)
@@ -202,7 +192,7 @@ def test_an_interrupted_recheck_goes_on(world: World, monkeypatch: pytest.Monkey
     assert not list((world.folder / ".cache/recheck").glob("*.jsonl"))
 
 
-def test_old_answers_and_those_for_other_opt_outs_do_not_count(world: World) -> None:
+def test_old_answers_and_those_for_other_opt_outs_do_not_count(world: Rechecked) -> None:
     world.told("--dry-run")
     (log,) = (world.folder / ".cache/recheck").glob("*.jsonl")
     long_ago = time.time() - rechecking.FRESH - 60
@@ -213,12 +203,12 @@ def test_old_answers_and_those_for_other_opt_outs_do_not_count(world: World) -> 
     assert len(world.asked) == 6
 
 
-def test_opt_outs_that_are_not_obeyed_close_nothing(world: World) -> None:
+def test_opt_outs_that_are_not_obeyed_close_nothing(world: Rechecked) -> None:
     world.hosts[0].routes["/robots.txt"] = reply(ROBOTS.encode())
     assert world.told("--set", "crawl.opt_outs=[tdm-reservation]")["closed"] == 0
 
 
-def test_a_redirect_is_followed_to_who_speaks(world: World) -> None:
+def test_a_redirect_is_followed_to_who_speaks(world: Rechecked) -> None:
     def moved(request: object) -> None:
         reply(b"", 302, Location="http://1.test/4.jpg")(request)
 

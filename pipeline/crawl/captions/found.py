@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from pipeline.classes import ImageClass
 from pipeline.console import printable
-from pipeline.crawl.account import ClassAccount, QueryAccount, SearchAccount
 from pipeline.crawl.captions.matching import CaptionMatcher
 from pipeline.crawl.captions.tables import Remarks
 from pipeline.crawl.columns import licence_of
+from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
 from pipeline.manifest import Candidate
 from pipeline.params import Crawl
 

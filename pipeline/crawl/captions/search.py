@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.classes import ImageClass
 from pipeline.console import Advance, printable
-from pipeline.crawl.captions.columns import numbers, texts
+from pipeline.crawl.captions.cells import numbers, texts
 from pipeline.crawl.captions.found import (
     LICENCE,
     MOST_NAMED,

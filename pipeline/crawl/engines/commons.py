@@ -17,7 +17,6 @@ from pipeline.crawl.engines.engine import (
     Unreadable,
     address,
     filter_of,
-    first_line,
     json_object,
     json_or_nothing,
     later_start,
@@ -26,6 +25,7 @@ from pipeline.crawl.engines.engine import (
     objects,
     text,
 )
+from pipeline.crawl.http import first_line
 
 ADDRESS = "https://commons.wikimedia.org/w/api.php"
 PAGE_RESULTS = 50

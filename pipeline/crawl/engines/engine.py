@@ -11,8 +11,6 @@ from urllib.parse import urlencode
 
 from pipeline.errors import UserError
 
-HEAD = 20_000  # bytes of an answer in which its first words are looked for
-LINE = 300  # characters of them
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a text, which is cut
 
 
@@ -249,24 +247,6 @@ def later_start(value: object, start: int, most: int) -> int | None:
     """Where a page says that the next one begins, None unless after `start` and before `most`."""
     found = number(value)
     return found if found is not None and start < found < most else None
-
-
-def first_line(body: bytes) -> str:
-    """The first line of an answer's body with words for a person, "" if it has none."""
-    words = body[:HEAD].decode("utf-8", "replace")
-    if words.lstrip().startswith("<"):
-        from bs4 import BeautifulSoup
-        from bs4.exceptions import ParserRejectedMarkup
-
-        try:
-            page = BeautifulSoup(words, "lxml")
-            for part in page(["script", "style"]):
-                part.decompose()
-            words = page.get_text("\n")
-        except (ParserRejectedMarkup, RecursionError):
-            words = ""
-    lines = (" ".join(line.split()) for line in words.splitlines())
-    return next(filter(None, lines), "")[:LINE]
 
 
 def link(value: object) -> str:

@@ -19,7 +19,6 @@ from pipeline.crawl.engines.engine import (
     Unreadable,
     address,
     filter_of,
-    first_line,
     json_object,
     json_or_nothing,
     link,
@@ -27,6 +26,7 @@ from pipeline.crawl.engines.engine import (
     objects,
     text,
 )
+from pipeline.crawl.http import first_line
 from pipeline.errors import UserError
 
 ADDRESS = "https://api.flickr.com/services/rest/"

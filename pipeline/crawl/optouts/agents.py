@@ -2,7 +2,7 @@
 
 # those that ai-robots-txt/ai.robots.txt (README and table of bot metrics, 2026-08) says collect
 # data to train models, or data sets that others train on; assistants and search are not among them
-AI_AGENTS = frozenset(
+AGENT_NAMES = frozenset(
     name.lower()
     for name in (
         *("AI2Bot", "Ai2Bot-Dolma", "anthropic-ai", "Applebot-Extended", "Bytespider", "CCBot"),

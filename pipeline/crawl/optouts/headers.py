@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
 from pipeline.crawl.optouts.forms import Form, forms
-from pipeline.crawl.optouts.signals import Signal
+from pipeline.crawl.optouts.signals import Signal, strictest
 
 RSL_TYPE = "application/rsl+xml"
 RESERVATION = "tdm-reservation"
@@ -52,8 +53,7 @@ def heard(headers: Mapping[str, str], address: str) -> Heard:
 
 def _signal(form: Form, values: list[str]) -> Signal:
     if form.kind == RESERVATION:
-        said = {form.read(value) for value in values}
-        allows = False if False in said else True if True in said else None
+        allows = strictest(map(form.read, values))
     else:
         # a structured field may come in several lines
         allows = form.read(", ".join(values))
@@ -67,12 +67,15 @@ def _licences(values: Iterable[str], address: str) -> Iterator[str]:
                 name.lower(): quoted or plain
                 for name, quoted, plain in PARAMETER.findall(parameters)
             }
-            kind = found.get("type", "").partition(";")[0].strip().lower()
-            if "license" in found.get("rel", "").lower().split() and kind == RSL_TYPE:
-                try:
-                    yield urljoin(address, target.strip())
-                except ValueError:
-                    continue
+            yield from licence_named(found, target, address)
+
+
+def licence_named(link: Mapping[str, str], target: str, address: str) -> Iterator[str]:
+    """The address of a licence, if a link (its `rel` and `type`) on `address` leads to one."""
+    kind = link.get("type", "").partition(";")[0].strip().lower()
+    if "license" in link.get("rel", "").lower().split() and kind == RSL_TYPE:
+        with suppress(ValueError):  # what is no address is none of a licence
+            yield urljoin(address, target.strip())
 
 
 def _all(headers: Any, name: str) -> list[str]:

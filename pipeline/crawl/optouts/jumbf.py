@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.signals import Signal
+from pipeline.crawl.optouts.signals import Signal, strictest
 
 LABEL = re.compile(r"(?:c2pa|cawg)\.training-mining(?:__\d+)?")
 BINDING = {"ai_training", "ai_generative_training", "data_mining"}
@@ -39,12 +39,9 @@ def training_signals(store: bytes) -> Iterator[Signal]:
     for one in found:
         if one.manifest == latest:
             form = FORMS[one.label.partition("__")[0]]
-            said = {
-                form.read(use) for name, use in one.uses.items() if name.split(".")[-1] in BINDING
-            }
+            binding = [use for name, use in one.uses.items() if name.split(".")[-1] in BINDING]
             text = ", ".join(f"{name}={use}" for name, use in one.uses.items())
-            allows = False if False in said else True if True in said else None
-            yield Signal(form.kind, f"C2PA {one.label}", text, allows)
+            yield Signal(form.kind, f"C2PA {one.label}", text, strictest(map(form.read, binding)))
 
 
 def _assertions(store: bytes) -> Iterator[Assertion]:

@@ -9,8 +9,8 @@ from yarl import URL
 
 from pipeline.crawl.optouts import rsl, tdmrep
 from pipeline.crawl.optouts.headers import RESERVATION, Heard
-from pipeline.crawl.optouts.lines import MOST_LICENCES
 from pipeline.crawl.optouts.paths import spelt
+from pipeline.crawl.optouts.robots_lines import MOST_LICENCES
 from pipeline.crawl.optouts.rsl import Licence, licence
 from pipeline.crawl.optouts.signals import AI_AGENTS, Signal, Verdict, obeyed_kinds, verdict
 from pipeline.crawl.optouts.tdmrep import Reservations, reservations

@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from urllib.parse import urljoin
 
 from lxml import html
 
 from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.headers import RSL_TYPE, Heard, heard
+from pipeline.crawl.optouts.headers import Heard, heard, licence_named
 from pipeline.crawl.optouts.signals import Signal
 
 MOST = 1000  # elements that are looked at
-RESERVATION = next(form for form in forms("header").values() if form.kind == "tdm-reservation")
+RESERVATION_FORM = next(form for form in forms("header").values() if form.kind == "tdm-reservation")
 
 
 def page_words(tree: html.HtmlElement, robot: str) -> set[str]:
@@ -29,16 +28,11 @@ def page_heard(tree: html.HtmlElement, headers: Mapping[str, str], address: str)
     found = heard(headers, address)
     signals, licences = list(found.signals), list(found.licences)
     for name, content in _metas(tree):
-        if name == RESERVATION.kind:
-            allows = RESERVATION.read(content)
-            signals.append(Signal(RESERVATION.kind, "page meta", content, allows))
+        if name == RESERVATION_FORM.kind:
+            allows = RESERVATION_FORM.read(content)
+            signals.append(Signal(RESERVATION_FORM.kind, "page meta", content, allows))
     for link in islice(tree.iter("link"), MOST):
-        kind = link.get("type", "").partition(";")[0].strip().lower()
-        if "license" in link.get("rel", "").lower().split() and kind == RSL_TYPE:
-            try:
-                licences.append(urljoin(address, link.get("href", "").strip()))
-            except ValueError:
-                continue
+        licences += licence_named(link.attrib, link.get("href", ""), address)
     return replace(found, signals=tuple(signals), licences=tuple(dict.fromkeys(licences)))
 
 

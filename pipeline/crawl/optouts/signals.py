@@ -54,6 +54,12 @@ class Verdict:
         return "\n".join(lines)
 
 
+def strictest(said: Iterable[bool | None]) -> bool | None:
+    """What several values come to: one that forbids is enough."""
+    values = set(said)
+    return False if False in values else True if True in values else None
+
+
 def _plain(text: str) -> str:
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()[:LONGEST]
 

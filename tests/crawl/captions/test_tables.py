@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.crawl.captions import tables
-from pipeline.crawl.captions.columns import numbers, texts
+from pipeline.crawl.captions.cells import numbers, texts
 from pipeline.crawl.captions.tables import Remarks, batches, row_total, table_paths
 from pipeline.errors import UserError
 

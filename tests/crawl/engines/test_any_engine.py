@@ -12,7 +12,6 @@ from pipeline.crawl.engines.engine import (
     Refused,
     Result,
     Unreadable,
-    first_line,
     forecast,
     later_start,
     number,
@@ -192,14 +191,3 @@ def test_a_budget_without_limits_may_be_stated():
 def test_a_number_is_one_without_doubt(value, expected):
     assert number(value) == expected
     assert later_start(value, 6, 8) == (7 if expected == 7 else None)
-
-
-def test_the_first_line_of_a_body_is_its_first_words():
-    assert first_line(b"\n \r\n Please wait. \nMore") == "Please wait."
-    assert first_line(b"\xff\xfe") == "\ufffd\ufffd"
-    assert first_line(b"") == ""
-    assert len(first_line(b"x" * 10**6)) == 300
-    page = b"<!doctype html><html><style>b{}</style><script>var x</script><h1>\nToo <b>many</b>"
-    assert first_line(page) == "Too"
-    for odd in (b"<", b"<<>", b"<!", b"<![if]", b"<p>" * 9000, b"< \0 >"):
-        assert isinstance(first_line(odd), str)

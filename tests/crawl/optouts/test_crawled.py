@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.crawl.http import Client, Web
-from pipeline.crawl.optouts.evidence import counted
-from pipeline.crawl.optouts.recheck import Recheck
+from pipeline.crawl.optouts.counts import signal_counts
+from pipeline.crawl.optouts.current import CurrentSignals
 from pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
@@ -178,7 +178,7 @@ def test_signals_are_in_the_manifest_and_counted(crawled):
     assert records[f"http://{number}.test/i/1.jpg"].signals == (
         "data-mining: XMP plus:DataMining: DMI-ALLOWED"
     )
-    counts = counted(table)
+    counts = signal_counts(table)
     wanted = {}
     for site in SITES.values():
         if site.kind not in ("", "robots"):
@@ -186,7 +186,7 @@ def test_signals_are_in_the_manifest_and_counted(crawled):
     assert counts["refused"] == wanted
     assert counts["seen"]["data-mining"] == 4
     assert counts["seen"]["rsl"] > counts["refused"]["rsl"]
-    assert counted(pa.table({"outcome": ["ok"], "detail": [None], "signals": [None]})) == {
+    assert signal_counts(pa.table({"outcome": ["ok"], "detail": [None], "signals": [None]})) == {
         "seen": {},
         "refused": {},
     }
@@ -262,7 +262,7 @@ def rechecked(hosts, urls, **changes):
 
     async def ask():
         async with Client(Web(AGENT, hosts)) as client:
-            recheck = Recheck(client, LIMITS.model_copy(update=changes))
+            recheck = CurrentSignals(client, LIMITS.model_copy(update=changes))
             return await asyncio.gather(*(recheck.address(url) for url in urls))
 
     return asyncio.run(ask())
@@ -308,7 +308,7 @@ def test_a_mark_on_record_is_not_forgotten_by_a_recheck():
 
     async def ask(**changes):
         async with Client(Web(AGENT, {})) as client:
-            recheck = Recheck(client, LIMITS.model_copy(update=changes))
+            recheck = CurrentSignals(client, LIMITS.model_copy(update=changes))
             return await recheck.address("http://127.0.0.1/", recorded)
 
     assert asyncio.run(ask()).refusal == "data-mining: XMP plus:DataMining: DMI-PROHIBITED"

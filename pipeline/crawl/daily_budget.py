@@ -8,7 +8,7 @@ from pathlib import Path
 DAY = 24 * 3600.0  # seconds
 
 
-class Day:
+class DailyBudget:
     """What an engine was asked in the last 24 hours, by this run and those before it.
 
     Args:

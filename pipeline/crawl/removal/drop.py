@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress
-from pipeline.crawl.journal import Journal, writing
+from pipeline.crawl.disk import writing
+from pipeline.crawl.journal import Journal
 from pipeline.crawl.sealed import rewrite_shards, with_column
 from pipeline.manifest import (
     ARRIVED,
@@ -38,15 +39,15 @@ NO_IMAGE = {"id": None, "format": "", "size": 0, "has_gps": False}  # columns of
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Why an address has no image any more."""
+class Removal:
+    """Removal of the image of an address: why it has none any more."""
 
     outcome: str
     detail: str
     signals: str | None = None  # None leaves those that are on record
 
 
-Verdicts = Mapping[str, Verdict]  # address without fragment -> verdict
+Removals = Mapping[str, Removal]  # address without fragment -> removal
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Dropped:
 
     Attributes:
         ids: images that no address gives any more: their bytes go.
-        rows: candidates of the manifest that a verdict changes.
+        rows: candidates of the manifest that a removal changes.
         records: addresses that get a record in the journal.
         bytes: of the images in the crawl's shards.
     """
@@ -67,8 +68,8 @@ class Dropped:
     manifest: pa.Table | None  # as it is to be; None where there is no crawl
 
 
-def judged(crawl: Path, journal: Journal, verdicts: Verdicts) -> Dropped:
-    """What follows from verdicts on addresses; nothing is changed yet.
+def planned(crawl: Path, journal: Journal, removals: Removals) -> Dropped:
+    """What follows from removals; nothing is changed yet.
 
     An image that other addresses gave as well stays, and counts for the first of these.
 
@@ -80,17 +81,17 @@ def judged(crawl: Path, journal: Journal, verdicts: Verdicts) -> Dropped:
     """
     path = crawl / "manifest.parquet"
     before = read_manifest(path) if path.exists() else SCHEMA.empty_table()
-    table, changed = _edited(before, verdicts)
+    table, changed = _edited(before, removals)
     left = set(_arrived(table).to_pylist())
     left |= {
-        one.id for one in journal.records.values() if one.id is not None and one.url not in verdicts
+        one.id for one in journal.records.values() if one.id is not None and one.url not in removals
     }
     gone = set(_arrived(before).to_pylist())
-    gone |= {one.id for url in verdicts if (one := journal.records.get(url)) is not None and one.id}
+    gone |= {one.id for url in removals if (one := journal.records.get(url)) is not None and one.id}
     ids = frozenset(gone - left)
     stored = before.filter(pc.field("outcome") == STORED)
     lost = stored.filter(pc.is_in(stored["id"], _strings(ids)))
-    records = sum(_news(journal, url, verdict) for url, verdict in verdicts.items())
+    records = sum(_news(journal, url, removal) for url, removal in removals.items())
     size = pc.sum(lost["size"]).as_py() or 0
     return Dropped(ids, changed, records, size, table if path.exists() else None)
 
@@ -98,14 +99,14 @@ def judged(crawl: Path, journal: Journal, verdicts: Verdicts) -> Dropped:
 def drop(
     crawl: Path,
     journal: Journal,
-    verdicts: Verdicts,
+    removals: Removals,
     dropped: Dropped,
     advance: Advance = no_progress,
 ) -> None:
-    """Makes it so.
+    """Drops what was planned.
 
     Args:
-        dropped: of `judged`.
+        dropped: of `planned`.
         advance: called for each shard.
 
     Raises:
@@ -113,9 +114,9 @@ def drop(
     """
     clear_leftovers(crawl)
     journal.dooms(dropped.ids)
-    for url, verdict in verdicts.items():
-        if _news(journal, url, verdict):
-            journal.add(_record(journal.records.get(url), url, verdict))
+    for url, removal in removals.items():
+        if _news(journal, url, removal):
+            journal.add(_record(journal.records.get(url), url, removal))
     journal.sync()
     if dropped.manifest is None or not (dropped.rows or dropped.ids):
         journal.drop(dropped.ids)
@@ -132,13 +133,13 @@ def forgotten_ids(records: Collection[Fetched]) -> frozenset[str]:
     return frozenset(id for detail in said for id in SHA256.findall(detail))
 
 
-def _edited(before: pa.Table, verdicts: Verdicts) -> tuple[pa.Table, int]:
-    """A manifest with verdicts in it, and how many rows they change."""
-    place = pc.index_in(plain_addresses(before["url"]), _strings(verdicts))
+def _edited(before: pa.Table, removals: Removals) -> tuple[pa.Table, int]:
+    """A manifest after removals, and how many rows they change."""
+    place = pc.index_in(plain_addresses(before["url"]), _strings(removals))
     hit = pc.and_(pc.is_valid(place), pc.is_in(before["outcome"], pa.array(MAY_CHANGE)))
     if not pc.any(hit).as_py():
         return before, 0
-    told = [verdicts[url] for url in sorted(verdicts)]
+    told = [removals[url] for url in sorted(removals)]
     texts = {
         "outcome": [one.outcome for one in told],
         "detail": [one.detail for one in told],
@@ -188,20 +189,20 @@ def _strings(values: Collection[str]) -> pa.Array:
     return pa.array(sorted(values), pa.string())
 
 
-def _news(journal: Journal, url: str, verdict: Verdict) -> bool:
+def _news(journal: Journal, url: str, removal: Removal) -> bool:
     """Whether the journal does not say so yet."""
     record = journal.records.get(url)
-    return record is None or record.id is not None or record.outcome != verdict.outcome
+    return record is None or record.id is not None or record.outcome != removal.outcome
 
 
-def _record(old: Fetched | None, url: str, verdict: Verdict) -> Fetched:
-    """The record of an address by its verdict."""
-    old = old or Fetched(url, verdict.outcome)
-    signals = old.signals if verdict.signals is None else verdict.signals
+def _record(old: Fetched | None, url: str, removal: Removal) -> Fetched:
+    """The record of an address by its removal."""
+    old = old or Fetched(url, removal.outcome)
+    signals = old.signals if removal.signals is None else removal.signals
     return Fetched(
         url,
-        verdict.outcome,
-        verdict.detail,
+        removal.outcome,
+        removal.detail,
         final_url=old.final_url,
         status=old.status,
         signals=signals,

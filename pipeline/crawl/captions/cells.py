@@ -1,4 +1,4 @@
-"""Columns of hostile tables as text or numbers, whatever type they were written with."""
+"""Cells of hostile tables as text or numbers, whatever type their columns were written with."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

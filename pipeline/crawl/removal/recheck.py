@@ -18,11 +18,11 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from pipeline.console import Advance, no_progress
-from pipeline.crawl.dropping import Verdict, plain_address
+from pipeline.crawl.disk import writing
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import Client, Web
-from pipeline.crawl.journal import writing
-from pipeline.crawl.optouts.recheck import Now, Recheck
+from pipeline.crawl.optouts.current import CurrentSignals, Now
+from pipeline.crawl.removal.drop import Removal, plain_address
 from pipeline.manifest import ARRIVED, OPTED_OUT, scan_manifest
 from pipeline.params import Crawl
 
@@ -31,7 +31,7 @@ PATIENCE = 5  # addresses in a row of which a host says nothing, before it is le
 FRESH = 86_400.0  # seconds for which an unfinished recheck is gone on with
 SYNC_EVERY = 256  # lines that a power cut may lose; they are asked again
 ROBOTS = "robots"  # outcome of what robots.txt disallows, as a crawl has it
-Finding = Literal["open", "closed", "gone", "unknown"]
+State = Literal["open", "closed", "gone", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Finding:
     """What an address says now."""
 
     url: str
     id: str
-    finding: Finding
+    state: State
     detail: str = ""
     signals: str = ""
 
@@ -80,7 +80,7 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.heard: dict[str, Heard] = {}
+        self.heard: dict[str, Finding] = {}
         self.closed = 0  # addresses
         self._lines = 0
 
@@ -97,14 +97,14 @@ class Log:
                     break  # cut off when the process died
                 end += len(line)
                 with suppress(ValueError, TypeError):  # of another version: it is asked again
-                    self._note(Heard(**json.loads(line)))
+                    self._note(Finding(**json.loads(line)))
             self._file.truncate(end)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, one: Heard) -> None:
+    def add(self, one: Finding) -> None:
         """Notes what an address says.
 
         Raises:
@@ -117,14 +117,14 @@ class Log:
                 os.fsync(self._file.fileno())
         self._note(one)
 
-    def _note(self, one: Heard) -> None:
-        self.closed += one.finding == "closed"
+    def _note(self, one: Finding) -> None:
+        self.closed += one.state == "closed"
         self.heard[one.url] = one
 
     def known(self, one: Kept) -> bool:
         """Whether an address has answered for the image that it gave."""
         heard = self.heard.get(one.url)
-        return heard is not None and heard.id == one.id and heard.finding != "unknown"
+        return heard is not None and heard.id == one.id and heard.state != "unknown"
 
     def clear(self) -> None:
         """Ends a recheck: the next one asks all."""
@@ -150,13 +150,13 @@ def recheck(
             hosts.setdefault(_host(one.asked), []).append(one)
     largest_first = iter(sorted(hosts.values(), key=len, reverse=True))
 
-    async def worker(asker: Recheck) -> None:
+    async def worker(asker: CurrentSignals) -> None:
         for of_host in largest_first:
             await _ask_host(asker, of_host, params.connections_per_host, log, advance)
 
     async def run() -> None:
         async with Client(web) as client:
-            asker = Recheck(client, params)
+            asker = CurrentSignals(client, params)
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(HOSTS_AT_ONCE):
@@ -168,7 +168,7 @@ def recheck(
 
 
 async def _ask_host(
-    asker: Recheck, kept: Sequence[Kept], at_once: int, log: Log, advance: Advance
+    asker: CurrentSignals, kept: Sequence[Kept], at_once: int, log: Log, advance: Advance
 ) -> None:
     """Asks a host for each of its addresses, until it does not answer any more."""
     waiting, silent = iter(kept), 0
@@ -178,9 +178,11 @@ async def _ask_host(
         for one in waiting:
             if silent < PATIENCE:
                 heard = await _ask(asker, one)
-                silent = silent + 1 if heard.finding == "unknown" else 0
+                silent = silent + 1 if heard.state == "unknown" else 0
             else:
-                heard = Heard(one.url, one.id, "unknown", f"not asked: no answer {PATIENCE} times")
+                heard = Finding(
+                    one.url, one.id, "unknown", f"not asked: no answer {PATIENCE} times"
+                )
             log.add(heard)
             advance(1, note=f"{log.closed:,} closed")
 
@@ -196,12 +198,12 @@ def _host(address: str) -> str:
         return ""
 
 
-async def _ask(asker: Recheck, one: Kept) -> Heard:
+async def _ask(asker: CurrentSignals, one: Kept) -> Finding:
     now = await asker.address(one.asked, one.signals)
-    return Heard(one.url, one.id, *_finding(now), now.signals)
+    return Finding(one.url, one.id, *_state(now), now.signals)
 
 
-def _finding(now: Now) -> tuple[Finding, str]:
+def _state(now: Now) -> tuple[State, str]:
     if now.refusal:
         return "closed", now.refusal
     if now.gone:
@@ -209,14 +211,14 @@ def _finding(now: Now) -> tuple[Finding, str]:
     return ("unknown", now.problem) if now.problem else ("open", "")
 
 
-def verdicts_of(heard: Iterable[Heard], day: datetime.date) -> dict[str, Verdict]:
-    """Verdicts on the addresses that have closed, which begin with what closed them."""
+def removals_of_closed(heard: Iterable[Finding], day: datetime.date) -> dict[str, Removal]:
+    """Removals of the addresses that have closed, each with what closed it as its reason."""
     return {
-        one.url: Verdict(
+        one.url: Removal(
             ROBOTS if one.detail.startswith(f"{ROBOTS}:") else OPTED_OUT,
             f"{one.detail}; since {day.isoformat()} or before; SHA-256 {one.id}",
             one.signals or None,
         )
         for one in heard
-        if one.finding == "closed"
+        if one.state == "closed"
     }

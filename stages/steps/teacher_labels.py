@@ -21,7 +21,7 @@ BATCH = 256
 MOST_NAMED = 10  # classes in a line
 
 
-class TeacherSays:
+class TeacherLabels:
     """The teacher of models/teacher, and which of its classes are those of a crawl.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.crawl.result_pages import clock
+from pipeline.crawl.wording import clock, counted
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ class SearchAccount:
         varied = [query for query in one.queries if query.variant]
         said = []
         if one.results or not one.waiting:
-            gave = _counted(one.results, "result") if one.results else "no results"
-            asked = _counted(len(own), "query", "queries")
-            asked += f" and {_counted(len(varied), 'variation')}" if varied else ""
+            gave = counted(one.results, "result") if one.results else "no results"
+            asked = counted(len(own), "query", "queries")
+            asked += f" and {counted(len(varied), 'variation')}" if varied else ""
             done = all(query.ended and not query.waits for query in one.queries)
             since = ", and none that are new any more" if done and one.results else ""
             said.append(f"{self.engine} gave {gave} for {asked}{since}")
             limits = {query.ended for query in own if query.ended.startswith("its limit")}
             said += [f"{limit.removeprefix('its limit of ')} is its limit" for limit in limits]
         if one.waiting:
-            count = _counted(len(one.waiting), "query", "queries")
+            count = counted(len(one.waiting), "query", "queries")
             if self.refused:
                 said.append(f"{self.engine} refused {count}: {self.refused}")
             else:
@@ -85,7 +85,3 @@ class SearchAccount:
                 reason = self.stopped or one.waiting[0].ended.removeprefix("put off: ")
                 said.append(f"{count} of {self.engine} put off{until}: {reason}")
         return "; ".join(said)
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.crawl.guard import PRODUCT
-from pipeline.crawl.optouts.agents import AI_AGENTS as NAMES
+from pipeline.crawl.optouts.agents import AGENT_NAMES
 from pipeline.crawl.optouts.forms import forms
 from pipeline.crawl.optouts.paths import Pattern
-from pipeline.crawl.optouts.signals import AI_AGENTS, Signal
+from pipeline.crawl.optouts.signals import AI_AGENTS, Signal, strictest
 
 AGENT_LINE = re.compile(r"user[- ]?agent\b[\s:]*(\*(?![\w-])|[a-z0-9_-]*)", re.IGNORECASE)
 MOST_LICENCES = 3  # of one origin that are read; what more it names is told
@@ -59,8 +59,7 @@ class Declared:
         for kind, rules in self.usages.items():
             longest = _longest(rules, path)
             if longest:
-                said = {rule.allows for rule in longest}
-                allows = False if False in said else True if True in said else None
+                allows = strictest(rule.allows for rule in longest)
                 text = "; ".join(dict.fromkeys(rule.text for rule in longest))
                 found.append(Signal(kind, "robots.txt", text, allows))
         closed = self._closed(path) if self.agents else []
@@ -119,7 +118,7 @@ def _name(group: Group, name: str, groups: list[Group]) -> None:
     known = bool(group.ours or group.everybody or group.names)
     group.ours |= name == PRODUCT
     group.everybody |= name == "*"
-    if name in NAMES:
+    if name in AGENT_NAMES:
         group.names.add(name)
     if not known and (group.ours or group.everybody or group.names):
         groups.append(group)

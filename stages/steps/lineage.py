@@ -1,6 +1,5 @@
-"""What was made of images that are dropped from the crawl, and what is to be run now."""
+"""Lineage of images that leave the crawl: what was made of them, and what is to be run now."""
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.crawl.pack import summary
-from pipeline.crawl.shortfall import HALF
 from pipeline.embeddings import IMAGES
-from pipeline.manifest import class_names
-from pipeline.store import read_table, write_json
+from pipeline.store import read_table
 from stages import paths
 
 SOURCES = paths.EXPORT / "sources.parquet"
@@ -28,7 +24,7 @@ HOLDERS = {  # table of images -> what has, or shows, pixels or features of them
 
 
 @dataclass(frozen=True)
-class Consequences:
+class Lineage:
     """What has seen some images.
 
     Attributes:
@@ -90,7 +86,7 @@ class Consequences:
         }
 
 
-def consequences(ids: Collection[str], changed: bool) -> Consequences:
+def lineage_of(ids: Collection[str], changed: bool) -> Lineage:
     """What the stages' outputs, as they are here, have of images that are dropped.
 
     Args:
@@ -107,7 +103,7 @@ def consequences(ids: Collection[str], changed: bool) -> Consequences:
     for table, holders in HOLDERS.items():
         if count := len(_of(table, ["id"], wanted)):
             copies |= {str(path): count for path in holders if path.exists()}
-    return Consequences(
+    return Lineage(
         dropped=len(ids),
         trained=tuple(used["id"].to_pylist()),
         held_out=pc.sum(chosen["held_out"]).as_py() or 0,
@@ -144,45 +140,3 @@ def _stale() -> list[str]:
 
 def _inside(path: Path, folders: Collection[Path]) -> bool:
     return any(path == one or one in path.parents for one in folders)
-
-
-def refresh_summary(manifest: pa.Table, by: str) -> None:
-    """Counts in reports/crawl.json what the manifest says now; what else is there stays.
-
-    Args:
-        by: the command that dropped images, named as the reason of classes that lost some.
-    """
-    path = paths.summary("crawl")
-    try:
-        before = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        before = {}
-    old = {one["name"]: one for one in before.get("classes", [])}
-    names = list(old)
-    if not names:
-        known = class_names(paths.MANIFEST)
-        names = [known.get(label, "") for label in range(max(known, default=-1) + 1)]
-    now = summary(manifest, names)
-    now["classes"] = [_with_loss(old.get(one["name"], {}), one, by) for one in now["classes"]]
-    for key, chosen in (("empty", _is_empty), ("short", _is_short)):
-        if key in before:
-            now[key] = [one["name"] for one in now["classes"] if chosen(one)]
-    write_json(path, before | now)
-
-
-def _with_loss(old: dict[str, Any], now: dict[str, Any], by: str) -> dict[str, Any]:
-    """A class as it is now, with what is known of it from before."""
-    one = old | now
-    lost = old.get("stored", 0) - now["stored"]
-    if lost > 0 and (one.get("wanted") or 0) > now["stored"]:
-        said = f"{lost:,} dropped by `pipeline {by}`"
-        one["why"] = "; ".join(filter(None, [old.get("why", ""), said]))
-    return one
-
-
-def _is_empty(one: dict[str, Any]) -> bool:
-    return not one["stored"]
-
-
-def _is_short(one: dict[str, Any]) -> bool:
-    return one.get("wanted") is not None and one["stored"] < HALF * one["wanted"]

@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.crawl import fetch as module
 from pipeline.crawl import scheduler
+from pipeline.crawl.backlog import Backlog
 from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
-from pipeline.crawl.later import PutOff
 from pipeline.errors import ExternalError
 from pipeline.manifest import Fetched, manifest
 from tests.crawl.hosts import (
@@ -66,11 +66,11 @@ def test_a_class_that_others_have_filled_asks_for_nothing_again(tmp_path):
     hosts, candidates = pair()
     with serving(*hosts) as names:
         relent = refusing(hosts[0])
-        first, put_off = [], PutOff()
+        first, backlog = [], Backlog()
         limits = {"per_class": 10}
-        found = crawl(tmp_path, candidates, names, reports=first, put_off=put_off, **limits)
+        found = crawl(tmp_path, candidates, names, reports=first, backlog=backlog, **limits)
         assert Counter(outcome for _, outcome in first) == {"ok": 10, "not_now": len(found) - 10}
-        assert put_off.summary(found, 10) == {"images": 0, "hosts": {}}
+        assert backlog.summary(found, 10) == {"images": 0, "hosts": {}}
         relent()
         asked, again = [sum(host.requests.values()) for host in hosts], []
         assert crawl(tmp_path, candidates, names, reports=again, **limits) == found
@@ -85,11 +85,11 @@ def test_a_class_that_is_short_becomes_what_it_would_have_been(tmp_path):
     hosts, candidates = pair()
     with serving(*hosts) as names:
         relent = refusing(hosts[0])
-        found, put_off = {}, PutOff()
+        found, backlog = {}, Backlog()
         limits = {"per_class": 30}
-        found = crawl(tmp_path, candidates, names, put_off=put_off, **limits)
+        found = crawl(tmp_path, candidates, names, backlog=backlog, **limits)
         assert Counter(outcomes(found).values()) == {"ok": 20, "not_now": 20}
-        told = put_off.summary(found, 30)
+        told = backlog.summary(found, 30)
         assert told["images"] == told["hosts"]["0.test"]["images"] == 20
         asked = hosts[1].images_asked()
         relent()
@@ -158,11 +158,11 @@ def test_rounds_that_begin_with_fewer_candidates_ask_for_nothing_again_either(tm
     limits = LIMITS.model_copy(update={"per_class": 10})
 
     def run(names):
-        put_off, rounds = PutOff(), (candidates[:10], candidates)
+        backlog, rounds = Backlog(), (candidates[:10], candidates)
         with Journal(tmp_path) as journal:
             for few in rounds:
                 web, report = Web(AGENT, names), lambda label, outcome: None
-                found = module.fetch(few, limits, journal, web, report, put_off=put_off)
+                found = module.fetch(few, limits, journal, web, report, backlog=backlog)
         return found, sum(sum(host.requests.values()) for host in hosts)
 
     with serving(*hosts) as names:
@@ -208,24 +208,24 @@ def test_the_list_of_what_was_put_off_survives_what_happens_to_files(tmp_path):
 
 
 def test_the_summary_counts_what_the_next_run_will_ask_for(tmp_path):
-    put_off, found = PutOff(), {}
+    backlog, found = Backlog(), {}
     full, short = (
         candidates_of([f"http://a/{n}" for n in range(3)], 0),
         candidates_of(["http://a/0", "http://b/1", "http://b/1", "http://c/2"], 1),
     )
     for one in [*full, *short[:3]]:
         record = Fetched(one.url, "busy", "503: Busy", status=503)
-        found[one] = put_off.take(record, one.url[7])
+        found[one] = backlog.take(record, one.url[7])
     found[full[1]] = Fetched(full[1].url, "ok", id="1")
     found[short[3]] = Fetched(short[3].url, "ok", id="2")
     why = {"why": "503: Busy", "again_at": None}
-    assert put_off.summary(found, 1) == {"images": 0, "hosts": {}}
-    assert put_off.summary(found, 1, frozenset("2")) == {
+    assert backlog.summary(found, 1) == {"images": 0, "hosts": {}}
+    assert backlog.summary(found, 1, frozenset("2")) == {
         "images": 2,
         "hosts": {"a": {"images": 1} | why, "b": {"images": 1} | why},
     }
     found[full[1]] = Fetched(full[1].url, "http_error")
-    assert put_off.summary(found, 2)["images"] == 3  # a/0 is in both, and one address
+    assert backlog.summary(found, 2)["images"] == 3  # a/0 is in both, and one address
 
 
 @pytest.mark.parametrize(

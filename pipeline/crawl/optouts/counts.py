@@ -10,7 +10,7 @@ from pipeline.crawl.optouts.signals import AI_AGENTS, ALL_KINDS, kind_of
 KINDS = {*ALL_KINDS, AI_AGENTS}
 
 
-def counted(table: pa.Table) -> dict[str, dict[str, int]]:
+def signal_counts(table: pa.Table) -> dict[str, dict[str, int]]:
     """Candidates of a manifest with a signal of each kind, and those refused for one."""
     seen: Counter[str] = Counter()
     refused: Counter[str] = Counter()

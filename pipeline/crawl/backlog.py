@@ -1,4 +1,4 @@
-"""What a run leaves to the next one. An address has one of three outcomes:
+"""Backlog: what a run leaves to the next one. An address has one of three outcomes:
 
 an image; a failure for good, which the journal keeps; or a refusal for now (`not_now`), which it
 never keeps, and which the next run asks for again if its class still needs it.
@@ -30,10 +30,10 @@ when thirty answers in a row are 5xx.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.console import printable
+from pipeline.crawl.wording import iso
 from pipeline.manifest import NOT_NOW, Candidate, Fetched, host_of
 
 SILENT = frozenset({"connection", "timeout", "too_slow", "host_down"})  # no answer at all
@@ -52,7 +52,7 @@ class PutOffHost:
     again_at: float | None = None  # seconds since 1970
 
 
-class PutOff:
+class Backlog:
     """The addresses and hosts that a run leaves to the next; one for all rounds of the run."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class PutOff:
         for url in needed:
             host, why = self._blamed.get(url) or (host_of(url), needed[url])
             known = self.hosts.get(host, PutOffHost(why))
-            entry = {"images": 0, "why": known.why, "again_at": _iso(known.again_at)}
+            entry = {"images": 0, "why": known.why, "again_at": iso(known.again_at)}
             hosts.setdefault(host, entry)["images"] += 1
         ordered = sorted(hosts.items(), key=lambda pair: (-pair[1]["images"], pair[0]))
         return {"images": len(needed), "hosts": dict(ordered)}
@@ -111,9 +111,3 @@ class PutOff:
 def was_asked(later: Fetched | None) -> bool:
     """Whether an address that is put off was asked for, and brought no image."""
     return later is not None and not later.detail.startswith(UNASKED)
-
-
-def _iso(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""What a search of caption tables found, kept for the next run, because reading takes long."""
+"""Cache of what a search of caption tables found, because reading them takes long."""
 
 import hashlib
 import json

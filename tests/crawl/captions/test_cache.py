@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.classes import load_classes
+from pipeline.crawl.captions.cache import search_once
 from pipeline.crawl.captions.found import Found
-from pipeline.crawl.captions.kept import search_once
 from pipeline.params import Crawl
 
 CLASSES: dict[str, list[str]] = {"cat": ["cat"], "dog": ["dog"]}

@@ -1,31 +1,31 @@
 """Images that a person wants out of a crawl: by an address, a host, or an id."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
 from pipeline.console import Advance, no_progress, printable
 from pipeline.crawl.blocklist import Blocklist, read_blocklist, wire_host
-from pipeline.crawl.dropping import (
+from pipeline.crawl.journal import Journal
+from pipeline.crawl.removal.drop import (
     MAY_CHANGE,
     SHA256,
-    Verdict,
-    Verdicts,
+    Removal,
+    Removals,
     drop,
     forgotten_ids,
-    judged,
     plain_address,
+    planned,
 )
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.looks import Looks
+from pipeline.crawl.removal.phash_cache import PhashCache
 from pipeline.errors import UserError
 from pipeline.manifest import BLOCKED, FORGOTTEN, Fetched, scan_manifest
 from pipeline.store import open_parquet, read_shard, shard_paths
@@ -119,22 +119,22 @@ def alike(
     if not len(blocklist.hashes):
         return found
     seen = set(without)
+    with PhashCache(journal.folder / "phash.sqlite") as cache:
 
-    def judge(id: str, hashes: np.ndarray) -> None:
-        seen.add(id)
-        advance(1)
-        if rule := blocklist.alike(hashes):
-            found[id] = rule
+        def judge(id: str, read: Callable[[], bytes]) -> None:
+            seen.add(id)
+            rule = blocklist.alike(cache.of(id, read))
+            advance(1)
+            if rule:
+                found[id] = rule
 
-    with Looks(journal.folder / "looks.sqlite") as looks:
-        for id in (one for one in journal.images() if one not in seen):
-            known = looks.known(id)
-            judge(id, looks.at(id, journal.read(id)) if known is None else known)
+        for id in journal.images():
+            if id not in seen:
+                judge(id, partial(journal.read, id))
         for path in shard_paths(crawl) if crawl.exists() else []:
             for image in read_shard(path):
                 if image.id not in seen:
-                    known = looks.known(image.id)
-                    judge(image.id, looks.at(image.id, image.data) if known is None else known)
+                    judge(image.id, partial(bytes, image.data))
     return found
 
 
@@ -158,18 +158,18 @@ def refusals(
     if path:
         nowhere = journal.folder / "none"  # the crawl that is there is replaced by the new one
         wanted = blocked(rules, nowhere, journal, advance)
-        found = verdicts_on(wanted, nowhere, journal, BLOCKED, "")
-        dropped = judged(nowhere, journal, found)
+        found = removals_of(wanted, nowhere, journal, BLOCKED, "")
+        dropped = planned(nowhere, journal, found)
         # pictures of files have no record
         drop(nowhere, journal, found, replace(dropped, ids=dropped.ids | wanted.ids.keys()))
     gone = frozenset[str]() if FORGOTTEN in retry else forgotten_ids(journal.records.values())
     return replace(rules, forgotten=gone)
 
 
-def verdicts_on(
+def removals_of(
     wanted: Wanted, manifest: Path, journal: Journal, outcome: str, said: str
-) -> Verdicts:
-    """Verdicts on every address of these images, and on the addresses that may give more.
+) -> Removals:
+    """Removals for every address of these images, and on the addresses that may give more.
 
     Args:
         outcome: FORGOTTEN or BLOCKED.
@@ -181,17 +181,17 @@ def verdicts_on(
             return rule
         return "; ".join(filter(None, [said, rule, f"SHA-256 {id}" if id else ""]))
 
-    found: dict[str, Verdict] = {
-        url: Verdict(outcome, detail(rule, None)) for url, rule in wanted.urls.items()
+    found: dict[str, Removal] = {
+        url: Removal(outcome, detail(rule, None)) for url, rule in wanted.urls.items()
     }
     ids = pa.array(sorted(wanted.ids), pa.string())
     for row in _rows(manifest, pc.field("id").isin(ids)):
-        found[plain_address(row["url"])] = Verdict(
+        found[plain_address(row["url"])] = Removal(
             outcome, detail(wanted.ids[row["id"]], row["id"])
         )
     for record in journal.records.values():
         if record.id in wanted.ids:
-            found[record.url] = Verdict(outcome, detail(wanted.ids[record.id], record.id))
+            found[record.url] = Removal(outcome, detail(wanted.ids[record.id], record.id))
     return found
 
 

@@ -8,6 +8,7 @@ import aiohttp
 
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import (
+    BUSY,
     CONNECT_TIMEOUT,
     MAX_REDIRECTS,
     READ_TIMEOUT,
@@ -21,7 +22,6 @@ from pipeline.crawl.optouts.rsl import Licence
 from pipeline.crawl.optouts.signals import Verdict, obeyed_kinds, refusal_in
 from pipeline.params import Crawl
 
-BUSY = {408, 425, 429}
 GONE = {404, 410}
 
 
@@ -56,7 +56,7 @@ class Turn:
     gap: float = 0.0
 
 
-class Recheck:
+class CurrentSignals:
     """Asks addresses for their signals, by the rules of a crawl with `params`.
 
     Many may be asked at once; requests to a host start `crawl.host_gap`, or its own Crawl-delay,

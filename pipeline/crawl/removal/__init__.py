@@ -1,0 +1,1 @@
+"""Removal of images from a crawl: on request, or because their owners have closed them since."""
