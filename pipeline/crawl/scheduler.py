@@ -89,6 +89,7 @@ class Host:
         until = min(self.paused_until, now + max(named or 0.0, FIRST_PAUSE))
         self.waited -= self.paused_until - until
         self.paused_until = self.next_start = until
+        self.refusals = max(1, self.refusals - 1)  # the next pause is no longer for it
 
     def speed_up(self, asked: float) -> None:
         """Counts a good answer to what was asked for at `asked`.

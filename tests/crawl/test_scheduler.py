@@ -593,7 +593,7 @@ def test_a_few_addresses_that_are_refused_for_ever_do_not_put_off_what_comes_aft
     ]
     with serving(host) as hosts:
         for _ in range(2):  # nor in the run that begins with them
-            found = crawl(tmp_path, candidates, hosts, per_class=20, patience=30.0)
+            found = crawl(tmp_path, candidates, hosts, per_class=20, patience=0.3)
             got = Counter((one.label, record.outcome) for one, record in found.items())
             assert [got[label, "ok"] for label in range(3)] == [20, 20, 20]
             assert [got[label, "not_now"] for label in range(3)] == [1, 1, 1]
