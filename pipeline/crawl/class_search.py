@@ -6,7 +6,7 @@ another query: its first page tells whether it brings anything, and all of them 
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pipeline.classes import ImageClass
@@ -17,6 +17,9 @@ from pipeline.manifest import Candidate
 
 FRUITLESS = 3  # variations of a kind in a row that brought nothing new: the kind is given up
 NO_FILTER = "its first page is that of the query itself"
+# new results from which on a later page is compared with those of other classes: an engine may come
+# to fill up with one list for all, and what is left of a page of few is the same by chance
+JUDGED_FROM = 10
 VARIED = 0.6  # share of the results wanted that variations are to make up; the rest is surplus
 
 
@@ -52,14 +55,14 @@ class ClassSearch:
         one: ImageClass,
         engine: Engine,
         manner: Manner,
-        first_page: Callable[["ClassSearch", QueryRun], Awaitable[None]],
+        judge: Callable[["ClassSearch", QueryRun, Sequence[Result]], Awaitable[None]],
     ) -> None:
         self.label, self.one, self.engine, self.manner = label, one, engine, manner
         self.own = [QueryRun(Query(text, manner.licence, side=manner.side)) for text in one.queries]
         self.varied: list[QueryRun] = []
         self.chosen: dict[str, Candidate] = {}
         self.given_up: list[str] = []
-        self._first_page = first_page
+        self._judge_page = judge
         self._share = 0  # ranks of own queries that were chosen from
         self._variations = self._in_turn()
 
@@ -111,8 +114,8 @@ class ClassSearch:
         source.pages.tell(
             f"{self.one.name}: '{run.query.text}'{said}: {len(run.found):,} results so far"
         )
-        if first and run.found:
-            await self._first_page(self, run)
+        if found and (first or len(found) >= JUDGED_FROM):
+            await self._judge_page(self, run, [result for _, result in found])
         return found
 
     def _choose(self, run: QueryRun, rank: int, result: Result) -> None:

@@ -211,6 +211,7 @@ class Fetcher:
         for url in sorted(urls, key=lambda url: was_asked(known.get(url))) if known else urls:
             try:
                 job = Job(url, url, self._host_of(url))
+                job.refused_at = -1 if was_asked(known.get(url)) else None
             except Failure as failure:
                 ended.append(failure.record(url))
             else:
@@ -233,7 +234,7 @@ class Fetcher:
         try:
             if job.redirects == MAX_REDIRECTS:
                 raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
-            job.host, job.address = self._host_of(outcome), outcome
+            job.host, job.address, job.refused_at = self._host_of(outcome), outcome, None
         except Failure as failure:
             return self._failed(job, failure)
         job.redirects, job.last = job.redirects + 1, None

@@ -34,10 +34,13 @@ class Pauses:
     def begin(self, job: Job, now: float, refused: Failure) -> bool:
         """Pauses the host of a job that was refused, or puts it off.
 
-        False: after too many refusals in a row, all of this one address, the job is to be put off
-        and not its host, which has given others.
+        False: after too many refusals in a row the job is to be put off and not its host, which has
+        given others: all were of this one address, or it was refused before them, too. Where
+        nothing else is left to ask for, a few such addresses would put off all that come after.
         """
         host = job.host
+        if job.refused_at is None:
+            job.refused_at = host.gave
         if host.name in self.backlog.hosts:
             return True
         before = host.paused_until
@@ -46,6 +49,9 @@ class Pauses:
         if host.waited > self.patience or host.refusals >= REFUSALS:
             alone = host.refuser and host.refusals >= TELLING and host.given
             if alone and not self._too_long(refused):
+                return False
+            if job.overtaken and host.waited <= 2 * self.patience and not self._too_long(refused):
+                host.pause_again(now, refused.pause)
                 return False
             why = f"{self._why(host, refused)} ({refused})"
             again = time.time() + refused.pause if refused.pause else None

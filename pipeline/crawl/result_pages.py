@@ -157,7 +157,8 @@ class EnginePages:
                 if waited > self.patience or pauses > MOST_PAUSES:
                     asks = f"{error}, and asks for a pause of {duration(named)}"
                     raise PutOff(asks, time.time() + named, everything=True) from None
-                await self._wait(named, str(error))
+                # who names no time at all is not asked at once, again and again
+                await self._wait(max(named, RETRY_PAUSE), str(error))
 
     async def _once(self, query: Query, start: int) -> ResultPage:
         engine = self.engine
@@ -212,7 +213,8 @@ class EnginePages:
         reason = f"it answered {status}" + (f": {printable(said)}" if said else "")
         reason = hidden(engine, reason)
         if isinstance(found, NoMore | Refused):
-            return type(found)(printable(str(found)) if isinstance(found, NoMore) else reason)
+            said = hidden(engine, printable(str(found)))
+            return type(found)(said if isinstance(found, NoMore) else reason)
         named = retry_after(answer.headers)
         if found is None and not passing(answer):
             return Refused(reason)
@@ -257,8 +259,10 @@ def passing(answer: Page) -> bool:
 
 
 def hidden(engine: Engine, text: str) -> str:
-    """`text` without the engine's secrets."""
-    for secret in engine.secrets.values():
+    """`text` without the engine's secrets: what a service says may repeat what it was sent."""
+    sent = [value for name, value in engine.headers.items() if name.lower() == "authorization"]
+    tokens = [value.rpartition(" ")[2] for value in sent]  # the kind of token stands before it
+    for secret in filter(None, [*engine.secrets.values(), *tokens]):
         text = text.replace(secret, "***").replace(quote_plus(secret), "***")
     return text
 

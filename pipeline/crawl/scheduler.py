@@ -41,6 +41,7 @@ class Host:
     waited: float = 0.0  # seconds of pauses that good answers have not earned yet
     since: float = -1.0  # when it was first asked, or asked again after a pause
     given: int = 0  # good answers since then
+    gave: int = 0  # good answers in all
     refuser: str = ""  # the address whose refusals alone are in a row; "" of several
     listed: bool = False  # has an entry in the scheduler's heap
 
@@ -83,12 +84,20 @@ class Host:
         self.next_start = max(self.next_start, until)
         return sign
 
+    def pause_again(self, now: float, named: float | None) -> None:
+        """Takes a pause back that grew by refusals of what is asked for no more."""
+        until = min(self.paused_until, now + max(named or 0.0, FIRST_PAUSE))
+        self.waited -= self.paused_until - until
+        self.paused_until = self.next_start = until
+        self.refusals = max(1, self.refusals - 1)  # the next pause is no longer for it
+
     def speed_up(self, asked: float) -> None:
         """Counts a good answer to what was asked for at `asked`.
 
         Enough of them in a row undo one step of `slow_down`.
         """
         self.ill = 0
+        self.gave += 1
         if asked < self.slowed:
             self.given += 1
             return  # it says nothing of the time since then
@@ -133,9 +142,15 @@ class Job:
     redirects: int = 0
     failures: int = 0  # that may be tried again
     refusals: int = 0  # by its host, whatever was asked for
+    refused_at: int | None = None  # good answers of its host before the first; -1: by another run
     started: float = 0.0  # the last request
     status: int | None = None  # of the last request's answer
     last: Fetched | None = None  # what it would have ended with, had that been its last try
+
+    @property
+    def overtaken(self) -> bool:
+        """It was refused, and its host has given others since, or may have in another run."""
+        return self.refused_at is not None and self.host.gave > self.refused_at
 
     @property
     def robots(self) -> bool:

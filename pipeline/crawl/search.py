@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pipeline.classes import ClassSet
 from pipeline.console import Advance, no_progress, printable
-from pipeline.crawl.canary import SharedLists, canary_alarm, canary_queries, wrong_page
+from pipeline.crawl.canary import CLASS_SHARE, SharedLists, canary_alarm, canary_queries, wrong_page
 from pipeline.crawl.class_search import ClassSearch, Manner
-from pipeline.crawl.engines.engine import Engine, NoMore, Query, Refused
+from pipeline.crawl.engines.engine import Engine, NoMore, Query, Refused, Result
 from pipeline.crawl.http import Client, Web
 from pipeline.crawl.pagelog import PageLog
-from pipeline.crawl.queries import QueryRun, Source
+from pipeline.crawl.queries import QueryRun, Source, picture
 from pipeline.crawl.result_pages import EnginePages, PutOff
 from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
 from pipeline.crawl.wording import clock
@@ -55,7 +55,7 @@ class Search:
         self._advance: Advance = no_progress
         self.pages = EnginePages(engine, folder, manner.patience, self._tell)
         self.classes = [
-            ClassSearch(label, one, engine, manner, self._first_page)
+            ClassSearch(label, one, engine, manner, self._judge_page)
             for label, one in enumerate(classes.classes)
         ]
         self.doubts: list[str] = []
@@ -139,20 +139,23 @@ class Search:
         if said := canary_alarm(queries, lists):
             raise self._alarm(said)
 
-    async def _first_page(self, searched: ClassSearch, run: QueryRun) -> None:
-        """Raises ExternalError if two classes are given the same list."""
+    async def _judge_page(
+        self, searched: ClassSearch, run: QueryRun, results: Sequence[Result]
+    ) -> None:
+        """Raises ExternalError if a page's new results are those of another class."""
         if not self.manner.canary:
             return
-        said = self._lists.add(searched.one.name, run.query.text, list(run.found.values()))
+        said = self._lists.add(searched.one.name, run.query.text, results)
         if not said:
             return
+        found = set(map(picture, results))
         alike = [
             other
             for one in self.classes
             if one is not searched
             for other in one.runs
-            if 2 * len(run.first_page & other.first_page)
-            >= max(1, min(len(run.first_page), len(other.first_page)))
+            if len(found & other.found.keys())
+            >= CLASS_SHARE * max(1, min(len(found), len(other.first_page)))
         ]
         try:
             if not all(_words(run) & _words(other) for other in alike):

@@ -34,7 +34,7 @@ class Lineage:
         exported: images that the exported student was trained on, by its sources.
         copies: files that hold pixels or features of them -> how many images.
         stale: stages whose results are of the crawl as it was.
-        changed: data/crawl is not what dvc.lock has.
+        changed: data/crawl is not what dvc.lock has, in a folder with a dvc.yaml.
     """
 
     dropped: int
@@ -97,6 +97,7 @@ def lineage_of(ids: Collection[str], changed: bool) -> Lineage:
     """
     changed = changed and paths.DVC.exists()  # a folder with params.yaml alone has no stages
     wanted = pa.array(sorted(ids), pa.string())
+    piped = paths.DVC.is_file()  # a folder where nothing but single commands was run has none
     chosen = _of(paths.SELECTION, ["id", "times_kept", "held_out"], wanted)
     used = chosen.filter(pc.greater(chosen["times_kept"], 0))
     copies: dict[str, int] = {}
@@ -109,8 +110,8 @@ def lineage_of(ids: Collection[str], changed: bool) -> Lineage:
         held_out=pc.sum(chosen["held_out"]).as_py() or 0,
         exported=len(_of(SOURCES, ["id"], wanted)),
         copies=copies,
-        stale=tuple(_stale()) if changed else (),
-        changed=changed,
+        stale=tuple(_stale()) if changed and piped else (),
+        changed=changed and piped,
     )
 
 

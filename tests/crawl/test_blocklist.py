@@ -78,6 +78,8 @@ def test_comments_and_empty_lines_are_no_rules(tmp_path):
         ("localhost", "no host name"),
         ("a..example", "no host name"),
         ("-a.example", "no host name"),
+        ("someone@a.example", "no host name"),
+        ("a.example?b", "no host name"),
         ("a.example:80", "does not appear to be"),
         ("300.1.1.1", "does not appear to be"),
         ("a b", "no host name"),

@@ -1,5 +1,6 @@
 """What a search makes of an answer, of a refusal for now, and of one for good."""
 
+import json
 import time
 from collections import Counter
 from dataclasses import replace
@@ -162,6 +163,17 @@ def test_a_service_that_names_short_pauses_for_ever_is_left(tmp_path):
     ):
         find(hosts, bing(), ["cat", "dog"], 20, tmp_path)
     assert host.requests[PATH] == pages_module.MOST_PAUSES + 1
+
+
+def test_a_pause_of_no_time_is_no_leave_to_ask_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages_module, "RETRY_PAUSE", 0.05)
+    with (
+        serving(host := answering(lambda q, n: (429, {"Retry-After": "0"}))) as hosts,
+        pytest.raises(ExternalError, match="it answered 429"),
+    ):
+        find(hosts, bing(), ["cat"], 20, tmp_path)
+    gaps = [after - before for before, after in zip(host.starts, host.starts[1:], strict=False)]
+    assert len(gaps) == pages_module.MOST_PAUSES and min(gaps) >= 0.05
 
 
 def test_a_limit_a_minute_without_a_pause_is_waited_out(tmp_path, monkeypatch):
@@ -377,3 +389,24 @@ def test_the_engines_limit_ends_a_query_and_is_told_and_kept(tmp_path):
             assert len(found) == 2
             assert endings(account) == {"cat": "may not exceed a total of 240 results"}
     assert len(host.targets) == 3, "the second search asked for nothing"
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 500])
+def test_a_token_that_an_answer_repeats_is_neither_told_nor_kept(tmp_path, monkeypatch, status):
+    monkeypatch.setenv("OPENVERSE_TOKEN", "token-of-ours")
+
+    def route(request):
+        said = f"not valid: {request.headers['Authorization']}"
+        request.reply(json.dumps({"detail": said}).encode(), status)
+
+    with serving(Host({"/x": route})) as hosts:
+        engine = Openverse("http://0.test/x")
+        engine.page_gap = 0.0
+        with pytest.raises(ExternalError, match="not valid: Bearer") as caught:
+            find(hosts, engine, ["cat"], 2, tmp_path)
+    assert "token-of-ours" not in str(caught.value)
+    (kept,) = tmp_path.glob("*.html")
+    assert b"Bearer ***" in kept.read_bytes()
+    assert not any(
+        b"token-of-ours" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    )

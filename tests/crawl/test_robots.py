@@ -46,6 +46,8 @@ from tests.crawl.hosts import (
         ("\ufeffUser-agent: *\r\nDisallow: /", "/a.jpg", False),
         ("User-agent: *\n\n  \nDisallow: /", "/a.jpg", False),  # a blank line means nothing
         ("Disallow: /", "/a.jpg", True),  # nobody's
+        ("User-agent: *bot\nDisallow: /", "/a.jpg", True),  # a name, and no star for everybody
+        ("User-agent: * # all\nDisallow: /", "/a.jpg", False),
         ("<html>", "/a.jpg", True),
         ("", "/a.jpg", True),
     ],

@@ -577,6 +577,44 @@ def test_one_address_that_is_refused_for_ever_does_not_put_off_its_host(tmp_path
     assert 2 <= host.requests["/3.jpg"] <= REFUSALS
 
 
+def test_a_few_addresses_that_are_refused_for_ever_do_not_put_off_what_comes_after(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scheduler, "FIRST_PAUSE", 0.01)
+    host = Host({f"/{n}.jpg": image(n) for n in range(90)})
+    for number in (3, 33, 63):  # one of each class, and nothing else is left to ask for at last
+        host.routes[f"/{number}.jpg"] = reply(b"not this", 429)
+    candidates = [
+        one
+        for label in range(3)
+        for one in candidates_of(
+            [f"http://0.test/{n}.jpg" for n in range(30 * label, 30 * label + 30)], label
+        )
+    ]
+    with serving(host) as hosts:
+        for _ in range(2):  # nor in the run that begins with them
+            found = crawl(tmp_path, candidates, hosts, per_class=20, patience=0.3)
+            got = Counter((one.label, record.outcome) for one, record in found.items())
+            assert [got[label, "ok"] for label in range(3)] == [20, 20, 20]
+            assert [got[label, "not_now"] for label in range(3)] == [1, 1, 1]
+    refused = sum(host.requests[f"/{number}.jpg"] for number in (3, 33, 63))
+    assert refused <= 2 * (3 * REFUSALS)
+    assert host.images_asked() - refused == 60
+
+
+def test_a_host_that_refuses_all_is_put_off_by_the_next_run_as_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "FIRST_PAUSE", 0.01)
+    host = Host()
+    host.otherwise = reply(b"slow down", 429)
+    with serving(host) as hosts:
+        urls = [f"http://0.test/{n}.jpg" for n in range(60)]
+        for _ in range(3):
+            before = host.images_asked()
+            found = crawl(tmp_path, candidates_of(urls), hosts, per_class=5, patience=30.0)
+            assert set(outcomes(found).values()) == {"not_now"}
+            assert host.images_asked() - before <= 3 * REFUSALS
+
+
 def test_a_robots_txt_that_is_refused_for_now_is_waited_for(tmp_path):
     host = Host({"/a.jpg": image(1)})
     host.routes["/robots.txt"] = lambda request: (

@@ -73,6 +73,36 @@ def test_a_list_that_two_classes_are_given_stops_the_search_and_is_forgotten(tmp
     assert asked(host)[before + 2 :] == [("dog", 0), ("owl", 0)], "cat was true"
 
 
+def test_a_list_that_two_classes_are_given_after_true_pages_stops_the_search(tmp_path):
+    true = []
+
+    def answer(query, first):
+        if first >= 40 and not true and query in ("cat", "owl"):
+            return images("decoy", range(first, first + 20))
+        return paged(100)(query, first)
+
+    with serving(host := answering(answer)) as hosts:
+        with pytest.raises(ExternalError, match=r"'cat' .class 'cat'. and 'owl' "):
+            find(hosts, bing(), ["cat", "dog", "owl"], 60, tmp_path, manner=CHECKED)
+        true.append(True)
+        before = len(asked(host))
+        found = find(hosts, bing(), ["cat", "dog", "owl"], 60, tmp_path, manner=CHECKED)
+    assert len({one.url for one in found}) == 180
+    assert not any("decoy" in one.url for one in found)
+    assert {query for query, _ in asked(host)[before + 2 :]} == {"cat", "owl"}, "dog was true"
+
+
+def test_the_few_results_that_are_left_of_a_later_page_may_be_another_class_s(tmp_path):
+    def answer(query, first):
+        if first == 20:
+            return images("shared", range(9))
+        return images(query, range(20)) if first < 20 else page()
+
+    with serving(answering(answer)) as hosts:
+        found = find(hosts, bing(), ["cat", "dog"], 40, tmp_path, manner=CHECKED)
+    assert len(found) == 2 * 29
+
+
 def test_queries_with_a_word_in_common_may_be_given_the_same_by_an_engine_that_is_true(tmp_path):
     def answer(query, first):
         return images(query.split()[0], range(20))

@@ -113,6 +113,7 @@ def test_the_manifest_says_when_and_why(world: World) -> None:
     [
         ("http://0.test/1.jpg", [1]),
         ("http://0.test/1.jpg#top", [1]),
+        ("HTTP://0.TEST:80/a/../1.jpg#x", [1]),
         ("http://shows.example/two", [2]),
         ("shows.example", [1, 2]),
         ("http://full.1.test/4.jpg", [4]),
@@ -130,7 +131,19 @@ def test_a_target_is_an_address_a_host_or_an_id(
 
 @pytest.mark.parametrize(
     "target",
-    ["http://0.test/", "9.test", "est", "0" * 64, IDS[1][:7], "http://", "", "a b", "0.test/1.jpg"],
+    [
+        "http://0.test/",
+        "9.test",
+        "est",
+        "test",
+        "::1",
+        "0" * 64,
+        IDS[1][:7],
+        "http://",
+        "",
+        "a b",
+        "0.test/1.jpg",
+    ],
 )
 def test_an_unknown_target_is_one_line_and_nothing_happens(world: World, target: str) -> None:
     before = state(world.folder)
@@ -246,6 +259,13 @@ def test_a_dry_run_says_the_same_and_changes_nothing(world: World) -> None:
     assert state(world.folder) == before
     said = dropped(world, "0.test")
     assert told == said | {"dry_run": True}
+
+
+def test_a_folder_of_single_commands_needs_no_pipeline(world: World) -> None:
+    (world.folder / "dvc.yaml").unlink()
+    said = dropped(world, "0.test")
+    assert (said["images"], said["stale"], said["run"]) == (2, [], [])
+    assert_gone(world, 1, 2)
 
 
 def test_what_is_forgotten_twice_was_dropped_before(world: World) -> None:

@@ -204,8 +204,11 @@ def _next(following: str | None, fields: dict[str, str], start: int, count: int)
     """Where the next page begins. Of the page's own word only a number is believed."""
     if following is not None and not following.strip():
         return None
-    stated = later_start(fields.get("first"), start, MOST_RESULTS)
     step = start + count
+    stated = later_start(fields.get("first"), start, MOST_RESULTS)
+    # neither result by result through what is known, nor past pages that nobody has seen
+    if stated and not start + count // 2 <= stated <= start + 2 * max(count, PAGE_RESULTS):
+        stated = None
     return stated or (step if start < step < MOST_RESULTS else None)
 
 

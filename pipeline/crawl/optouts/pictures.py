@@ -109,6 +109,7 @@ def _chunks(data: bytes, at: int, order: str, behind: int) -> Iterator[Part]:
 
 
 def _png_packets(data: bytes, chunks: list[Part]) -> Iterator[bytes]:
+    left = XMP_BYTES  # of all chunks: a picture has one, and thousands of small ones may unpack
     for kind, start, end in chunks:
         if kind != b"iTXt" or not data.startswith(PNG_XMP, start, end):
             continue
@@ -118,9 +119,10 @@ def _png_packets(data: bytes, chunks: list[Part]) -> Iterator[bytes]:
         if data[at : at + 1] == b"\1":
             try:
                 # one more than is read shows that it is too long
-                text = zlib.decompressobj().decompress(text, XMP_BYTES + 1)
+                text = zlib.decompressobj().decompress(text, left + 1)
             except zlib.error:
                 continue
+            left = max(0, left - len(text))
         yield text
 
 

@@ -10,7 +10,7 @@ from pipeline.crawl.optouts.forms import forms
 from pipeline.crawl.optouts.paths import Pattern
 from pipeline.crawl.optouts.signals import AI_AGENTS, Signal, strictest
 
-AGENT_LINE = re.compile(r"user[- ]?agent\b[\s:]*(\*|[a-z0-9_-]*)", re.IGNORECASE)
+AGENT_LINE = re.compile(r"user[- ]?agent\b[\s:]*(\*(?![\w-])|[a-z0-9_-]*)", re.IGNORECASE)
 MOST_LICENCES = 3  # of one origin that are read; what more it names is told
 FORMS = forms("robots.txt")
 USAGES = ("content-signal", "content-usage")

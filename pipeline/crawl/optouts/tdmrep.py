@@ -46,6 +46,8 @@ def reservations(data: bytes) -> Reservations:
         if not isinstance(entry, dict) or not isinstance(entry.get("location"), str):
             continue
         value = entry.get("tdm-reservation")
+        # JSON has one kind of numbers: 1.0 is 1
+        value = int(value) if isinstance(value, float) and value in (0, 1) else value
         said = FORM.read(str(value)) if isinstance(value, int | str) else None
         if said is not None:
             text = f"{entry['location']} {value}"

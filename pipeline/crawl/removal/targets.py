@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from yarl import URL
 
 from pipeline.console import Advance, no_progress, printable
 from pipeline.crawl.blocklist import Blocklist, read_blocklist, wire_host
@@ -67,7 +69,7 @@ def find(targets: Sequence[str], manifest: Path, journal: Journal) -> Wanted:
         hit = bool(plain_address(target)) and _by_address(target, manifest, journal, wanted)
         if not hit and ID.fullmatch(target):
             hit = _by_id(target.lower(), manifest, journal, wanted)
-        elif not hit and "/" not in target and (host := wire_host(f"https://{target}")):
+        elif not hit and "/" not in target and (host := _named_host(target)):
             hit = _by_host(host, manifest, journal, wanted)
         if not hit:
             raise UserError(
@@ -193,18 +195,35 @@ def removals_of(
     return found
 
 
+def _named_host(target: str) -> str:
+    """The host that a target names, "" if none; `com` and the like are nobody's."""
+    of_ipv6 = target.count(":") > 1 and not target.startswith("[")
+    host = wire_host(f"https://[{target}]" if of_ipv6 else f"https://{target}")
+    return host if "." in host or ":" in host else ""
+
+
+def _spellings(target: str) -> set[str]:
+    """An address as it was given, without a fragment, and as the web spells it."""
+    found = {target, plain_address(target)}
+    if target.lower().startswith(("http://", "https://")):  # and no name of a file
+        with suppress(ValueError):
+            found.add(str(URL(plain_address(target))))
+    return found
+
+
 def _by_address(target: str, manifest: Path, journal: Journal, wanted: Wanted) -> bool:
-    url, rule, hit = plain_address(target), f"address {target}", False
+    urls, rule, hit = _spellings(target), f"address {target}", False
     where = None
     for place in PLACES:
-        one = (pc.field(place) == url) | (pc.field(place) == target)
-        one = one | pc.starts_with(pc.field(place), f"{url}#")
+        one = pc.field(place).isin(sorted(urls))
+        for url in urls:
+            one = one | pc.starts_with(pc.field(place), f"{url}#")
         where = one if where is None else where | one
     for row in _rows(manifest, where):
         hit = True
         _note(row, rule, wanted)
     for record in journal.records.values():
-        if url in (record.url, record.final_url):
+        if record.url in urls or record.final_url in urls:
             hit = True
             _note_record(record, rule, wanted)
     return hit

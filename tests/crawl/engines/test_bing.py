@@ -202,6 +202,7 @@ def test_a_result_that_cannot_be_read_has_its_place_all_the_same():
         ("/images/async?q=cat&first=35", 35, 38),  # not larger: the page repeats itself
         ("/images/async?q=cat&first=10", 35, 38),
         ("/images/async?q=cat&first=-5", 0, 3),
+        ("/images/async?q=cat&first=900", 35, 38),  # past all that lies between
         ("/images/async?q=cat&first=1e2", 0, 3),
         ("/images/async?q=cat&first=%D9%A3%D9%A5", 0, 3),  # Arabic digits
         ("/images/async?q=cat&first=" + "9" * 5000, 0, 3),
@@ -219,6 +220,11 @@ def test_a_result_that_cannot_be_read_has_its_place_all_the_same():
 )
 def test_of_the_address_of_the_next_page_only_its_number_is_taken(following, start, expected):
     assert read(Bing(), results_page(range(3), following), start).next == expected
+
+
+@pytest.mark.parametrize(("stated", "expected"), [(1, 35), (16, 35), (17, 17), (70, 70), (71, 35)])
+def test_a_next_page_is_near_the_end_of_this_one(stated, expected):
+    assert read(Bing(), results_page(range(35), f"?first={stated}"), 0).next == expected
 
 
 def test_a_page_without_results_is_one_and_the_end_unless_it_says_more():

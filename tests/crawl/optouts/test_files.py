@@ -111,6 +111,9 @@ TDMREP = [
     ('[{"location": "/x", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}]', True),
     ('[1, {}, {"location": 3}, {"location": "/", "tdm-reservation": 1}]', True),
     ('{"location": "/", "tdm-reservation": 1}', True),
+    ('[{"location": "/", "tdm-reservation": 1.0}]', True),
+    ('[{"location": "/", "tdm-reservation": 0.0}, {"location": "*", "tdm-reservation": 1}]', False),
+    ('[{"location": "/", "tdm-reservation": NaN}]', False),
     (
         '[{"location": "/img/a", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}]',
         False,

@@ -1,6 +1,7 @@
 """Conformance: what the bytes of an image say, and what is nearly that."""
 
 import time
+import zlib
 
 import pytest
 
@@ -103,6 +104,13 @@ ENTITIES = "".join(
 )
 
 
+# a chunk of 8 kB that unpacks to 8 MB of elements
+PACKED = marked.chunk(
+    b"iTXt",
+    b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x>DataMining" + b"<a/>" * 2_000_000, 9),
+)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -114,8 +122,9 @@ ENTITIES = "".join(
         marked.with_xmp(f"<!DOCTYPE x [{ENTITIES}]><x>DataMining &b19;</x>"),
         marked.jpeg_c2pa(marked.superbox("c2pa", *[marked.superbox("x.training-mining")] * 20_000)),
         broken(b"\x7f" * 50_000),
+        marked.png(PACKED * 200),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_hostile_images_take_no_time(data):
     start = time.process_time()
