@@ -5,6 +5,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.store import write_json
+
 DAY = 24 * 3600.0  # seconds
 
 
@@ -37,5 +39,4 @@ class DailyBudget:
         """Counts one request."""
         if self.most:
             self._times.append(time.time())
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._times))
+            write_json(self._path, self._times)
