@@ -295,12 +295,23 @@ class Teacher(Section):
         "told (`torch.hub`: of the state dict as safetensors)",
     )
     trust: bool = Field(
-        False, description="source `torch.hub`: run the code of `repository` on this machine"
+        False,
+        description="run the code of `repository` (source `torch.hub`), or of an `architecture` of "
+        "one's own, on this machine",
     )
     architecture: str = Field(
         "resnet20",
         description="network of the teacher, as resnet56, chenyaofo/vgg16_bn, torchvision/resnet18 "
-        "or timm/resnet18",
+        "or timm/resnet18; one's own: package.module:function or file.py:Class (`trust`)",
+    )
+    options: dict[str, Any] = Field(
+        {}, description="keyword options of the architecture's function or class, as width_mult"
+    )
+    channels: Literal[3, 1] = Field(
+        3, description="of the network's input; 1: the images' brightness"
+    )
+    order: Literal["rgb", "bgr"] = Field(
+        "rgb", description="of the colours that the network takes; `mean` and `std` stay RGB"
     )
     class_names: list[str] = Field(
         [],
@@ -335,6 +346,17 @@ class Teacher(Section):
 
 
 class Embed(Section):
+    size: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="side of the stored pixels, of which the teacher sees the centre and training "
+        "takes crops (256 for a teacher of 224); 0: the teacher's `input_size`",
+    )
+    store: Literal["raw", "jpeg"] = Field(
+        "raw", description="pixels as they are, or as JPEG: about a sixth of the space"
+    )
+    jpeg_quality: int = Field(90, ge=50, le=100, description="store `jpeg`: its quality")
     batch_size: int = Field(
         256, ge=1, description="images a teacher pass; a CPU takes them in smaller parts"
     )
@@ -378,7 +400,20 @@ class Distill(Section):
     objective: Annotated[str, OneOf(tuple(OBJECTIVES.entries))] = Field(
         "kd3", description=OBJECTIVES.meanings()
     )
-    student: str = Field("resnet8", description="network of the student")
+    student: str = Field(
+        "resnet8",
+        description="network of the student, by the names that `teacher.architecture` has; one's "
+        "own: package.module:function or file.py:Class (`trust`)",
+    )
+    student_options: dict[str, Any] = Field(
+        {}, description="keyword options of the student's function or class"
+    )
+    student_weights: str = Field(
+        "",
+        description="where the student starts, but for its classifier: `default` or a name of "
+        "torchvision's or timm's weights, or a file; empty: random",
+    )
+    trust: bool = Field(False, description="run the code of a `student` of one's own")
     epochs: int = Field(
         20, ge=1, description="passes; schedules stretch with it (240 as published)"
     )
@@ -389,8 +424,22 @@ class Distill(Section):
     schedule: Literal["onecycle", "step"] = Field(
         "onecycle", description="`step`: ×0.1 at 5/8, 3/4 and 7/8 of the epochs, as published"
     )
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="`adamw` is usual for transformers, at an `lr` near 0.001"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
-    weight_decay: float = Field(5e-4, ge=0, description="weight decay of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay of the optimizer")
+    clip: float = Field(0.0, ge=0, description="longest gradient, as a norm over all; 0: any")
+    accumulate: int = Field(
+        1, ge=1, description="passes that a batch is split into where memory is short"
+    )
+    teacher_views: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="views of each image on which the teacher is asked once, before training; "
+        "1 is the whole image; 0 asks it at every step",
+    )
     ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights; 0: no average")
     keep: Literal["last", "agreement"] = Field(
         "last",
@@ -474,6 +523,12 @@ class Evaluate(Section):
         ".parquet or .tar file, or another layout of docs/files.md",
     )
     images: int = Field(2000, ge=0, description="images to draw (demo) or use; 0 is all")
+    columns: dict[str, str] = Field(
+        {}, description="columns of a .parquet file by their role, as `image: img, label: fine`"
+    )
+    broken: float = Field(
+        0.05, ge=0, le=1, description="largest share of images that cannot be read; they are told"
+    )
     batch_size: int = Field(256, ge=1, description="images a pass")
     corruptions: bool = Field(
         False,

@@ -34,6 +34,8 @@ class ModelConfig:
         sha256: of `model.safetensors`; set when saved.
         fit: how an image is made square, `crop` or `squash`; empty: not told.
         temperature: that logits are divided by for confidences, fitted by `evaluate`.
+        resize: side that an image is brought to before its centre of `input_size` is taken;
+            0: `input_size`, and nothing is cut off (`pipeline.images.framed`).
     """
 
     architecture: dict[str, Any]
@@ -45,6 +47,7 @@ class ModelConfig:
     sha256: str = ""
     fit: Literal["", "crop", "squash"] = ""
     temperature: float = 1.0
+    resize: int = 0
 
 
 def save_model(folder: Path, network: nn.Module, config: ModelConfig) -> None:

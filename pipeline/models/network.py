@@ -1,22 +1,30 @@
-"""Interface of every network: a feature map, and a classifier on what is pooled of it."""
+"""Interface of every network: features, and a classifier on what is pooled of them."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
+
+Cut = Literal["map", "vector", "logits"]
 
 
 class Network(nn.Module):
     """An image classifier in two parts: logits = classify(pool(features(images))).
 
     Attributes:
-        features: the last feature map before global pooling, [B, 3, S, S] → [B, C, H, W]; a
-            method, or a module where the published state dict calls it so.
+        cut: where the parts meet. `map`: at the last feature map before global pooling, as KD3
+            has it; `vector`: at a vector, where the classifier does not follow a global average
+            pooling (flattened maps, a class token, what an MLP hides); `logits`: nowhere, the
+            features are the logits and the classifier does nothing.
+        features: [B, 3, S, S] → [B, C, H, W] of a `map`, else [B, C]; a method, or a module where
+            the published state dict calls it so.
         feature_channels: C.
         classifier_name: name of the child that is the tail: all layers after the pooling.
         widening: names of the layers that only widen the last stage's map for the tail.
         stage_channels: channels of the last stage, where there is such a widening.
     """
 
+    cut: Cut = "map"
     features: Callable[[Tensor], Tensor]
     feature_channels: int
     classifier_name: str = "fc"
@@ -46,7 +54,9 @@ class Network(nn.Module):
         return self.classifier(pooled)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classify(pool(self.features(images)))
+        features = self.features(images)
+        # not `pool`, which asks for a shape: `fuse` records this with stand-ins for tensors
+        return self.classify(features.mean(dim=(2, 3)) if self.cut == "map" else features)
 
 
 def drop_classifier(network: Network) -> None:
@@ -62,9 +72,9 @@ def drop_classifier(network: Network) -> None:
         network.feature_channels = network.stage_channels
 
 
-def pool(feature_map: Tensor) -> Tensor:
-    """Global average pooling: [B, C, H, W] → [B, C]."""
-    return feature_map.mean(dim=(2, 3))
+def pool(features: Tensor) -> Tensor:
+    """Global average pooling: [B, C, H, W] → [B, C]; a vector [B, C] stays as it is."""
+    return features if features.ndim == 2 else features.mean(dim=(2, 3))
 
 
 def parameter_count(network: nn.Module) -> int:
