@@ -1,6 +1,5 @@
 """Pretrained weights that a student starts from: a library's or a file's, but for the head."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from pipeline.params import Distill
 from pipeline.teacher.weights import Weights, read_weights, rename
 
 KEY = "distill.student_weights"
-NAME = re.compile(r"\w+")  # of a library's weights; whatever else is a file
 SHOWN = 6  # keys of each kind that does not fit
 
 
@@ -39,11 +37,6 @@ class Pretrained:
     side: int = 0
 
 
-def is_file(weights: str) -> bool:
-    """Tells whether `student_weights` is a path: names have neither a dot nor a slash."""
-    return bool(weights) and NAME.fullmatch(weights) is None
-
-
 def pretrained(section: Distill) -> Pretrained | None:
     """The weights that `student_weights` names; None for a random start.
 
@@ -54,7 +47,7 @@ def pretrained(section: Distill) -> Pretrained | None:
     named, student = section.student_weights, section.student
     if not named:
         return None
-    if is_file(named):
+    if section.starts_from_file:
         return Pretrained(read_weights(Path(named), key=KEY), Path(named).name)
     try:
         if student.startswith(TORCHVISION):
