@@ -6,6 +6,7 @@ Allowed values, messages, params.yaml and docs/parameters.md follow from the dec
 (`make generated`).
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -514,6 +515,11 @@ class Distill(Section):
     precision: Precision = Field(
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
     )
+
+    @property
+    def starts_from_file(self) -> bool:
+        """Tells whether `student_weights` is a path: names have neither a dot nor a slash."""
+        return bool(re.fullmatch(r".*\W.*", self.student_weights))
 
 
 class Evaluate(Section):
