@@ -9,7 +9,7 @@ from pipeline.device import memory_format
 from pipeline.distill.objectives.objective import Objective
 from pipeline.distill.parallel import ALONE, World
 from pipeline.distill.trainer import Report, Trained, train
-from pipeline.distill.views import Views
+from pipeline.distill.views import views_of
 from pipeline.distill.web import WebImages
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
@@ -38,7 +38,7 @@ def distill(
         folder: where an interrupted run goes on.
     """
     device = web.teacher_logits.device
-    views = Views(section, config.mean, config.std)
+    views = views_of(section, config, web.pixels.side)
     torch.manual_seed(section.seed)
     student = build(section.student, len(config.class_names)).to(device)
     # frozen, the teacher's batch norms can be part of its convolutions: less to read and write
