@@ -12,7 +12,7 @@ from pipeline.distill.objectives.objective import Objective
 from pipeline.distill.parallel import ALONE, World
 from pipeline.distill.pretrained import Pretrained, load_pretrained, pretrained, start_notes
 from pipeline.distill.trainer import Report, Trained, train
-from pipeline.distill.views import Views
+from pipeline.distill.views import Views, views_of
 from pipeline.distill.web import WebImages
 from pipeline.errors import UserError
 from pipeline.models import build
@@ -55,7 +55,7 @@ def prepare(
         ExternalError: as `pretrained`.
     """
     device = web.teacher_logits.device
-    views = Views(section, config.mean, config.std)
+    views = views_of(section, config, web.pixels.side)
     start, notes = pretrained(section), []  # before the seed: a library may draw
     torch.manual_seed(section.seed)
     student = build(section.student, len(config.class_names), **section.student_options)

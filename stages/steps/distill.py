@@ -20,6 +20,7 @@ from pipeline.distill.run import distill, prepare
 from pipeline.distill.trainer import Row, Trained
 from pipeline.distill.trials import HELD_OUT, Trials
 from pipeline.distill.web import WebImages, load_web_images
+from pipeline.images import Fit
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.models.network import Network, parameter_count
 from pipeline.params import Distill, Params
@@ -69,7 +70,7 @@ def run(params: Params, console: Console) -> None:
     world.wait()  # nothing is removed while another process may still read it
     parallel.leave(world)
     if world.rank == 0:
-        _write(section, web, config, objective, trained, start, console)
+        _write(section, web, config, params.embed.fit, objective, trained, start, console)
         remove(folder)
 
 
@@ -119,6 +120,7 @@ def _write(
     section: Distill,
     web: WebImages,
     config: ModelConfig,
+    fit: Fit,
     objective: Objective,
     trained: Trained,
     start: Pretrained | None,
@@ -128,7 +130,8 @@ def _write(
     source = f"{section.objective} from {len(web.train)} web images; teacher {config.sha256[:12]}"
     if start:
         source += f"; started from {start.origin}, SHA-256 {start.weights.sha256}"
-    network = save_student(paths.STUDENT, objective, section.student, config, source)
+    resize = 0 if web.pixels.side == config.input_size else web.pixels.side
+    network = save_student(paths.STUDENT, objective, section.student, config, source, fit, resize)
     write_table(paths.SELECTION, selection_table(web.ids, web.held_out.tolist(), trained))
     write_table(paths.THRESHOLDS, threshold_table(config.class_names, trained))
     write_curves(paths.CURVES, trained.curves)

@@ -38,7 +38,9 @@ def run(params: Params, console: Console) -> None:
     # read
     metrics = read_metrics(paths.METRICS)
     network, config = load_student(paths.STUDENT, torch.device("cpu"))
-    config = replace(config, fit=params.embed.fit, temperature=metrics.student.temperature)
+    config = replace(
+        config, fit=config.fit or params.embed.fit, temperature=metrics.student.temperature
+    )
     student = open_model(paths.STUDENT / WEIGHTS)
     web = Embeddings.open(paths.EMBED)
     pixels = choose_pixels(web, section.images, config.input_size, int8 == "static")
