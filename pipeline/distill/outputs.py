@@ -33,7 +33,8 @@ def save_student(
     Returns:
         What was written, in evaluation mode.
     """
-    built = {"name": student, "num_classes": len(teacher.class_names)}
+    options = objective.section.student_options
+    built = {"name": student, "num_classes": len(teacher.class_names), **options}
     network, architecture = objective.deployed(built, teacher.architecture)
     network = fuse(network)
     config = ModelConfig(
