@@ -597,7 +597,9 @@ class Export(Section):
         description="licence of the student, as the model hub identifies it (`mit`, `cc-by-4.0`, "
         "`other`); empty: none is stated",
     )
-    licence_name: str = Field("", description="licence `other`: its name, in the hub's way: my-terms")
+    licence_name: str = Field(
+        "", description="licence `other`: its name, in the hub's way: my-terms"
+    )
     licence_link: str = Field(
         "", description="licence `other`: its address, or the name of a file, as LICENSE"
     )

@@ -12,7 +12,7 @@ from pipeline.distill.objectives.objective import Objective
 from pipeline.distill.parallel import ALONE, World
 from pipeline.distill.pretrained import Pretrained, load_pretrained, pretrained, start_notes
 from pipeline.distill.trainer import Report, Trained, train
-from pipeline.distill.views import views_of
+from pipeline.distill.views import Views, views_of
 from pipeline.distill.web import WebImages
 from pipeline.errors import UserError
 from pipeline.models import build

@@ -70,11 +70,7 @@ def run(params: Params, console: Console) -> None:
     world.wait()  # nothing is removed while another process may still read it
     parallel.leave(world)
     if world.rank == 0:
-<<<<<<< HEAD
-        _write(section, web, config, objective, trained, start, console)
-=======
-        _write(section, web, config, params.embed.fit, objective, trained, console)
->>>>>>> PIXELS
+        _write(section, web, config, params.embed.fit, objective, trained, start, console)
         remove(folder)
 
 
@@ -132,14 +128,10 @@ def _write(
 ) -> None:
     """Writes all that is left of a finished run, and says how it ended."""
     source = f"{section.objective} from {len(web.train)} web images; teacher {config.sha256[:12]}"
-<<<<<<< HEAD
     if start:
         source += f"; started from {start.origin}, SHA-256 {start.weights.sha256}"
-    network = save_student(paths.STUDENT, objective, section.student, config, source)
-=======
     resize = 0 if web.pixels.side == config.input_size else web.pixels.side
     network = save_student(paths.STUDENT, objective, section.student, config, source, fit, resize)
->>>>>>> PIXELS
     write_table(paths.SELECTION, selection_table(web.ids, web.held_out.tolist(), trained))
     write_table(paths.THRESHOLDS, threshold_table(config.class_names, trained))
     write_curves(paths.CURVES, trained.curves)
