@@ -178,7 +178,7 @@ def test_web_images_are_compared_on_and_others_calibrate(tmp_path: Path) -> None
     assert (many.web, len(many.compare), len(many.calibrate)) == (100, 100, 100)
     seen = {image.tobytes() for image in many.compare}
     assert len(seen) == 100 and not seen & {image.tobytes() for image in many.calibrate}
-    with pytest.raises(UserError, match="16 pixels, the student takes 32"):
+    with pytest.raises(UserError, match="16 pixels, the network takes 32"):
         choose_pixels(web, 256, 32)
 
 
