@@ -62,7 +62,13 @@ def build(name: str, num_classes: int, **options: Any) -> Network:
     """
     make = _maker(name)
     try:
-        return make(num_classes, **options)
+        head = options.pop("head", None)
+        network = make(num_classes, **options)
+        if head:
+            from pipeline.models.heads import put_head
+
+            put_head(network, head)
+        return network
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
         if not options:
             raise
