@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-LUMA = (0.299, 0.587, 0.114)  # of R, G and B; as Pillow and torchvision have it
+from pipeline.models.adapting import LUMA
 
 
 def input_layers(network: nn.Module) -> list[str]:

@@ -12,6 +12,7 @@ from pipeline.console import Advance
 from pipeline.errors import UserError
 from pipeline.models import ARCHITECTURES, TIMM, TORCHVISION, build
 from pipeline.models.heads import slots_of
+from pipeline.models.own import is_own
 from pipeline.models.published import PUBLISHED
 from pipeline.models.resnet import CifarResNet
 from pipeline.models.timm_network import import_timm
@@ -45,7 +46,7 @@ def outline(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Modul
         UserError: there is no such architecture, it has no such options, or code of one's own
             fails.
     """
-    if ":" in name:
+    if is_own(name):
         return inner_of(build(name, num_classes, **options))
     try:
         return _shapes(name, num_classes, options)

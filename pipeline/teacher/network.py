@@ -14,6 +14,7 @@ from pipeline.models.finite import check_weights
 from pipeline.models.heads import slots_of
 from pipeline.models.layers import ARGUMENTS
 from pipeline.models.network import Network
+from pipeline.models.own import is_own
 from pipeline.teacher.candidates import Candidate
 from pipeline.teacher.colours import fold, input_layers, with_channels
 from pipeline.teacher.fitting import Fit, NoFit, fit, fit_trunk
@@ -80,7 +81,9 @@ def fitted_network(
     """
     given = dict(options or {})
     head = _head_option(given.pop("head", "ReLU"))
-    own_code = ":" in architecture
+    own_code = is_own(architecture)
+    if own_code:
+        given.setdefault("input_size", input_size)
     if own_code and (channels != 3 or order != "rgb"):
         given |= {"channels": channels, "order": order}
     read = 3 if own_code else channels
@@ -106,7 +109,8 @@ def fitted_network(
     if way.options != given:
         chosen = {name: one for name, one in way.options.items() if given.get(name) != one}
         notes.append(f"by its keys and shapes the network has the options {_shown(chosen)}")
-    return Fitted(network, names, final, notes)
+    notes += [network.told] if network.told else []
+    return Fitted(network, names, final | dict(network.remembered), notes)
 
 
 def load_teacher(network: Network, weights: Weights, input_size: int) -> None:

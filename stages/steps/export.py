@@ -13,6 +13,7 @@ from pipeline.export.checks import choose_pixels
 from pipeline.export.files import INT8, check_files, write_files
 from pipeline.export.model import Model, open_model
 from pipeline.export.provenance import by_host, by_licence, provenance_table, read_history
+from pipeline.images import Frame
 from pipeline.labelled import load_labelled, match_labels
 from pipeline.metrics import read_metrics
 from pipeline.models.checkpoint import WEIGHTS
@@ -37,7 +38,9 @@ def run(params: Params, console: Console) -> None:
     # read
     metrics = read_metrics(paths.METRICS)
     network, config = load_student(paths.STUDENT, torch.device("cpu"))
-    config = replace(config, fit=params.embed.fit, temperature=metrics.student.temperature)
+    config = replace(
+        config, fit=config.fit or params.embed.fit, temperature=metrics.student.temperature
+    )
     student = open_model(paths.STUDENT / WEIGHTS)
     web = Embeddings.open(paths.EMBED)
     pixels = choose_pixels(web, section.images, config.input_size, int8 == "static")
@@ -100,7 +103,12 @@ def _accuracies(section: Evaluate, models: list[Model], console: Console) -> lis
     model = models[0]
     with console.progress("export: test images") as advance:
         test = load_labelled(
-            section.test_set, "test", model.input_size, section.images, section.seed, advance
+            section.test_set,
+            "test",
+            Frame(model.input_size, model.fit),
+            section.images,
+            section.seed,
+            advance,
         )
         labels = match_labels(test, model.class_names, section.test_set)
         seen = [one.logits(test.pixels, advance).argmax(axis=1) for one in models]

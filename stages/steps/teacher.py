@@ -7,12 +7,13 @@ import torch
 
 from pipeline.console import Console
 from pipeline.device import resolve_device, resolve_precision
+from pipeline.images import Frame
 from pipeline.labelled import load_labelled
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
 from pipeline.models.network import Network, parameter_count
-from pipeline.params import Teacher
+from pipeline.params import Embed, Teacher
 from pipeline.store import replacing, write_json
 from pipeline.teacher import sources
 from pipeline.teacher.network import fitted_network
@@ -24,10 +25,13 @@ from stages import paths
 Made = tuple[Network, list[str], dict[str, Any], str, dict[str, Any]]
 
 
-def run(section: Teacher, console: Console) -> None:
-    """Writes models/teacher."""
-    make = _trained if section.source == "train" else _published
-    network, names, options, source, summary = make(section, console)
+def run(section: Teacher, console: Console, embed: Embed) -> None:
+    """Writes models/teacher; one that is trained here sees images as `embed` frames them."""
+    if section.source == "train":
+        frame = Frame(section.input_size, embed.fit, embed.size)
+        network, names, options, source, summary = _trained(section, frame, console)
+    else:
+        network, names, options, source, summary = _published(section, console)
     check_weights(network.state_dict(), source, "the training failed: lower teacher.lr")
     check_answers(network, section.mean, section.std, section.input_size, source)
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -95,12 +99,10 @@ def _weights(section: Teacher) -> Weights:
     return get(sources.name_in(section.source, section.architecture), weights, sha256)
 
 
-def _trained(section: Teacher, console: Console) -> Made:
+def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
     device = resolve_device(section.device)
     with console.progress("teacher: reading", section.images or None) as advance:
-        data = load_labelled(
-            section.data, "train", section.input_size, section.images, section.seed, advance
-        )
+        data = load_labelled(section.data, "train", frame, section.images, section.seed, advance)
     for note in data.notes:
         console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]

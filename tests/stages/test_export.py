@@ -144,10 +144,11 @@ def test_quantisation_is_measured_on_the_test_set(exported: Path) -> None:
     int8 = json.loads((exported / "models/export/checks.json").read_text())["int8"]
     import torch
 
+    from pipeline.images import Frame
     from pipeline.labelled import load_labelled
     from pipeline.pixels import normalise
 
-    data = load_labelled(str(exported / TEST_SET), "test", SIDE, 0, 0)
+    data = load_labelled(str(exported / TEST_SET), "test", Frame(SIDE), 0, 0)
     _, config = load_student(exported / "models/student", torch.device("cpu"))
     seen = student()(normalise(torch.from_numpy(data.pixels), config.mean, config.std)).argmax(1)
     right = float((seen.numpy() == data.labels).mean())
