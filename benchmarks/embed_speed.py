@@ -48,7 +48,7 @@ from benchmarks.limits import now, processor
 from pipeline.console import no_progress
 from pipeline.demo.domains import original_images
 from pipeline.device import autocast, resolve_device, resolve_precision
-from pipeline.embed.batches import Batch, KeptImage, read
+from pipeline.embed.batches import Batch, KeptImage, Reading
 from pipeline.embed.features import embed
 from pipeline.embed.index import build_index, search
 from pipeline.embed.predictions import read_logits
@@ -289,9 +289,9 @@ def decoded(crawl: Path) -> Iterator[np.ndarray]:
         for start in range(0, len(ids), 100):
             rows = tuple(range(start, min(start + 100, len(ids))))
             batch = Batch(path, rows, tuple(ids[start : start + 100]), 0, True)
-            pixels, problems = read(batch, SIDE, "crop")
-            assert not problems, problems
-            yield from pixels
+            found = Reading(SIDE, SIDE, "crop")(batch)
+            assert not found.problems, found.problems
+            yield from found.shown
 
 
 def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:

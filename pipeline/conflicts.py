@@ -23,6 +23,7 @@ def conflicts(params: Params) -> list[Conflict]:
     return [
         *_crawl(params.crawl),
         *_teacher(params.teacher),
+        *_embed(params),
         *_distill(params),
         *_export(params.export),
     ]
@@ -66,6 +67,13 @@ def _teacher(teacher: Teacher) -> Iterator[Conflict]:
     if source == "train" and 0 < teacher.images < teacher.batch_size:
         what = f"larger than teacher.images ({teacher.images}): no full batch"
         yield "teacher.batch_size", what
+
+
+def _embed(params: Params) -> Iterator[Conflict]:
+    size, side = params.embed.size, params.teacher.input_size
+    if 0 < size < side:
+        what = f"less than teacher.input_size ({side}), the centre that the teacher sees: 0 or more"
+        yield "embed.size", what
 
 
 def _distill(params: Params) -> Iterator[Conflict]:

@@ -6,6 +6,7 @@ Allowed values, messages, params.yaml and docs/parameters.md follow from the dec
 (`make generated`).
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -515,6 +516,11 @@ class Distill(Section):
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
     )
 
+    @property
+    def starts_from_file(self) -> bool:
+        """Tells whether `student_weights` is a path: names have neither a dot nor a slash."""
+        return bool(re.fullmatch(r".*\W.*", self.student_weights))
+
 
 class Evaluate(Section):
     test_set: str = Field(
@@ -591,7 +597,9 @@ class Export(Section):
         description="licence of the student, as the model hub identifies it (`mit`, `cc-by-4.0`, "
         "`other`); empty: none is stated",
     )
-    licence_name: str = Field("", description="licence `other`: its name, in the hub's way: my-terms")
+    licence_name: str = Field(
+        "", description="licence `other`: its name, in the hub's way: my-terms"
+    )
     licence_link: str = Field(
         "", description="licence `other`: its address, or the name of a file, as LICENSE"
     )

@@ -48,7 +48,7 @@ def test_all_that_embed_wrote_is_read(folder):
     scores = found.score("off_topic", "embed.off_topic")
     assert scores.dtype == np.float32 and scores[-1] == 1
     assert found.index == folder / "index.faiss"
-    assert {path.name for path in folder.iterdir()} | {"index.faiss"} == set(FILES)
+    assert {path.name for path in folder.iterdir()} | {"index.faiss"} == {PIXELS, *FILES}
 
 
 def test_added_scores_are_columns_and_all_else_stays(folder):

@@ -56,16 +56,11 @@ def choose_pixels(
     Noise takes the place of web images that there are not enough of for comparing.
 
     Raises:
-        UserError: there are none, or they are of another `side`.
+        UserError: there are none, or they are smaller than `side`.
     """
-    found = embeddings.pixels
-    if not len(found):
+    if not len(embeddings):
         raise UserError(f"{embeddings.folder} holds no images", "run `dvc repro embed`")
-    if found.shape[1:] != (side, side, 3):
-        raise UserError(
-            f"{embeddings.folder} has images of {found.shape[1]} pixels, the student takes {side}",
-            "run `dvc repro distill`",
-        )
+    found = embeddings.centre(side)
     step = 2 if calibrate and len(found) > 1 else 1
     taken = min(step * images, len(found))
     rows = np.arange(taken) * len(found) // taken

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL
 import torch
 
@@ -16,7 +17,7 @@ from pipeline.embed.features import embed, kept_images
 from pipeline.embed.index import IndexReport, build_index
 from pipeline.embed.predictions import Predictions, read_logits, summarise
 from pipeline.embed.scores import Scores, score
-from pipeline.embeddings import FILES, Embeddings
+from pipeline.embeddings import FILES, STORES, Embeddings
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.params import Embed
 from pipeline.runkey import run_key, sources_of
@@ -48,7 +49,8 @@ def run(section: Embed, console: Console) -> None:
     with console.progress("embed: scores", passes * len(kept)) as advance:
         scores = score(embeddings.features, predictions, network, section, advance)
     with console.progress("embed: normalisation and index", 2) as advance:
-        check = check_normalisation(network, config, embeddings.pixels[sample(len(kept))])
+        shown = embeddings.centre(config.input_size)[sample(len(kept))]
+        check = check_normalisation(network, config, np.array(shown))
         advance()
         index = build_index(embeddings.features, embeddings.index, section.index)
         advance()
@@ -59,7 +61,7 @@ def run(section: Embed, console: Console) -> None:
     write_json(paths.summary("embed"), summary)
     with replacing(paths.EMBED) as moved:
         moved.mkdir(parents=True)
-        for name in FILES:
+        for name in (*STORES[section.store], *FILES):
             shutil.move(folder / name, moved / name)
     remove(folder)
     if summary["features"] != "float16":

@@ -23,6 +23,7 @@ from pipeline.models.checkpoint import WEIGHTS, load_model
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.params import Evaluate
+from pipeline.pixelstore import Taken
 from pipeline.store import (
     remove,
     replacing,
@@ -168,7 +169,7 @@ def _contaminated(section: Evaluate, test: np.ndarray, web: Web, console: Consol
 def _temperature(pair: Pair, web: Web, console: Console) -> float:
     """Of the student's confidences, from images that it was not trained on; 1 with too few."""
     with console.progress("evaluate: temperature", len(web.held_out)) as advance:
-        logits = pair.logits("student", web.pixels[web.held_out], advance)
+        logits = pair.logits("student", Taken(web.pixels, web.held_out), advance)
     temperature = fit_temperature(logits, web.teacher_logits[web.held_out])
     if temperature is None:
         console.note(

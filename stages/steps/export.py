@@ -132,10 +132,10 @@ def _ship(
 def _tried(
     path: Path, name: str, kind: InputKind, pixels: Pixels, expected: np.ndarray, advance: Advance
 ) -> dict[str, Any]:
-    """What another runtime makes of a file: as `measured`, or with the `error`."""
+    """What another runtime makes of a file: as `measured`, or its `error`."""
     runtime = RUNTIMES[name]
     advance(0, f"{path.name} in {name}")
-    head = {"file": path.name, "runtime": runtime.name}
+    head = {"file": path.name, "runtime": runtime.name, "error": ""}
     try:
         logits = runtime.logits(path, kind, as_input(pixels.compare, kind))
     except RuntimeFailure as error:
@@ -167,7 +167,7 @@ def _leave_out(folder: Path, checks: dict[str, Any], section: Export, console: C
 
 
 def _far(one: dict[str, Any]) -> str:
-    if "error" in one:
+    if one.get("error"):
         return str(one["error"])
     if one["of_spread"] is None:
         return "its logits are not finite, or not as many as there are classes"
@@ -184,7 +184,7 @@ def _accuracies(section: Evaluate, models: list[Model], console: Console) -> lis
         test = load_labelled(
             section.test_set,
             "test",
-            Frame(model.input_size, model.fit),
+            model.frame,
             section.images,
             section.seed,
             advance,

@@ -95,6 +95,8 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["teacher"]["teacher.data"] = teacher.data
     if teacher.source == "torch.hub" and Path(teacher.repository).is_dir():
         named["teacher"]["teacher.repository"] = teacher.repository
+    if params.distill.starts_from_file:
+        named["distill"] = {"distill.student_weights": params.distill.student_weights}
     if evaluate.test_set not in DRAWN_OR_LOADED:
         test_set = {"evaluate.test_set": evaluate.test_set}
         named["evaluate"] |= test_set
