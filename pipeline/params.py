@@ -26,6 +26,7 @@ LeakRatio = Annotated[
         "nearest other test image; lower where test images are nearly alike and it errs",
     ),
 ]
+HUB = "torch.hub:"  # before the names of networks that a torch.hub function builds
 SIDES = 4  # of the teacher's input: a picture of so many is enough for all that is made of it
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -344,6 +345,11 @@ class Teacher(Section):
     precision: Precision = Field(
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
     )
+
+    @property
+    def hub_network(self) -> str:
+        """Name by which `pipeline.models.build` knows the own network of a torch.hub function."""
+        return f"{HUB}{self.repository}:{self.weights}"
 
 
 class Embed(Section):
