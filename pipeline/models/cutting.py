@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pipeline.errors import UserError
 from pipeline.models.cut_network import DROPOUTS, SPREAD, CutNetwork, how_told
+from pipeline.models.heads import put_head
 from pipeline.models.network import Cut
 from pipeline.models.recording import (
     Call,
@@ -71,8 +72,6 @@ def cut(
         UserError: it takes no images of these sides, or gives no logits of `num_classes` classes.
     """
     if head:
-        from pipeline.models.heads import put_head
-
         put_head(model, head)
     training = model.training
     network = CutNetwork(model, name, num_classes).eval()

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.models.cut_network import CutNetwork
+from pipeline.models.adapting import Adapted, adapted
+from pipeline.models.cut_network import PREFIX, CutNetwork
 from pipeline.models.cutting import SIDES, cut
 from pipeline.models.recording import first_line
 from pipeline.params import HUB
@@ -90,11 +91,11 @@ def own_network(
             raise UserError(f"{name} gives a {kind}, no torch.nn.Module", "return the network")
         model.cpu()
         if channels != 3 or order != "rgb":
-            from pipeline.models.adapting import adapted
-
             model = adapted(model, channels, order)
         sides = (input_size,) if input_size else SIDES
         network = cut(model, name, num_classes, sides, source.described, head)
+    if isinstance(network.model, Adapted):
+        network.own_names = {"": f"{PREFIX}model."}
     network.told = "; ".join(filter(None, (told, network.told)))
     network.remembered = {"code": found} if found else {}
     if input_size:

@@ -247,25 +247,16 @@ def part(graph: fx.Graph, last: fx.Node, first: fx.Node | None = None) -> fx.Gra
     Args:
         first: None for what the graph itself takes.
     """
-    needed, counts, waiting = set(), set(), [last]
-    while waiting:
-        node = waiting.pop()
-        if node in needed:
-            continue
-        needed.add(node)
-        if first is not None and node is not first and _counts_images(node):
-            counts.add(node)  # as many as there are of `first`
-        elif node is not first:
-            waiting += node.all_input_nodes
+    counts: set[fx.Node] = set()
+    needed = _needed(last, first, counts)
     inputs = {node for node in needed if node.op == "placeholder"}
     if first is not None and (inputs - {first} or first not in needed):
         return None
     if first is None:  # checks of sizes are no part of any result
         for node in graph.nodes:
-            if getattr(node.target, "__name__", "") == "_assert" and needed.issuperset(
-                node.all_input_nodes
-            ):
-                needed.add(node)
+            if node is last:
+                break
+            needed |= _needed(node, None, set()) if _checks(node) else set()
     new = fx.Graph()
     values: dict[fx.Node, fx.Node] = {}
     if first is not None:
@@ -280,6 +271,26 @@ def part(graph: fx.Graph, last: fx.Node, first: fx.Node | None = None) -> fx.Gra
         return None
     new.output(values[last])
     return new
+
+
+def _needed(last: fx.Node, first: fx.Node | None, counts: set[fx.Node]) -> set[fx.Node]:
+    """Nodes that `last` is computed from, back to `first`.
+
+    Args:
+        counts: gets those that are no more than the number of images, which `first` has too.
+    """
+    needed: set[fx.Node] = set()
+    waiting = [last]
+    while waiting:
+        node = waiting.pop()
+        if node in needed:
+            continue
+        needed.add(node)
+        if first is not None and node is not first and _counts_images(node):
+            counts.add(node)
+        elif node is not first:
+            waiting += node.all_input_nodes
+    return needed
 
 
 def _counts_images(node: fx.Node) -> bool:

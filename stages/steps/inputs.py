@@ -137,6 +137,8 @@ def taken_from_others(stage: str, params: Params) -> dict[str, Any]:
         return _taken_by_crawl(params)
     if stage == "teacher" and params.teacher.source == "train":
         return {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
+    if stage == "distill":
+        return {"embed.fit": params.embed.fit}  # the student's config has it; the size, data/embed
     return {}
 
 
@@ -147,7 +149,7 @@ def _taken_by_crawl(params: Params) -> dict[str, Any]:
     if crawl.side == "auto" and known and SEARCH_ENGINES.load(crawl.engine).sized:
         found["side"] = params.picture_side
     if crawl.rounds:
-        found["embed.fit"] = params.embed.fit
+        found |= {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
     return found
 
 
