@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 
 from pipeline.console import Advance, no_progress
 from pipeline.copies import SIDE, Spread, squeezed
+from pipeline.pixelfile import Pixels
 
 # Mean difference of the values of two pictures of one size, in levels of 255, within which
 # `pipeline.copies` is asked. Saved as JPEG at four or eight times their size and scaled back, 95 in
@@ -30,8 +31,8 @@ class Contamination:
 
 
 def contaminated(
-    test: np.ndarray,
-    trained: np.ndarray,
+    test: Pixels,
+    trained: Pixels,
     rows: np.ndarray,
     ratio: float,
     advance: Advance = no_progress,
@@ -43,7 +44,7 @@ def contaminated(
 
     Args:
         test: uint8 [M, S, S, 3].
-        trained: uint8 [N, S, S, 3], which may be a memory map.
+        trained: uint8 [N, S, S, 3].
         rows: int64 [K], of `trained`, those that the student saw.
         ratio: of the distance to a test image's nearest other one, up to which a web image is it.
         advance: called with the number of `rows` that are done.
@@ -51,7 +52,7 @@ def contaminated(
     tests = len(test)
     spread: Spread | None = None
     # row tests + m is image m mirrored
-    tree = cKDTree(np.concatenate([_quarters(test), _quarters(test[:, :, ::-1])]))
+    tree = cKDTree(np.concatenate([_all_quarters(test, step) for step in (1, -1)]))
     found = [np.empty((0, 3))]
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
@@ -71,7 +72,7 @@ def contaminated(
     return Contamination(image.astype(np.int64), web.astype(np.int64), apart.astype(np.float32))
 
 
-def _near(tree: cKDTree, test: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _near(tree: cKDTree, test: Pixels, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places of the pictures and of the test images, M added for mirrored ones, that are `NEAR`."""
     pairs = [np.empty((2, 0), np.int64)]
     for at, places in enumerate(tree.query_ball_point(_quarters(pixels), NEAR, p=1, workers=-1)):
@@ -86,6 +87,12 @@ def _near(tree: cKDTree, test: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarr
         pairs.append(np.stack([np.full(len(place), at), place]))
     at, place = np.concatenate(pairs, axis=1)
     return at, place
+
+
+def _all_quarters(test: Pixels, step: int) -> np.ndarray:
+    """`_quarters` of all test images, mirrored for a step of -1; a block in memory at a time."""
+    blocks = range(0, len(test), BLOCK)
+    return np.concatenate([_quarters(test[at : at + BLOCK, :, ::step]) for at in blocks])
 
 
 def _quarters(pixels: np.ndarray) -> np.ndarray:

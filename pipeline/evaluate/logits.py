@@ -8,20 +8,21 @@ import torch
 from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
 from pipeline.models.network import Network
+from pipeline.pixelfile import Pixels
 from pipeline.pixels import normalise
 
 
 @torch.inference_mode()
 def logits_of(
     network: Network,
-    pixels: np.ndarray,
+    pixels: Pixels,
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int,
     device: torch.device,
     advance: Advance = no_progress,
 ) -> np.ndarray:
-    """Logits of each image: pixels uint8 [N, S, S, 3], which may be a memory map → float32 [N, C].
+    """Logits of each image: pixels uint8 [N, S, S, 3], which may be on the disk → float32 [N, C].
 
     Args:
         mean, std: of the network's input, for pixels from 0 to 1.

@@ -12,6 +12,7 @@ from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.styles import Style
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
+from pipeline.pixelfile import Pixels
 
 CORRUPTION_COLUMNS = ("corruption", "severity", "teacher", "student")
 CorruptionRow = tuple[str, int, float, float]  # the last two are accuracies
@@ -26,14 +27,12 @@ class Pair:
     batch_size: int
     device: torch.device
 
-    def logits(self, who: str, pixels: np.ndarray, advance: Advance) -> np.ndarray:
+    def logits(self, who: str, pixels: Pixels, advance: Advance) -> np.ndarray:
         """One network's logits, float32 [N, C], of pixels uint8 [N, S, S, 3]."""
         network, of = self.networks[who], self.configs[who]
         return logits_of(network, pixels, of.mean, of.std, self.batch_size, self.device, advance)
 
-    def accuracies(
-        self, pixels: np.ndarray, labels: np.ndarray, advance: Advance
-    ) -> dict[str, float]:
+    def accuracies(self, pixels: Pixels, labels: np.ndarray, advance: Advance) -> dict[str, float]:
         """Share of right answers of each network; `advance` is called 2 N times in all."""
         return {
             who: float((self.logits(who, pixels, advance).argmax(axis=1) == labels).mean())
@@ -41,7 +40,7 @@ class Pair:
         }
 
     def under_corruption(
-        self, pixels: np.ndarray, labels: np.ndarray, seed: int, advance: Advance
+        self, pixels: Pixels, labels: np.ndarray, seed: int, advance: Advance
     ) -> list[CorruptionRow]:
         """Accuracies under each kind and severity; `advance` is called 150 N times in all."""
         rows = []

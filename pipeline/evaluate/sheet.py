@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.evaluate.contamination import Contamination
+from pipeline.pixelfile import Pixels
 from pipeline.templates import environment
 
 MOST = 200  # pairs shown
@@ -15,7 +16,7 @@ LARGEST = 256  # pixels a side of a picture in the page
 
 
 def contact_sheet(
-    found: Contamination, test: np.ndarray, trained: np.ndarray, ids: Sequence[str], test_set: str
+    found: Contamination, test: Pixels, trained: Pixels, ids: Sequence[str], test_set: str
 ) -> str:
     """The page: each web image beside the test image that it is, the nearest pairs first.
 

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.export.program import ABOUT, INPUT, as_input
 from pipeline.images import Fit
 from pipeline.models.checkpoint import WEIGHTS
+from pipeline.pixelfile import Pixels
 
 BATCH = 64
 SUFFIXES = (".safetensors", ".onnx", ".pt2")
@@ -34,7 +35,7 @@ class Model:
     temperature: float
     _run: Logits
 
-    def logits(self, pixels: np.ndarray, advance: Advance = no_progress) -> np.ndarray:
+    def logits(self, pixels: Pixels, advance: Advance = no_progress) -> np.ndarray:
         """uint8 [N, S, S, 3] → float32 [N, classes]."""
         parts = []
         for start in range(0, len(pixels), BATCH):

@@ -95,11 +95,17 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["teacher"]["teacher.data"] = teacher.data
     if teacher.source == "torch.hub" and Path(teacher.repository).is_dir():
         named["teacher"]["teacher.repository"] = teacher.repository
+    if isinstance(teacher.class_names, str) and teacher.class_names:
+        named["teacher"]["teacher.class_names"] = teacher.class_names
     if evaluate.test_set not in DRAWN_OR_LOADED:
         test_set = {"evaluate.test_set": evaluate.test_set}
         named["evaluate"] |= test_set
         named["dedup"] = test_set if params.dedup.leaks else {}
-        named["export"] = test_set if params.export.int8 != "none" else {}
+        named["export"] = dict(test_set) if params.export.int8 != "none" else {}
+    if isinstance(evaluate.class_names, str) and evaluate.class_names:
+        named["evaluate"]["evaluate.class_names"] = evaluate.class_names
+        if params.export.int8 != "none":
+            named.setdefault("export", {})["evaluate.class_names"] = evaluate.class_names
     if evaluate.styles:
         named["evaluate"]["evaluate.styles"] = evaluate.styles
     return named
@@ -117,6 +123,9 @@ def taken_from_others(stage: str, params: Params) -> dict[str, Any]:
         return _taken_by_crawl(params)
     if stage == "teacher" and params.teacher.source == "train":
         return {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
+    if stage == "dedup" and params.dedup.leaks:
+        of = params.evaluate
+        return {"evaluate.columns": of.columns, "evaluate.broken": of.broken}
     return {}
 
 
