@@ -28,6 +28,7 @@ from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.metrics import scores
 from pipeline.images import Frame
 from pipeline.labelled import load_labelled
+from pipeline.models.checkpoint import load_model
 from pipeline.paramfile import read_params
 
 COLUMNS = ("temperature", "ece", "nll", "brier")
@@ -48,7 +49,9 @@ def main() -> None:
     precision = resolve_precision(section.precision, device)
     held_out = web_images(section, device).held_out.numpy()
     embeddings = Embeddings.open(Path("data/embed"))
-    pixels, teacher = embeddings.pixels[held_out], embeddings.logits[held_out]
+    _, config = load_model(Path("models/teacher"), torch.device("cpu"))
+    shown = embeddings.centre(config.input_size)
+    pixels, teacher = shown[held_out], embeddings.logits[held_out]
     print(
         f"{processor()}, torch {torch.__version__}; {section.student}, {section.epochs} epochs;"
         f" {len(held_out):,} web images held out; judged on {Path(given.images).name}, train\n"

@@ -32,7 +32,7 @@ from benchmarks.limits import processor
 from pipeline.console import no_progress
 from pipeline.demo.world import plan
 from pipeline.device import resolve_device, resolve_precision
-from pipeline.embed.features import TeacherPass
+from pipeline.embed.passing import TeacherPass
 from pipeline.embed.predictions import Predictions, read_logits
 from pipeline.embed.topic import core_distance, off_topic
 from pipeline.embeddings import Embeddings

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.dedup.verify import WHOLE, resample, similarity
-from pipeline.pixelfile import Pixels
+from pipeline.pixelstore import Pixels
 
 SIDE = 32  # pixels a side at which pictures are laid over each other
 COARSE = 16  # and at which it is found out where

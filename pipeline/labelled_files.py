@@ -21,7 +21,8 @@ from pipeline.imagesource.source import ALL_SPLITS, SPLITS, Source, open_source
 from pipeline.imagesource.table import Table, columns_told
 from pipeline.labels import Labels, listing, mapping_of, numbered, renamed
 from pipeline.params import Evaluate, Teacher
-from pipeline.pixelfile import PixelFile, Pixels
+from pipeline.pixelfile import PixelFile
+from pipeline.pixelstore import Pixels
 
 MOST_BYTES = 2**31  # of an image of the user's own
 MOST_THREADS = 8  # that decode; each may have a picture of 50 million pixels

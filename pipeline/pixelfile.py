@@ -5,22 +5,11 @@ A test set of 50,000 images of 224 pixels is 7.5 GB: what is not looked at takes
 
 import tempfile
 import threading
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import ExternalError
-
-
-class Pixels(Protocol):
-    """uint8 [N, S, S, 3] that an index of rows makes an array of: one in memory, or in a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Any, /) -> Any: ...
 
 
 class PixelFile:

@@ -14,7 +14,7 @@ from pipeline.copies import SIDE, Spread, colourless
 from pipeline.dedup import verify
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.verify import WHOLE, resample
-from pipeline.pixelfile import Pixels
+from pipeline.pixelstore import Pixels
 
 CROPS = (0.0, 0.1, 0.2)  # shares of width and height that are cut off all round
 COSINE = 0.80  # of thumbnails, from which pictures are compared by their edges

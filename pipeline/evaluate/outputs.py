@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from pipeline.console import text_table
-from pipeline.pixelfile import Pixels
+from pipeline.pixelstore import Pixels
 
 MOST_MISTAKES = 200
 MISTAKE_COLUMNS = {

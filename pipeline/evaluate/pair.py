@@ -12,7 +12,7 @@ from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.styles import Style
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
-from pipeline.pixelfile import Pixels
+from pipeline.pixelstore import Pixels
 
 CORRUPTION_COLUMNS = ("corruption", "severity", "teacher", "student")
 CorruptionRow = tuple[str, int, float, float]  # the last two are accuracies

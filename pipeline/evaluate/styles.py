@@ -13,7 +13,7 @@ from pipeline.images import Frame
 from pipeline.imagesource.entries import hidden_in
 from pipeline.imagesource.table import columns_told
 from pipeline.labelled import AS_IT_IS, LabelledImages, Reading, load_labelled
-from pipeline.pixelfile import Pixels
+from pipeline.pixelstore import Pixels
 from pipeline.store import open_parquet, read_table
 
 COLUMNS = ("style", "domain")

@@ -24,7 +24,7 @@ from pipeline.images import Frame
 from pipeline.labelled import Reading, load_labelled
 from pipeline.manifest import class_names, read_manifest
 from pipeline.params import Params
-from pipeline.pixelfile import Pixels
+from pipeline.pixelstore import Pixels
 from pipeline.store import replacing, row_count, shard_paths, write_json, write_table
 from pipeline.verdicts import issues_of, read_verdicts
 from stages import paths

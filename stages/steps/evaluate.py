@@ -26,7 +26,7 @@ from pipeline.models.checkpoint import WEIGHTS, load_model
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.params import Evaluate
-from pipeline.pixelfile import Pixels
+from pipeline.pixelstore import Pixels, Taken
 from pipeline.store import (
     remove,
     replacing,
@@ -195,7 +195,7 @@ def _contaminated(section: Evaluate, images: LabelledImages, web: Web, console: 
 def _temperature(pair: Pair, web: Web, console: Console) -> float:
     """Of the student's confidences, from images that it was not trained on; 1 with too few."""
     with console.progress("evaluate: temperature", len(web.held_out)) as advance:
-        logits = pair.logits("student", web.pixels[web.held_out], advance)
+        logits = pair.logits("student", Taken(web.pixels, web.held_out), advance)
     temperature = fit_temperature(logits, web.teacher_logits[web.held_out])
     if temperature is None:
         console.note(

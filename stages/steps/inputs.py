@@ -97,6 +97,8 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["teacher"]["teacher.repository"] = teacher.repository
     if isinstance(teacher.class_names, str) and teacher.class_names:
         named["teacher"]["teacher.class_names"] = teacher.class_names
+    if params.distill.starts_from_file:
+        named["distill"] = {"distill.student_weights": params.distill.student_weights}
     if evaluate.test_set not in DRAWN_OR_LOADED:
         test_set = {"evaluate.test_set": evaluate.test_set}
         named["evaluate"] |= test_set
@@ -126,6 +128,8 @@ def taken_from_others(stage: str, params: Params) -> dict[str, Any]:
     if stage == "dedup" and params.dedup.leaks:
         of = params.evaluate
         return {"evaluate.columns": of.columns, "evaluate.broken": of.broken}
+    if stage == "distill":
+        return {"embed.fit": params.embed.fit}  # the student's config has it; the size, data/embed
     return {}
 
 
@@ -136,7 +140,7 @@ def _taken_by_crawl(params: Params) -> dict[str, Any]:
     if crawl.side == "auto" and known and SEARCH_ENGINES.load(crawl.engine).sized:
         found["side"] = params.picture_side
     if crawl.rounds:
-        found["embed.fit"] = params.embed.fit
+        found |= {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
     return found
 
 
