@@ -1,9 +1,7 @@
 """Labelled images of files of the user's own. Nothing that trains a student may import this."""
 
-import os
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +12,8 @@ from pipeline.classmatch import matched
 from pipeline.classnames import ClassNames, class_names_of
 from pipeline.console import Advance, printable
 from pipeline.errors import UserError
-from pipeline.images import Frame, ImageError, decode
+from pipeline.images import Frame
+from pipeline.imagesource.decoding import decoded
 from pipeline.imagesource.entries import LINK, SPECIAL, UNREADABLE, Entry
 from pipeline.imagesource.folder import Folder
 from pipeline.imagesource.source import ALL_SPLITS, SPLITS, Source, open_source
@@ -25,7 +24,6 @@ from pipeline.pixelfile import PixelFile
 from pipeline.pixelstore import Pixels
 
 MOST_BYTES = 2**31  # of an image of the user's own
-MOST_THREADS = 8  # that decode; each may have a picture of 50 million pixels
 COPY = "a copy without links takes no room: `cp -rlL LINKS COPY`"
 MANY = {LINK, SPECIAL, UNREADABLE}  # what may stand for a whole folder or archive of pictures
 TOLD = 10  # broken images by name
@@ -141,14 +139,14 @@ class OwnImages:
         pixels, names, broken = PixelFile(frame.side), list[str](), list[str]()
         whole = np.ones(len(chosen), bool)
         entries = self._source.read(self._rows[chosen].tolist())
-        for at, (entry, decoded) in enumerate(_decoded(entries, frame)):
+        for at, (entry, image) in enumerate(decoded(entries, frame)):
             advance(1)
-            if isinstance(decoded, str):
+            if isinstance(image, str):
                 whole[at] = False
-                broken.append(f"{printable(entry.place)}: not a whole image: {decoded}")
+                broken.append(f"{printable(entry.place)}: not a whole image: {image}")
                 self._check_broken(broken, len(chosen))
             else:
-                pixels.append(decoded)
+                pixels.append(image)
                 names.append(entry.name)
         notes = list(self._notes)
         if broken:
@@ -275,29 +273,6 @@ class OwnImages:
             f"the classes are in each of {listing(found)}: name one of these folders, or give all"
             " as evaluate.styles"
         )
-
-
-def _decoded(entries: Iterable[Entry], frame: Frame) -> Iterator[tuple[Entry, np.ndarray | str]]:
-    """Each entry with its pixels, or with what is wrong with it; in order."""
-    workers = min(os.cpu_count() or 1, MOST_THREADS)
-    waiting: deque[tuple[Entry, Future[np.ndarray | str]]] = deque()
-    with ThreadPoolExecutor(workers, "decode") as pool:  # Pillow decodes without the GIL
-        for entry in entries:
-            waiting.append((entry, pool.submit(_pixels, entry, frame)))
-            if len(waiting) > 2 * workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
-
-
-def _pixels(entry: Entry, frame: Frame) -> np.ndarray | str:
-    if entry.outcome:
-        return f"{entry.outcome}: {entry.detail}"
-    try:
-        return frame.of(decode(entry.data))
-    except ImageError as error:
-        return "it has no bytes" if not entry.data else str(error)
 
 
 def _no_image(entry: Entry) -> UserError:
