@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 
+from pipeline.classmatch import check_spellings
+from pipeline.classnames import listed_names
 from pipeline.console import Console
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.images import Frame
-from pipeline.labelled import load_labelled
+from pipeline.labelled import Reading, load_labelled
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
@@ -71,7 +73,7 @@ def _published(section: Teacher, console: Console) -> Made:
             section.architecture,
             input_size=section.input_size,
             options=section.options,
-            class_names=section.class_names,
+            class_names=listed_names(section.class_names, "teacher.class_names"),
             channels=section.channels,
             order=section.order,
             advance=advance,
@@ -102,7 +104,18 @@ def _weights(section: Teacher) -> Weights:
 def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
     device = resolve_device(section.device)
     with console.progress("teacher: reading", section.images or None) as advance:
-        data = load_labelled(section.data, "train", frame, section.images, section.seed, advance)
+        data = load_labelled(
+            section.data,
+            "train",
+            frame,
+            section.images,
+            section.seed,
+            advance,
+            reading=Reading.of(section),
+            class_names=listed_names(section.class_names, "teacher.class_names"),
+        )
+    if not section.class_names:
+        check_spellings(data.class_names, section.data)
     for note in data.notes:
         console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
@@ -111,7 +124,7 @@ def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
     precision = resolve_precision(section.precision, device)
     steps = section.epochs * (len(data.labels) // section.batch_size)
     with console.progress("teacher: training", steps) as advance:
-        accuracy = train(network, data.pixels, data.labels, section, device, precision, advance)
+        accuracy = train(network, data.pixels[:], data.labels, section, device, precision, advance)
     source = f"trained on {len(data.labels)} images of {section.data}"
     figures = {"training_images": len(data.labels), "training_accuracy": round(accuracy, 4)}
     return network, names, dict(section.options), source, figures
