@@ -297,7 +297,7 @@ class Teacher(Section):
         "",
         description="`torch.hub`: the function that makes the network; `hub`: a file in the "
         "repository (empty: model.safetensors or pytorch_model.bin); `timm`, `torchvision`: their "
-        "name, as a1_in1k or IMAGENET1K_V1",
+        "name, as a1_in1k or IMAGENET1K_V1; `file`: which of several state dicts in it, as ema",
     )
     sha256: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{8,64})?$")] = Field(
         "",
@@ -315,7 +315,10 @@ class Teacher(Section):
         "or timm/resnet18; one's own: package.module:function or file.py:Class (`trust`)",
     )
     options: dict[str, Any] = Field(
-        {}, description="keyword options of the architecture's function or class, as width_mult"
+        {},
+        description="keyword options of the architecture's function or class, as width_mult; "
+        "`head`: the activation between last layers that a file's keys tell (ReLU), or all of "
+        "these layers (docs/teacher-files.md)",
     )
     channels: Literal[3, 1] = Field(
         3, description="of the network's input; 1: the images' brightness"
