@@ -41,11 +41,12 @@ from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 from pipeline.params import Distill, Teacher
+from pipeline.teacher.network import load_teacher
 from pipeline.teacher.train import train
-from pipeline.teacher.weights import load_teacher, read_weights
+from pipeline.teacher.weights import read_weights
 
 CPU = torch.device("cpu")
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST_OBJECT = "n02600000"  # in WordNet's order the animals of ImageNet come before
 VEHICLES = {
     *("beach wagon", "bullet train", "convertible", "freight car", "go-kart", "gondola"),
@@ -175,7 +176,7 @@ def _read(args: argparse.Namespace) -> Task:
     load_teacher(network, weights, 32)
     network.eval().requires_grad_(False)
     architecture = {"name": args.architecture, "num_classes": len(classes)}
-    config = ModelConfig(architecture, classes, MEAN, STD, 32, "a file")
+    config = ModelConfig(architecture, classes, list(MEAN), list(STD), 32, "a file")
     labelled = _images(args.labelled, args.labelled_images, objects)
     new = {label: place for place, label in enumerate(objects)}
     labels = np.array([new[label] for label in labelled[1].tolist()])
@@ -213,7 +214,9 @@ def _drawn(args: argparse.Namespace) -> Task:
     train(teacher, *parts[0], section, CPU, torch.float32, no_progress)
     teacher.eval().requires_grad_(False)
     architecture = {"name": args.student, "num_classes": 10}
-    config = ModelConfig(architecture, list("abcdefghij"), MEAN, STD, 16, "drawn images")
+    config = ModelConfig(
+        architecture, list("abcdefghij"), list(MEAN), list(STD), 16, "drawn images"
+    )
     return Task(parts[1], parts[2][0], parts[0], teacher, config)
 
 

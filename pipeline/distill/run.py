@@ -60,7 +60,8 @@ def prepare(
     torch.manual_seed(section.seed)
     student = build(section.student, len(config.class_names), **section.student_options)
     if start:
-        notes = start_notes(start, load_pretrained(student, start), config)
+        left, told = load_pretrained(student, start)
+        notes = [*start_notes(start, left, config), *told]
     student.to(device)
     # frozen, the teacher's batch norms can be part of its convolutions: less to read and write
     teacher = fuse(teacher).requires_grad_(False).to(memory_format=memory_format(device))

@@ -23,6 +23,8 @@ def write_fp16(path: Path, source: Path, images: np.ndarray) -> int:
         How many layers keep 32 bits.
     """
     import onnx
+    import onnx_ir
+    from onnx_ir.passes.common import TopologicalSortPass
     from onnxruntime.quantization.shape_inference import quant_pre_process
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -40,7 +42,9 @@ def write_fp16(path: Path, source: Path, images: np.ndarray) -> int:
     with warnings.catch_warnings():  # of weights below the smallest number: they become zero
         warnings.simplefilter("ignore")
         half = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
-    onnx.save(half, path)
+    ordered = onnx_ir.from_proto(half)
+    TopologicalSortPass()(ordered)  # its casts come last, which not every runtime reads
+    onnx_ir.save(ordered, path)
     return len(kept)
 
 
