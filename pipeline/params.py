@@ -313,6 +313,11 @@ class Teacher(Section):
     order: Literal["rgb", "bgr"] = Field(
         "rgb", description="of the colours that the network takes; `mean` and `std` stay RGB"
     )
+    output: str = Field(
+        "",
+        description="of a program (ONNX, TorchScript, torch.export) with several outputs: the one"
+        " that holds the logits, by name or place",
+    )
     class_names: list[str] = Field(
         [],
         description="names of the outputs, in order; empty: those that `weights` or `data` have, "
