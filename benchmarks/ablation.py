@@ -25,6 +25,7 @@ from scipy.stats import spearmanr
 from benchmarks.distilled import distilled
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.distill.objectives.objective import with_own_settings
+from pipeline.images import Frame
 from pipeline.labelled import load_labelled
 from pipeline.params import Distill
 
@@ -207,7 +208,7 @@ def run(settings: dict[str, Any], seed: int, test: tuple[str, int]) -> dict[str,
     started = time.monotonic()
     done = distilled(section, device, resolve_precision(section.precision, device))
     seconds = time.monotonic() - started
-    images = load_labelled(test[0], "test", done.config.input_size, test[1], 0)
+    images = load_labelled(test[0], "test", Frame(done.config.input_size), test[1], 0)
     return {
         "agreement": done.trained.curves[-1]["agreement"],
         "accuracy": done.accuracy(images),

@@ -48,6 +48,7 @@ def distilled(section: Distill, device: torch.device, precision: torch.dtype) ->
         objective, trained = distill(
             section, web, teacher, config, precision, Path(folder), no_progress
         )
-    student = {"name": section.student, "num_classes": len(config.class_names)}
+    classes = len(config.class_names)
+    student = {"name": section.student, "num_classes": classes, **section.student_options}
     network, architecture = objective.deployed(student, config.architecture)
     return Distilled(network.eval(), config, architecture, trained)

@@ -27,6 +27,7 @@ from pipeline.export.files import INT8, ONNX, write_files
 from pipeline.export.model import BATCH, open_model
 from pipeline.export.program import as_input
 from pipeline.export.quantised import write_int8
+from pipeline.images import Frame
 from pipeline.labelled import load_labelled, match_labels
 from pipeline.models.fuse import fuse
 from pipeline.paramfile import read_params
@@ -46,7 +47,7 @@ def main() -> None:
     device = resolve_device(section.device)
     done = distilled(section, device, resolve_precision(section.precision, device))
     network, config = done.network.cpu(), done.config
-    test = load_labelled(given.test, "test", config.input_size, given.images, 0)
+    test = load_labelled(given.test, "test", Frame(config.input_size), given.images, 0)
     labels = match_labels(test, config.class_names, given.test)
     embeddings = Embeddings.open(Path("data/embed"))
     web = choose_pixels(embeddings, CALIBRATED_ON, config.input_size, True)

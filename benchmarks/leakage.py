@@ -37,6 +37,7 @@ from benchmarks.pictures import (
     with_caption,
 )
 from pipeline.dedup.leakage import Leaks, leaks
+from pipeline.images import Frame
 from pipeline.labelled import load_labelled
 from pipeline.params import Dedup
 
@@ -139,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
 
     cifar10 = str(options.data / "cifar10/test.parquet")
-    tests = load_labelled(cifar10, "test", SIZE, options.tests, options.seed).pixels
+    tests = load_labelled(cifar10, "test", Frame(SIZE), options.tests, options.seed).pixels
     pacs = load(options.data / "pacs-dog-horse/train.parquet")
     order = np.random.default_rng(options.seed).permutation(len(pacs))[: options.planted]
     originals = [Image.open(io.BytesIO(pacs[row])).convert("RGB") for row in order]

@@ -32,10 +32,11 @@ from benchmarks.limits import processor
 from pipeline.console import no_progress
 from pipeline.demo.world import plan
 from pipeline.device import resolve_device, resolve_precision
-from pipeline.embed.features import TeacherPass
+from pipeline.embed.passing import TeacherPass
 from pipeline.embed.predictions import Predictions, read_logits
 from pipeline.embed.topic import core_distance, off_topic
 from pipeline.embeddings import Embeddings
+from pipeline.images import Frame
 from pipeline.labelled import load_labelled
 from pipeline.manifest import STORED, read_manifest
 from pipeline.models.checkpoint import load_model
@@ -77,7 +78,9 @@ def main() -> None:
         webs["Tiny-ImageNet"] = features, logits, on_topic
         if given.cifar10:
             side = teacher.config.input_size
-            added = teacher(load_labelled(given.cifar10, "test", side, 4000, given.seed).pixels)
+            added = teacher(
+                load_labelled(given.cifar10, "test", Frame(side), 4000, given.seed).pixels
+            )
             parts = zip(added, (features, logits), strict=True)
             both = [np.concatenate([one, other[~on_topic]]) for one, other in parts]
             webs["CIFAR-10 in Tiny-ImageNet"] = *both, np.arange(len(both[0])) < len(added[0])

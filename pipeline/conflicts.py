@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from pipeline.console import printable
+from pipeline.export.licences import LICENCES, OTHER, close_licences
 from pipeline.params import Crawl, Export, Params, Teacher
 
 Conflict = tuple[str, str]  # key path, and what is wrong there
@@ -21,6 +23,7 @@ def conflicts(params: Params) -> list[Conflict]:
     return [
         *_crawl(params.crawl),
         *_teacher(params.teacher),
+        *_embed(params),
         *_distill(params),
         *_export(params.export),
     ]
@@ -66,6 +69,13 @@ def _teacher(teacher: Teacher) -> Iterator[Conflict]:
         yield "teacher.batch_size", what
 
 
+def _embed(params: Params) -> Iterator[Conflict]:
+    size, side = params.embed.size, params.teacher.input_size
+    if 0 < size < side:
+        what = f"less than teacher.input_size ({side}), the centre that the teacher sees: 0 or more"
+        yield "embed.size", what
+
+
 def _distill(params: Params) -> Iterator[Conflict]:
     crawl, distill = params.crawl, params.distill
     if not distill.alignment and not distill.logit_weight and distill.objective == "kd3":
@@ -87,5 +97,24 @@ def _distill(params: Params) -> Iterator[Conflict]:
 
 
 def _export(export: Export) -> Iterator[Conflict]:
-    if export.int8 != "none" and "onnx" not in export.formats:
-        yield "export.int8", "quantises the ONNX file: export.formats needs onnx"
+    of_onnx = [
+        ("export.int8", export.int8 != "none", "quantises"),
+        ("export.formats", "onnx-fp16" in export.formats, "onnx-fp16 rounds"),
+        ("export.runtimes", bool(export.runtimes), "run"),
+    ]
+    for key, asked, does in of_onnx:
+        if asked and "onnx" not in export.formats:
+            yield key, f"{does} the ONNX file: export.formats needs onnx"
+    if export.licence and export.licence not in LICENCES:
+        near = close_licences(export.licence)
+        hint = f"did you mean {' or '.join(near)}?" if near else "as mit, apache-2.0 or cc-by-4.0"
+        yield (
+            "export.licence",
+            f"'{printable(export.licence)[:60]}' is no licence that the model hub identifies; "
+            f"{hint} For any other: other, and its licence_name",
+        )
+    if export.licence == OTHER and not export.licence_name.strip():
+        yield "export.licence_name", "licence 'other' needs its name here"
+    for key, text in (("name", export.licence_name), ("link", export.licence_link)):
+        if text and export.licence != OTHER:
+            yield f"export.licence_{key}", f"only licence 'other' has it, not '{export.licence}'"

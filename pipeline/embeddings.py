@@ -10,15 +10,17 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UserError
+from pipeline.pixelstore import HINT, JpegPixels, Pixels, centred
 from pipeline.store import read_table, write_table
 
 PIXELS = "pixels.npy"
+JPEGS, ENDS = "pixels.jpegs", "ends.npy"
 FEATURES = "features.npy"
 LOGITS = "logits.npy"
 IMAGES = "images.parquet"
 INDEX = "index.faiss"
-FILES = (PIXELS, FEATURES, LOGITS, IMAGES, INDEX)
-HINT = "run `dvc repro embed`"
+STORES = {"raw": (PIXELS,), "jpeg": (JPEGS, ENDS)}  # `embed.store`: files of the pixels
+FILES = (FEATURES, LOGITS, IMAGES, INDEX)  # beside them
 BLOCK = 65_536  # rows in memory at a time
 CLASS_NAMES = b"class_names"  # key of the table's metadata
 
@@ -72,8 +74,13 @@ class Embeddings:
         return json.loads(metadata[CLASS_NAMES])
 
     @cached_property
-    def pixels(self) -> np.ndarray:
-        """Images as the teacher takes them, uint8 [N, S, S, 3]."""
+    def pixels(self) -> Pixels:
+        """Images as they are stored, uint8 [N, S, S, 3], decoded when they are indexed."""
+        if (self.folder / JPEGS).is_file():
+            ends = self._array(ENDS, 1)
+            if ends.dtype != np.int64:
+                raise UserError(f"{self.folder / ENDS} is {ends.dtype}, not int64", HINT)
+            return JpegPixels.open(self.folder / JPEGS, np.asarray(ends))
         pixels = self._array(PIXELS, 4)
         shape = pixels.shape
         if pixels.dtype != np.uint8 or shape[1] != shape[2] or shape[3] != 3:
@@ -82,6 +89,20 @@ class Embeddings:
                 HINT,
             )
         return pixels
+
+    def centre(self, side: int) -> Pixels:
+        """Images as the teacher and the student take them, uint8 [N, side, side, 3].
+
+        Raises:
+            UserError: what is stored is smaller.
+        """
+        if side > self.pixels.shape[1]:
+            raise UserError(
+                f"{self.folder} has images of {self.pixels.shape[1]} pixels, the network takes"
+                f" {side}",
+                HINT,
+            )
+        return centred(self.pixels, side)
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -143,6 +164,11 @@ class Embeddings:
                 f"{path} has {len(array):,} rows, {self.folder / IMAGES} {len(self):,}", HINT
             )
         return array
+
+
+def has_pixels(folder: Path) -> bool:
+    """Whether a folder of embeddings holds pixels in any store."""
+    return any(all((folder / name).is_file() for name in names) for names in STORES.values())
 
 
 def write_images(

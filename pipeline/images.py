@@ -230,10 +230,30 @@ def to_square(image: Image.Image, side: int, fit: Fit) -> np.ndarray:
     return np.asarray(shown)
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How an image becomes the square that a network sees.
+
+    Attributes:
+        side: of the square, in pixels.
+        fit: how an image is made square.
+        resize: side that it is brought to before its centre is taken; 0: `side`, and nothing is
+            cut off. Classifiers of 224 pixels are commonly tested so on images of 256.
+    """
+
+    side: int
+    fit: Fit = "crop"
+    resize: int = 0
+
+    def of(self, image: Image.Image) -> np.ndarray:
+        """RGB pixels, uint8 [side, side, 3]."""
+        return framed(image, self.side, self.fit, self.resize)
+
+
 def framed(image: Image.Image, side: int, fit: Fit, resize: int = 0) -> np.ndarray:
     """RGB pixels of the centre, uint8 [side, side, 3], of an image made a square of `resize`.
 
-    Classifiers of 224 pixels are commonly tested so on images of 256; 0 cuts nothing off.
+    0 cuts nothing off.
     """
     square = to_square(image, resize or side, fit)
     margin = (len(square) - side) // 2

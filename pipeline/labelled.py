@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.console import Advance, no_progress
 from pipeline.errors import ExternalError, UserError
-from pipeline.images import ImageError, decode, to_square
+from pipeline.images import Frame, ImageError, decode
 from pipeline.imagesource.entries import LINK, Entry
 from pipeline.imagesource.matching import folded
 from pipeline.imagesource.source import SPLITS, Source, open_source
@@ -39,12 +39,12 @@ class LabelledImages:
 def load_labelled(
     source: str,
     split: Split,
-    size: int,
+    frame: Frame,
     images: int,
     seed: int,
     advance: Advance = no_progress,
 ) -> LabelledImages:
-    """Labelled images from `source`, at `size` pixels.
+    """Labelled images from `source`, as a network of that `frame` sees them.
 
     Args:
         source: `demo`, `cifar10`, `cifar100`, a .parquet file, a tar, a folder of class folders,
@@ -60,14 +60,16 @@ def load_labelled(
         from pipeline.demo.domains import original_images
         from pipeline.demo.shapes import CLASS_NAMES
 
-        pixels, labels = original_images(split, images or 10_000, size, seed, advance)
-        return LabelledImages(pixels, labels, list(CLASS_NAMES))
+        drawn = frame.resize or frame.side
+        pixels, labels = original_images(split, images or 10_000, drawn, seed, advance)
+        inside = slice((drawn - frame.side) // 2, (drawn + frame.side) // 2)
+        return LabelledImages(pixels[:, inside, inside], labels, list(CLASS_NAMES))
     if source in ("cifar10", "cifar100"):
-        return _torchvision(source, split, size, images, seed)
+        return _torchvision(source, split, frame, images, seed)
     path = Path(source)
     if not path.exists() and path.suffix != ".parquet":
         raise UserError(f"no labelled images at {source}: expected a folder, .tar or .parquet")
-    return _own(path, split, size, images, seed, advance)
+    return _own(path, split, frame, images, seed, advance)
 
 
 def match_labels(images: LabelledImages, class_names: Sequence[str], source: str) -> np.ndarray:
@@ -145,15 +147,15 @@ def _sample(total: int, images: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, images, replace=False))
 
 
-def _pixels(data: bytes, size: int, place: str) -> np.ndarray:
+def _pixels(data: bytes, frame: Frame, place: str) -> np.ndarray:
     try:
-        return to_square(decode(data), size, "crop")
+        return frame.of(decode(data))
     except ImageError as error:
         raise UserError(f"{place}: not a whole image: {error}") from None
 
 
 def _own(
-    path: Path, split: Split, size: int, images: int, seed: int, advance: Advance
+    path: Path, split: Split, frame: Frame, images: int, seed: int, advance: Advance
 ) -> LabelledImages:
     """Images of a folder, an archive or a table, in any layout that `open_source` knows."""
     source = open_source(path, MOST_BYTES, advance=advance)
@@ -183,7 +185,7 @@ def _own(
         if isinstance(of_class, str) and not entry.names and of_class in number:
             of_class = number[of_class]
         labels.append(_label(of_class, names, entry.place))
-        pixels.append(_pixels(entry.data, size, entry.place))
+        pixels.append(_pixels(entry.data, frame, entry.place))
         advance(1)
     return LabelledImages(np.stack(pixels), np.array(labels, np.int64), names, tuple(notes))
 
@@ -247,7 +249,7 @@ def _label(value: object, names: Sequence[str], place: str) -> int:
     return value
 
 
-def _torchvision(source: str, split: Split, size: int, images: int, seed: int) -> LabelledImages:
+def _torchvision(source: str, split: Split, frame: Frame, images: int, seed: int) -> LabelledImages:
     from PIL import Image
     from torchvision import datasets
 
@@ -261,8 +263,8 @@ def _torchvision(source: str, split: Split, size: int, images: int, seed: int) -
         ) from None
     chosen = _sample(len(data), images, seed)
     pixels = data.data[chosen]
-    if size != pixels.shape[1]:
-        pixels = np.stack([to_square(Image.fromarray(image), size, "crop") for image in pixels])
+    if frame != Frame(pixels.shape[1], frame.fit):
+        pixels = np.stack([frame.of(Image.fromarray(image)) for image in pixels])
     return LabelledImages(pixels, np.array(data.targets, np.int64)[chosen], list(data.classes))
 
 

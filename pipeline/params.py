@@ -6,6 +6,7 @@ Allowed values, messages, params.yaml and docs/parameters.md follow from the dec
 (`make generated`).
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -520,6 +521,11 @@ class Distill(Section):
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
     )
 
+    @property
+    def starts_from_file(self) -> bool:
+        """Tells whether `student_weights` is a path: names have neither a dot nor a slash."""
+        return bool(re.fullmatch(r".*\W.*", self.student_weights))
+
 
 class Evaluate(Section):
     test_set: str = Field(
@@ -557,25 +563,50 @@ class Evaluate(Section):
 
 
 class Export(Section):
-    formats: list[Literal["safetensors", "onnx", "torch"]] = Field(
+    formats: list[Literal["safetensors", "onnx", "onnx-fp16", "torch", "litert"]] = Field(
         ["safetensors", "onnx", "torch"],
-        description="files to ship; `onnx` needs the extra `export`, `torch` is a program of "
-        "torch.export; safetensors are always written",
+        description="files to ship; `onnx` needs the extra `export`, `onnx-fp16` is made of it, "
+        "with numbers of 16 bits inside; `torch` is a program of torch.export; `litert` needs the "
+        "extra `litert`; safetensors are always written",
     )
     input: Literal["uint8", "float"] = Field(
         "uint8",
-        description="what `onnx` and `torch` take: RGB bytes [N, S, S, 3], or `float`s from 0 to "
-        "1 [N, 3, S, S]",
+        description="what all files but safetensors take: RGB bytes [N, S, S, 3], or `float`s from "
+        "0 to 1 [N, 3, S, S]; docs/runtimes.md says which runtime takes which",
     )
     int8: Literal["none", "dynamic", "static"] = Field(
         "none",
         description="also an ONNX file of 8 bits: ranges found in each batch (`dynamic`), or "
         "fixed by web images (`static`)",
     )
+    int8_agreement: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        description="smallest share of web images, others than those that fixed the ranges, on "
+        "which the file of 8 bits has the student's class; 0 ships it in any case",
+    )
+    disagreeing: Literal["leave-out", "refuse"] = Field(
+        "leave-out",
+        description="a file of 8 or 16 bits that is too far from the student: `leave-out` ships "
+        "the others and says so, `refuse` ships nothing",
+    )
+    runtimes: list[Literal["openvino", "opencv", "mnn", "ncnn"]] = Field(
+        [],
+        description="also try model.onnx in these, which have to be installed, and tell in the "
+        "card how far each is from the student (docs/runtimes.md)",
+    )
     images: int = Field(256, ge=256, description="images on which every file is compared")
     licence: str = Field(
         "",
-        description="licence of the student as a model hub names it, as mit; empty: none is stated",
+        description="licence of the student, as the model hub identifies it (`mit`, `cc-by-4.0`, "
+        "`other`); empty: none is stated",
+    )
+    licence_name: str = Field(
+        "", description="licence `other`: its name, in the hub's way: my-terms"
+    )
+    licence_link: str = Field(
+        "", description="licence `other`: its address, or the name of a file, as LICENSE"
     )
 
 

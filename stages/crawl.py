@@ -40,6 +40,6 @@ def crawl(
 
     retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
     section = params.crawl.model_copy(update={"side": params.picture_side})
-    text, summary = run(section, console, retry, search_again, params.embed.fit)
+    text, summary = run(section, console, retry, search_again, params.embed)
     console.result(text, summary)
     refuse_empty(section, summary)

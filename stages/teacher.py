@@ -8,4 +8,4 @@ def teacher(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) 
     params, console = start("teacher", overrides, quiet, as_json)
     from stages.steps.teacher import run
 
-    run(params.teacher, console)
+    run(params.teacher, console, params.embed)

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline import labelled
 from pipeline.demo.shapes import CLASS_NAMES
 from pipeline.errors import ExternalError, UserError
+from pipeline.images import Frame
 from pipeline.labelled import LabelledImages, load_labelled, match_labels, told_apart
 from pipeline.store import StoredImage, write_shards
 
@@ -54,8 +55,8 @@ def values(found: LabelledImages) -> list[int]:
 
 
 def test_the_demo_draws_its_classes_and_its_splits_differ():
-    train = load_labelled("demo", "train", 16, 20, 0)
-    test = load_labelled("demo", "test", 16, 20, 0)
+    train = load_labelled("demo", "train", Frame(16), 20, 0)
+    test = load_labelled("demo", "test", Frame(16), 20, 0)
     assert train.class_names == list(CLASS_NAMES)
     assert train.pixels.shape == (20, 16, 16, 3)
     assert train.labels.tolist() == test.labels.tolist() == 2 * list(range(10))
@@ -63,7 +64,7 @@ def test_the_demo_draws_its_classes_and_its_splits_differ():
 
 
 def test_a_parquet_file_with_names_is_read_in_order(tmp_path):
-    found = load_labelled(str(shard(tmp_path)), "test", 4, 0, 0)
+    found = load_labelled(str(shard(tmp_path)), "test", Frame(4), 0, 0)
     assert found.pixels.shape == (9, 4, 4, 3)
     assert found.pixels.dtype == np.uint8
     assert found.labels.dtype == np.int64
@@ -73,18 +74,18 @@ def test_a_parquet_file_with_names_is_read_in_order(tmp_path):
 
 
 def test_a_parquet_file_without_names_has_none(tmp_path):
-    assert load_labelled(str(shard(tmp_path, names=[])), "test", 4, 0, 0).class_names == []
+    assert load_labelled(str(shard(tmp_path, names=[])), "test", Frame(4), 0, 0).class_names == []
 
 
 def test_a_parquet_file_of_bare_bytes_is_read(tmp_path):
     path = parquet(tmp_path / "x.parquet", [png(7), png(9)], [1, 0])
-    found = load_labelled(str(path), "test", 4, 0, 0)
+    found = load_labelled(str(path), "test", Frame(4), 0, 0)
     assert values(found) == [7, 9]
     assert found.labels.tolist() == [1, 0]
 
 
 def test_class_folders_are_read_with_the_names_in_order(tmp_path):
-    found = load_labelled(str(class_folders(tmp_path)), "test", 4, 0, 0)
+    found = load_labelled(str(class_folders(tmp_path)), "test", Frame(4), 0, 0)
     assert found.class_names == NAMES
     assert values(found) == [0, 1, 2, 10, 11, 12, 20, 21, 22, 23]
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]
@@ -94,13 +95,13 @@ def test_class_folders_are_read_with_the_names_in_order(tmp_path):
 def test_a_subset_is_drawn_by_the_seed(tmp_path, kind):
     make = {"parquet": shard, "folder": class_folders}[kind]
     path = str(make(tmp_path))
-    everything = load_labelled(path, "test", 4, 0, 0)
-    subset, again, other = (load_labelled(path, "test", 4, 5, seed) for seed in (1, 1, 2))
+    everything = load_labelled(path, "test", Frame(4), 0, 0)
+    subset, again, other = (load_labelled(path, "test", Frame(4), 5, seed) for seed in (1, 1, 2))
     label_of = dict(zip(values(everything), everything.labels.tolist(), strict=True))
     assert values(subset) == values(again) != values(other)
     assert len(set(values(subset))) == 5
     assert [label_of[value] for value in values(subset)] == subset.labels.tolist()
-    assert values(load_labelled(path, "test", 4, 1000, 1)) == values(everything)
+    assert values(load_labelled(path, "test", Frame(4), 1000, 1)) == values(everything)
 
 
 def test_labels_follow_the_teachers_order_of_the_names():
@@ -137,26 +138,26 @@ def test_labels_without_names_must_be_within_the_teachers_classes():
 def test_a_broken_image_in_a_parquet_file_is_named_by_its_row(tmp_path, broken):
     path = parquet(tmp_path / "x.parquet", [png(7), broken, png(9)], [1, 0, 1])
     with pytest.raises(UserError, match=rf"{path}: row 1: not a whole image"):
-        load_labelled(str(path), "test", 4, 0, 0)
+        load_labelled(str(path), "test", Frame(4), 0, 0)
 
 
 def test_a_broken_image_in_a_folder_is_named_by_its_path(tmp_path):
     root = class_folders(tmp_path)
     (root / "bee" / "1.png").write_bytes(png(1)[:50])
     with pytest.raises(UserError, match=r"bee/1\.png: not a whole image"):
-        load_labelled(str(root), "test", 4, 0, 0)
+        load_labelled(str(root), "test", Frame(4), 0, 0)
 
 
 @pytest.mark.parametrize("labels", [[0, None, 1], [0, -1, 1]])
 def test_an_image_without_a_label_is_named_by_its_row(tmp_path, labels):
     path = parquet(tmp_path / "x.parquet", [png(i) for i in range(3)], labels)
     with pytest.raises(UserError, match=rf"{path}: row 1: label"):
-        load_labelled(str(path), "test", 4, 0, 0)
+        load_labelled(str(path), "test", Frame(4), 0, 0)
 
 
 def test_labels_that_are_words_are_names(tmp_path):
     path = parquet(tmp_path / "x.parquet", [png(1), png(2), png(3)], ["dog", "cat", "dog"])
-    found = load_labelled(str(path), "test", 4, 0, 0)
+    found = load_labelled(str(path), "test", Frame(4), 0, 0)
     assert (found.class_names, found.labels.tolist()) == (["cat", "dog"], [1, 0, 1])
 
 
@@ -166,16 +167,16 @@ def test_a_label_beyond_the_files_own_names_is_named_by_its_row(tmp_path):
     table = pa.table({"image": [png(1), png(2)], "label": [1, 2]}).replace_schema_metadata(metadata)
     pq.write_table(table, tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"row 1: label 2 is not one of 2 classes"):
-        load_labelled(str(tmp_path / "x.parquet"), "test", 4, 0, 0)
+        load_labelled(str(tmp_path / "x.parquet"), "test", Frame(4), 0, 0)
 
 
 def test_a_missing_column_is_named(tmp_path):
     pq.write_table(pa.table({"img": ["no bytes"], "label": [0]}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"x\.parquet: expected a column 'image' of bytes"):
-        load_labelled(str(tmp_path / "x.parquet"), "test", 4, 0, 0)
+        load_labelled(str(tmp_path / "x.parquet"), "test", Frame(4), 0, 0)
     pq.write_table(pa.table({"image": [png(1)]}), tmp_path / "y.parquet")
     with pytest.raises(UserError, match=r"y\.parquet has no column 'label'"):
-        load_labelled(str(tmp_path / "y.parquet"), "test", 4, 0, 0)
+        load_labelled(str(tmp_path / "y.parquet"), "test", Frame(4), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -190,13 +191,13 @@ def test_a_source_that_is_not_there_is_an_error_of_the_user(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
-        load_labelled(source, "test", 4, 0, 0)
+        load_labelled(source, "test", Frame(4), 0, 0)
 
 
 def test_an_empty_parquet_file_is_an_error_of_the_user(tmp_path):
     path = parquet(tmp_path / "x.parquet", [], [])
     with pytest.raises(UserError, match="has no rows"):
-        load_labelled(str(path), "test", 4, 0, 0)
+        load_labelled(str(path), "test", Frame(4), 0, 0)
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100"])
@@ -211,7 +212,7 @@ def test_a_public_set_that_cannot_be_downloaded_is_the_worlds_fault(tmp_path, mo
     with pytest.raises(
         ExternalError, match=rf"{source} cannot be downloaded to {tmp_path}.*by hand"
     ):
-        load_labelled(source, "test", 16, 10, 0)
+        load_labelled(source, "test", Frame(16), 10, 0)
 
 
 # layouts
@@ -223,7 +224,7 @@ def test_hidden_and_system_folders_are_no_classes_of_a_test_folder(tmp_path):
         (root / hidden).mkdir()
         (root / hidden / "0-checkpoint.png").write_bytes(png(99))
     (root / "cat" / "Thumbs.db").write_bytes(b"x")
-    found = load_labelled(str(root), "test", 4, 0, 0)
+    found = load_labelled(str(root), "test", Frame(4), 0, 0)
     assert found.class_names == NAMES
     assert 99 not in values(found)
     assert any(".ipynb_checkpoints 2" in note for note in found.notes)
@@ -233,13 +234,13 @@ def test_a_test_image_is_known_by_its_content(tmp_path):
     root = class_folders(tmp_path)
     (root / "ant" / "9.jfif").write_bytes(png(90))
     (root / "ant" / "no ending").write_bytes(png(91))
-    assert {90, 91} < set(values(load_labelled(str(root), "test", 4, 0, 0)))
+    assert {90, 91} < set(values(load_labelled(str(root), "test", Frame(4), 0, 0)))
 
 
 def test_images_in_no_class_folder_are_left_out_and_told(tmp_path):
     root = class_folders(tmp_path)
     (root / "sample.png").write_bytes(png(99))
-    found = load_labelled(str(root), "test", 4, 0, 0)
+    found = load_labelled(str(root), "test", Frame(4), 0, 0)
     assert 99 not in values(found)
     assert any("1 images lie in no class folder" in note for note in found.notes)
 
@@ -249,7 +250,7 @@ def test_a_test_image_that_links_out_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "secret.png").write_bytes(png(99))
     (root / "ant" / "9.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(UserError, match=r"ant/9\.png: not a whole image: link: a link out of"):
-        load_labelled(str(root), "test", 4, 0, 0)
+        load_labelled(str(root), "test", Frame(4), 0, 0)
 
 
 def test_a_class_folder_that_is_a_link_is_an_error_and_no_class_less(tmp_path):
@@ -257,7 +258,7 @@ def test_a_class_folder_that_is_a_link_is_an_error_and_no_class_less(tmp_path):
     (root / "bee").rename(tmp_path / "bee")
     (root / "bee").symlink_to(tmp_path / "bee")
     with pytest.raises(UserError, match=r"in/bee: not a whole image: link: .*cp -rlL"):
-        load_labelled(str(root), "test", 4, 1, 0)
+        load_labelled(str(root), "test", Frame(4), 1, 0)
 
 
 @pytest.mark.parametrize("other", ["Bee", "bee ", "BEE_"])
@@ -266,7 +267,7 @@ def test_two_spellings_of_a_class_are_an_error(tmp_path, other):
     (root / other).mkdir()
     (root / other / "0.png").write_bytes(png(1))
     with pytest.raises(UserError, match="two spellings of one class"):
-        load_labelled(str(root), "test", 4, 0, 0)
+        load_labelled(str(root), "test", Frame(4), 0, 0)
 
 
 def test_the_split_that_is_asked_for_is_read(tmp_path):
@@ -275,20 +276,22 @@ def test_the_split_that_is_asked_for_is_read(tmp_path):
             file = tmp_path / split / name / "0.png"
             file.parent.mkdir(parents=True)
             file.write_bytes(png(value))
-    train, test = (load_labelled(str(tmp_path), split, 4, 0, 0) for split in ("train", "test"))
+    train, test = (
+        load_labelled(str(tmp_path), split, Frame(4), 0, 0) for split in ("train", "test")
+    )
     assert train.class_names == test.class_names == NAMES
     assert (set(values(train)), set(values(test))) == ({1}, {2})
     assert any("the split 'val' of train, val" in note for note in test.notes)
     (tmp_path / "val").rename(tmp_path / "training")
     with pytest.raises(UserError, match=r"splits train, training, and none is for 'test'"):
-        load_labelled(str(tmp_path), "test", 4, 0, 0)
+        load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
 
 
 def test_shards_of_a_hugging_face_data_set_are_one_test_set(tmp_path):
     for number, split in enumerate(("train", "test", "test")):
         path = tmp_path / "data" / f"{split}-0000{number}-of-00002.parquet"
         shard(tmp_path / str(number)).replace(_parent(path))
-    found = load_labelled(str(tmp_path / "data"), "test", 4, 0, 0)
+    found = load_labelled(str(tmp_path / "data"), "test", Frame(4), 0, 0)
     assert values(found) == 2 * list(range(9))
     assert (found.class_names, found.labels.tolist()) == (NAMES, 6 * [0, 1, 2])
 
@@ -304,7 +307,7 @@ def test_shards_that_name_other_classes_are_an_error(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).rmdir()
     with pytest.raises(UserError, match=r"its files name other classes: ant, bee, cat; ant, cat"):
-        load_labelled(str(tmp_path), "test", 4, 0, 0)
+        load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
 
 
 @pytest.mark.parametrize("words", [True, False])
@@ -316,7 +319,7 @@ def test_a_webdataset_shard_is_a_test_set(tmp_path, words):
                 info = tarfile.TarInfo(f"{index:03}.{end}")
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
-    found = load_labelled(str(tmp_path / "x.tar"), "test", 4, 0, 0)
+    found = load_labelled(str(tmp_path / "x.tar"), "test", Frame(4), 0, 0)
     assert values(found) == list(range(6))
     assert found.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert found.class_names == (NAMES if words else [])
@@ -327,15 +330,15 @@ def test_an_imagefolder_with_metadata_is_a_test_set(tmp_path):
     (tmp_path / "metadata.csv").write_text("\n".join(rows))
     for index in range(6):
         (tmp_path / f"{index}.png").write_bytes(png(index))
-    found = load_labelled(str(tmp_path), "test", 4, 0, 0)
+    found = load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
     assert (found.class_names, found.labels.tolist()) == (NAMES, [0, 1, 2, 0, 1, 2])
     (tmp_path / "7.png").write_bytes(png(7))
     with pytest.raises(UserError, match=r"7\.png: label None is not one of 3 classes"):
-        load_labelled(str(tmp_path), "test", 4, 0, 0)
+        load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
     (tmp_path / "7.png").unlink()
     (tmp_path / "5.png").unlink()
     with pytest.raises(UserError, match=r"metadata\.csv: row 5: not a whole image: missing"):
-        load_labelled(str(tmp_path), "test", 4, 0, 0)
+        load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
 
 
 # names

@@ -1,5 +1,6 @@
 """Pixels of the web images: all on the device, or read from disk as needed."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.pixels import to_device
+from pipeline.pixelstore import Pixels
 
 AHEAD = 2  # batches that are read while one is in use
 CHUNK = 64 * 2**20  # bytes that pass through the host's memory at a time
@@ -23,13 +25,13 @@ class Resident:
 
     kind = "resident"
 
-    def __init__(self, pixels: np.ndarray | Tensor, device: torch.device) -> None:
+    def __init__(self, pixels: Pixels | Tensor, device: torch.device) -> None:
         self.device = device
         if isinstance(pixels, Tensor):
             self._pixels = pixels.to(device)
             return
         self._pixels = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-        rows = max(1, CHUNK // max(1, pixels[:1].nbytes))
+        rows = max(1, CHUNK // math.prod(pixels.shape[1:]))
         for start in range(0, len(pixels), rows):
             part = np.array(pixels[start : start + rows])
             self._pixels[start : start + rows] = torch.from_numpy(part)
@@ -48,11 +50,14 @@ class Resident:
 
 
 class Streamed:
-    """Pixels, uint8 [N, S, S, 3], that stay in their file; a thread reads two batches ahead."""
+    """Pixels, uint8 [N, S, S, 3], that stay in their file; a thread reads two batches ahead.
+
+    JPEGs are decoded there, by as many threads as there are cores.
+    """
 
     kind = "streamed"
 
-    def __init__(self, pixels: np.ndarray, device: torch.device) -> None:
+    def __init__(self, pixels: Pixels, device: torch.device) -> None:
         self.device = device
         self._pixels = pixels
 
@@ -101,17 +106,16 @@ class Streamed:
         return pixels
 
 
-def open_pixels(
-    pixels: np.ndarray, device: torch.device, where: str = "auto"
-) -> Resident | Streamed:
-    """The pixels uint8 [N, S, S, 3] of a file that is mapped into memory.
+def open_pixels(pixels: Pixels, device: torch.device, where: str = "auto") -> Resident | Streamed:
+    """The pixels uint8 [N, S, S, 3] of a file that is read as they are indexed.
 
     Args:
         where: `resident`, `streamed`, or `auto`: resident if at most half of the device's free
-            memory is taken so.
+            memory is taken so, by the decoded pixels.
     """
     if where == "auto":
-        where = "resident" if pixels.nbytes <= free_memory(device) / 2 else "streamed"
+        size = math.prod(pixels.shape)
+        where = "resident" if size <= free_memory(device) / 2 else "streamed"
     return Resident(pixels, device) if where == "resident" else Streamed(pixels, device)
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipeline.distill.objectives.objective import Objective
 from pipeline.distill.trainer import Row, Trained
 from pipeline.errors import UserError
+from pipeline.images import Fit
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
@@ -16,14 +17,24 @@ from pipeline.store import replacing, write_csv
 
 
 def save_student(
-    folder: Path, objective: Objective, student: str, teacher: ModelConfig, source: str
+    folder: Path,
+    objective: Objective,
+    student: str,
+    teacher: ModelConfig,
+    source: str,
+    fit: Fit = "crop",
+    resize: int = 0,
 ) -> Network:
     """Writes the student as one network, its batch norms folded into its convolutions.
+
+    Args:
+        fit, resize: how images are framed for it, as `pipeline.images.framed` has them.
 
     Returns:
         What was written, in evaluation mode.
     """
-    built = {"name": student, "num_classes": len(teacher.class_names)}
+    options = objective.section.student_options
+    built = {"name": student, "num_classes": len(teacher.class_names), **options}
     network, architecture = objective.deployed(built, teacher.architecture)
     network = fuse(network)
     config = ModelConfig(
@@ -33,6 +44,8 @@ def save_student(
         teacher.std,
         teacher.input_size,
         source,
+        fit=fit,
+        resize=resize,
     )
     with replacing(folder) as target:
         save_model(target, network, config)

@@ -4,7 +4,7 @@ from pipeline.console import Advance
 from pipeline.distill.trials import Trials
 from pipeline.params import Distill
 
-RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
+RATES = {"sgd": (0.1, 0.2, 0.4, 0.8, 1.6), "adamw": (0.0005, 0.001, 0.002, 0.004, 0.008)}
 LENGTH = 0.15  # of the epochs of the whole run
 
 
@@ -16,9 +16,13 @@ def probe(section: Distill, rate: float) -> Distill:
 
 def probe_steps(trials: Trials, section: Distill) -> int:
     """Steps of all short runs."""
-    return len(RATES) * trials.steps(probe(section, RATES[0]))
+    rates = RATES[section.optimizer]
+    return len(rates) * trials.steps(probe(section, rates[0]))
 
 
 def probe_rates(trials: Trials, section: Distill, advance: Advance) -> dict[float, float]:
     """Agreement at the end of a short run, by peak learning rate."""
-    return {rate: trials.agreement(probe(section, rate), f"rate-{rate}", advance) for rate in RATES}
+    return {
+        rate: trials.agreement(probe(section, rate), f"rate-{rate}", advance)
+        for rate in RATES[section.optimizer]
+    }

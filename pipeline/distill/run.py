@@ -1,22 +1,76 @@
 """One distillation from its parameters, for the stage, for trials and for benchmarks."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pipeline.console import Advance
 from pipeline.device import memory_format
 from pipeline.distill.objectives.objective import Objective
 from pipeline.distill.parallel import ALONE, World
+from pipeline.distill.pretrained import Pretrained, load_pretrained, pretrained, start_notes
 from pipeline.distill.trainer import Report, Trained, train
-from pipeline.distill.views import Views
+from pipeline.distill.views import Views, views_of
 from pipeline.distill.web import WebImages
+from pipeline.errors import UserError
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
 from pipeline.params import Distill
 from pipeline.registry import OBJECTIVES
+from pipeline.teacher.weights import first_line
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A student that is about to be trained.
+
+    Attributes:
+        objective: on the device, with the student in it.
+        start: what the student's weights are; None: random.
+        notes: what is to be told of them.
+    """
+
+    objective: Objective
+    views: Views
+    start: Pretrained | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(
+    section: Distill, web: WebImages, teacher: Network, config: ModelConfig, world: World = ALONE
+) -> Prepared:
+    """Builds the student and what trains it.
+
+    Args:
+        section: with what its objective fixes.
+        teacher: in evaluation mode, on the device of `web`; `config` is its own.
+
+    Raises:
+        UserError: the student cannot be built, does not take images of the teacher's size, or
+            cannot be aligned with the teacher; or as `pretrained`.
+        ExternalError: as `pretrained`.
+    """
+    device = web.teacher_logits.device
+    views = views_of(section, config, web.pixels.side)
+    start, notes = pretrained(section), []  # before the seed: a library may draw
+    torch.manual_seed(section.seed)
+    student = build(section.student, len(config.class_names), **section.student_options)
+    if start:
+        left, told = load_pretrained(student, start)
+        notes = [*start_notes(start, left, config), *told]
+    student.to(device)
+    # frozen, the teacher's batch norms can be part of its convolutions: less to read and write
+    teacher = fuse(teacher).requires_grad_(False).to(memory_format=memory_format(device))
+    example = views.whole(next(iter(web.pixels.batches([web.train[:1]]))))
+    _check_size(student, example, section)
+    objective = OBJECTIVES.load(section.objective)(student, teacher, example, section)
+    objective.to(device, memory_format=memory_format(device))
+    objective.world = world
+    return Prepared(objective, views, start, notes)
 
 
 def distill(
@@ -30,21 +84,30 @@ def distill(
     report: Report = lambda curves: None,
     world: World = ALONE,
 ) -> tuple[Objective, Trained]:
-    """Builds the student and distils it; see `train` for the errors raised.
+    """Builds the student and distils it; see `prepare` and `train` for the errors raised.
 
     Args:
         section: with what its objective fixes, and a number as learning rate.
         teacher: in evaluation mode, on the device of `web`; `config` is its own.
         folder: where an interrupted run goes on.
     """
-    device = web.teacher_logits.device
-    views = Views(section, config.mean, config.std)
-    torch.manual_seed(section.seed)
-    student = build(section.student, len(config.class_names)).to(device)
-    # frozen, the teacher's batch norms can be part of its convolutions: less to read and write
-    teacher = fuse(teacher).requires_grad_(False).to(memory_format=memory_format(device))
-    example = views.whole(next(iter(web.pixels.batches([web.train[:1]]))))
-    objective = OBJECTIVES.load(section.objective)(student, teacher, example, section)
-    objective.to(device, memory_format=memory_format(device))
-    objective.world = world
+    ready = prepare(section, web, teacher, config, world)
+    objective, views = ready.objective, ready.views
     return objective, train(web, objective, views, section, precision, folder, advance, report)
+
+
+@torch.no_grad()
+def _check_size(student: Network, images: Tensor, section: Distill) -> None:
+    """Raises a UserError where the student does not take images like these."""
+    training = student.training
+    try:
+        student.eval()(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"distill.student: '{section.student}' does not take images of {images.shape[-1]}"
+            f" pixels, the size of the teacher's: {first_line(error)}",
+            "choose another, or set its size in distill.student_options (timm: img_size;"
+            " torchvision's ViT: image_size)",
+        ) from None
+    finally:
+        student.train(training)

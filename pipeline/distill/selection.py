@@ -38,7 +38,8 @@ class Selector:
         self.views = views
         self.section = section
         self.precision = precision
-        self.batch_size = section.batch_size  # so that judging takes no more memory than training
+        # so that judging takes no more memory than training
+        self.batch_size = max(1, section.batch_size // section.accumulate)
         self._everything = torch.arange(len(web.ids))
 
     def alpha(self, epoch: int) -> float:

@@ -1,6 +1,8 @@
 """State of a training: what is trained, with what, and how far it has come."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -10,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.device import autocast
 from pipeline.distill import checkpoint
 from pipeline.distill.ema import EMA
-from pipeline.distill.learning_rate import peak
 from pipeline.distill.objectives.objective import Objective
+from pipeline.distill.optimizer import make_optimizer
 from pipeline.distill.parallel import share_batch_norm, unshare_batch_norm
 from pipeline.distill.progress import Progress
 from pipeline.distill.views import Views, draws
@@ -42,13 +44,7 @@ class State:
         self.section = section
         self.precision = precision
         self.device = web.teacher_logits.device
-        self.optimizer = torch.optim.SGD(
-            objective.parameters(),
-            peak(section),
-            momentum=section.momentum,
-            weight_decay=section.weight_decay,
-            fused=self.device.type != "mps",
-        )
+        self.optimizer = make_optimizer(objective, section, self.device)
         self.ema = EMA(objective, section.ema) if section.ema else None
         self.progress = Progress(len(web.ids), section.epochs, web.teacher_logits.shape[1])
         self.model: nn.Module = objective
@@ -110,18 +106,55 @@ class State:
         torch.manual_seed(draws(*place, world.rank).initial_seed())  # for dropout
         generator = draws(*place)
         shown = self.objective.views(self.views.cropped(pixels, generator), generator)
-        weights = self.web.weights(rows)
-        if weights is not None:
-            weights = world.share(weights)
-        with autocast(self.device, self.precision):
-            terms = self.model(*map(world.share, shown), weights=weights)
-        loss = sum(terms.values(), torch.zeros((), device=self.device))
+        known = {"weights": self.web.weights(rows)}
         self.optimizer.zero_grad()
-        loss.backward()
+        terms: dict[str, Tensor] = {}
+        parts = self._parts(len(rows))
+        for part in parts:
+            found = self._part_terms(
+                [world.share(view[part]) for view in shown],
+                {k: world.share(one[part]) for k, one in known.items() if one is not None},
+                last=part is parts[-1],
+                share=(part.stop - part.start) / len(rows),
+            )
+            terms = {name: terms[name] + term if terms else term for name, term in found.items()}
+        if self.section.clip:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.section.clip)
         self.optimizer.step()
         if self.ema:
             self.ema.update(self.progress.total)
-        return {"loss": loss, **terms}
+        return terms
+
+    def _parts(self, count: int) -> list[slice]:
+        """The rows of each pass through the networks, of a batch of `count`.
+
+        Every process has equally many of them, and a batch norm has two or more.
+        """
+        size = self.objective.world.size
+        number = max(1, min(self.section.accumulate, count // max(2, size)))
+        ends = [size * (count // size * at // number) for at in range(1, number)]
+        return [slice(*ends) for ends in pairwise([0, *ends, count])]
+
+    def _part_terms(
+        self, views: Sequence[Tensor], known: dict[str, Tensor], *, last: bool, share: float
+    ) -> dict[str, Tensor]:
+        """The loss and its terms of a part of a batch; its gradient is added to that of the others.
+
+        Args:
+            views: this process's share of the part.
+            known: what else the objective takes, by its name, for the same images.
+            last: the gradients of all processes come together.
+            share: of the part in the batch, by which everything is multiplied.
+        """
+        waits = isinstance(self.model, DistributedDataParallel) and not last
+        with self.model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with autocast(self.device, self.precision):
+                terms = self.model(*views, **known)
+            if share < 1:
+                terms = {name: share * term for name, term in terms.items()}
+            loss = sum(terms.values(), torch.zeros((), device=self.device))
+            loss.backward()
+        return {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
 
     def deploy(self) -> None:
         """The objective holds the weights to deploy: the best epoch's, or the last average."""

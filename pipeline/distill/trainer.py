@@ -127,6 +127,12 @@ def _epoch_steps(web: WebImages, section: Distill) -> int:
             f" {section.batch_size}",
             "crawl more, or lower distill.batch_size",
         )
+    if section.batch_size < 2 * section.accumulate:
+        raise UserError(
+            f"distill.accumulate {section.accumulate} leaves less than two images of a batch of"
+            f" {section.batch_size} in a part, and a batch norm needs two",
+            f"set it to {section.batch_size // 2} or less",
+        )
     if section.keep == "agreement" and len(web.held_out) == 0:
         raise UserError(
             "distill.keep 'agreement' needs held-out images and there are none",
@@ -147,7 +153,7 @@ def _check_finite(losses: Tensor, terms: list[str], epoch: int, folder: Path) ->
         raise TrainingError(
             f"distill: the loss is not finite in epoch {epoch}, step {step + 1}: {values};"
             f" the last good state is {good[-1] if good else 'the start'}",
-            "lower distill.lr",
+            "lower distill.lr, or set distill.clip, as 1",
         )
 
 

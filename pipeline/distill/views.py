@@ -6,36 +6,73 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.errors import UserError
+from pipeline.models.checkpoint import ModelConfig
 from pipeline.params import Distill
-from pipeline.pixels import normalise, pad_crop, resized_crop
+from pipeline.pixels import centre, draw_resized, draw_shifts, normalise, resized, shifted
 
 
 @dataclass(frozen=True)
 class Views:
-    """How pixels uint8 [B, S, S, 3] become images [B, 3, S, S].
+    """How stored pixels uint8 [B, S0, S0, 3] become images [B, 3, S, S].
 
     Attributes:
         section: its `crop`, `crop_scale` and `flip`.
         mean, std: what the teacher expects, for pixels from 0 to 1.
+        side: S, of the networks' input; 0: the stored side.
     """
 
     section: Distill
     mean: Sequence[float]
     std: Sequence[float]
+    side: int = 0
 
     def whole(self, pixels: Tensor) -> Tensor:
-        """The images as they are."""
-        return normalise(pixels, self.mean, self.std)
+        """The images as they are tested: the centres of what is stored."""
+        return self._normalised(centre(pixels, self.side or pixels.shape[1]))
 
     def cropped(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """A random crop of each image, as training shows it."""
-        crop, flip = self.section.crop, self.section.flip
+        count, stored = pixels.shape[:2]
+        return self.cut(pixels, self.draw(count, stored, generator))
+
+    def draw(self, count: int, stored: int, generator: torch.Generator) -> Tensor:
+        """Random crops of `count` images of `stored` pixels, which `cut` takes: one a column.
+
+        Returns:
+            int64 [5, count] with `crop` resized, else [3, count], on the CPU.
+        """
+        crop, flip, side = self.section.crop, self.section.flip, self.side or stored
         if crop == "resized":
-            cut = resized_crop(pixels, generator, flip, (self.section.crop_scale, 1.0))
-        else:
-            pad = pixels.shape[1] // 8 if crop == "pad" else 0
-            cut = pad_crop(pixels, generator, pad, flip)
-        return self.whole(cut)
+            return draw_resized(count, stored, (self.section.crop_scale, 1.0), flip, generator)
+        # the margin of larger pixels has what a reflection can only make up
+        below = (stored - side) // 2 if stored > side else side // 8
+        above = stored - side - below if stored > side else below
+        return draw_shifts(count, (-below, above) if crop == "pad" else (0, 0), flip, generator)
+
+    def cut(self, pixels: Tensor, drawn: Tensor) -> Tensor:
+        """The images [B, 3, S, S] of crops that were drawn, [K, B]."""
+        side = self.side or pixels.shape[1]
+        apply = resized if self.section.crop == "resized" else shifted
+        return self._normalised(apply(pixels, drawn, side))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalise(pixels, self.mean, self.std)
+
+
+def views_of(section: Distill, config: ModelConfig, stored: int) -> Views:
+    """Views for a teacher of pixels that are stored with that side.
+
+    Raises:
+        UserError: what is stored is smaller than the teacher's input.
+    """
+    if stored < config.input_size:
+        raise UserError(
+            f"distill: the stored images have {stored} pixels a side, the teacher takes"
+            f" {config.input_size}",
+            "run `dvc repro embed`",
+        )
+    return Views(section, config.mean, config.std, config.input_size)
 
 
 def draws(*counters: int) -> torch.Generator:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from pipeline.store import write_text
 class ArrayWriter:
     """Files of numpy arrays of known length in a folder, written in order and never held in memory.
 
+    Beside them there may be files of bytes of any length for each row, one behind the other, each
+    with an array of where they end.
+
     Plain writes and no memory map: a full disk is then an error and not a dead process, and the
     pages that were written do not count as this process's memory.
 
@@ -24,10 +27,19 @@ class ArrayWriter:
     """
 
     def __init__(
-        self, folder: Path, total: int, layout: Mapping[str, tuple[type, tuple[int, ...]]]
+        self,
+        folder: Path,
+        total: int,
+        layout: Mapping[str, tuple[type, tuple[int, ...]]],
+        blobs: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`layout` gives the dtype and the shape of one row of each file; `total` their rows."""
+        """`layout` gives the dtype and the shape of one row of each file; `total` their rows.
+
+        `blobs` gives for each file of bytes the name of the array of its ends.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        layout = {**layout, **{ends: (np.int64, ()) for ends in blobs.values()}}
+        self._blobs = dict(blobs)
         self.folder, self._dtypes = folder, {name: kind for name, (kind, _) in layout.items()}
         self._mark = folder / "saved"
         self._written = 0
@@ -39,11 +51,15 @@ class ArrayWriter:
         mark = self._mark.read_text("utf-8").strip() if self._mark.is_file() else ""
         self.saved = int(mark) if mark.isdecimal() else 0
         sizes = {name: len(headers[name]) + self.saved * row_bytes[name] for name in layout}
-        paths = {name: folder / name for name in layout}
+        for name, ends in blobs.items():
+            headers[name], row_bytes[name] = b"", 0
+            sizes[name] = self._end(folder / ends, len(headers[ends]))
+        paths = {name: folder / name for name in [*layout, *blobs]}
         if any(
             not path.is_file() or path.stat().st_size < sizes[name] for name, path in paths.items()
         ):
-            self.saved = 0
+            self.saved, sizes = 0, {name: len(headers[name]) for name in sizes}
+        self._ends = {name: sizes[name] for name in blobs}
         with ExitStack() as stack:
             self._files = {
                 name: stack.enter_context(path.open("r+b" if self.saved else "wb"))
@@ -51,7 +67,7 @@ class ArrayWriter:
             }
             for name, file in self._files.items():
                 file.write(headers[name])
-                file.truncate(len(headers[name]) + self.saved * row_bytes[name])
+                file.truncate(sizes[name])
                 file.seek(0, os.SEEK_END)
             self._open = stack.pop_all()
 
@@ -65,18 +81,24 @@ class ArrayWriter:
         with suppress(OSError):
             self._open.close()
 
-    def append(self, parts: Mapping[str, np.ndarray]) -> None:
-        """Adds rows to every array.
+    def append(self, parts: Mapping[str, np.ndarray | list[bytes]]) -> None:
+        """Adds rows to every array, and as many bytes to every file of them.
 
         Raises:
             ExternalError: the disk is full or fails.
         """
+        rows = dict(parts)
+        for name, ends in self._blobs.items():
+            lengths = np.array([len(blob) for blob in parts[name]], np.int64)
+            rows[ends] = self._ends[name] + lengths.cumsum()
+            rows[name] = np.frombuffer(b"".join(parts[name]), np.uint8)
+            self._ends[name] += int(lengths.sum())
         try:
             for name, file in self._files.items():
-                file.write(np.ascontiguousarray(parts[name], self._dtypes[name]).data)
+                file.write(np.ascontiguousarray(rows[name], self._dtypes.get(name, np.uint8)).data)
         except OSError as error:
             raise self._failed(error) from None
-        self._written += len(parts[next(iter(self._files))])
+        self._written += len(parts[next(iter(parts))])
 
     def save(self) -> None:
         """From here on an interrupted run goes on behind the rows that there are now.
@@ -91,6 +113,17 @@ class ArrayWriter:
             write_text(self._mark, f"{self.saved + self._written}\n")
         except OSError as error:
             raise self._failed(error) from None
+
+    def _end(self, ends: Path, header: int) -> int:
+        """Where the last saved bytes end; 0 if that cannot be read."""
+        if not self.saved:
+            return 0
+        try:
+            with ends.open("rb") as file:
+                file.seek(header + 8 * (self.saved - 1))
+                return int.from_bytes(file.read(8), "little")
+        except OSError:  # the array is not there, so all begins anew
+            return 0
 
     def _failed(self, error: OSError) -> ExternalError:
         return ExternalError(

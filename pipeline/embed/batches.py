@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.images import Fit, ImageError, decode, to_square
+from pipeline.pixelstore import centred, decode_jpeg, encode_jpeg
 from pipeline.store import IMAGE_COLUMNS, open_parquet, shard_path
 
 READ = ("id", "image")
@@ -89,29 +90,61 @@ def locate(kept: Sequence[KeptImage], crawl: Path) -> tuple[list[KeptImage], lis
     return found, problems
 
 
-def read(batch: Batch, side: int, fit: Fit) -> tuple[np.ndarray, list[str]]:
-    """The pixels of a batch, uint8 [B, side, side, 3], and what is wrong with images of it.
+@dataclass(frozen=True)
+class Decoded:
+    """Images of a batch, of which those that are wrong have arbitrary pixels.
 
-    The pixels of a wrong image are arbitrary.
+    Attributes:
+        stored: as they are stored, uint8 [B, S0, S0, 3] or their JPEGs.
+        shown: as the teacher takes them, uint8 [B, S, S, 3]: out of their JPEGs, if such are
+            stored, since training sees no others.
+        problems: what is wrong with images of it.
     """
-    pixels = np.empty((len(batch.rows), side, side, 3), np.uint8)
-    problems = []
-    try:
-        with open_parquet(batch.path) as file:
-            for place, (identity, data) in enumerate(_stored(file, batch.rows)):
-                where = f"{batch.path}: row {batch.rows[place]}"
-                if identity != batch.ids[place]:
-                    problems.append(f"{where} is not the image that dedup saw")
-                    continue
-                try:
-                    pixels[place] = to_square(decode(data), side, fit)
-                except ImageError as error:
-                    problems.append(f"{where} ({identity}) cannot be decoded: {error}")
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[-1][:200]
-        rows = f"{batch.rows[0]} to {batch.rows[-1]}"
-        problems.append(f"{batch.path}: rows {rows} cannot be read: {reason}")
-    return pixels, problems
+
+    stored: np.ndarray | list[bytes]
+    shown: np.ndarray
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: made squares of `stored` pixels, of which the teacher takes the centre.
+
+    Attributes:
+        side: of the teacher's input.
+        quality: of the JPEG that each is stored as; 0: as it is.
+    """
+
+    stored: int
+    side: int
+    fit: Fit
+    quality: int = 0
+
+    def __call__(self, batch: Batch) -> Decoded:
+        """The images of a batch."""
+        squares = np.empty((len(batch.rows), self.stored, self.stored, 3), np.uint8)
+        problems, jpegs = [], [b""] * len(squares)
+        try:
+            with open_parquet(batch.path) as file:
+                for place, (identity, data) in enumerate(_stored(file, batch.rows)):
+                    where = f"{batch.path}: row {batch.rows[place]}"
+                    if identity != batch.ids[place]:
+                        problems.append(f"{where} is not the image that dedup saw")
+                        continue
+                    try:
+                        squares[place] = to_square(decode(data), self.stored, self.fit)
+                    except ImageError as error:
+                        problems.append(f"{where} ({identity}) cannot be decoded: {error}")
+                        continue
+                    if self.quality:
+                        jpegs[place] = encode_jpeg(squares[place], self.quality)
+                        squares[place] = decode_jpeg(jpegs[place], self.stored)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).strip().splitlines()[-1][:200]
+            rows = f"{batch.rows[0]} to {batch.rows[-1]}"
+            problems.append(f"{batch.path}: rows {rows} cannot be read: {reason}")
+        shown = np.ascontiguousarray(centred(squares, self.side))
+        return Decoded(jpegs if self.quality else squares, shown, problems)
 
 
 def _stored(file: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tuple[str, bytes]]:
@@ -123,6 +156,7 @@ def _stored(file: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tuple[str, by
         if inside:
             # batches are read side by side as it is
             table = file.read_row_group(group, columns=list(READ), use_threads=False)
-            for row in table.take(inside).to_pylist():
-                yield row["id"], (row["image"] or {}).get("bytes") or b""
+            for row in inside:  # one by one, since a group may hold hundreds of megabytes
+                image = table["image"][row].as_py() or {}
+                yield table["id"][row].as_py(), image.get("bytes") or b""
         start = end

@@ -12,7 +12,7 @@ import torch
 from pipeline.embed.index import search
 from pipeline.embeddings import Embeddings
 from pipeline.errors import UserError
-from pipeline.images import Fit, ImageError, decode, to_square
+from pipeline.images import Fit, ImageError, decode, framed
 from pipeline.manifest import STORED, read_manifest
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.models.network import Network, pool
@@ -38,13 +38,19 @@ class Neighbours:
 
 
 def nearest(
-    image: str, k: int, fit: Fit, embeddings: Embeddings, teacher: Path, manifest: Path
+    image: str,
+    k: int,
+    fit: Fit,
+    resize: int,
+    embeddings: Embeddings,
+    teacher: Path,
+    manifest: Path,
 ) -> Neighbours:
     """The `k` embedded images nearest to one.
 
     Args:
         image: an image file, or an id (or its beginning) of an embedded image.
-        fit: how a file is made square, as `embed` did with its images.
+        fit, resize: how a file is framed, as `embed` did with its images.
         teacher: folder of the model that made the embeddings.
         manifest: of the crawl, for where the images are from.
 
@@ -57,7 +63,7 @@ def nearest(
     network, config = load_model(teacher, torch.device("cpu"))
     logits = embeddings.logits
     if asked:
-        features, seen = _passed(Path(image), fit, network, config)
+        features, seen = _passed(Path(image), fit, resize, network, config)
     else:
         features, seen = embeddings.features[row], logits[row]
     rows, cosines = search(embeddings.index, features[None], k)
@@ -86,11 +92,11 @@ def _row_of(image: str, ids: list[str]) -> int:
 
 
 def _passed(
-    path: Path, fit: Fit, network: Network, config: ModelConfig
+    path: Path, fit: Fit, resize: int, network: Network, config: ModelConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features float32 [D] and logits float32 [C] of an image file."""
     try:
-        pixels = to_square(decode(path.read_bytes()), config.input_size, fit)
+        pixels = framed(decode(path.read_bytes()), config.input_size, fit, resize)
     except ImageError as error:
         raise UserError(f"{path} is not a whole image: {error}") from None
     shown = normalise(torch.from_numpy(pixels.copy())[None], config.mean, config.std)

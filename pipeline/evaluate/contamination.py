@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 
 from pipeline.console import Advance, no_progress
 from pipeline.copies import SIDE, Spread, squeezed
+from pipeline.pixelstore import Pixels
 
 # Mean difference of the values of two pictures of one size, in levels of 255, within which
 # `pipeline.copies` is asked. Saved as JPEG at four or eight times their size and scaled back, 95 in
@@ -14,7 +15,8 @@ from pipeline.copies import SIDE, Spread, squeezed
 # and 100,000 of Tiny-ImageNet no pair is within 5, and one within 8. Different digits often are.
 NEAR = 5.0
 CLOSEST = 8  # test images that one web image is judged beside: those of the least difference
-BLOCK = 1000
+BLOCK = 1000  # web images at a time, or fewer where they are large
+BLOCK_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Contamination:
 
 def contaminated(
     test: np.ndarray,
-    trained: np.ndarray,
+    trained: Pixels,
     rows: np.ndarray,
     ratio: float,
     advance: Advance = no_progress,
@@ -43,7 +45,7 @@ def contaminated(
 
     Args:
         test: uint8 [M, S, S, 3].
-        trained: uint8 [N, S, S, 3], which may be a memory map.
+        trained: uint8 [N, S, S, 3], which are read by block.
         rows: int64 [K], of `trained`, those that the student saw.
         ratio: of the distance to a test image's nearest other one, up to which a web image is it.
         advance: called with the number of `rows` that are done.
@@ -53,8 +55,9 @@ def contaminated(
     # row tests + m is image m mirrored
     tree = cKDTree(np.concatenate([_quarters(test), _quarters(test[:, :, ::-1])]))
     found = [np.empty((0, 3))]
-    for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK]
+    step = min(BLOCK, max(1, BLOCK_BYTES // test[0].nbytes)) if tests else BLOCK
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
         pixels = np.asarray(trained[block])
         at, place = _near(tree, test, pixels)
         if len(at):

@@ -2,10 +2,12 @@
 
 import copy
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.console import Advance, no_progress
@@ -16,7 +18,6 @@ SECONDS = 0.5  # of measuring for each batch size; a large network takes longer
 FEWEST, MOST = 3, 200  # runs
 
 
-@torch.inference_mode()
 def macs(network: Network, side: int) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image, [1, 3, side, side].
 
@@ -24,6 +25,12 @@ def macs(network: Network, side: int) -> int:
     count. Batch norms, activations and pooling are not in it.
     """
     image = torch.zeros(1, 3, side, side, device=next(network.parameters()).device)
+    return macs_of(network, image)
+
+
+@torch.inference_mode()
+def macs_of(network: Callable[[Tensor], Tensor], image: Tensor) -> int:
+    """As `macs`, of what is done to one image [1, 3, S, S]."""
     with FlopCounterMode(display=False) as counter:
         network(image)
     return counter.get_total_flops() // 2

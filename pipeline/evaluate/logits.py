@@ -8,20 +8,21 @@ import torch
 from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
 from pipeline.models.network import Network
-from pipeline.pixels import normalise
+from pipeline.pixels import normalise, parts
+from pipeline.pixelstore import Pixels
 
 
 @torch.inference_mode()
 def logits_of(
     network: Network,
-    pixels: np.ndarray,
+    pixels: Pixels,
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int,
     device: torch.device,
     advance: Advance = no_progress,
 ) -> np.ndarray:
-    """Logits of each image: pixels uint8 [N, S, S, 3], which may be a memory map → float32 [N, C].
+    """Logits of each image: pixels uint8 [N, S, S, 3], or what is sliced like it → float32 [N, C].
 
     Args:
         mean, std: of the network's input, for pixels from 0 to 1.
@@ -31,9 +32,11 @@ def logits_of(
         UserError: a logit is not finite, so no score of it means anything.
     """
     logits = np.empty((len(pixels), network.num_classes), np.float32)
-    for start in range(0, len(pixels), batch_size):
-        batch = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
-        logits[start : start + len(batch)] = network(normalise(batch, mean, std)).float().cpu()
+    done = 0
+    for part in parts(pixels, batch_size, device):
+        batch = torch.from_numpy(part).to(device)
+        logits[done : done + len(batch)] = network(normalise(batch, mean, std)).float().cpu()
+        done += len(batch)
         advance(len(batch))
     if not np.isfinite(logits).all():
         raise UserError(

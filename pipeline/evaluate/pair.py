@@ -12,6 +12,7 @@ from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.styles import Style
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
+from pipeline.pixelstore import Pixels
 
 CORRUPTION_COLUMNS = ("corruption", "severity", "teacher", "student")
 CorruptionRow = tuple[str, int, float, float]  # the last two are accuracies
@@ -26,7 +27,7 @@ class Pair:
     batch_size: int
     device: torch.device
 
-    def logits(self, who: str, pixels: np.ndarray, advance: Advance) -> np.ndarray:
+    def logits(self, who: str, pixels: Pixels, advance: Advance) -> np.ndarray:
         """One network's logits, float32 [N, C], of pixels uint8 [N, S, S, 3]."""
         network, of = self.networks[who], self.configs[who]
         return logits_of(network, pixels, of.mean, of.std, self.batch_size, self.device, advance)

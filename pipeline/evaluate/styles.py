@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
+from pipeline.images import Frame
 from pipeline.imagesource.entries import hidden_in
 from pipeline.labelled import LabelledImages, load_labelled, places
 from pipeline.store import open_parquet, read_table
@@ -24,7 +25,7 @@ class Style:
 
 
 def load_styles(
-    source: str, size: int, class_names: list[str], advance: Advance = no_progress
+    source: str, frame: Frame, class_names: list[str], advance: Advance = no_progress
 ) -> tuple[list[Style], int]:
     """The styles in order of their names, and how many images are of classes that are not known.
 
@@ -40,12 +41,12 @@ def load_styles(
     path = Path(source)
     if path.is_dir():
         found = {
-            folder.name: load_labelled(str(folder), "test", size, 0, 0, advance)
+            folder.name: load_labelled(str(folder), "test", frame, 0, 0, advance)
             for folder in sorted(path.iterdir())
             if folder.is_dir() and not hidden_in([folder.name])
         }
     elif path.suffix == ".parquet":
-        found = _parquet(path, size, advance)
+        found = _parquet(path, frame, advance)
     else:
         raise UserError(f"no styles at {source}: expected a .parquet file or a folder of folders")
     styles, ignored = [], 0
@@ -64,12 +65,12 @@ def load_styles(
     return styles, ignored
 
 
-def _parquet(path: Path, size: int, advance: Advance) -> dict[str, LabelledImages]:
+def _parquet(path: Path, frame: Frame, advance: Advance) -> dict[str, LabelledImages]:
     with open_parquet(path) as file:
         columns = [name for name in COLUMNS if name in file.schema_arrow.names]
     if not columns:
         raise UserError(f"{path} has no column 'style' or 'domain'")
-    images = load_labelled(str(path), "test", size, 0, 0, advance)
+    images = load_labelled(str(path), "test", frame, 0, 0, advance)
     if not images.class_names:
         raise UserError(f"{path}: its labels have no names, so none can be matched")
     of = np.array([str(name) for name in read_table(path, columns[:1])[columns[0]].to_pylist()])

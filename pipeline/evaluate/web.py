@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.embeddings import IMAGES, LOGITS, PIXELS, Embeddings
+from pipeline.embeddings import IMAGES, LOGITS, Embeddings, has_pixels
 from pipeline.errors import UserError
+from pipeline.pixelstore import Pixels
 from pipeline.selections import read_selection
 
 
 @dataclass(frozen=True)
 class Web:
-    """Pixels uint8 [N, S, S, 3], mapped from disk, and the teacher's logits float32 [N, C].
+    """Pixels uint8 [N, S, S, 3], read when indexed, and the teacher's logits float32 [N, C].
 
     Attributes:
         ids: of the images.
@@ -20,7 +21,7 @@ class Web:
         trained: rows that it was trained on in one epoch or more, int64.
     """
 
-    pixels: np.ndarray
+    pixels: Pixels
     teacher_logits: np.ndarray
     ids: list[str]
     held_out: np.ndarray
@@ -38,22 +39,18 @@ def load_web(embed: Path, selection: Path, side: int, classes: int) -> Web | Non
     Raises:
         UserError: a file is broken, or they do not belong together.
     """
-    files = [*(embed / name for name in (IMAGES, PIXELS, LOGITS)), selection]
-    if not all(path.is_file() for path in files):
+    files = [*(embed / name for name in (IMAGES, LOGITS)), selection]
+    if not has_pixels(embed) or not all(path.is_file() for path in files):
         return None
     web = Embeddings.open(embed)
     table = read_selection(selection, ["held_out", "times_kept"])
-    if (
-        len(web) != len(table)
-        or web.pixels.shape[1:] != (side, side, 3)
-        or web.logits.shape[1:] != (classes,)
-    ):
+    if len(web) != len(table) or web.pixels.shape[1] < side or web.logits.shape[1:] != (classes,):
         raise UserError(
             f"{embed} and {selection} do not belong to one teacher and student",
             "run `dvc repro distill`",
         )
     return Web(
-        web.pixels,
+        web.centre(side),
         web.logits,
         web.ids,
         np.flatnonzero(table["held_out"].to_numpy()),

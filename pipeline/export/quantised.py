@@ -38,7 +38,7 @@ def write_int8(path: Path, source: Path, scheme: Scheme, images: np.ndarray) -> 
             quantize_static(
                 prepared,
                 path,
-                _Reader(images),
+                Batches(images),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=[*LAYERS, "Add", "Relu"],
                 per_channel=True,
@@ -47,7 +47,7 @@ def write_int8(path: Path, source: Path, scheme: Scheme, images: np.ndarray) -> 
             )
 
 
-class _Reader:
+class Batches:
     """Batches as onnxruntime's calibration asks for them."""
 
     def __init__(self, images: np.ndarray) -> None:

@@ -6,32 +6,64 @@ from torch.nn import functional
 
 
 class Transfer(nn.Module):
-    """Carries a student's feature map into the teacher's channels (the bottleneck of SimKD).
+    """Carries a student's features into the teacher's channels (the bottleneck of SimKD).
 
     1×1, 3×3 and 1×1 convolutions with batch norm and ReLU; the inner width is
-    `teacher_channels / factor`.
+    `teacher_channels / factor`. A vector is a map of one position.
+
+    Args:
+        inner: width in place of that.
+        kernel: of the convolution in the middle; of a single position 3×3 would read nothing but
+            its centre, so 1 is for students that give a vector.
+        signed: the teacher's features may be negative, so no ReLU comes last.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, factor: int = 2) -> None:
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        factor: int = 2,
+        *,
+        inner: int | None = None,
+        kernel: int = 3,
+        signed: bool = False,
+    ) -> None:
         super().__init__()
-        inner = teacher_channels // factor
+        inner = inner or teacher_channels // factor
         self.transfer = nn.Sequential(
             *_block(student_channels, inner, 1),
-            *_block(inner, inner, 3),
+            *_block(inner, inner, kernel),
             *_block(inner, teacher_channels, 1),
         )
+        if signed:
+            self.transfer[-1] = nn.Identity()
 
-    def forward(self, student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
-        """Both maps [B, C_t, H, W] at the smaller one's size, from [B, C_s, …] and [B, C_t, …].
+    def forward(self, student_features: Tensor, teacher_features: Tensor) -> tuple[Tensor, Tensor]:
+        """What is compared of the features of student [B, C_s, …] and teacher [B, C_t, …].
 
-        The larger is average-pooled; maps are square.
+        Of a teacher's map both maps [B, C_t, H, W] at the smaller one's size: the larger is
+        average-pooled; maps are square. Of a teacher's vector [B, C_t] that vector and the
+        average of the student's map.
         """
-        student_side, teacher_side = student_map.shape[-1], teacher_map.shape[-1]
-        if student_side > teacher_side:
-            student_map = functional.adaptive_avg_pool2d(student_map, teacher_side)
-        elif teacher_side > student_side:
-            teacher_map = functional.adaptive_avg_pool2d(teacher_map, student_side)
-        return self.transfer(student_map), teacher_map
+        student_map = as_map(student_features)
+        if teacher_features.ndim == 2:
+            return self.transfer(student_map).mean(dim=(2, 3)), teacher_features
+        student_side, teacher_side = student_map.shape[-1], teacher_features.shape[-1]
+        if teacher_side > student_side:
+            teacher_features = functional.adaptive_avg_pool2d(teacher_features, student_side)
+        return self.transfer(pooled_to(student_map, teacher_side)), teacher_features
+
+
+def as_map(features: Tensor) -> Tensor:
+    """A vector [B, C] as a map of one position [B, C, 1, 1]; a map stays as it is."""
+    return features[:, :, None, None] if features.ndim == 2 else features
+
+
+def pooled_to(feature_map: Tensor, side: int) -> Tensor:
+    """A map [B, C, S, S] average-pooled to `side` if it is larger; of a `side` of 0 as it is."""
+    if side and feature_map.shape[-1] > side:
+        return functional.adaptive_avg_pool2d(feature_map, side)
+    return feature_map
 
 
 def disagreement_weights(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -45,7 +77,11 @@ def disagreement_weights(student_logits: Tensor, teacher_logits: Tensor) -> Tens
 
 
 def weighted_feature_loss(student_map: Tensor, teacher_map: Tensor, weights: Tensor) -> Tensor:
-    """L_kd = mean over all elements of w_i (h_s,i − h_t,i)²; maps [B, C, H, W], weights [B]."""
+    """L_kd = mean over all elements of w_i (h_s,i − h_t,i)²; w [B].
+
+    Args:
+        student_map, teacher_map: maps [B, C, H, W], or vectors [B, C].
+    """
     squared = (student_map - teacher_map).square().flatten(1).mean(dim=1)
     return (weights * squared).mean()
 

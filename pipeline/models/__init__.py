@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+
 from pipeline.errors import UserError
 from pipeline.models.mobilenet import MobileNetV2
 from pipeline.models.network import Network
@@ -53,16 +55,29 @@ def build(name: str, num_classes: int, **options: Any) -> Network:
     """A network with random weights.
 
     Args:
-        name: one of `ARCHITECTURES` or of `published.PUBLISHED`, or `torchvision/` or `timm/` and
-            a classifier of that library.
-        options: of the architecture's constructor.
+        name: one of `ARCHITECTURES` or of `published.PUBLISHED`; or `torchvision/` or `timm/` and
+            a classifier of that library; or code of the user's, with a `:` (`pipeline.models.own`).
+        options: of the architecture's constructor; also `head`, layers in place of its last ones
+            (`pipeline.models.heads`).
 
     Raises:
-        UserError: no architecture of this name, or it does not have these options.
+        UserError: no architecture of this name, or it does not have these options; or it is code
+            that there is no consent for.
     """
     make = _maker(name)
+    device = torch.get_default_device()
     try:
-        return make(num_classes, **options)
+        if ":" in name or name.startswith((TORCHVISION, TIMM)):
+            with torch.device("cpu"):  # where to cut shows with values, which `meta` has none of
+                network = make(num_classes, **options)
+            return network if device.type == "cpu" else network.to(device)
+        head = options.pop("head", None)
+        network = make(num_classes, **options)
+        if head:
+            from pipeline.models.heads import put_head
+
+            put_head(network, head)
+        return network
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
         if not options:
             raise
@@ -84,11 +99,17 @@ def _maker(name: str) -> Callable[..., Network]:
         from pipeline.models.timm_network import timm_network
 
         return partial(timm_network, name.removeprefix(TIMM))
+    if ":" in f"{name}":
+        from pipeline.models.own import own_network
+
+        return partial(own_network, name)
     if f"{name}".startswith(PUBLISHERS):
         from pipeline.models.published import published_network
 
         return partial(published_network, name)
     near = difflib.get_close_matches(name, [*ARCHITECTURES, *ALIASES], n=1)
     meant = f"did you mean '{near[0]}'? " if near else ""
-    known = f"known: {', '.join(sorted(ARCHITECTURES))}, {TORCHVISION}NAME, {TIMM}NAME"
+    known = (
+        f"known: {', '.join(sorted(ARCHITECTURES))}, {TORCHVISION}NAME, {TIMM}NAME, FILE.py:NAME"
+    )
     raise UserError(f"no architecture named '{name}'", meant + known)

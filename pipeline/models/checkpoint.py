@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from pipeline.errors import UserError
+from pipeline.images import Frame
 from pipeline.models import build
 from pipeline.models.finite import check_weights
 from pipeline.models.network import Network
@@ -50,6 +51,11 @@ class ModelConfig:
     fit: Literal["", "crop", "squash"] = ""
     temperature: float = 1.0
     resize: int = 0
+
+    @property
+    def frame(self) -> Frame:
+        """How an image becomes the square that the network sees."""
+        return Frame(self.input_size, self.fit or "crop", self.resize)
 
 
 def save_model(folder: Path, network: nn.Module, config: ModelConfig) -> None:

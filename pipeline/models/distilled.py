@@ -1,16 +1,19 @@
 """Distilled student: backbone, transfer module and the teacher's classifier as one network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from pipeline.errors import UserError
 from pipeline.kd3 import Transfer
+from pipeline.kd3.alignment import as_map, pooled_to
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.models.fuse import fuse
+from pipeline.models.layers import build_layers
 from pipeline.models.network import Network, drop_classifier
 
 
@@ -21,7 +24,8 @@ class Distilled(Network):
         backbone: the student; its own classifier is dropped, because nothing trained it.
         transfer: trained with the student.
         classifier: the teacher's, of one layer or several.
-        side: the teacher's feature maps are `side` × `side`; larger student maps are pooled.
+        side: the teacher's feature maps are `side` × `side`; larger student maps are pooled. 0:
+            the teacher gives a vector.
     """
 
     def __init__(
@@ -38,14 +42,25 @@ class Distilled(Network):
             raise ValueError("the transfer module was made before the backbone's classifier went")
         self.feature_channels = layers[-1].out_channels
 
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the last layer of the tail that has any; else it gives what it is given."""
+        for layer in reversed(list(self.fc.modules())):
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        return self.feature_channels
+
     @staticmethod
     def architecture(
         *,
         backbone: str,
-        teacher: dict[str, Any],
         side: int,
         num_classes: int,
+        channels: int | None = None,
+        tail: Sequence[dict[str, Any]] | None = None,
+        teacher: dict[str, Any] | None = None,
         factor: int = 2,
+        transfer: dict[str, Any] | None = None,
         fused: bool = False,
         backbone_options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -53,27 +68,30 @@ class Distilled(Network):
 
         Args:
             backbone, backbone_options: of `pipeline.models.build`.
-            teacher: the teacher's own architecture, for its classifier.
             side: as in the constructor.
-            factor: of the transfer module.
+            channels: of the teacher's features.
+            tail: the teacher's classifier as `pipeline.models.layers.layers_of` gives it; with it
+                nothing else of the teacher is needed.
+            teacher: its own architecture, which has the classifier; kept where there is no `tail`.
+            factor, transfer: of the transfer module, and its options.
             fused: the network went through `pipeline.models.fuse`.
         """
         options = {"backbone_options": backbone_options} if backbone_options else {}
+        known = {"tail": list(tail), "channels": channels} if tail else {"teacher": teacher}
         return {
             "backbone": backbone,
             **options,
-            "teacher": teacher,
+            **known,
             "num_classes": num_classes,
             "factor": factor,
+            **({"transfer": transfer} if transfer else {}),
             "side": side,
             "fused": fused,
         }
 
     def features(self, images: Tensor) -> Tensor:
-        feature_map = self.backbone.features(images)
-        if feature_map.shape[-1] > self.side:
-            feature_map = functional.adaptive_avg_pool2d(feature_map, self.side)
-        return self.transfer(feature_map)
+        feature_map = as_map(self.backbone.features(images))
+        return self.transfer(pooled_to(feature_map, self.side))
 
 
 def load_student(folder: Path, device: torch.device) -> tuple[Network, ModelConfig]:
@@ -94,24 +112,34 @@ def _build_student(*, fused: bool = False, **architecture: Any) -> Network:
 def _build_distilled(
     *,
     backbone: str,
-    teacher: dict[str, Any],
     num_classes: int,
     factor: int,
     side: int,
+    tail: Sequence[dict[str, Any]] | None = None,
+    channels: int | None = None,
+    teacher: dict[str, Any] | None = None,
+    transfer: dict[str, Any] | None = None,
     backbone_options: dict[str, Any] | None = None,
 ) -> Network:
     student = build(backbone, num_classes, **(backbone_options or {}))
     drop_classifier(student)
-    channels, classifier = _tail(teacher)
-    transfer = Transfer(student.feature_channels, channels, factor)
-    return Distilled(student, transfer, classifier, side)
+    if tail is not None and channels is not None:
+        classifier = build_layers(tail)
+    elif teacher is not None:  # layers of its own, or a config of an older release
+        channels, classifier = _tail(teacher)
+    else:
+        raise KeyError("tail and channels, or teacher")
+    bridge = Transfer(student.feature_channels, channels, factor, **(transfer or {}))
+    return Distilled(student, bridge, classifier, side)
 
 
 def _tail(teacher: dict[str, Any]) -> tuple[int, nn.Module]:
-    """Channels of a teacher's feature map, and its classifier with weights still to be loaded."""
+    """Channels of a teacher's features, and its classifier with weights still to be loaded."""
     try:
         with torch.device("meta"):  # the rest of the teacher costs neither time nor memory
             network = _build_student(**teacher)
-    except NotImplementedError:  # RegNet works out its widths with tensors
+    except UserError:
+        raise
+    except (NotImplementedError, RuntimeError):  # a network may look at values while it is built
         network = _build_student(**teacher)
     return network.feature_channels, network.classifier.to_empty(device="cpu")

@@ -1,7 +1,8 @@
 """Interface of every network: features, and a classifier on what is pooled of them."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,11 @@ class Network(nn.Module):
         classifier_name: name of the child that is the tail: all layers after the pooling.
         widening: names of the layers that only widen the last stage's map for the tail.
         stage_channels: channels of the last stage, where there is such a widening.
+        cut_reason: why the cut is no better one; empty for a map.
+        map_shape: of the features of one image, as [512, 7, 7]; empty where it was not looked at.
+        told: what else the user should know of how the network was taken; mostly empty.
+        remembered: options of `pipeline.models.build` that a model's config.json has to have
+            beside those that were given, such as the hash of the code.
     """
 
     cut: Cut = "map"
@@ -35,6 +41,10 @@ class Network(nn.Module):
     classifier_name: str = "fc"
     widening: tuple[str, ...] = ()
     stage_channels: int
+    cut_reason: str = ""
+    map_shape: tuple[int, ...] = ()
+    told: str = ""
+    remembered: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def classifier(self) -> nn.Module:
@@ -58,6 +68,13 @@ class Network(nn.Module):
         """Logits [B, classes] of pooled features [B, C]."""
         return self.classifier(pooled)
 
+    def drop(self) -> None:
+        """Puts `nn.Identity()` in place of what only serves the logits; see `drop_classifier`."""
+        for name in (self.classifier_name, *self.widening):
+            setattr(self, name, nn.Identity())
+        if self.widening:
+            self.feature_channels = self.stage_channels
+
     def forward(self, images: Tensor) -> Tensor:
         features = self.features(images)
         # not `pool`, which asks for a shape: `fuse` records this with stand-ins for tensors
@@ -71,10 +88,7 @@ def drop_classifier(network: Network) -> None:
     the 1×1 convolution before the pooling: KD3 and SimKD align the map of the last stage. So it
     has to come before anything that depends on `feature_channels`.
     """
-    for name in (network.classifier_name, *network.widening):
-        setattr(network, name, nn.Identity())
-    if network.widening:
-        network.feature_channels = network.stage_channels
+    network.drop()
 
 
 def pool(features: Tensor) -> Tensor:

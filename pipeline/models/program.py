@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.models.adapting import LUMA
 from pipeline.models.network import Cut, Network
 from pipeline.program.archive import checked_copy
 from pipeline.program.client import CHUNK, Kind, ProgramProcess
@@ -22,7 +23,6 @@ NAME = "program"  # of such an architecture
 FILES: dict[str, str] = {"onnx": "model.onnx", "torchscript": "model.pt", "export": "model.pt2"}
 TAIL = "tail.safetensors"
 LEAST = 1e-30  # probability that a logarithm is still taken of
-BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as Pillow has it
 
 Values = Literal["normalised", "unit", "bytes"]
 
@@ -119,11 +119,7 @@ class Program(Network):
         if count < batch:  # the last images once more, for a graph that takes just so many
             fed = np.concatenate([fed, np.repeat(fed[-1:], batch - count, axis=0)])
         answer = np.asarray(self.answers(fed)[0])
-        if (
-            answer.ndim not in (2, 4)
-            or len(answer) != batch
-            or answer.shape[1] != self.spec.channels
-        ):
+        if answer.ndim not in (2, 4) or answer.shape[:2] != (batch, self.spec.channels):
             raise UserError(
                 f"the teacher answered {batch} images with {list(answer.shape)}, expected"
                 f" [{batch}, {self.spec.channels}, …]",
@@ -142,7 +138,7 @@ class Program(Network):
         if spec.order == "bgr":
             images = images.flip(1)
         if spec.colours == 1:
-            images = (images * torch.tensor(BRIGHTNESS).view(3, 1, 1)).sum(dim=1, keepdim=True)
+            images = (images * torch.tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
         if spec.layout == "nhwc":
             images = images.permute(0, 2, 3, 1)
         return np.ascontiguousarray(images.numpy().astype(spec.dtype))

@@ -20,8 +20,8 @@ from torchvision import models
 
 from pipeline.errors import UserError
 from pipeline.models.network import Network
+from pipeline.models.parts import ChainedNetwork, TorchvisionNetwork, Unregistered
 from pipeline.models.resnet import initialise
-from pipeline.models.torchvision_network import ChainedNetwork, TorchvisionNetwork, Unregistered
 from pipeline.models.vgg import LAYERS
 
 WIDTHS = (64, 128, 256, 512, 512)

@@ -50,10 +50,7 @@ def checked_copy(path: Path, kind: Kind) -> bytes:
     try:
         with zipfile.ZipFile(path) as file:
             records = _records(file, path)
-            if kind == "torchscript":
-                kept = _script_records(records)
-            else:
-                kept = checked_export(records)
+            kept = _script_records(records) if kind == "torchscript" else checked_export(records)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise UserError(f"teacher.path: {path} is damaged: {error}", "get it again") from None
     except Refused as refused:

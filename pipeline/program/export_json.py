@@ -13,12 +13,15 @@ SHAPES = re.compile(r"_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+")
 NOT_SHAPES = ("attrgetter", "methodcaller", "itemgetter", "call")  # of _operator
 PLAIN = re.compile(r"[\w.:+\-]{0,300}")  # names and types: no text that could be an expression
 SYMBOL = re.compile(r"[suz]\w*")
-FUNCTIONS = frozenset(
-    "Symbol Integer Float Rational Add Mul Pow Max Min Mod Eq Ne Lt Le Gt Ge And Or Not FloorDiv"
-    " ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv PowByNatural FloatPow"
-    " FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt RoundToInt RoundDecimal ToFloat Identity"
-    " LShift RShift floor ceiling Abs".split()
-)
+# fmt: off
+FUNCTIONS = frozenset((
+    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "Eq",
+    "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "FloorDiv", "ModularIndexing", "Where",
+    "PythonMod", "CleanDiv", "CeilToInt", "FloorToInt", "CeilDiv", "PowByNatural", "FloatPow",
+    "FloatTrueDiv", "IntTrueDiv", "TruncToFloat", "TruncToInt", "RoundToInt", "RoundDecimal",
+    "ToFloat", "Identity", "LShift", "RShift", "floor", "ceiling", "Abs",
+))
+# fmt: on
 SUMS = (
     ast.Expression | ast.BinOp | ast.UnaryOp | ast.Compare | ast.BoolOp | ast.operator | ast.unaryop
 )

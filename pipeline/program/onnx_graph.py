@@ -1,4 +1,4 @@
-"""ONNX graph of a classifier: its input and output, its last linear layer, and what is before it."""
+"""ONNX graph of a classifier: its output, its last linear layer, and what that is given."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -5,16 +5,22 @@ from functools import cache
 NAMESPACES = ("aten", "prim", "prims", "quantized")
 # An operation needs a text to name a file, a host or a library. These are the arguments by which
 # operations that only compute take one; any other argument of text is not for arithmetic.
-TEXTS = frozenset(
-    "mode reduce padding norm approximate rounding_mode ord UPLO driver equation indexing side"
-    " interpolation pad_mode padding_side message assert_msg api_name activation algorithm"
-    " device_type type string self substr separator chars fillchar old new key a b p s el elem"
-    " item value layout dtype msg cls t v l idx".split()
-)
-BY_NAME = frozenset(
-    "rpc_async rpc_remote rpc_sync PythonOp IgnoredPythonOp dist_backward save from_file"
-    " CallFunction load_tensor".split()
-)
+# fmt: off
+TEXTS = frozenset((
+    "mode", "reduce", "padding", "norm", "approximate", "rounding_mode", "ord", "UPLO",
+    "driver", "equation", "indexing", "side", "interpolation", "pad_mode", "padding_side",
+    "message", "assert_msg", "api_name", "activation", "algorithm", "device_type", "type",
+    "string", "self", "substr", "separator", "chars", "fillchar", "old", "new", "key", "a", "b",
+    "p", "s", "el", "elem", "item", "value", "layout", "dtype", "msg", "cls", "t", "v", "l",
+    "idx",
+))
+# fmt: on
+# fmt: off
+BY_NAME = frozenset((
+    "rpc_async", "rpc_remote", "rpc_sync", "PythonOp", "IgnoredPythonOp", "dist_backward",
+    "save", "from_file", "CallFunction", "load_tensor",
+))
+# fmt: on
 
 
 class Refused(Exception):

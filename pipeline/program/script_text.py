@@ -6,11 +6,14 @@ import pickletools
 from pipeline.program.refused import Refused, check_operation, operations
 
 # what the text may call by a bare name: conversions, and what torch's printer writes
-CALLED = frozenset(
-    "annotate uninitialized unchecked_cast getattr hasattr isinstance len int float bool str list"
-    " dict tuple range zip enumerate min max abs sum sorted round print device complex ord chr"
-    " any all divmod pow hash".split()
-)
+# fmt: off
+CALLED = frozenset((
+    "annotate", "uninitialized", "unchecked_cast", "getattr", "hasattr", "isinstance", "len",
+    "int", "float", "bool", "str", "list", "dict", "tuple", "range", "zip", "enumerate", "min",
+    "max", "abs", "sum", "sorted", "round", "print", "device", "complex", "ord", "chr", "any",
+    "all", "divmod", "pow", "hash",
+))
+# fmt: on
 BY_NAME = ("getattr", "hasattr")  # which ask for an attribute by a text
 CLASSES = "__torch__.torch.classes."  # of libraries in C++, such as process groups
 HARMLESS_CLASSES = (CLASSES + "quantized.", CLASSES + "xnnpack.")
@@ -35,9 +38,8 @@ def checked_source(name: str, data: bytes) -> bytes:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Refused(f"{name} cannot be read") from None
     nodes = list(ast.walk(tree))
-    stored = {
-        one.id for one in nodes if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)
-    }
+    names = [one for one in nodes if isinstance(one, ast.Name)]
+    stored = {one.id for one in names if isinstance(one.ctx, ast.Store)}
     direct = {id(one.func) for one in nodes if isinstance(one, ast.Call)}
     for node in nodes:
         if isinstance(node, ast.Attribute):

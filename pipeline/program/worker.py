@@ -221,7 +221,7 @@ def _free_memory() -> int:
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
-    if writes and arguments[0] != os.devnull or event.startswith(REFUSED):
+    if (writes and arguments[0] != os.devnull) or event.startswith(REFUSED):
         raise PermissionError(f"a program may not do this: {event}")
 
 

@@ -78,10 +78,7 @@ def read_program(section: Teacher, kind: Kind) -> ProgramTeacher:
     check_sha256(digest, section.sha256, str(path))
     graph = read_onnx(path, section.output) if kind == "onnx" else None
     about = _about(graph.about if graph else _extra(path))
-    if graph:
-        data = graph.data
-    else:
-        data = path.read_bytes() if section.trust else checked_copy(path, kind)
+    data = graph.data if graph else _archive(path, kind, section.trust)
     notes = list(graph.notes) if graph else []
     section, told = _with_about(section, about)
     notes += told
@@ -105,6 +102,10 @@ def read_program(section: Teacher, kind: Kind) -> ProgramTeacher:
         digest,
         [f"{path.name} is a program of {NAMES[kind]}, run in a process of its own", *notes, *more],
     )
+
+
+def _archive(path: Path, kind: Kind, trust: bool) -> bytes:
+    return path.read_bytes() if trust else checked_copy(path, kind)
 
 
 class _Trial:

@@ -91,13 +91,17 @@ def from_hub(repository: str, file: str = "", sha256: str = "") -> Weights:
     return read_weights(path, sha256, "teacher.repository")
 
 
-def from_timm(name: str, weights: str, sha256: str = "") -> Weights:
+def from_timm(
+    name: str, weights: str, sha256: str = "", key: str = "teacher.weights", **options: Any
+) -> Weights:
     """Pretrained weights of timm, with the keys of its networks.
 
     Args:
         name: of the model, as `resnet18`.
         weights: timm's tag, as `a1_in1k`.
         sha256: of the file, as in `read_weights`.
+        key: the parameter to name in errors.
+        options: of the model's constructor, to which timm brings the weights.
 
     Raises:
         UserError: timm is not installed or has no such weights, or as `read_weights`.
@@ -109,7 +113,7 @@ def from_timm(name: str, weights: str, sha256: str = "") -> Weights:
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
     if weights not in tags:
         raise UserError(
-            f"teacher.weights: timm has no weights '{weights}' for '{name}'",
+            f"{key}: timm has no weights '{weights}' for '{name}'",
             f"known: {', '.join(tags) or 'none'}",
         )
     settings = timm.get_pretrained_cfg(f"{name}.{weights}")
@@ -117,21 +121,27 @@ def from_timm(name: str, weights: str, sha256: str = "") -> Weights:
         raise UserError(f"timm has '{name}.{weights}' at {settings.url} only", OFFLINE)
     files = (settings.hf_hub_filename,) if settings.hf_hub_filename else HUB_FILES
     path = _hub_file(settings.hf_hub_id, "main", files)
-    read = read_weights(path, sha256, "teacher.weights")
+    read = read_weights(path, sha256, key)
     # timm itself brings files of older releases to the keys of this one
     model = timm.create_model(
-        f"{name}.{weights}", pretrained=True, pretrained_cfg_overlay={"file": str(path)}
+        f"{name}.{weights}",
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(path)},
+        **options,
     )
     return Weights(model.state_dict(), f"timm {name}.{weights}", read.sha256)
 
 
-def from_torchvision(name: str, weights: str, sha256: str = "") -> Weights:
+def from_torchvision(
+    name: str, weights: str, sha256: str = "", key: str = "teacher.weights"
+) -> Weights:
     """Pretrained weights of torchvision.
 
     Args:
         name: of the model, as `resnet18`.
         weights: as `IMAGENET1K_V1`, or `DEFAULT`.
         sha256: of the file, as in `read_weights`.
+        key: the parameter to name in errors.
 
     Raises:
         UserError: torchvision has no such weights, or as `read_weights`.
@@ -145,7 +155,7 @@ def from_torchvision(name: str, weights: str, sha256: str = "") -> Weights:
         raise UserError(f"torchvision has no model '{name}'") from None
     if weights not in known.__members__:
         raise UserError(
-            f"teacher.weights: torchvision has no weights '{weights}' for '{name}'",
+            f"{key}: torchvision has no weights '{weights}' for '{name}'",
             f"known: {', '.join(known.__members__) or 'none'}",
         )
     chosen = known[weights]
@@ -160,7 +170,7 @@ def from_torchvision(name: str, weights: str, sha256: str = "") -> Weights:
             raise _unreachable(chosen.url, error) from None
         except RuntimeError as error:  # another SHA-256 than the name says
             raise ExternalError(f"{chosen.url}: {first_line(error)}", "try again") from None
-    read = read_weights(path, sha256, "teacher.weights")
+    read = read_weights(path, sha256, key)
     names = list(chosen.meta.get("categories", []))
     return Weights(read.state, f"torchvision {name} {weights}", read.sha256, class_names=names)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,9 @@ from pipeline.crawl.search import Search
 from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from pipeline.crawl.site import site_candidates
 from pipeline.errors import UserError
-from pipeline.images import Fit
 from pipeline.imagesource.matching import Matcher
 from pipeline.manifest import Candidate, Fetched
-from pipeline.params import Crawl
+from pipeline.params import Crawl, Embed
 from pipeline.store import replacing, write_json
 from stages import paths, sources
 from stages.steps.crawl_remarks import remarks
@@ -48,14 +47,14 @@ def run(
     console: Console,
     retry: frozenset[str],
     search_again: bool,
-    fit: Fit = "crop",
+    shown: Embed | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Crawls into data/crawl: the result for a person, and as one JSON object.
 
-    `fit` is how the teacher of `crawl.rounds` is shown an image, as `embed.fit`.
+    `shown` is how the teacher of `crawl.rounds` is shown an image.
     """
     with Journal(paths.CACHE / "crawl") as journal:
-        crawling = Crawling(section, journal, console, retry, search_again, fit)
+        crawling = Crawling(section, journal, console, retry, search_again, shown or Embed())
         gathered = crawling.gathered()
         labelled = any(one.label >= 0 for one in gathered.candidates)
         with replacing(paths.CRAWL) as folder:
@@ -91,7 +90,7 @@ class Crawling:
     console: Console
     retry: frozenset[str]
     search_again: bool
-    fit: Fit = "crop"
+    shown: Embed = field(default_factory=Embed)
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
@@ -252,7 +251,7 @@ class Crawling:
             return None
         from stages.steps.teacher_labels import TeacherLabels  # and with it torch
 
-        return TeacherLabels(self.class_names, self.journal, self.console, self.fit)
+        return TeacherLabels(self.class_names, self.journal, self.console, self.shown)
 
     def _fetch(self, web: Web, names: list[str], wanted: int | Sequence[int]) -> Fetch:
         """`fetch` with this crawl's limits and progress; only its first round tries again.

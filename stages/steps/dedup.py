@@ -20,6 +20,7 @@ from pipeline.dedup.quality import best_copies
 from pipeline.dedup.shards import fingerprint_shards
 from pipeline.dedup.verifier import Verify, verifier
 from pipeline.errors import ExternalError, UserError
+from pipeline.images import Frame
 from pipeline.labelled import load_labelled
 from pipeline.manifest import class_names, read_manifest
 from pipeline.params import Params
@@ -180,7 +181,7 @@ class Deduplication:
         try:
             with self.console.progress("dedup: reading test images") as advance:
                 # the labels are not looked at
-                return load_labelled(source, "test", TEST_SIDE, 0, 0, advance).pixels
+                return load_labelled(source, "test", Frame(TEST_SIDE), 0, 0, advance).pixels
         except UserError as error:
             raise ExternalError(
                 str(error), "mend evaluate.test_set, or set dedup.leaks to false"

@@ -2,9 +2,11 @@
 
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL
 import torch
 
@@ -12,11 +14,13 @@ from pipeline import manifest
 from pipeline.console import Console
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.embed.coverage import asked_rows, cells, class_rows
-from pipeline.embed.features import embed, kept_images
+from pipeline.embed.features import embed, kept_images, reading
 from pipeline.embed.index import IndexReport, build_index
+from pipeline.embed.passing import TeacherPass
 from pipeline.embed.predictions import Predictions, read_logits, summarise
 from pipeline.embed.scores import Scores, score
-from pipeline.embeddings import FILES, Embeddings
+from pipeline.embed.storeloss import looked_at, store_bytes, store_loss
+from pipeline.embeddings import FILES, STORES, Embeddings
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.params import Embed
 from pipeline.runkey import run_key, sources_of
@@ -48,18 +52,32 @@ def run(section: Embed, console: Console) -> None:
     with console.progress("embed: scores", passes * len(kept)) as advance:
         scores = score(embeddings.features, predictions, network, section, advance)
     with console.progress("embed: normalisation and index", 2) as advance:
-        check = check_normalisation(network, config, embeddings.pixels[sample(len(kept))])
+        shown = embeddings.centre(config.input_size)[sample(len(kept))]
+        check = check_normalisation(network, config, np.array(shown))
         advance()
         index = build_index(embeddings.features, embeddings.index, section.index)
         advance()
+    lost = None
+    if section.store == "jpeg":
+        teacher = TeacherPass(network, config, device, precision)
+        with console.progress("embed: loss of the store", len(looked_at(len(kept)))) as advance:
+            load, size = reading(section, config), store_bytes(folder)
+            lost = store_loss(kept, paths.CRAWL, load, teacher, embeddings.logits, size, advance)
     embeddings.add_scores(scores.images)
     _write_tables(section, embeddings, predictions, scores, config)
     summary = _summary(section, predictions, scores, check, index)
     summary["features"] = str(embeddings.features.dtype)
+    if lost:
+        summary["store"] = asdict(lost)
+        console.note(
+            f"stored as JPEG of quality {section.jpeg_quality}, {lost.bytes_an_image:,} bytes an"
+            f" image: in {lost.same_class:.1%} of {lost.images} images the teacher sees the same"
+            " class as before"
+        )
     write_json(paths.summary("embed"), summary)
     with replacing(paths.EMBED) as moved:
         moved.mkdir(parents=True)
-        for name in FILES:
+        for name in (*STORES[section.store], *FILES):
             shutil.move(folder / name, moved / name)
     remove(folder)
     if summary["features"] != "float16":

@@ -17,11 +17,13 @@ from pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
 from pipeline.evaluate.sheet import contact_sheet
 from pipeline.evaluate.styles import Style, load_styles
 from pipeline.evaluate.web import Web, load_web
+from pipeline.images import Frame
 from pipeline.labelled import load_labelled, match_labels, told_apart
 from pipeline.models.checkpoint import WEIGHTS, load_model
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.params import Evaluate
+from pipeline.pixelstore import Taken
 from pipeline.store import (
     remove,
     replacing,
@@ -39,6 +41,8 @@ FOLDERS = {"teacher": paths.TEACHER, "student": paths.STUDENT}
 def run(section: Evaluate, console: Console) -> None:
     """Measures the student beside its teacher; writes the metrics and what they are made of.
 
+    Images are framed as the student says in its config, where `distill` wrote it.
+
     Raises:
         ExternalError: the student was trained on test images.
         UserError: an input is missing or broken.
@@ -47,12 +51,13 @@ def run(section: Evaluate, console: Console) -> None:
     pair = _load_pair(resolve_device(section.device), section.batch_size)
     config = pair.configs["teacher"]
     side, names = config.input_size, config.class_names
+    frame = pair.configs["student"].frame
     with console.progress("evaluate: reading", section.images or None) as advance:
-        test = load_labelled(section.test_set, "test", side, section.images, section.seed, advance)
+        test = load_labelled(section.test_set, "test", frame, section.images, section.seed, advance)
     for note in test.notes:
         console.note(note)
     labels = match_labels(test, names, section.test_set)
-    styles = _load_styles(section.styles, side, names, console)
+    styles = _load_styles(section.styles, frame, names, console)
     names = told_apart(names)
     web = _load_web(side, len(names), console)
 
@@ -107,11 +112,13 @@ def _load_pair(device: torch.device, batch_size: int) -> Pair:
     )
 
 
-def _load_styles(source: str, side: int, class_names: list[str], console: Console) -> list[Style]:
+def _load_styles(
+    source: str, frame: Frame, class_names: list[str], console: Console
+) -> list[Style]:
     if not source:
         return []
     with console.progress("evaluate: reading styles") as advance:
-        styles, ignored = load_styles(source, side, class_names, advance)
+        styles, ignored = load_styles(source, frame, class_names, advance)
     if ignored:
         console.note(
             f"{source}: {ignored:,} images are of classes that the teacher does not know, and"
@@ -162,7 +169,7 @@ def _contaminated(section: Evaluate, test: np.ndarray, web: Web, console: Consol
 def _temperature(pair: Pair, web: Web, console: Console) -> float:
     """Of the student's confidences, from images that it was not trained on; 1 with too few."""
     with console.progress("evaluate: temperature", len(web.held_out)) as advance:
-        logits = pair.logits("student", web.pixels[web.held_out], advance)
+        logits = pair.logits("student", Taken(web.pixels, web.held_out), advance)
     temperature = fit_temperature(logits, web.teacher_logits[web.held_out])
     if temperature is None:
         console.note(

@@ -33,7 +33,7 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
     """Writes data/inputs, and returns for each stage what its file says.
 
     `outside`: the content of each path by the parameter that names it; `defaults`: parameters that
-    params.yaml lacks; `taken`: what the crawl makes of other sections. The file says nothing that
+    params.yaml lacks; `taken`: what a stage takes from other sections. The file says nothing that
     differs between machines with the same content. A path that is not here counts as unchanged if
     inputs.lock knows it: who clones the project and pulls its outputs needs no teacher's file to
     go on from them.
@@ -57,7 +57,7 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
         contents = {at: {"path": path} | known[path] for at, path in outside.get(stage, {}).items()}
         defaults = {} if stage in CODE_COUNTS_NOT else defaults_in_use(params, declared["params"])
         found[stage] = {"outside": contents, "defaults": defaults}
-        if stage == "crawl" and (others := taken_by_crawl(params)):
+        if others := taken_from_others(stage, params):
             found[stage]["taken"] = others
         write_json(paths.INPUTS / f"{stage}.json", found[stage])
     if known != before:
@@ -95,6 +95,8 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["teacher"]["teacher.data"] = teacher.data
     if teacher.source == "torch.hub" and Path(teacher.repository).is_dir():
         named["teacher"]["teacher.repository"] = teacher.repository
+    if params.distill.starts_from_file:
+        named["distill"] = {"distill.student_weights": params.distill.student_weights}
     if evaluate.test_set not in DRAWN_OR_LOADED:
         test_set = {"evaluate.test_set": evaluate.test_set}
         named["evaluate"] |= test_set
@@ -111,15 +113,25 @@ def caption_tables(source: str) -> dict[str, str]:
     return {f"crawl.source: {path}": path for path in found} or {"crawl.source": source}
 
 
-def taken_by_crawl(params: Params) -> dict[str, Any]:
-    """What the crawl takes from other sections, in which DVC would want every key to be there."""
+def taken_from_others(stage: str, params: Params) -> dict[str, Any]:
+    """What a stage takes from other sections, in which DVC would want every key to be there."""
+    if stage == "crawl":
+        return _taken_by_crawl(params)
+    if stage == "teacher" and params.teacher.source == "train":
+        return {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
+    if stage == "distill":
+        return {"embed.fit": params.embed.fit}  # the student's config has it; the size, data/embed
+    return {}
+
+
+def _taken_by_crawl(params: Params) -> dict[str, Any]:
     crawl = params.crawl
     found: dict[str, Any] = {}
     known = crawl.engine in SEARCH_ENGINES.entries
     if crawl.side == "auto" and known and SEARCH_ENGINES.load(crawl.engine).sized:
         found["side"] = params.picture_side
     if crawl.rounds:
-        found["embed.fit"] = params.embed.fit
+        found |= {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
     return found
 
 

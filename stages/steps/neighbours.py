@@ -19,9 +19,9 @@ from stages import paths
 
 def run(image: str, k: int, html: Path | None, as_json: bool) -> None:
     """Prints the `k` images nearest to one, and writes them as a page to `html`."""
-    fit = read_params(paths.PARAMS).embed.fit
+    section = read_params(paths.PARAMS).embed
     embeddings = Embeddings.open(paths.EMBED)
-    found = nearest(image, k, fit, embeddings, paths.TEACHER, paths.MANIFEST)
+    found = nearest(image, k, section.fit, section.size, embeddings, paths.TEACHER, paths.MANIFEST)
     console = Console(as_json=as_json)
     if html:
         try:

@@ -11,10 +11,12 @@ from pipeline.classes.wording import readable, same
 from pipeline.console import Console, printable
 from pipeline.crawl.journal import Journal
 from pipeline.device import resolve_device, resolve_precision
-from pipeline.embed.features import TeacherPass
+from pipeline.embed.passing import TeacherPass
 from pipeline.errors import UserError
-from pipeline.images import Fit, ImageError, decode, to_square
+from pipeline.images import Frame, ImageError, decode
 from pipeline.models.checkpoint import CONFIG, load_model
+from pipeline.params import Embed
+from pipeline.pixels import parts
 from stages import paths
 
 BATCH = 256
@@ -28,14 +30,20 @@ class TeacherLabels:
         known: of each class of the crawl, whether the teacher tells it apart.
     """
 
-    def __init__(self, names: Sequence[str], journal: Journal, console: Console, fit: Fit) -> None:
-        """Raises UserError: there is no teacher, or it knows none of the classes."""
+    def __init__(
+        self, names: Sequence[str], journal: Journal, console: Console, section: Embed
+    ) -> None:
+        """`section` says how images are framed.
+
+        Raises:
+            UserError: there is no teacher, or it knows none of the classes.
+        """
         self.journal, self.console = journal, console
         check_teacher()
         device = resolve_device("auto")
         network, config = load_model(paths.TEACHER, device)
         self.teacher = TeacherPass(network, config, device, resolve_precision("auto", device))
-        self.side, self.fit = config.input_size, config.fit or fit
+        self.frame = Frame(config.input_size, section.fit, section.size)
         self.labels = matched(names, config.class_names)
         self.known = [label in self.labels.values() for label in range(len(names))]
         if not any(self.known):
@@ -67,14 +75,15 @@ class TeacherLabels:
 
     def _pixels(self, name: str) -> np.ndarray | None:
         try:
-            return to_square(decode(self.journal.read(name)), self.side, self.fit)
+            return self.frame.of(decode(self.journal.read(name)))
         except ImageError:  # `embed` will say which; here it is an image of no class
             return None
 
     def _predicted(self, pixels: Sequence[np.ndarray]) -> Iterator[int]:
         if not pixels:
             return
-        _, logits, _ = self.teacher(np.stack(pixels))
+        stacked, device = np.stack(pixels), self.teacher.device
+        logits = torch.cat([self.teacher(part)[1] for part in parts(stacked, BATCH, device)])
         if not torch.isfinite(logits).all():
             raise UserError(
                 f"crawl.rounds: the answer of {paths.TEACHER} to some images is not finite",

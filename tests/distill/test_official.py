@@ -132,6 +132,8 @@ def test_the_teachers_contrast_changes_no_gradient_of_the_student():
 FREE = {
     "objective",
     "student",
+    "student_options",
+    "trust",
     "epochs",
     "batch_size",
     "lr",
@@ -151,9 +153,14 @@ FREE = {
 def contrary() -> Distill:
     """Every parameter that `official` fixes is set to something else."""
     other: dict[str, Any] = {
+        "student_weights": "default",
         "schedule": "onecycle",
+        "optimizer": "adamw",
         "momentum": 0.5,
         "weight_decay": 0.0,
+        "clip": 1.0,
+        "accumulate": 4,
+        "teacher_views": 2,
         "ema": 0.9,
         "selection": "none",
         "cutoff": 0.5,
@@ -186,9 +193,14 @@ def test_no_parameter_of_the_section_can_change_what_is_published():
         epochs=240,
         batch_size=1024,
         lr=0.05,
+        student_weights="",
         schedule="step",
+        optimizer="sgd",
         momentum=0.9,
         weight_decay=5e-4,
+        clip=0.0,
+        accumulate=1,
+        teacher_views=0,
         ema=0.0,
         selection="dynamic",
         judge="random",

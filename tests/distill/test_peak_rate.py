@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 
 from pipeline.console import no_progress
@@ -19,17 +21,25 @@ class Likes:
         return 1 / (1 + abs(section.lr - self.rate))
 
 
-@pytest.mark.parametrize("rate", RATES)
-def test_the_rate_with_the_best_agreement_is_found(rate):
-    found = probe_rates(Likes(rate), LONG, no_progress)
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [(name, rate) for name, rates in RATES.items() for rate in rates]
+)
+def test_the_rate_with_the_best_agreement_is_found(optimizer, rate):
+    of = LONG.model_copy(update={"optimizer": optimizer})
+    found = probe_rates(Likes(rate), of, no_progress)
     assert max(found, key=found.__getitem__) == rate
-    assert list(found) == list(RATES)
+    assert list(found) == list(RATES[optimizer])
+
+
+def test_every_optimizer_has_rates_to_try_and_those_of_adamw_are_smaller():
+    assert RATES.keys() == set(get_args(Distill.model_fields["optimizer"].annotation))
+    assert max(RATES["adamw"]) < min(RATES["sgd"])
 
 
 def test_a_probe_is_a_short_run_that_differs_in_its_rate_alone():
     likes = Likes(0.1)
     probe_rates(likes, LONG, no_progress)
-    assert [run.lr for run in likes.runs] == list(RATES)
+    assert [run.lr for run in likes.runs] == list(RATES["sgd"])
     for run in likes.runs:
         changed = {"lr": run.lr, "epochs": 6, "keep": "last"}
         assert run == LONG.model_copy(update=changed)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.embed import features
+from pipeline.embed import features, passing
 from pipeline.embed.batches import KeptImage
 from pipeline.embed.features import kept_images
 from pipeline.embed.predictions import read_logits, summarise
@@ -77,7 +77,7 @@ def test_the_number_of_threads_changes_no_bit(crawled, tmp_path, workers):
 
 def test_processes_that_decode_for_a_device_bring_the_same(crawled, tmp_path, monkeypatch):
     expected = run(crawled, tmp_path / "threads")
-    monkeypatch.setattr(features, "_passed_by_threads", features._passed_by_device)
+    monkeypatch.setattr(features, "passed_by_threads", features.passed_by_device)
     found = run(crawled, tmp_path / "processes", workers=1)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=2e-3, atol=1e-3)
@@ -94,11 +94,21 @@ def test_in_bfloat16_logits_stay_float32_and_near(crawled, tmp_path):
     assert bits.any()  # the classifier was not rounded to bfloat16
 
 
-def test_images_larger_than_a_slice_are_passed_one_by_one(crawled, tmp_path, monkeypatch):
-    whole = run(crawled, tmp_path / "whole")
-    monkeypatch.setattr(features, "SLICE", 1)
-    single = run(crawled, tmp_path / "single")
-    np.testing.assert_allclose(single["logits"], whole["logits"], rtol=1e-4, atol=1e-5)
+def test_images_larger_than_a_slice_are_passed_a_few_at_a_time(crawled, tmp_path, monkeypatch):
+    whole = run(crawled, tmp_path / "whole", batch_size=5)
+    seen = []
+    teacher = passing.TeacherPass.__call__
+    monkeypatch.setattr(
+        passing.TeacherPass,
+        "__call__",
+        lambda self, pixels: seen.append(len(pixels)) or teacher(self, pixels),
+    )
+    monkeypatch.setattr(passing, "SLICE", 1)
+    monkeypatch.setattr(passing, "FEWEST", 4)
+    parts = run(crawled, tmp_path / "parts", batch_size=5)
+    # of 6, 7 and 3 images that are kept in the shards: 5 and 1, 5 and 2, 3
+    assert sorted(seen) == [1, 1, 1, 2, 3, 4, 4]
+    np.testing.assert_allclose(parts["logits"], whole["logits"], rtol=1e-4, atol=1e-5)
 
 
 def error_of(crawled, folder, **changes) -> list[str]:

@@ -91,6 +91,7 @@ def test_the_larger_map_is_pooled_to_the_smaller(student, teacher):
 def test_the_inner_width_is_the_teachers_over_the_factor():
     assert Transfer(8, 32).transfer[0].out_channels == 16
     assert Transfer(8, 32, factor=4).transfer[0].out_channels == 8
+    assert Transfer(8, 32, inner=5).transfer[0].out_channels == 5
 
 
 @pytest.mark.parametrize(("student_side", "teacher_side"), [(4, 2), (2, 4)])
@@ -110,6 +111,35 @@ def test_the_gradient_of_the_transfer_is_right(student_side, teacher_side):
         return functional_call(transfer, parameters, (student, teacher))
 
     assert gradcheck(carried, (student, teacher, *values))
+
+
+def test_a_teachers_vector_is_met_by_the_average_of_the_transferred_map():
+    transfer = Transfer(3, 6).double()
+    own, vector = draw(2, 3, 4, 4), draw(2, 6, seed=1)
+    ours, theirs = transfer(own, vector)
+    assert theirs is vector
+    torch.testing.assert_close(ours, pool(transfer.transfer(own)))
+
+
+@pytest.mark.parametrize("teacher", [(6,), (6, 4, 4)], ids=["a vector", "a map"])
+def test_a_students_vector_is_a_map_of_one_position(teacher):
+    transfer = Transfer(3, 6, kernel=1).double()
+    vector, other = draw(2, 3), draw(2, *teacher, seed=1)
+    ours, theirs = transfer(vector, other)
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(
+        ours.flatten(1), transfer.transfer(vector[:, :, None, None])[..., 0, 0]
+    )
+    torch.testing.assert_close(pool(theirs), pool(other))
+
+
+def test_only_where_the_teachers_features_may_be_negative_are_the_transferred():
+    for signed in (False, True):
+        torch.manual_seed(0)
+        transfer = Transfer(3, 6, signed=signed).double()
+        ours, _ = transfer(draw(4, 3, 4, 4), draw(4, 6, 4, 4))
+        assert (ours < 0).any() == signed
+    assert transfer.state_dict().keys() == Transfer(3, 6).state_dict().keys()
 
 
 def test_bfloat16_maps_under_autocast_give_a_finite_loss():

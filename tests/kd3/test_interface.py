@@ -24,7 +24,15 @@ SIGNATURES = {
         ("teacher_map", REQUIRED),
         ("weights", REQUIRED),
     ),
-    "Transfer": (("student_channels", REQUIRED), ("teacher_channels", REQUIRED), ("factor", 2)),
+    "Transfer": (
+        ("student_channels", REQUIRED),
+        ("teacher_channels", REQUIRED),
+        ("factor", 2),
+        "*",
+        ("inner", None),
+        ("kernel", 3),
+        ("signed", False),
+    ),
     "mix_distribution": (
         ("images", REQUIRED),
         ("lam", None),

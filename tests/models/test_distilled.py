@@ -11,6 +11,7 @@ from pipeline.models import build, distilled
 from pipeline.models.checkpoint import CONFIG, ModelConfig, load_model, save_model
 from pipeline.models.distilled import Distilled, load_student
 from pipeline.models.fuse import fuse
+from pipeline.models.layers import layers_of
 from pipeline.models.network import Network, drop_classifier, parameter_count, pool
 
 CPU = torch.device("cpu")
@@ -87,14 +88,23 @@ def test_logits_are_the_teachers_classifier_on_the_transferred_map(side):
     assert network(IMAGES).std(dim=0).min() > 0
 
 
+@pytest.mark.parametrize("described", [False, True], ids=["by its teacher", "by its tail"])
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 @pytest.mark.parametrize("teacher", TEACHERS, ids=lambda teacher: teacher["name"])
-def test_a_student_comes_back_without_its_teacher(tmp_path, teacher, fused):
+def test_a_student_comes_back_without_its_teacher(tmp_path, teacher, fused, described):
     network = student(made_by(teacher))
     expected = logits(network)
     architecture = Distilled.architecture(
-        backbone="resnet8", teacher=teacher, side=8, num_classes=5, fused=fused
+        backbone="resnet8",
+        teacher=teacher,
+        tail=layers_of(network.fc) if described else None,
+        channels=network.feature_channels,
+        side=8,
+        num_classes=5,
+        fused=fused,
     )
+    plain = described and teacher["name"] != "torchvision/convnext_tiny"  # has a norm of its own
+    assert ("teacher" in architecture) != plain
     loaded = saved(tmp_path, fuse(network) if fused else network, architecture)
     assert (logits(loaded) - expected).abs().max() < 1e-4
     assert loaded.num_classes == 5
@@ -174,6 +184,14 @@ def test_a_plain_student_comes_back_too(tmp_path, architecture, fused):
     assert (logits(loaded) - expected).abs().max() < 1e-4
 
 
+def test_a_folder_of_an_older_release_still_loads(folder):
+    """Without what is said of the tail and of the transfer module since."""
+    expected = logits(load_student(folder, CPU)[0])
+    written = json.loads((folder / CONFIG).read_text("utf-8"))["architecture"]
+    assert written.keys() == {"backbone", "teacher", "num_classes", "factor", "side", "fused"}
+    assert torch.equal(logits(load_student(folder, CPU)[0]), expected)
+
+
 def change(folder, **values) -> None:
     config = json.loads((folder / CONFIG).read_text("utf-8"))
     changed = {key: value for key, value in (config["architecture"] | values).items() if value}
@@ -204,6 +222,9 @@ def test_a_damaged_architecture_is_one_error(folder, values):
         ({"teacher": {"name": "resnet8x4", "num_classes": 5}}, "does not fit the architecture"),
         ({"teacher": {"name": "resnet9", "num_classes": 5}}, "no architecture named 'resnet9'"),
         ({"backbone_options": {"breadth": 2}}, "'resnet8' has no option 'breadth'"),
+        ({"tail": [{"name": "", "type": "Exec"}], "channels": 64}, "no layer of the type 'Exec'"),
+        ({"tail": [{"type": "ReLU"}], "channels": 64}, "5 class names for 64 outputs"),
+        ({"transfer": {"kernel": 1}}, r"does not fit the architecture: transfer\.3\.weight"),
     ],
     ids=str,
 )

@@ -7,7 +7,8 @@ from torch import nn
 from pipeline.errors import UserError
 from pipeline.models.network import drop_classifier, pool
 from pipeline.models.timm_network import cut, timm_network
-from pipeline.teacher.weights import load_teacher, read_weights
+from pipeline.teacher.network import load_teacher
+from pipeline.teacher.weights import read_weights
 
 timm = pytest.importorskip("timm", reason="needs the extra 'teachers'")
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

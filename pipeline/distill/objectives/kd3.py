@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.distill.objectives.objective import Objective, softened_divergence
+from pipeline.errors import UserError
 from pipeline.kd3 import (
     Projection,
     Transfer,
@@ -16,9 +16,15 @@ from pipeline.kd3 import (
     nt_xent,
     weighted_feature_loss,
 )
+from pipeline.kd3.alignment import as_map, pooled_to
 from pipeline.models.distilled import Distilled
+from pipeline.models.layers import layers_of
 from pipeline.models.network import Network, drop_classifier, pool
 from pipeline.params import Distill
+
+# inner width of the transfer module: half of the teacher's channels as published, but no less, as
+# for a map of ten classes, and for vectors no more, as for a flattened map of 25,088
+NARROWEST, WIDEST = 32, 512
 
 
 class KD3(Objective):
@@ -34,10 +40,13 @@ class KD3(Objective):
     ) -> None:
         super().__init__(student, teacher, images, section)
         if section.alignment:
+            _check_cuts(student, teacher, section)
             drop_classifier(student)
-            self.transfer = Transfer(student.feature_channels, teacher.feature_channels)
             with torch.no_grad():
-                self._teacher_side = teacher.features(images).shape[-1]
+                features = teacher.features(images)
+            self._bridge, self._teacher_side = _bridge(student, features)
+            channels = student.feature_channels, teacher.feature_channels
+            self.transfer = Transfer(*channels, **self._bridge)
         if section.mixing:
             self.projection = Projection(student.feature_channels)
 
@@ -49,24 +58,28 @@ class KD3(Objective):
         return images, mixed
 
     def forward(
-        self, images: Tensor, *others: Tensor, weights: Tensor | None = None
+        self,
+        images: Tensor,
+        *others: Tensor,
+        weights: Tensor | None = None,
+        answers: Tensor | None = None,
     ) -> dict[str, Tensor]:
         section = self.section
-        teacher_map, teacher_logits = self.ask_teacher(images)
+        teacher_features, teacher_logits = self.ask_teacher(images)
         student_features = self.student.features(images)
         losses = {}
         if section.alignment:
-            student_map, target_map = self.transfer(student_features, teacher_map)
-            student_map, target_map = student_map.float(), target_map.float()
-            student_logits = self.teacher.classify(pool(student_map)).float()
+            ours, theirs = self.transfer(student_features, teacher_features)
+            ours, theirs = ours.float(), theirs.float()
+            student_logits = self.teacher.classify(pool(ours)).float()
             counts = torch.ones(len(images), device=images.device)
             if section.weighting:
                 counts = disagreement_weights(student_logits, teacher_logits)
             if weights is not None:
                 counts = counts * weights
-            feature = weighted_feature_loss(student_map, target_map, counts)
+            feature = weighted_feature_loss(ours, theirs, counts)
             if section.feature_loss == "relative":
-                feature = feature / self.world.mean(target_map.square().mean())
+                feature = feature / self.world.mean(theirs.square().mean())
             losses["feature"] = section.feature_weight * feature
         else:
             student_logits = self.student.classify(pool(student_features))
@@ -79,15 +92,13 @@ class KD3(Objective):
             views = pool(student_features), pool(self.student.features(others[0]))
             a, b = (self._project(self.projection, view) for view in views)
             losses["contrast"] = section.contrast_weight * self._contrast(a, b)
-        return losses | self._other_terms(teacher_map, others)
+        return losses | self._other_terms(teacher_features, others)
 
     def predict(self, images: Tensor) -> Tensor:
         """The student's logits [B, C]."""
         if not self.section.alignment:
             return self.student(images)
-        student_map = self.student.features(images)
-        if student_map.shape[-1] > self._teacher_side:
-            student_map = functional.adaptive_avg_pool2d(student_map, self._teacher_side)
+        student_map = pooled_to(as_map(self.student.features(images)), self._teacher_side)
         return self.teacher.classify(pool(self.transfer.transfer(student_map)))
 
     def deployed(
@@ -98,14 +109,21 @@ class KD3(Objective):
             return self.student, student
         classifier = copy.deepcopy(self.teacher.classifier)
         network = Distilled(self.student, self.transfer, classifier, self._teacher_side)
+        own = {key: value for key, value in student.items() if key not in ("name", "num_classes")}
         return network, Distilled.architecture(
             backbone=student["name"],
+            backbone_options=own,
             teacher=teacher,
+            tail=layers_of(classifier),
+            channels=self.teacher.feature_channels,
             side=self._teacher_side,
             num_classes=student["num_classes"],
+            transfer=self._bridge,
         )
 
-    def _other_terms(self, teacher_map: Tensor, others: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def _other_terms(
+        self, teacher_features: Tensor, others: tuple[Tensor, ...]
+    ) -> dict[str, Tensor]:
         return {}
 
     def _project(self, projection: Projection, pooled: Tensor) -> Tensor:
@@ -118,3 +136,37 @@ class KD3(Objective):
             return nt_xent(
                 self.world.gather(a), self.world.gather(b), self.section.contrast_temperature
             )
+
+
+def _check_cuts(student: Network, teacher: Network, section: Distill) -> None:
+    """Raises a UserError where there are no features to align."""
+    if teacher.cut == "logits":
+        raise UserError(
+            "distill: the teacher gives logits alone, so there are no features to align with",
+            "set distill.objective to kd or dfnd",
+        )
+    if student.cut == "logits":
+        raise UserError(
+            f"distill.student: of '{section.student}' only the logits can be had, so it has no"
+            " features to align",
+            "set distill.objective to kd or dfnd, or choose a network that ends in a linear layer",
+        )
+
+
+def _bridge(student: Network, teacher_features: Tensor) -> tuple[dict[str, Any], int]:
+    """Options of the transfer module, and the side of the teacher's map; 0: it gives a vector.
+
+    Args:
+        teacher_features: of some images.
+    """
+    options: dict[str, Any] = {"kernel": 1} if student.cut == "vector" else {}
+    channels = teacher_features.shape[1]
+    if channels // 2 < NARROWEST:
+        options["inner"] = NARROWEST
+    if teacher_features.ndim == 4:
+        return options, teacher_features.shape[-1]
+    if channels // 2 > WIDEST:
+        options["inner"] = WIDEST
+    if (teacher_features < 0).any():
+        options["signed"] = True
+    return options, 0

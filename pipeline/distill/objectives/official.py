@@ -19,9 +19,14 @@ class Official(KD3):
     """
 
     settings: ClassVar[dict[str, Any]] = {
+        "student_weights": "",
         "schedule": "step",
+        "optimizer": "sgd",
         "momentum": 0.9,
         "weight_decay": 5e-4,
+        "clip": 0.0,
+        "accumulate": 1,
+        "teacher_views": 0,
         "ema": 0.0,
         "selection": "dynamic",
         "cutoff": 0.95,
@@ -51,8 +56,11 @@ class Official(KD3):
         super().__init__(student, teacher, images, section)
         self.teacher_projection = Projection(teacher.feature_channels)
 
-    def _other_terms(self, teacher_map: Tensor, others: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def _other_terms(
+        self, teacher_features: Tensor, others: tuple[Tensor, ...]
+    ) -> dict[str, Tensor]:
         with torch.no_grad():
-            views = pool(teacher_map), pool(self.teacher.features(others[0]))
+            # a copy: of a vector `pool` gives the tensor of inference mode itself
+            views = pool(teacher_features).clone(), pool(self.teacher.features(others[0]))
         a, b = (self._project(self.teacher_projection, view) for view in views)
         return {"teacher_contrast": self.section.contrast_weight * self._contrast(a, b)}

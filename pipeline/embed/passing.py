@@ -1,0 +1,195 @@
+"""The teacher's pass over batches of images: by threads on a CPU, ahead of it on a GPU."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.device import autocast
+from pipeline.embed.batches import Batch, Decoded, Reading
+from pipeline.embed.finite import Float, judge
+from pipeline.embeddings import FEATURES, JPEGS, LOGITS, PIXELS
+from pipeline.errors import ExternalError
+from pipeline.models.checkpoint import ModelConfig
+from pipeline.models.fuse import fuse
+from pipeline.models.network import Network, pool
+from pipeline.pixels import normalise, to_device
+
+SLICE = 2**16  # pixels of images that a CPU passes at once: their maps stay in its cache
+FEWEST = 8  # images at once, so that large ones do not read all weights for each
+IN_FLIGHT = 2**29  # bytes of pixels that are decoded ahead of a GPU
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A batch after the teacher's pass: pixels, features and logits, or what is wrong with it.
+
+    `verdicts` are those of `judge` on each image.
+    """
+
+    arrays: dict[str, np.ndarray | list[bytes]]
+    verdicts: np.ndarray
+    problems: list[str]
+
+
+NOTHING = np.zeros(0, np.uint8)
+
+
+class TeacherPass:
+    """The teacher as it is fastest: batch norms folded, channels last."""
+
+    def __init__(
+        self,
+        network: Network,
+        config: ModelConfig,
+        device: torch.device,
+        precision: torch.dtype,
+        kind: Float = np.float16,
+    ) -> None:
+        """`kind` is the dtype of the features."""
+        # channels last also on a CPU: without a backward pass it is the faster layout there too
+        self.network = fuse(network).to(memory_format=torch.channels_last)
+        self.config, self.device, self.precision = config, device, precision
+        self.stored = torch.float16 if kind is np.float16 else torch.float32
+
+    @torch.inference_mode()
+    def __call__(self, pixels: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [B, D], logits float32 [B, C] and verdicts of `judge` [B], on the device, of
+        uint8 [B, S, S, 3].
+
+        A GPU may still be at work on them.
+        """
+        images = to_device(torch.from_numpy(pixels), self.device)
+        shown = normalise(images, self.config.mean, self.config.std)
+        with autocast(self.device, self.precision):
+            feature_map = self.network.features(shown.contiguous(memory_format=torch.channels_last))
+        pooled = pool(feature_map.float())
+        logits = self.network.classify(pooled)
+        return pooled.to(self.stored), logits, judge(pooled, logits)
+
+
+def passed_by_threads(
+    waiting: Sequence[Batch], load: Reading, teacher: TeacherPass, workers: int, problems: list[str]
+) -> Generator[Passed, None, None]:
+    """Each thread decodes and passes batches of its own, with no other thread inside an operation.
+
+    Pillow and torch work outside of the interpreter's lock. Threads that share every operation
+    wait for the slowest of them dozens of times a batch, and compete with those that decode.
+    """
+    before = torch.get_num_threads()
+    ended = threading.Event()
+    step = max(FEWEST, SLICE // teacher.config.input_size**2)
+
+    def work(batch: Batch) -> Passed:
+        decoded = load(batch)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for start in range(0, len(decoded.shown), step):
+            if problems or decoded.problems or ended.is_set():
+                return Passed({}, NOTHING, decoded.problems)
+            parts.append(teacher(decoded.shown[start : start + step]))
+        features, logits, verdicts = (
+            torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True)
+        )
+        return Passed(_arrays(decoded, features, logits), verdicts, [])
+
+    threads = ThreadPoolExecutor(workers, "embed", torch.set_num_threads, (1,))
+    try:
+        yield from _ahead((threads.submit(work, batch).result for batch in waiting), 2 * workers)
+    finally:
+        ended.set()
+        threads.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def passed_by_device(
+    waiting: Sequence[Batch], load: Reading, teacher: TeacherPass, workers: int, problems: list[str]
+) -> Generator[Passed, None, None]:
+    """Processes decode ahead, and the results of a batch are awaited when the next one is begun.
+
+    Threads would not keep up with a GPU: much of Pillow's work on a small image holds the lock.
+    """
+    cuda = teacher.device.type == "cuda"
+
+    def begun(decoded: Decoded) -> Callable[[], Passed]:
+        if problems or decoded.problems:
+            return lambda: Passed({}, NOTHING, decoded.problems)
+        passed = teacher(decoded.shown)
+        # copies that a CUDA device makes in its own time land in pinned memory
+        features, logits, verdicts = (part.to("cpu", non_blocking=cuda) for part in passed)
+        copied = torch.cuda.Event() if cuda else None
+        if copied:
+            copied.record()
+
+        def finish() -> Passed:
+            if copied:
+                copied.synchronize()
+            return Passed(_arrays(decoded, features.numpy(), logits.numpy()), verdicts.numpy(), [])
+
+        return finish
+
+    most = max((len(batch.rows) for batch in waiting), default=1) * load.stored**2 * 3
+    workers = min(workers, len(waiting), max(1, IN_FLIGHT // most))
+    loader: DataLoader[Any] = DataLoader(
+        _Decoding(waiting, load),
+        batch_size=None,
+        num_workers=workers,
+        # batches that each process holds ready beside the one that it decodes
+        prefetch_factor=(2 if 2 * workers * most <= IN_FLIGHT else 1) if waiting else None,
+        collate_fn=_as_it_is,
+        multiprocessing_context="spawn" if waiting else None,  # a fork may hold a lock
+    )
+    yield from _ahead((begun(decoded) for decoded in _whole(loader)), 1)
+
+
+def _arrays(
+    decoded: Decoded, features: np.ndarray, logits: np.ndarray
+) -> dict[str, np.ndarray | list[bytes]]:
+    """What is written of a batch, by file."""
+    name = JPEGS if isinstance(decoded.stored, list) else PIXELS
+    return {name: decoded.stored, FEATURES: features, LOGITS: logits}
+
+
+def _whole(loader: DataLoader) -> Iterator[Decoded]:
+    try:
+        yield from loader
+    except RuntimeError:
+        raise ExternalError(
+            "a process that decodes images died", "is there memory enough?"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Decoding(Dataset[Decoded]):
+    """The batches for torch's loader, whose processes end when this one does, however it does."""
+
+    waiting: Sequence[Batch]
+    load: Reading
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def __getitem__(self, at: int) -> Decoded:
+        return self.load(self.waiting[at])
+
+
+def _as_it_is(decoded: Any) -> Any:
+    # an array goes through a pipe; as a tensor it would need shared memory, scarce in containers
+    return decoded
+
+
+def _ahead(begun: Iterable[Callable[[], Passed]], most: int) -> Iterator[Passed]:
+    """The results of work in its order, while at most so many others are under way."""
+    waiting: deque[Callable[[], Passed]] = deque()
+    for finish in begun:
+        waiting.append(finish)
+        if len(waiting) > most:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()

@@ -1,0 +1,65 @@
+"""Half precision of a student: ONNX with numbers of 16 bits, but for what they cannot hold."""
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.export.quantised import Batches
+
+LARGEST = 65504 / 4  # largest number of 16 bits, with room for images that were not tried
+
+
+def write_fp16(path: Path, source: Path, images: np.ndarray) -> int:
+    """Writes the ONNX file `source` with numbers of 16 bits; input and output stay as they are.
+
+    Layers keep 32 bits where a weight, or an activation on `images`, is too large for 16.
+
+    Args:
+        images: as the network of `source` takes them.
+
+    Returns:
+        How many layers keep 32 bits.
+    """
+    import onnx
+    import onnx_ir
+    from onnx_ir.passes.common import TopologicalSortPass
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        large = _large_tensors(prepared, images, Path(folder) / "ranges.onnx")
+    large |= {
+        one.name for one in model.graph.initializer if _largest(onnx.numpy_helper.to_array(one))
+    }
+    for place, node in enumerate(model.graph.node):
+        node.name = node.name or f"node_{place}"
+    kept = [one.name for one in model.graph.node if large & {*one.input, *one.output}]
+    with warnings.catch_warnings():  # of weights below the smallest number: they become zero
+        warnings.simplefilter("ignore")
+        half = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
+    ordered = onnx_ir.from_proto(half)
+    TopologicalSortPass()(ordered)  # its casts come last, which not every runtime reads
+    onnx_ir.save(ordered, path)
+    return len(kept)
+
+
+def _large_tensors(model: Path, images: np.ndarray, scratch: Path) -> set[str]:
+    """Names of the activations that are too large on some image."""
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    calibrator = create_calibrator(model, augmented_model_path=scratch)
+    calibrator.collect_data(Batches(images))
+    ranges = calibrator.compute_data()
+    return {name for name in ranges.keys() if _largest(np.array(ranges[name].range_value))}  # noqa: SIM118
+
+
+def _largest(values: np.ndarray) -> bool:
+    """Whether numbers are too large for 16 bits, or none."""
+    if not np.issubdtype(values.dtype, np.floating) or not values.size:
+        return False
+    return not bool((np.abs(values) <= LARGEST).all())

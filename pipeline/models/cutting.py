@@ -1,0 +1,444 @@
+"""Cut of any classifier in two, found on a forward pass and verified on numbers.
+
+The best of three that holds: at the last feature map before a global average pooling; at a vector,
+the input of the last layer with a matrix; or nowhere, for the logits alone.
+"""
+
+import copy
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from pipeline.errors import UserError
+from pipeline.models.cut_network import DROPOUTS, SPREAD, CutNetwork, how_told
+from pipeline.models.network import Cut
+from pipeline.models.recording import (
+    Call,
+    Recorder,
+    Steps,
+    Unrecordable,
+    Values,
+    answer,
+    first_line,
+    part,
+    record,
+    watched,
+)
+
+TOLERANCE = 1e-4  # of the logits' spread
+SIDES = (224, 32, 64, 28, 96, 128, 160, 192, 256, 299, 320, 384, 448, 512, 48, 16)
+OTHER_SIDES = (1, 3, 4, 7)  # of random maps
+MAPS = 3  # the last ones of a network that may be that before the pooling
+
+
+@dataclass
+class _Found:
+    """A cut of a recorded graph: `place` is the features' node, `after` the tail's graph."""
+
+    kind: Cut
+    place: fx.Node
+    last_axis: bool
+    after: fx.Graph
+    shape: tuple[int, ...]
+    reason: str = ""
+
+
+def cut(
+    model: nn.Module,
+    name: str,
+    num_classes: int,
+    sides: Sequence[int] = SIDES,
+    described: Callable[[Exception], str] = first_line,
+    head: Mapping[str, Any] | None = None,
+) -> CutNetwork:
+    """`model` in two parts, at the best place of it.
+
+    Args:
+        name: of the architecture, for errors.
+        num_classes: outputs that it has to have.
+        sides: of images in pixels to try, until the model takes them.
+        described: of an error in the model's own code.
+        head: layers in place of some of the model's, for `pipeline.models.heads.put_head`.
+
+    Raises:
+        UserError: it takes no images of these sides, or gives no logits of `num_classes` classes.
+    """
+    if head:
+        from pipeline.models.heads import put_head
+
+        put_head(model, head)
+    training = model.training
+    network = CutNetwork(model, name, num_classes).eval()
+    try:
+        with torch.no_grad():
+            calls, logits = _first_pass(network, sides, described)
+            _find(network, calls, logits)
+            network.rows_only = not _takes_channels_last(network, logits)
+    finally:
+        network.sample = torch.empty(0)
+        network.train(training)
+    return network
+
+
+def _first_pass(
+    network: CutNetwork, sides: Sequence[int], described: Callable[[Exception], str]
+) -> tuple[list[Call], Tensor]:
+    """Sets `sample` and `side`; the calls of modules for it, and the logits."""
+    draw = torch.Generator().manual_seed(0)
+    problems: dict[int, str] = {}
+    for side in sides:
+        images = torch.randn(2, 3, side, side, generator=draw)
+        try:
+            calls, output = watched(network.model, images)
+        except UserError:
+            raise
+        except Exception as error:  # the model's own code can fail in any way
+            problems[side] = described(error)
+            continue
+        network.sample, network.side = images, side
+        network.told = how_told(output, network.name)
+        logits = network.whole(images)
+        if not isinstance(logits, Tensor) or logits.shape != (2, network.num_classes):
+            shape = list(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
+            raise UserError(
+                f"{network.name} gives {shape} for an image, not {network.num_classes} logits",
+                "set the number of class names to the outputs that it has, or its options",
+            )
+        return calls, logits
+    side, problem = next(iter(problems.items()))
+    tried = f"{side} pixels" if len(problems) == 1 else f"{', '.join(map(str, problems))} pixels"
+    raise UserError(f"{network.name} takes no images of 3 channels and {tried}: {problem}")
+
+
+def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:
+    """Cuts the network; it stays one of logits alone where nothing better holds."""
+    reasons = []
+    for recorder in _recorders(calls):
+        try:
+            graph = record(network, recorder)
+        except Unrecordable as reason:
+            reasons.append(str(reason))
+            continue
+        start = _start(network, recorder)
+        for found in _places(network, graph, start, recorder.start is not None):
+            _apply(network, graph, found, recorder, calls)
+            if _holds(network, logits):
+                network.cut_reason = found.reason
+                return
+            _undo(network)
+            reasons.append("its parts together are not the network")
+    network.cut_reason = reasons[0] if reasons else "no vector before its answer is all it is from"
+
+
+def _recorders(calls: list[Call]) -> Iterator[Recorder]:
+    """Records to try: of the whole pass, then from a later and later place of it."""
+    last = max((call for call in calls if call.own), key=lambda call: call.begun, default=None)
+    maps = [call for call in calls if len(call.shape) == 4]
+    wide = [call for call in maps if math.prod(call.shape[2:]) > 1] or maps
+    into = _around(last)
+    deep = into | _around(wide[-1] if wide else None)
+    yield Recorder(deep)
+    if into != deep:
+        yield Recorder(into)
+    once = {call.path for call in calls if sum(one.path == call.path for one in calls) == 1}
+    if wide and wide[-1].path in once - {""}:
+        yield Recorder(deep, f"model.{wide[-1].path}")
+    if last is None:
+        return
+    earlier = [call for call in calls if call.ended < last.begun and call.shape]
+    if earlier and earlier[-1].path in once - {""}:
+        yield Recorder(into, f"model.{earlier[-1].path}")
+    if last.path in once - {""}:
+        yield Recorder(into, f"model.{last.path}", before=True)
+
+
+def _around(call: Call | None) -> set[str]:
+    return {f"model.{path}".rstrip(".") for path in call.inside} if call else set()
+
+
+def _start(network: CutNetwork, recorder: Recorder) -> Tensor:
+    """What the record starts from, for the sample."""
+    if recorder.start is None:
+        return network.sample
+    found: list[Tensor] = []
+    module = network.get_submodule(recorder.start)
+    if recorder.before:
+        hook = module.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+    else:
+        hook = module.register_forward_hook(lambda module, inputs, output: found.append(output))
+    try:
+        network.whole(network.sample)
+    finally:
+        hook.remove()
+    return found[0].clone()
+
+
+def _places(network: CutNetwork, graph: fx.Graph, start: Tensor, later: bool) -> Iterator[_Found]:
+    """Cuts of a graph, the best first.
+
+    Args:
+        later: the graph starts from a value within the network.
+    """
+    run = Values(network, graph, lambda value: tuple(value.shape))
+    try:
+        run.run(*([start] * sum(node.op == "placeholder" for node in graph.nodes)))
+    except Exception:  # the record fails on what it was made from: it is none
+        return
+    shapes, logits = run.found, answer(graph)
+    nodes = [node for node in reversed(graph.nodes) if node in shapes and node.op != "get_attr"]
+    why = ""
+    maps = [
+        node for node in nodes if len(shapes[node]) == 4 and (node.op != "placeholder" or later)
+    ]
+    wide = [node for node in maps if math.prod(shapes[node][2:]) > 1]
+    for node in [*wide[:MAPS], *[node for node in maps if node not in wide][:MAPS]]:
+        tail = part(graph, logits, node)
+        if tail is None:
+            continue
+        for last_axis in (False, True):
+            after = _pooled_tail(network, tail, shapes[node], last_axis)
+            if after is not None:
+                _, *size = shapes[node]
+                channels, *area = size if not last_axis else (size[2], *size[:2])
+                yield _Found("map", node, last_axis, after, (channels, *area))
+        shape = "×".join(map(str, shapes[node][1:]))
+        why = why or f"what follows its last map, of {shape}, takes more than the map's average"
+    why = why or "no map is all that its answer comes from"
+    for node in nodes:
+        if len(shapes[node]) != 2 or node is logits:
+            continue
+        tail = part(graph, logits, node)
+        if tail is None or not _has_matrix(network, tail):
+            continue
+        place = _before_dropout(network, node, shapes)
+        tail = part(graph, logits, place)
+        if tail is not None:
+            yield _Found("vector", place, False, tail, shapes[place][1:], why)
+            return
+
+
+def _pooled_tail(
+    network: CutNetwork, tail: fx.Graph, shape: tuple[int, ...], last_axis: bool
+) -> fx.Graph | None:
+    """`tail` as a function of the average of its map, [B, C]; None if it is none of it.
+
+    Args:
+        shape: of the map in the network.
+        last_axis: the map is [B, H, W, C].
+    """
+    area = shape[1:3] if last_axis else shape[2:]
+    channels = shape[3] if last_axis else shape[1]
+    weights = _drawn(network, tail)
+    several = False
+    for height, width in dict.fromkeys([tuple(area), *((side, side) for side in OTHER_SIDES)]):
+        draw = torch.Generator().manual_seed(height)
+        maps = torch.randn(2, channels, height, width, generator=draw) + 0.3
+        level = maps.mean((2, 3), keepdim=True).expand_as(maps).contiguous()
+        if last_axis:
+            maps, level = (value.permute(0, 2, 3, 1).contiguous() for value in (maps, level))
+        try:
+            one, other = (weights.run(value.clone()) for value in (maps, level))
+        except Exception:  # the tail takes no maps of this size
+            if (height, width) == tuple(area):
+                return None
+            continue
+        if one.shape != (2, network.num_classes):
+            if (height, width) == tuple(area):
+                return None
+            continue
+        if not _close(one, other):
+            return None
+        several = several or height * width > 1
+    if not several:
+        return None
+    return _from_pooled(network, tail, weights, channels, area, last_axis)
+
+
+class _Drawn:
+    """A tail with weights of its own where those of the network would hide what it does."""
+
+    def __init__(self, network: CutNetwork, tail: fx.Graph) -> None:
+        self.network, self.graph = network, tail
+        self.module: nn.Module = network
+
+    def run(self, value: Tensor) -> Tensor:
+        return Values(self.module, self.graph, lambda one: None).run(value)
+
+
+def _drawn(network: CutNetwork, tail: fx.Graph) -> _Drawn:
+    """Heads that start at zero answer the same to everything."""
+    drawn = _Drawn(network, tail)
+    module = fx.GraphModule(network, tail)
+    matrices = [one for one in module.parameters() if one.ndim > 1]
+    if any(float(one.detach().abs().max()) < 1e-12 for one in matrices):
+        module = copy.deepcopy(module)
+        draw = torch.Generator().manual_seed(1)
+        for one in module.parameters():
+            if one.ndim > 1:
+                one.copy_(torch.randn(one.shape, generator=draw) / math.sqrt(one[0].numel()))
+        drawn.module = module
+    return drawn
+
+
+def _from_pooled(
+    network: CutNetwork,
+    tail: fx.Graph,
+    drawn: _Drawn,
+    channels: int,
+    area: Sequence[int],
+    last_axis: bool,
+) -> fx.Graph:
+    """The tail as a function of the average of its map, [B, C].
+
+    It starts from the first value that is the average, as a vector, else as a map of one position;
+    else from a map that is the average everywhere.
+    """
+    maps = torch.randn(2, channels, *area, generator=torch.Generator().manual_seed(2)) + 0.3
+    pooled = maps.mean((2, 3))
+    run = Values(drawn.module, tail, torch.clone)
+    run.run((maps.permute(0, 2, 3, 1).contiguous() if last_axis else maps).clone())
+    one_place = (2, 1, 1, channels) if last_axis else (2, channels, 1, 1)
+    for shape in (pooled.shape, one_place):
+        for node, value in run.found.items():
+            if value.shape != shape or not _close(value, pooled.view(shape)):
+                continue
+            after = part(tail, answer(tail), node)
+            if after is not None:
+                dropouts = _dropouts_to(network, node, run.found)
+                return _behind(after, None if len(shape) == 2 else last_axis, (), dropouts)
+    return _behind(tail, last_axis, (-1, *area, -1) if last_axis else (-1, -1, *area), [])
+
+
+def _behind(
+    after: fx.Graph, last_axis: bool | None, sizes: Sequence[int], dropouts: list[fx.Node]
+) -> fx.Graph:
+    """`after` as a function of vectors, after `dropouts` on them.
+
+    Args:
+        last_axis: as what it takes them: maps of one position, [B, C, 1, 1] or [B, 1, 1, C]; None:
+            as vectors.
+        sizes: that these maps are expanded to; empty: they are not.
+    """
+    new = fx.Graph()
+    x = new.placeholder("pooled")
+    for node in dropouts:
+        if node.op == "call_module":
+            x = new.call_module(str(node.target), (x,))
+        else:
+            values = {one: x for one in node.all_input_nodes}
+            values |= {
+                one: new.create_node("get_attr", "training")
+                for one in node.all_input_nodes
+                if one.target == "training"
+            }
+            x = new.node_copy(node, values.__getitem__)
+    if last_axis is not None:
+        x = new.create_node("call_function", operator.getitem, (x, SPREAD[last_axis]), name="map")
+    if sizes:
+        x = new.call_method("expand", (x, *sizes))
+    new.output(new.graph_copy(after, {next(iter(after.nodes)): x}))
+    return new
+
+
+def _dropouts_to(
+    network: CutNetwork, node: fx.Node, values: dict[fx.Node, Tensor]
+) -> list[fx.Node]:
+    """Dropouts between the pooling and `node`, in their order."""
+    found: list[fx.Node] = []
+    while node.op != "placeholder":
+        inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
+        if len(inputs) != 1 and node.op != "call_method":
+            break
+        positions = values[node].shape[2:] if node in values else ()
+        if _is_dropout(network, node) and math.prod(positions) == 1:
+            found.append(node)
+        node = inputs[0]
+    return found[::-1]
+
+
+def _is_dropout(network: CutNetwork, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(network.get_submodule(str(node.target)), DROPOUTS)
+    return node.target in (functional.dropout, functional.dropout2d, functional.alpha_dropout)
+
+
+def _before_dropout(
+    network: CutNetwork, node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]]
+) -> fx.Node:
+    """`node`, or what it is made from by dropout and nothing else."""
+    while True:
+        same = node.op == "call_module" and isinstance(
+            network.get_submodule(str(node.target)), nn.Identity
+        )
+        inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
+        if not (same or _is_dropout(network, node)) or len(inputs) != 1:
+            return node
+        if len(shapes.get(inputs[0], ())) != 2:
+            return node
+        node = inputs[0]
+
+
+def _has_matrix(network: CutNetwork, tail: fx.Graph) -> bool:
+    return any(one.ndim > 1 for one in fx.GraphModule(network, tail).parameters())
+
+
+def _apply(
+    network: CutNetwork, graph: fx.Graph, found: _Found, recorder: Recorder, calls: list[Call]
+) -> None:
+    network.cut = found.kind
+    network.feature_channels, network.map_shape = found.shape[0], found.shape
+    network.after = Steps(network, found.after)
+    if recorder.start is not None:
+        network.stop = (recorder.start, recorder.before)
+        path = recorder.start.removeprefix("model.")
+        call = next(one for one in calls if one.path == path)
+        before = call.begun if recorder.before else call.ended + 1
+        network.reached = frozenset(f"model.{one.path}" for one in calls if one.begun < before)
+    features = part(graph, found.place)
+    if found.place.op == "placeholder":
+        features = None
+        if found.last_axis:
+            features = fx.Graph()
+            features.output(features.placeholder("x"))
+    if features is not None and found.last_axis:
+        output = next(iter(reversed(features.nodes)))
+        with features.inserting_before(output):
+            output.args = (features.call_method("permute", (output.args[0], 0, 3, 1, 2)),)
+    network.before = Steps(network, features) if features is not None else None
+
+
+def _undo(network: CutNetwork) -> None:
+    network.cut, network.before, network.after, network.stop = "logits", None, None, None
+    network.feature_channels, network.map_shape = network.num_classes, (network.num_classes,)
+
+
+def _holds(network: CutNetwork, logits: Tensor) -> bool:
+    """Tells whether both parts give the network's own logits; for one image, not two as before."""
+    try:
+        return _close(network(network.sample[:1]), logits[:1], logits)
+    except Exception:
+        return False
+
+
+def _takes_channels_last(network: CutNetwork, logits: Tensor) -> bool:
+    """Tells whether its code also works on tensors in the layout that embedding uses."""
+    try:
+        images = network.sample[:1].to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)
+        return _close(network(images), logits[:1], logits)
+    except RuntimeError:
+        return False
+    finally:
+        network.to(memory_format=torch.contiguous_format)
+
+
+def _close(one: Tensor, other: Tensor, all_of: Tensor | None = None) -> bool:
+    """Tells whether logits are the same to 1e-4 of their spread."""
+    spread = float((other if all_of is None else all_of).std())
+    return bool((one - other).abs().max() <= TOLERANCE * max(spread, 1e-12))
