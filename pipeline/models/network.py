@@ -18,6 +18,7 @@ class Network(nn.Module):
             has it; `vector`: at a vector, where the classifier does not follow a global average
             pooling (flattened maps, a class token, what an MLP hides); `logits`: nowhere, the
             features are the logits and the classifier does nothing.
+        runs_elsewhere: its work is done by others, where it cannot be counted.
         own_input: it normalises its images itself: another mean and std change nothing.
         parameters_elsewhere: numbers that were learnt and are not in this process.
         features: [B, 3, S, S] → [B, C, H, W] of a `map`, else [B, C]; a method, or a module where
@@ -34,6 +35,7 @@ class Network(nn.Module):
     """
 
     cut: Cut = "map"
+    runs_elsewhere: bool = False
     own_input: bool = False
     parameters_elsewhere: int = 0
     features: Callable[[Tensor], Tensor]

@@ -78,6 +78,8 @@ class Program(Network):
         mean, std: of the images that `features` is given.
     """
 
+    runs_elsewhere = True
+
     def __init__(
         self,
         answers: Answers,
