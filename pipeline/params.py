@@ -326,6 +326,11 @@ class Teacher(Section):
     order: Literal["rgb", "bgr"] = Field(
         "rgb", description="of the colours that the network takes; `mean` and `std` stay RGB"
     )
+    output: str = Field(
+        "",
+        description="of a program (ONNX, TorchScript, torch.export) with several outputs: the one"
+        " that holds the logits, by name or place",
+    )
     class_names: Annotated[str | list[str], Either("names, or the path of a file of them")] = Field(
         [],
         description="names of the outputs, in order, or a file of them (docs/files.md); empty: "
