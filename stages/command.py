@@ -9,6 +9,7 @@ import typer
 from pipeline.console import Console
 from pipeline.paramfile import read_params
 from pipeline.params import Params
+from pipeline.program.consent import trust_programs
 from stages.paths import PARAMS
 
 Set = Annotated[
@@ -34,6 +35,8 @@ def start(
     changes = [*(overrides or []), *given]
     params = read_params(PARAMS, changes)
     allow_own_code(params)
+    if params.teacher.trust:
+        trust_programs()
     console = Console(quiet=quiet, as_json=as_json)
     if changes and "DVC_STAGE" not in os.environ and params != read_params(PARAMS):
         console.note(

@@ -96,6 +96,8 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["teacher"]["teacher.data"] = teacher.data
     if teacher.source == "torch.hub" and Path(teacher.repository).is_dir():
         named["teacher"]["teacher.repository"] = teacher.repository
+    if isinstance(teacher.class_names, str) and teacher.class_names:
+        named["teacher"]["teacher.class_names"] = teacher.class_names
     if params.distill.starts_from_file:
         named["distill"] = {"distill.student_weights": params.distill.student_weights}
     named["teacher"] |= code_paths("teacher.architecture", teacher.architecture)
@@ -106,7 +108,11 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         test_set = {"evaluate.test_set": evaluate.test_set}
         named["evaluate"] |= test_set
         named["dedup"] = test_set if params.dedup.leaks else {}
-        named["export"] = test_set if params.export.int8 != "none" else {}
+        named["export"] = dict(test_set) if params.export.int8 != "none" else {}
+    if isinstance(evaluate.class_names, str) and evaluate.class_names:
+        named["evaluate"]["evaluate.class_names"] = evaluate.class_names
+        if params.export.int8 != "none":
+            named.setdefault("export", {})["evaluate.class_names"] = evaluate.class_names
     if evaluate.styles:
         named["evaluate"]["evaluate.styles"] = evaluate.styles
     return named
@@ -137,6 +143,9 @@ def taken_from_others(stage: str, params: Params) -> dict[str, Any]:
         return _taken_by_crawl(params)
     if stage == "teacher" and params.teacher.source == "train":
         return {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
+    if stage == "dedup" and params.dedup.leaks:
+        of = params.evaluate
+        return {"evaluate.columns": of.columns, "evaluate.broken": of.broken}
     if stage == "distill":
         return {"embed.fit": params.embed.fit}  # the student's config has it; the size, data/embed
     return {}
