@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.console import Advance, Console, printable
 from pipeline.errors import UserError
 from pipeline.export.model import Model, open_model
-from pipeline.images import ImageError, decode, to_square
+from pipeline.images import ImageError, decode
 from stages import paths
 
 
@@ -46,7 +46,7 @@ def _classify(image: str, student: Model, k: int, advance: Advance) -> dict[str,
     """The file with its likeliest classes, or with what is wrong with it."""
     advance(1)
     try:
-        pixels = to_square(decode(Path(image).read_bytes()), student.input_size, student.fit)
+        pixels = student.frame.of(decode(Path(image).read_bytes()))
     except ImageError as error:
         return {"file": image, "error": f"not a whole image: {error}"}
     except OSError as error:
