@@ -69,8 +69,6 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline doctor --engine commons": NETWORK,
     "pipeline doctor --engine bing --query 'red fox'": NETWORK,
     "pipeline serve-demo": FOREVER,
-    "python -m benchmarks.large_images --json large.json": MINUTES,
-    "python -m benchmarks.pixel_store --data images.parquet": MINUTES,
 }
 
 
