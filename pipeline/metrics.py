@@ -34,12 +34,12 @@ class Latency(Values):
 class NetworkMetrics(Values):
     """One network on the test set; accuracies and their 95% intervals are fractions.
 
-    The top-5 accuracies are None under six classes; `nll` is in nats.
+    The top-5 accuracies are None under six classes, `macs` of a program; `nll` is in nats.
     """
 
     architecture: str
     parameters: Count
-    macs: Count
+    macs: Count | None
     megabytes: Amount
     latency_ms: tuple[Latency, ...]
     accuracy: Fraction

@@ -26,6 +26,7 @@ LeakRatio = Annotated[
         "nearest other test image; lower where test images are nearly alike and it errs",
     ),
 ]
+HUB = "torch.hub:"  # before the names of networks that a torch.hub function builds
 Columns = Annotated[
     dict[Literal["image", "label", "style"], str],
     Field(description="columns of a .parquet file by their role, as `image: img, label: fine`"),
@@ -296,7 +297,7 @@ class Teacher(Section):
         "",
         description="`torch.hub`: the function that makes the network; `hub`: a file in the "
         "repository (empty: model.safetensors or pytorch_model.bin); `timm`, `torchvision`: their "
-        "name, as a1_in1k or IMAGENET1K_V1",
+        "name, as a1_in1k or IMAGENET1K_V1; `file`: which of several state dicts in it, as ema",
     )
     sha256: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{8,64})?$")] = Field(
         "",
@@ -314,13 +315,21 @@ class Teacher(Section):
         "or timm/resnet18; one's own: package.module:function or file.py:Class (`trust`)",
     )
     options: dict[str, Any] = Field(
-        {}, description="keyword options of the architecture's function or class, as width_mult"
+        {},
+        description="keyword options of the architecture's function or class, as width_mult; "
+        "`head`: the activation between last layers that a file's keys tell (ReLU), or all of "
+        "these layers (docs/teacher-files.md)",
     )
     channels: Literal[3, 1] = Field(
         3, description="of the network's input; 1: the images' brightness"
     )
     order: Literal["rgb", "bgr"] = Field(
         "rgb", description="of the colours that the network takes; `mean` and `std` stay RGB"
+    )
+    output: str = Field(
+        "",
+        description="of a program (ONNX, TorchScript, torch.export) with several outputs: the one"
+        " that holds the logits, by name or place",
     )
     class_names: Annotated[str | list[str], Either("names, or the path of a file of them")] = Field(
         [],
@@ -354,6 +363,11 @@ class Teacher(Section):
     precision: Precision = Field(
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
     )
+
+    @property
+    def hub_network(self) -> str:
+        """Name by which `pipeline.models.build` knows the own network of a torch.hub function."""
+        return f"{HUB}{self.repository}:{self.weights}"
 
 
 class Embed(Section):

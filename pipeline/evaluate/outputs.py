@@ -82,9 +82,9 @@ def summary(metrics: Mapping[str, Any]) -> str:
     teacher, student = metrics["teacher"], metrics["student"]
     rows = [["", "teacher", "student"]]
     rows += [
-        [name, *(format(of[key], form) for of in (teacher, student))]
+        [name, *("-" if of[key] is None else format(of[key], form) for of in (teacher, student))]
         for key, (name, form) in FIGURES.items()
-        if teacher[key] is not None
+        if student[key] is not None
     ]
     for a, b in zip(teacher["latency_ms"], student["latency_ms"], strict=True):
         rows.append(

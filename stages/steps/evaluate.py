@@ -22,7 +22,7 @@ from pipeline.images import Frame
 from pipeline.labelled import LabelledImages, Reading, load_labelled
 from pipeline.labels import listing, told_apart
 from pipeline.metrics import LeftOut
-from pipeline.models.checkpoint import WEIGHTS, load_model
+from pipeline.models.checkpoint import load_model, weights_file
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.params import Evaluate
@@ -229,9 +229,10 @@ def _costs(pair: Pair, side: int, latency: bool, console: Console) -> dict[str, 
             "architecture": of.get("name") or of["backbone"],
             "parameters": parameter_count(network),
             "macs": macs(network, side),
-            "megabytes": round((FOLDERS[who] / WEIGHTS).stat().st_size / 1e6, 3),
+            "megabytes": round(file.stat().st_size / 1e6, 3),
             "latency_ms": times.get(who, []),
         }
         for who, network in pair.networks.items()
         for of in [pair.configs[who].architecture]
+        for file in [weights_file(FOLDERS[who], pair.configs[who])]
     }

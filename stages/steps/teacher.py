@@ -12,13 +12,17 @@ from pipeline.device import resolve_device, resolve_precision
 from pipeline.images import Frame
 from pipeline.labelled import Reading, load_labelled
 from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
 from pipeline.models.network import Network, parameter_count
+from pipeline.models.program import save_program
 from pipeline.params import Embed, Teacher
+from pipeline.program.archive import kind_of
+from pipeline.program.client import Kind
 from pipeline.store import replacing, write_json
 from pipeline.teacher import sources
 from pipeline.teacher.network import fitted_network
+from pipeline.teacher.program import read_program
 from pipeline.teacher.train import train
 from pipeline.teacher.weights import Weights, read_weights
 from stages import paths
@@ -29,6 +33,10 @@ Made = tuple[Network, list[str], dict[str, Any], str, dict[str, Any]]
 
 def run(section: Teacher, console: Console, embed: Embed) -> None:
     """Writes models/teacher; one that is trained here sees images as `embed` frames them."""
+    kind = kind_of(Path(section.path)) if section.source == "file" else None
+    if kind:
+        _program(section, kind, console)
+        return
     if section.source == "train":
         frame = Frame(section.input_size, embed.fit, embed.size)
         network, names, options, source, summary = _trained(section, frame, console)
@@ -61,6 +69,43 @@ def run(section: Teacher, console: Console, embed: Embed) -> None:
     write_json(paths.summary("teacher"), summary)
     console.result(
         f"teacher: {section.architecture}, {len(names)} classes, {source} → {paths.TEACHER}",
+        summary,
+    )
+
+
+def _program(section: Teacher, kind: Kind, console: Console) -> None:
+    """Writes models/teacher of a file that is run as it is."""
+    teacher = read_program(section, kind)
+    network, names, source = teacher.network, teacher.class_names, Path(section.path).name
+    check_answers(network, teacher.mean, teacher.std, teacher.input_size, source)
+    for note in teacher.notes:
+        console.note(note)
+    if section.architecture != Teacher().architecture:
+        console.note(f"teacher.architecture '{section.architecture}' is not used: the file is")
+    values = {
+        "class_names": names,
+        "mean": teacher.mean,
+        "std": teacher.std,
+        "input_size": teacher.input_size,
+        "source": source,
+        "fit": teacher.fit,
+        "resize": teacher.resize,
+    }
+    with replacing(paths.TEACHER) as folder:
+        save_program(folder, network, teacher.data, values)
+    summary = {
+        "architecture": PROGRAM,
+        "source": section.source,
+        "sha256": teacher.sha256,
+        "kind": kind,
+        "cut": network.cut,
+        "parameters": parameter_count(network),
+        "classes": len(names),
+    }
+    write_json(paths.summary("teacher"), summary)
+    console.result(
+        f"teacher: {kind} program, cut at the {network.cut}, {len(names)} classes, {source} →"
+        f" {paths.TEACHER}",
         summary,
     )
 
