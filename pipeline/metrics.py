@@ -99,6 +99,14 @@ class CorruptionError(Values):
     relative: Amount | None
 
 
+class LeftOut(Values):
+    """Images of a test set that were not measured, by reason."""
+
+    broken: Count
+    unlabelled: Count
+    other_class: Count  # of classes that the teacher does not have
+
+
 class Metrics(Values):
     """All figures; the agreements are None where the teacher is never right, or never wrong.
 
@@ -108,7 +116,9 @@ class Metrics(Values):
 
     test_set: str
     test_images: Count
+    left_out: LeftOut
     class_names: tuple[str, ...]
+    classes_measured: Count
     teacher: NetworkMetrics
     student: StudentMetrics
     gap_points: Points
