@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("onnx")
 
 from pipeline.errors import UserError
 from pipeline.program.archive import checked_copy, kind_of

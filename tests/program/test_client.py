@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper
 
@@ -47,7 +45,9 @@ def endless(path: Path) -> Path:
         helper.make_tensor("most", TensorProto.INT64, [], [2**62]),
         helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
     ]
-    return small(path, [helper.make_node("Loop", ["most", "yes", "x"], ["y"], body=body)], constants)
+    return small(
+        path, [helper.make_node("Loop", ["most", "yes", "x"], ["y"], body=body)], constants
+    )
 
 
 def test_answers_come_from_a_process_and_errors_in_one_line(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-onnx = pytest.importorskip("onnx")
 
 from pipeline.errors import UserError
 from pipeline.program.onnx_graph import read_onnx
@@ -70,7 +70,7 @@ def test_operations_of_a_library_are_refused(tmp_path: Path) -> None:
     def foreign(model: onnx.ModelProto) -> None:
         model.graph.node[1].domain = "my.library"
 
-    with pytest.raises(UserError, match="Relu of the library 'my.library'"):
+    with pytest.raises(UserError, match=r"Relu of the library 'my\.library'"):
         read_onnx(graph(tmp_path / "m.onnx", edit=foreign))
 
 
