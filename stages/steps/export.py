@@ -17,7 +17,6 @@ from pipeline.export.files import INT8, ONNX, check_files, measured, write_files
 from pipeline.export.model import Model, open_model
 from pipeline.export.program import InputKind, as_input
 from pipeline.export.provenance import by_host, by_licence, provenance_table, read_history
-from pipeline.images import Frame
 from pipeline.export.runtimes import RUNTIMES, RuntimeFailure
 from pipeline.labelled import load_labelled, match_labels
 from pipeline.metrics import read_metrics
