@@ -41,8 +41,9 @@ from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 from pipeline.params import Distill, Teacher
+from pipeline.teacher.network import load_teacher
 from pipeline.teacher.train import train
-from pipeline.teacher.weights import load_teacher, read_weights
+from pipeline.teacher.weights import read_weights
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from pipeline.errors import ExternalError, UserError
 from pipeline.models import TIMM, TORCHVISION
 from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.finite import check_weights
 from pipeline.models.network import Network
 from pipeline.params import Distill
-from pipeline.teacher.weights import Weights, read_weights, rename
+from pipeline.teacher.network import backbone_state
+from pipeline.teacher.weights import Weights, read_weights
 
 KEY = "distill.student_weights"
 SHOWN = 6  # keys of each kind that does not fit
@@ -65,44 +64,19 @@ def pretrained(section: Distill) -> Pretrained | None:
     )
 
 
-def load_pretrained(network: Network, start: Pretrained) -> list[str]:
-    """Loads all weights but those of the last linear layer, which has the teacher's classes.
+def load_pretrained(network: Network, start: Pretrained) -> tuple[list[str], list[str]]:
+    """Loads all weights but those of the last layers, which have the teacher's classes.
 
     Returns:
-        What was left as it was: keys of the network, all of them in its tail.
+        What was left as it was: keys of the network, all of them in its tail; and what is to be
+        told of the file: what was read in an unusual way, or left out.
 
     Raises:
         UserError: lists what does not fit before the tail; or weights are not finite.
     """
-    weights, own = start.weights, network.state_dict()
-    state = rename(weights.state, own, getattr(network, "own_names", {}))
-    tail, last = _tail_keys(network)
-    before = [name for name in own if name not in tail]
-    problems = {
-        "missing": [name for name in before if name not in state],
-        "of another shape": [
-            f"{name} {list(state[name].shape)} for {list(own[name].shape)}"
-            for name in before
-            if name in state and state[name].shape != own[name].shape
-        ],
-        "unexpected": [
-            name for name in state if name not in own and not name.startswith(_beginnings(tail))
-        ],
-    }
-    told = [f"{kind} {_listed(names)}" for kind, names in problems.items() if names]
-    if told:
-        raise UserError(
-            f"{KEY}: {weights.origin} does not fit the student: {'; '.join(told)}",
-            "give weights of this architecture, with the same distill.student_options",
-        )
-    check_weights(weights.state, weights.origin)
-    fitting = {
-        name: state[name]
-        for name in own
-        if name in state and name not in last and state[name].shape == own[name].shape
-    }
-    network.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]
+    state, notes = backbone_state(network, start.weights, KEY)
+    network.load_state_dict(state, strict=False)
+    return [name for name in network.state_dict() if name not in state], notes
 
 
 def start_notes(start: Pretrained, left: Sequence[str], config: ModelConfig) -> list[str]:
@@ -163,27 +137,6 @@ def _of_timm(name: str, named: str, options: dict[str, Any]) -> Pretrained:
     weights = from_timm(name, named, key=KEY, **options)
     seen = timm.get_pretrained_cfg(f"{name}.{named}")
     return Pretrained(weights, weights.origin, seen.mean, seen.std, seen.input_size[-1])
-
-
-def _tail_keys(network: Network) -> tuple[set[str], set[str]]:
-    """Keys of the tail, and among them those of its last linear layer."""
-    layers = [layer for layer in network.classifier.modules() if isinstance(layer, nn.Linear)]
-    tail, last = _tensors(network.classifier), _tensors(layers[-1]) if layers else set()
-    named = network.state_dict(keep_vars=True)
-    return (
-        {name for name, tensor in named.items() if id(tensor) in tail},
-        {name for name, tensor in named.items() if id(tensor) in last},
-    )
-
-
-def _tensors(module: nn.Module) -> set[int]:
-    held: list[Tensor] = [*module.parameters(), *module.buffers()]
-    return {id(tensor) for tensor in held}
-
-
-def _beginnings(tail: set[str]) -> tuple[str, ...]:
-    """What the keys of a tail begin with, also where another network's has other layers."""
-    return tuple({f"{name.partition('.')[0]}." for name in tail})
 
 
 def _listed(names: list[str]) -> str:

@@ -12,7 +12,8 @@ from pipeline.errors import UserError
 from pipeline.models import ARCHITECTURES, build
 from pipeline.models.network import Network, pool
 from pipeline.models.published import PUBLISHED, published_network
-from pipeline.teacher.weights import class_count, load_teacher, read_weights
+from pipeline.teacher.network import load_teacher
+from pipeline.teacher.weights import read_weights
 
 SIDE = 32
 IMAGES = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -392,7 +393,6 @@ def test_a_public_teacher_is_read_as_its_own_network_reads_it(tmp_path, case: Ca
     path = tmp_path / "teacher.pt"
     torch.save({"acc": 93.0, wrapper: state} if wrapper else state, path)
     weights = read_weights(path)
-    assert class_count(weights) == 10
     network = made(name, 10)
     load_teacher(network, weights, SIDE)
     with torch.no_grad():

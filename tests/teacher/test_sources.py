@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import ExternalError, UserError
 from pipeline.models import build
 from pipeline.models.checkpoint import load_model
+from pipeline.teacher.network import load_teacher
 from pipeline.teacher.sources import (
     from_hub,
     from_timm,
@@ -17,7 +18,6 @@ from pipeline.teacher.sources import (
     from_torchvision,
     name_in,
 )
-from pipeline.teacher.weights import load_teacher
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there

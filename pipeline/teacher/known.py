@@ -1,0 +1,205 @@
+"""Known architectures as outlines: their tensors' names and shapes, at the cost of no values."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pipeline.console import Advance
+from pipeline.errors import UserError
+from pipeline.models import ARCHITECTURES, TIMM, TORCHVISION, build
+from pipeline.models.heads import slots_of
+from pipeline.models.own import is_own
+from pipeline.models.published import PUBLISHED
+from pipeline.models.resnet import CifarResNet
+from pipeline.models.timm_network import import_timm
+from pipeline.teacher.colours import with_channels
+from pipeline.teacher.fitting import NoFit, fit
+from pipeline.teacher.naming import counted
+from pipeline.teacher.weights import Weights
+
+MOST = 5  # architectures that are named
+CLASSES = 10  # of outlines that only their layers before the last are looked at
+ALIKE = 0.5  # of a family's kinds of names are in the file, or its networks are not tried
+
+
+def inner_of(network: nn.Module) -> nn.Module:
+    """The module whose state dict has the names that its author gave: for a network that was cut
+    it is within."""
+    own_names = getattr(network, "own_names", None)
+    return network.get_submodule(own_names[""].rstrip(".")) if own_names else network
+
+
+def key_of(network: nn.Module, name: str) -> str:
+    """The name in a network's state dict of a tensor of `inner_of(network)`."""
+    return getattr(network, "own_names", {"": ""})[""] + name
+
+
+def outline(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """An architecture's module with shapes alone, on the meta device; with values, where only its
+    own code can tell.
+
+    Raises:
+        UserError: there is no such architecture, it has no such options, or code of one's own
+            fails.
+    """
+    if is_own(name):
+        return inner_of(build(name, num_classes, **options))
+    try:
+        return _shapes(name, num_classes, options)
+    except UserError:
+        raise
+    except Exception:  # what is wrong with a name or an option is said in words here
+        return inner_of(build(name, num_classes, **options))
+
+
+def _shapes(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return _raw(name, num_classes, options)
+    except (NotImplementedError, RuntimeError):  # RegNet works out its widths with tensors
+        with _EmptyOnMeta():
+            return _raw(name, num_classes, options)
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Puts what layers are made of on the meta device, and lets all else be computed."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        device = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **(kwargs or {}) | device)
+
+
+def _raw(name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+    if name.startswith(TORCHVISION):
+        from torchvision import models
+
+        short = name.removeprefix(TORCHVISION)
+        return models.get_model(short, weights=None, num_classes=num_classes, **options)
+    if name.startswith(TIMM):
+        short = name.removeprefix(TIMM)
+        return import_timm().create_model(short, num_classes=num_classes, **options)
+    return inner_of(build(name, num_classes, **options))
+
+
+def outlines(
+    name: str, num_classes: int, options: Mapping[str, Any], input_size: int
+) -> Iterator[tuple[dict[str, Any], nn.Module]]:
+    """Outlines of an architecture with the options that are given, and with those that its files
+    may mean beside.
+
+    Raises:
+        UserError: as `outline`, for what is given.
+    """
+    given = dict(options)
+    yield given, outline(name, num_classes, given)
+    more: dict[str, Any] = {}
+    make = getattr(ARCHITECTURES.get(name), "func", None)
+    if make is CifarResNet:
+        more = {"shortcut": "padded"}
+    elif name in (f"{TORCHVISION}googlenet", f"{TORCHVISION}inception_v3"):
+        more = {"aux_logits": False}
+    elif name.startswith(f"{TORCHVISION}vit_"):
+        more = {"image_size": input_size}
+    elif name.startswith(TIMM):
+        more = {"img_size": input_size}
+    if set(more) <= set(given):
+        return
+    try:
+        module = _shapes(name, num_classes, more | given)
+    except Exception:  # of timm's networks not all have a size
+        return
+    yield more | given, module
+
+
+def architectures_for(weights: Weights, channels: int, advance: Advance) -> list[str]:
+    """Names of the known architectures that the weights would fit.
+
+    Own and published ones and torchvision's; if none fits, timm's where it is installed: of each
+    family one is built, and the others where its names are like those of the file.
+    """
+    sizes = [_sizes(candidate.state) for candidate in weights.choices]
+    found = [name for name in _here() if _would_fit(name, weights, channels, sizes, advance)]
+    for names in [] if found else _families(weights, advance):
+        found += [name for name in names if _would_fit(name, weights, channels, sizes, advance)]
+        if found:
+            break
+    return found[:MOST]
+
+
+def _would_fit(
+    name: str,
+    weights: Weights,
+    channels: int,
+    sizes: Sequence[frozenset[tuple[int, ...]]],
+    advance: Advance,
+) -> bool:
+    advance(1, name)
+    try:
+        module = _shapes(name, CLASSES, {})
+    except Exception:  # one that cannot be built here is none to choose
+        return False
+    if not any(_sizes(module.state_dict()) <= size for size in sizes):
+        return False
+    own = with_channels(module, channels)
+    for candidate in weights.choices:
+        try:
+            fit(own, slots_of(module), candidate.state, ordered=weights.ordered)
+        except NoFit:
+            continue
+        return True
+    return False
+
+
+def _sizes(state: Mapping[str, Tensor]) -> frozenset[tuple[int, ...]]:
+    """Shapes of the kernels: those of a network that fits are all in the file."""
+    return frozenset(
+        tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 4 and tensor.shape[1] > 3
+    )
+
+
+def _here() -> Iterator[str]:
+    yield from ARCHITECTURES
+    yield from PUBLISHED
+    from torchvision import models
+
+    yield from (f"{TORCHVISION}{name}" for name in models.list_models(module=models))
+
+
+def _families(weights: Weights, advance: Advance) -> list[list[str]]:
+    """timm's networks by family, those that name their tensors most as the file does first."""
+    try:
+        timm = import_timm()
+    except UserError:
+        return []
+    there = {
+        ending for one in weights.choices for name in one.state for ending in _endings(_kind(name))
+    }
+    alike = []
+    for family in timm.list_modules():
+        names = [f"{TIMM}{name}" for name in timm.list_models(module=family)]
+        advance(1, f"{TIMM}{family}")
+        try:
+            state = _shapes(names[0], CLASSES, {}).state_dict()
+        except Exception:  # a family of none, or one whose first cannot be built so
+            continue
+        kinds = {_kind(key) for key in state if not counted(key)}
+        share = len(kinds & there) / len(kinds)
+        if share >= ALIKE:
+            alike.append((-share, names))
+    return [names for _, names in sorted(alike)]
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
+
+
+def _endings(name: str) -> list[str]:
+    """A name, and what remains of it without its first parts, which may be a wrapper's."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]

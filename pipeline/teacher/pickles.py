@@ -1,0 +1,191 @@
+"""Files of torch.save, read without running anything that they hold.
+
+Tensors and plain values are read; of a reviewed list of kinds of values that lie beside weights
+(settings, paths, dates, scalars of numpy, optimizers) an inert stand-in takes the place: neither
+their code nor their package's runs. A file with any other kind of value is refused, and its names
+are told.
+"""
+
+import io
+import pickletools
+import re
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import UserError
+
+# kinds of values that lie beside weights, by the full name that a pickle has for them
+HARMLESS = re.compile(
+    r"(argparse\.Namespace|types\.SimpleNamespace|uuid\.UUID|decimal\.Decimal"
+    r"|fractions\.Fraction|pathlib(\._local)?\.(Pure)?(Posix|Windows)?Path"
+    r"|datetime\.(datetime|date|time|timedelta|timezone)"
+    r"|collections\.(defaultdict|deque)"
+    r"|builtins\.(slice|range|frozenset|list|dict|tuple|int|float|str|bytes|bool)"
+    r"|numpy\.(dtype|ndarray|bool_?|str_|u?int\d+|float\d+|longdouble|dtypes\.\w+)"
+    r"|numpy\._?core\.multiarray\.(scalar|_reconstruct)"
+    r"|numpy\._?core\.numeric\._frombuffer"
+    r"|numpy\.random\.[\w.]+"
+    r"|torch\.optim\.[\w.]+|torch\.nn\.modules\.(loss|activation)\.\w+"
+    r"|(omegaconf|ml_collections)\.[\w.]+|yacs\.config\.CfgNode"
+    r"|easydict\.EasyDict|addict\.addict\.Dict"
+    r"|(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+"
+    r"|transformers\.training_args\.\w+|transformers\.trainer_utils\.\w+)"
+)
+MAPPINGS = re.compile(
+    r"collections\.defaultdict|yacs\.config\.CfgNode|easydict\.EasyDict|addict\.addict\.Dict"
+    r"|.*\.AttributeDict"
+)
+OF_TENSORS = re.compile(
+    r"torch\.(\w*Storage|storage\.\w+|Size|Tensor|device|_utils\._rebuild\w+|nn\.parameter\.Parameter)"
+    r"|torch\.\w*(float|int|bool|complex)\w*"
+    r"|collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(set|complex|bytearray)"
+)
+PARTS_OF_OBJECTS = frozenset(  # modules of Python whose names stand in the pickles of networks
+    (
+        "collections",
+        "copyreg",
+        "dataclasses",
+        "enum",
+        "functools",
+        "logging",
+        "re",
+        "types",
+        "typing",
+    )
+)
+SHOWN = 5  # names of what is refused
+WEIGHTS_ALONE = "save its state_dict as .safetensors"
+
+
+class StandIn:
+    """A value that was not read: what it was made with is thrown away, its attributes are kept."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+class ListStandIn:
+    """A sequence of some package, read as a list."""
+
+    def __new__(cls, *args: object) -> Any:
+        return []
+
+
+class MappingStandIn:
+    """A mapping of some package, read as an ordinary one."""
+
+    def __new__(cls, *args: object) -> Any:
+        return OrderedDict()
+
+
+def read_pickle(path: Path, key: str) -> Any:
+    """What a file of torch.save holds: tensors, plain values and stand-ins.
+
+    Args:
+        key: the parameter to name in errors.
+
+    Raises:
+        UserError: it is no such file, or holds values that are not on the list; they are named.
+        OSError: it cannot be read.
+    """
+    program = _program(path)
+    if program:
+        raise UserError(f"{key}: {path} is {program}", "its state_dict alone can be read here")
+    asked = _globals(path)
+    harmless = sorted(name for name in asked if HARMLESS.fullmatch(name))
+    stand_ins = [(_stand_in(name), name) for name in harmless]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError):
+        raise
+    except Exception as error:  # weights_only refuses with pickle's own error, others raise any
+        refused = sorted(asked - set(harmless), key=lambda name: (name.startswith("torch."), name))
+        raise UserError(*_refusal(path, key, refused, error)) from None
+
+
+def _stand_in(name: str) -> type:
+    if name == "collections.deque":
+        return ListStandIn
+    return MappingStandIn if MAPPINGS.fullmatch(name) else StandIn
+
+
+def _program(path: Path) -> str:
+    """What a zip file holds that is no file of torch.save; empty if it is none or one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.partition("/")[2] or name for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError):
+        return ""
+    if any(name.startswith("code/") for name in names):
+        return "a TorchScript program, not weights alone"
+    if any(name.startswith(("models/", "serialized_exported_program")) for name in names):
+        return "a program of torch.export, not weights alone"
+    if all(name.endswith(".npy") for name in names):
+        return "a file of numpy arrays"
+    return ""
+
+
+def _globals(path: Path) -> set[str]:
+    """Names that a pickle asks for and torch does not allow."""
+    try:
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # of another format, as before torch 1.6, or broken
+        asked = {_name(argument) for name, argument in _operations(path) if name == "GLOBAL"}
+        return {name for name in asked if not OF_TENSORS.fullmatch(name)}
+
+
+def _operations(path: Path) -> Iterator[tuple[str, object]]:
+    """What the pickles of a file do, without doing it; it ends where they are broken."""
+    try:
+        with path.open("rb") as stream:
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+                    stream = io.BytesIO(archive.read(names[0]))
+            while True:  # the old format: a number, a version, the machine, and what was saved
+                for operation, argument, _ in pickletools.genops(stream):
+                    yield operation.name, argument
+    except Exception:  # said by who reads it; a broken pickle raises any
+        return
+
+
+def _name(argument: object) -> str:
+    return str(argument).replace(" ", ".").replace("__builtin__.", "builtins.")
+
+
+def _refusal(path: Path, key: str, refused: list[str], error: Exception) -> tuple[str, str]:
+    """Reason and way out, in one line."""
+    if isinstance(error, RuntimeError | ValueError) and not refused:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return f"{key}: {path} cannot be read: {text}", ""
+    what = f"{key}: {path} is not a file of tensors alone, and others could run code"
+    if not refused:
+        return what, WEIGHTS_ALONE
+    more = f" and {len(refused) - SHOWN} more" * (len(refused) > SHOWN)
+    what += f" (it asks for {', '.join(refused[:SHOWN])}{more})"
+    foreign = [name for name in refused if _of_python(name)]
+    if foreign:  # nobody is told how to run it
+        return what, f"weights have no use for {foreign[0]}: get them from elsewhere"
+    first = next((one for one in _operations(path) if one[0] != "PROTO"), ("", ""))
+    weights = "saved.state_dict()" if first[0] == "GLOBAL" else 'saved["state_dict"]'
+    return what, (
+        "if it is yours, two lines where its code is make one of tensors: saved ="
+        f' torch.load("{path.name}", weights_only=False); torch.save({weights}, "weights.pt")'
+    )
+
+
+def _of_python(name: str) -> bool:
+    """Tells whether it is of Python itself, and nothing that objects are commonly made of."""
+    module = name.partition(".")[0]
+    return module in sys.stdlib_module_names and module not in PARTS_OF_OBJECTS
