@@ -27,7 +27,8 @@ from pipeline.evaluate.calibration import fit_temperature, least_cross_entropy
 from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.metrics import scores
 from pipeline.images import Frame
-from pipeline.labelled import load_labelled, match_labels
+from pipeline.labelled import load_labelled
+from pipeline.models.checkpoint import load_model
 from pipeline.paramfile import read_params
 
 COLUMNS = ("temperature", "ece", "nll", "brier")
@@ -48,7 +49,9 @@ def main() -> None:
     precision = resolve_precision(section.precision, device)
     held_out = web_images(section, device).held_out.numpy()
     embeddings = Embeddings.open(Path("data/embed"))
-    pixels, teacher = embeddings.pixels[held_out], embeddings.logits[held_out]
+    _, config = load_model(Path("models/teacher"), torch.device("cpu"))
+    shown = embeddings.centre(config.input_size)
+    pixels, teacher = shown[held_out], embeddings.logits[held_out]
     print(
         f"{processor()}, torch {torch.__version__}; {section.student}, {section.epochs} epochs;"
         f" {len(held_out):,} web images held out; judged on {Path(given.images).name}, train\n"
@@ -58,8 +61,8 @@ def main() -> None:
     for seed in given.seeds:
         done = distilled(section.model_copy(update={"seed": seed}), device, precision)
         names, side = done.config.class_names, done.config.input_size
-        data = load_labelled(given.images, "train", Frame(side), given.count, 0)
-        labels = match_labels(data, names, given.images)
+        data = load_labelled(given.images, "train", Frame(side), given.count, 0, class_names=names)
+        labels = data.labels
         of_web, of_labelled = (
             logits_of(done.network, of, done.config.mean, done.config.std, 256, device)
             for of in (pixels, data.pixels)

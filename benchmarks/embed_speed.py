@@ -3,6 +3,8 @@
     python -m benchmarks.embed_speed --data PATH/tiny-imagenet-32   # half an hour on two cores
     python -m benchmarks.embed_speed --sizes 1000,4000 --images 2000 --rows 20000   # a look
     python -m benchmarks.embed_speed --device cuda --architecture resnet34 --images 100000
+    python -m benchmarks.embed_speed --side 224 --size 256 --store jpeg --batch 32 --rows 0 \
+        --architecture torchvision/resnet50 --images 400 --sizes ''   # large images
 
 Throughput: `embed` as the stage runs it, from encoded images in shards to arrays on disk, against
 loops over normalised float tensors that are in the device's memory already and whose results are
@@ -63,7 +65,7 @@ from pipeline.pixels import normalise
 from pipeline.store import SHARD_ROWS, StoredImage, shard_paths, write_shards
 from pipeline.teacher.normalisation import check_normalisation, sample
 
-CLASSES, SIDE, DRAWN = 10, 32, 2000
+CLASSES, DRAWN = 10, 2000
 MEAN, STD = [0.48, 0.457, 0.409], [0.275, 0.271, 0.281]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WANTED = {"ratio": 0.85, "memory_mb": 1500, "exponent": 1.1, "recall": 0.98, "query_ms": 2.0}
@@ -74,6 +76,9 @@ def main() -> None:
     options.add_argument("--data", type=Path, help="folder of Parquet files with encoded images")
     options.add_argument("--architecture", default="resnet20")
     options.add_argument("--images", type=int, default=20_000, help="of the throughput's arms")
+    options.add_argument("--side", type=int, default=32, help="of the network's input")
+    options.add_argument("--size", type=int, default=0, help="of the stored pixels, as embed.size")
+    options.add_argument("--store", default="raw", help="as embed.store")
     options.add_argument("--batch", type=int, default=256)
     options.add_argument("--repeat", type=int, default=5)
     options.add_argument("--sizes", default="10000,100000", help="images of the growth's runs")
@@ -94,7 +99,9 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as scratch:
         crawl = Path(scratch, "crawl")
-        found["source"] = fill(crawl, given.data, max([given.images, *sizes]), given.seed)
+        found["source"] = fill(
+            crawl, given.data, max([given.images, *sizes]), given.seed, given.size or given.side
+        )
         bench = Bench(given, crawl, device)
         found |= bench.throughput()
         found["growth"] = [in_fresh_process(grown, given, crawl, size) for size in sizes]
@@ -118,7 +125,7 @@ class Bench:
         self.network = build(given.architecture, CLASSES).to(device).eval()
         names = [f"class {label}" for label in range(CLASSES)]
         architecture = {"name": given.architecture, "num_classes": CLASSES}
-        self.config = ModelConfig(architecture, names, MEAN, STD, SIDE, "random")
+        self.config = ModelConfig(architecture, names, MEAN, STD, given.side, "random")
 
     def throughput(self) -> dict[str, Any]:
         """Images a second of each arm, by round, and the medians of the rounds' ratios."""
@@ -164,7 +171,14 @@ class Bench:
 
     def embed(self, count: int, precision: str, scores: bool = False) -> int:
         """Embeds as the stage does, with or without what follows the pass (but for the index)."""
-        section = Embed(batch_size=self.given.batch, workers=self.given.workers, redundant=0.2)
+        given = self.given
+        section = Embed(
+            batch_size=given.batch,
+            workers=given.workers,
+            redundant=0.2,
+            size=given.size,
+            store=given.store,
+        )
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, "embed")
             embed(
@@ -184,13 +198,15 @@ class Bench:
 
     def score(self, found: Embeddings, section: Embed) -> None:
         """Everything that can be asked for."""
-        check_normalisation(self.network, self.config, found.pixels[sample(len(found))])
+        shown = found.centre(self.given.side)[sample(len(found))]
+        check_normalisation(self.network, self.config, np.array(shown))
         predictions = read_logits(found.logits)
         score(found.features, predictions, self.network, section, no_progress)
 
     def tensors(self) -> list[Tensor]:
         """A few batches that take turns: more would not be read any faster."""
-        pixels = np.stack(list(islice(decoded(self.crawl), 4 * self.given.batch)))
+        few = islice(decoded(self.crawl, self.given.side), 4 * self.given.batch)
+        pixels = np.stack(list(few))
         batches = torch.from_numpy(pixels).to(self.device).split(self.given.batch)
         return [normalise(batch, MEAN, STD).contiguous() for batch in batches]
 
@@ -207,7 +223,8 @@ class Bench:
         return done
 
     def decoding(self) -> int:
-        return sum(1 for _ in islice(decoded(self.crawl), min(self.given.images, SHARD_ROWS)))
+        few = min(self.given.images, SHARD_ROWS)
+        return sum(1 for _ in islice(decoded(self.crawl, self.given.size or self.given.side), few))
 
 
 def grown(given: argparse.Namespace, crawl: Path, size: int) -> dict[str, Any]:
@@ -256,13 +273,13 @@ def features_like(rows: int, width: int, seed: int) -> np.ndarray:
     return features
 
 
-def fill(crawl: Path, data: Path | None, count: int, seed: int) -> str:
+def fill(crawl: Path, data: Path | None, count: int, seed: int, side: int = 32) -> str:
     """Writes `count` images as a crawl would, and says where they are from."""
-    images = encoded(data) if data else drawn(seed)
+    images = encoded(data) if data else drawn(seed, side)
     numbered = enumerate(islice(cycle(images), count))
     write_shards(
         crawl,
-        (StoredImage(f"{at:064x}", one, -1, SIDE, SIDE, "WEBP") for at, one in numbered),
+        (StoredImage(f"{at:064x}", one, -1, side, side, "WEBP") for at, one in numbered),
         [],
     )
     return data.name if data else f"{DRAWN} drawn images, repeated"
@@ -274,22 +291,22 @@ def encoded(data: Path) -> Iterator[bytes]:
             yield from batch["image"].field("bytes").to_pylist()
 
 
-def drawn(seed: int) -> Iterator[bytes]:
-    pixels, _ = original_images("train", DRAWN, SIDE, seed)
+def drawn(seed: int, side: int) -> Iterator[bytes]:
+    pixels, _ = original_images("train", DRAWN, side, seed)
     for image in pixels:
         out = BytesIO()
         Image.fromarray(image).save(out, "WEBP", quality=92)
         yield out.getvalue()
 
 
-def decoded(crawl: Path) -> Iterator[np.ndarray]:
+def decoded(crawl: Path, side: int) -> Iterator[np.ndarray]:
     """The images of a crawl, as embed's own function decodes them, 100 at a time."""
     for path in shard_paths(crawl):
         ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
         for start in range(0, len(ids), 100):
             rows = tuple(range(start, min(start + 100, len(ids))))
             batch = Batch(path, rows, tuple(ids[start : start + 100]), 0, True)
-            found = Reading(SIDE, SIDE, "crop")(batch)
+            found = Reading(side, side, "crop")(batch)
             assert not found.problems, found.problems
             yield from found.shown
 
@@ -313,7 +330,8 @@ def markdown(given: argparse.Namespace, found: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     lines = [
         f"{found['device']}; {found['processor']}; {versions}; {found['source']};"
-        f" {given.architecture}, {given.images:,} images, batch {given.batch},"
+        f" {given.architecture}, {given.images:,} images of {given.side} pixels (stored"
+        f" {given.size or given.side}, {given.store}), batch {given.batch},"
         f" {given.workers} workers, median of {given.repeat}, seed {given.seed}",
         "",
         "| arm | images/s |",

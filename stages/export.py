@@ -5,18 +5,32 @@ from importlib.util import find_spec
 from pipeline.errors import UserError
 from stages.command import Json, Quiet, Set, start
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# format -> modules that it needs, and the extra that brings them
+NEEDED = {
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "export"),
+    "litert": (("litert_torch", "ai_edge_litert"), "litert"),
+}
 
 
 def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -> None:
     """Write the student to ship into models/export: weights, ONNX, torch.export, model card."""
     params, console = start("export", overrides, quiet, as_json)
-    lacking = [name for name in PACKAGES if find_spec(name) is None]
-    if "onnx" in params.export.formats and lacking:
-        raise UserError(
-            f"'onnx' in export.formats needs {', '.join(lacking)}",
-            "install the extra: pip install 'kd3-pipeline[export]', or take it out of the formats",
-        )
+    for name, (modules, extra) in NEEDED.items():
+        lacking = [module for module in modules if find_spec(module) is None]
+        if name in params.export.formats and lacking:
+            raise UserError(
+                f"'{name}' in export.formats needs {', '.join(lacking)}",
+                f"install the extra: pip install 'kd3-pipeline[{extra}]', or take it out of the"
+                " formats",
+            )
+    from pipeline.export.runtimes import RUNTIMES
+
+    for name in params.export.runtimes:
+        if packages := RUNTIMES[name].lacking:
+            raise UserError(
+                f"'{name}' in export.runtimes needs {', '.join(packages)}",
+                f"pip install {' '.join(packages)}, or take it out of the runtimes",
+            )
     from stages.steps.export import run
 
     run(params, console)

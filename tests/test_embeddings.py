@@ -7,8 +7,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.embeddings import FEATURES, FILES, IMAGES, LOGITS, PIXELS, Embeddings, write_images
+from pipeline.embeddings import (
+    ENDS,
+    FEATURES,
+    FILES,
+    IMAGES,
+    JPEGS,
+    LOGITS,
+    PIXELS,
+    Embeddings,
+    has_pixels,
+    write_images,
+)
 from pipeline.errors import UserError
+from pipeline.pixelstore import decode_jpeg, encode_jpeg
 from pipeline.store import write_table
 
 NAMES = ["cat", "großer Hund", 'a "fox"']
@@ -60,6 +72,40 @@ def test_added_scores_are_columns_and_all_else_stays(folder):
     assert after.class_names == NAMES
 
 
+def as_jpegs(folder) -> list[bytes]:
+    """The same folder with its pixels as JPEG."""
+    jpegs = [encode_jpeg(image, 90) for image in ARRAYS[PIXELS]]
+    (folder / PIXELS).unlink()
+    (folder / JPEGS).write_bytes(b"".join(jpegs))
+    np.save(folder / ENDS, np.cumsum([len(one) for one in jpegs]))
+    return jpegs
+
+
+def test_pixels_may_be_jpegs(folder):
+    jpegs = as_jpegs(folder)
+    assert has_pixels(folder)
+    found = Embeddings.open(folder)
+    assert found.pixels.shape == (4, 8, 8, 3)
+    for row, data in enumerate(jpegs):
+        assert np.array_equal(found.pixels[row], decode_jpeg(data, 8))
+    assert np.array_equal(found.centre(5)[:], found.pixels[:][:, 1:6, 1:6])
+
+
+def test_the_centre_of_raw_pixels_is_a_view_of_the_file(folder):
+    centre = Embeddings.open(folder).centre(6)
+    assert np.array_equal(centre, ARRAYS[PIXELS][:, 1:7, 1:7])
+    assert isinstance(centre, np.memmap)
+    with pytest.raises(UserError, match="images of 8 pixels, the network takes 9: run `dvc"):
+        Embeddings.open(folder).centre(9)
+
+
+def test_a_folder_without_all_files_of_a_store_has_no_pixels(folder):
+    assert has_pixels(folder)
+    as_jpegs(folder)
+    (folder / ENDS).unlink()
+    assert not has_pixels(folder)
+
+
 def other_columns(folder, **columns):
     table = pq.read_table(folder / IMAGES)
     for name, values in columns.items():
@@ -90,6 +136,22 @@ BROKEN = {
     "another crawl": (
         lambda folder: np.save(folder / FEATURES, ARRAYS[FEATURES][:3]),
         "features.npy has 3 rows",
+    ),
+    "no ends": (
+        lambda folder: (as_jpegs(folder), (folder / ENDS).unlink()),
+        "ends.npy not found",
+    ),
+    "ends of another crawl": (
+        lambda folder: (as_jpegs(folder), np.save(folder / ENDS, np.arange(1, 4))),
+        "ends.npy has 3 rows",
+    ),
+    "ends that are no numbers of bytes": (
+        lambda folder: (as_jpegs(folder), np.save(folder / ENDS, np.ones(4))),
+        "ends.npy is float64, not int64",
+    ),
+    "ends of other bytes": (
+        lambda folder: (as_jpegs(folder), np.save(folder / ENDS, np.arange(1, 5))),
+        "is not what its ends tell",
     ),
     "flat": (
         lambda folder: np.save(folder / FEATURES, np.zeros(4)),

@@ -106,7 +106,10 @@ WRONG = [  # a kind of message each: (text, the one line that it gives)
     ("teacher:\n  mean: 1", "2: teacher.mean: expected a list of three numbers, got 1"),
     ("teacher:\n  mean: [0, 1]", "2: teacher.mean.2: expected three numbers, got [0, 1]"),
     ("teacher:\n  std: [0, 1, 1]", "2: teacher.std.0: expected more than 0.0, got 0"),
-    ("teacher:\n  class_names: cat", "2: teacher.class_names: expected a list, got 'cat'"),
+    (
+        "teacher:\n  class_names: 3",
+        "2: teacher.class_names: expected names, or the path of a file of them, got 3",
+    ),
     ("teacher:\n  sha256: x", "2: teacher.sha256: expected 8 to 64 hexadecimal digits, got 'x'"),
     ("distill: 3", "1: distill: expected a section with keys, got 3"),
     ("distill: {lr: 1}\ndistill: {lr: 2}", "2: distill: given twice, first at params.yaml:1"),

@@ -13,10 +13,11 @@ from pipeline.templates import environment
 
 MOST = 200  # pairs shown
 LARGEST = 256  # pixels a side of a picture in the page
+SMALL = 64  # up to which a PNG is as small as anything else
 
 
 def contact_sheet(
-    found: Contamination, test: np.ndarray, trained: Pixels, ids: Sequence[str], test_set: str
+    found: Contamination, test: Pixels, trained: Pixels, ids: Sequence[str], test_set: str
 ) -> str:
     """The page: each web image beside the test image that it is, the nearest pairs first.
 
@@ -43,9 +44,11 @@ def contact_sheet(
 
 
 def _picture(pixels: np.ndarray) -> str:
-    """Pixels as the data URI of a PNG."""
+    """Pixels as a data URI: a PNG, or of large ones a WebP, so that the page stays small."""
     image = Image.fromarray(pixels)
     image.thumbnail((LARGEST, LARGEST))
+    kind = "PNG" if max(image.size) <= SMALL else "WEBP"
     out = io.BytesIO()
-    image.save(out, "PNG")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    image.save(out, kind)
+    code = base64.b64encode(out.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{code}"

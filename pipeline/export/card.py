@@ -18,6 +18,20 @@ PLAIN = set(",;'\"/%=? ")  # punctuation without a meaning within a line of Mark
 
 
 @dataclass(frozen=True)
+class Licence:
+    """Licence of the student.
+
+    Attributes:
+        identifier: the hub's; empty: none is stated.
+        name, link: of `other`, which has no identifier of its own; may be empty.
+    """
+
+    identifier: str = ""
+    name: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Content of a card.
 
@@ -25,7 +39,6 @@ class Facts:
         config: of the student.
         checks: content of checks.json.
         licences, hosts: images that the student learnt from, most first; "" is not known.
-        licence: of the student, as the hub names it; may be empty.
         harvest: the crawl's summary; None where there is none.
     """
 
@@ -35,7 +48,7 @@ class Facts:
     history: History
     licences: list[tuple[str, int]]
     hosts: list[tuple[str, int]]
-    licence: str
+    licence: Licence
     harvest: CrawlSummary | None = None
 
 
@@ -77,7 +90,9 @@ def _metadata(facts: Facts) -> str:
         "dataset": {"name": name, "type": name},
         "metrics": measured,
     }
-    values = ({"license": _one_line(facts.licence)} if facts.licence.strip() else {}) | {
+    told = facts.licence
+    licence = {"license": told.identifier, "license_name": told.name, "license_link": told.link}
+    values = {key: _one_line(text) for key, text in licence.items() if text.strip()} | {
         "library_name": "kd3-pipeline",
         "pipeline_tag": "image-classification",
         "tags": ["knowledge-distillation", "data-free-distillation", "kd3"],

@@ -1,14 +1,28 @@
 """Files of a student, written and then opened again to see that they are the student."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+import math
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.export import ExportedProgram
 
 from pipeline.console import Advance, no_progress
-from pipeline.export.checks import Pixels, agreement, compare
+from pipeline.export.checks import (
+    FLOAT,
+    HALF,
+    Comparison,
+    Pixels,
+    agreement,
+    compare,
+    require_student,
+)
+from pipeline.export.half import write_fp16
+from pipeline.export.litert import write_litert
 from pipeline.export.model import open_model
 from pipeline.export.program import (
     InputKind,
@@ -22,7 +36,9 @@ from pipeline.export.quantised import Scheme, write_int8
 from pipeline.models.checkpoint import WEIGHTS, ModelConfig, save_model
 from pipeline.models.network import Network
 
-ONNX, TORCH, INT8 = "model.onnx", "model.pt2", "model-int8.onnx"
+ONNX, TORCH, LITERT = "model.onnx", "model.pt2", "model.tflite"
+FP16, INT8 = "model-fp16.onnx", "model-int8.onnx"
+REDUCED = (FP16, INT8)  # may be left out where they are too far from the student
 
 
 def write_files(
@@ -36,34 +52,46 @@ def write_files(
     pixels: Pixels,
     advance: Advance = no_progress,
 ) -> list[str]:
-    """Writes the student into `folder`: always as safetensors, in `formats` as onnx and torch.
+    """Writes the student into `folder`: always as safetensors, and in the other `formats`.
 
     Args:
-        kind: what the ONNX and torch files take, as `Shipped` has it.
+        formats: of onnx, onnx-fp16, torch, litert; onnx-fp16 is made of onnx, and needs it.
+        kind: what all files but safetensors take, as `Shipped` has it.
         int8: also quantise the ONNX file; needs `onnx` among the formats.
+        advance: called before each file with 0 and its name, and after it with 1.
 
     Returns:
         Names of the files that hold a network.
     """
-    save_model(folder, network, config)
-    names = [WEIGHTS]
-    advance(1, WEIGHTS)
-    if "onnx" not in formats and "torch" not in formats:
-        return names
-    program, describe = export_program(network, config, kind), about(config, kind)
+    describe = about(config, kind)
+
+    @cache
+    def program() -> ExportedProgram:
+        return export_program(network, config, kind)
+
+    def litert(path: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_torch(Path(scratch) / TORCH, program(), describe)
+            write_litert(path, Path(scratch) / TORCH, describe)
+
+    writers: dict[str, Callable[[Path], object]] = {}
+    writers[WEIGHTS] = lambda path: save_model(path.parent, network, config)
     if "onnx" in formats:
-        write_onnx(folder / ONNX, program, describe)
-        names.append(ONNX)
-        advance(1, ONNX)
+        writers[ONNX] = lambda path: write_onnx(path, program(), describe)
     if "torch" in formats:
-        write_torch(folder / TORCH, program, describe)
-        names.append(TORCH)
-        advance(1, TORCH)
+        writers[TORCH] = lambda path: write_torch(path, program(), describe)
+    if "onnx-fp16" in formats:
+        writers[FP16] = lambda path: write_fp16(path, folder / ONNX, as_input(pixels.compare, kind))
     if int8:
-        write_int8(folder / INT8, folder / ONNX, int8, as_input(pixels.calibrate, kind))
-        names.append(INT8)
-        advance(1, INT8)
-    return names
+        scheme, images = int8, as_input(pixels.calibrate, kind)
+        writers[INT8] = lambda path: write_int8(path, folder / ONNX, scheme, images)
+    if "litert" in formats:
+        writers[LITERT] = litert
+    for name, write in writers.items():
+        advance(0, name)
+        write(folder / name)
+        advance(1, name)
+    return list(writers)
 
 
 def check_files(
@@ -72,30 +100,55 @@ def check_files(
     expected: np.ndarray,
     pixels: Pixels,
     advance: Advance = no_progress,
+    int8_agreement: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Opens each file and compares its logits with those of the student, `expected`.
 
+    Args:
+        int8_agreement: smallest share of web images on which 8 bits have the student's class.
+
     Returns:
-        Of each: file, bytes, sha256, max_difference of a logit, and same_class, the share of web
-        images with the same class. That of 8 bits may differ, the others must not.
+        Of each: file, bytes, sha256, runtime, and the `measured` values; `agrees` may be false for
+        files of 8 and 16 bits.
 
     Raises:
-        ExternalError: as `compare`.
+        ExternalError: another file is not the student.
     """
     rows = []
     for name in names:
-        logits = open_model(folder / name).logits(pixels.compare)
-        if name != INT8:
-            compare(name, logits, expected)
+        advance(0, f"check {name}")
+        model = open_model(folder / name)
+        logits = model.logits(pixels.compare)
+        found = compare(logits, expected, HALF if name == FP16 else FLOAT)
+        if name not in REDUCED:
+            require_student(name, found, len(expected))
+        row = measured(found, logits[: pixels.web], expected[: pixels.web])
+        if name == INT8:
+            row["agrees"] = row["same_class"] >= int8_agreement
         data = (folder / name).read_bytes()
-        rows.append(
-            {
-                "file": name,
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "max_difference": float(np.abs(logits - expected).max()),
-                "same_class": agreement(logits[: pixels.web], expected[: pixels.web]),
-            }
-        )
+        digest = hashlib.sha256(data).hexdigest()
+        head = {"file": name, "bytes": len(data), "sha256": digest, "runtime": model.runtime}
+        rows.append(head | row)
         advance(1, name)
     return rows
+
+
+def measured(found: Comparison, logits: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """A comparison as JSON has it.
+
+    Args:
+        logits, expected: of the web images alone.
+
+    Returns:
+        max_difference of a logit, of_spread: the same in spreads of its image (both null where the
+        file answers with no numbers); same_class: share of web images of the same class; ties:
+        images of another class that is as likely; agrees.
+    """
+    finite = math.isfinite(found.difference)
+    return {
+        "max_difference": found.difference if finite else None,
+        "of_spread": found.relative if finite else None,
+        "same_class": agreement(logits, expected) if logits.shape == expected.shape else 0.0,
+        "ties": found.ties,
+        "agrees": found.agrees,
+    }

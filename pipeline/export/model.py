@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
 from pipeline.export.program import ABOUT, INPUT, as_input
-from pipeline.images import Fit
+from pipeline.images import Fit, Frame
 from pipeline.models.checkpoint import WEIGHTS
+from pipeline.pixelstore import Pixels
 
 BATCH = 64
-SUFFIXES = (".safetensors", ".onnx", ".pt2")
+SUFFIXES = (".safetensors", ".onnx", ".pt2", ".tflite")
 Logits = Callable[[np.ndarray], np.ndarray]
 
 
@@ -24,17 +26,24 @@ class Model:
     """A student and how to use it.
 
     Attributes:
-        fit: how an image is made square.
+        fit, resize: how an image is made square, as `Frame` has it.
         temperature: that logits are divided by before the softmax.
+        runtime: package that runs it, with its version.
     """
 
     class_names: list[str]
     input_size: int
     fit: Fit
+    resize: int
     temperature: float
+    runtime: str
     _run: Logits
 
-    def logits(self, pixels: np.ndarray, advance: Advance = no_progress) -> np.ndarray:
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.input_size, self.fit, self.resize)
+
+    def logits(self, pixels: Pixels, advance: Advance = no_progress) -> np.ndarray:
         """uint8 [N, S, S, 3] → float32 [N, classes]."""
         parts = []
         for start in range(0, len(pixels), BATCH):
@@ -50,7 +59,7 @@ class Model:
 
 
 def open_model(path: Path) -> Model:
-    """Opens what `pipeline export` wrote; by its suffix .safetensors, .onnx or .pt2.
+    """Opens what `pipeline export` wrote; by its suffix .safetensors, .onnx, .pt2 or .tflite.
 
     A .pt2 file can hold code that runs when it is opened.
 
@@ -61,7 +70,13 @@ def open_model(path: Path) -> Model:
         raise UserError(f"{path}: no model ends so", f"expected {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"{path} not found", "run `pipeline export`, or name another --model")
-    return {".safetensors": _safetensors, ".onnx": _onnx, ".pt2": _torch}[path.suffix](path)
+    openers = {
+        ".safetensors": _safetensors,
+        ".onnx": _onnx,
+        ".pt2": _torch,
+        ".tflite": _litert,
+    }
+    return openers[path.suffix](path)
 
 
 def _safetensors(path: Path) -> Model:
@@ -78,8 +93,15 @@ def _safetensors(path: Path) -> Model:
     def run(pixels: np.ndarray) -> np.ndarray:
         return network(normalise(torch.tensor(pixels), config.mean, config.std)).numpy()
 
-    fit = config.fit or "crop"
-    return Model(config.class_names, config.input_size, fit, config.temperature, run)
+    return Model(
+        config.class_names,
+        config.input_size,
+        config.fit or "crop",
+        config.resize,
+        config.temperature,
+        f"torch {torch.__version__}",
+        run,
+    )
 
 
 def _onnx(path: Path) -> Model:
@@ -96,7 +118,8 @@ def _onnx(path: Path) -> Model:
         told = session.get_modelmeta().custom_metadata_map.get(ABOUT, "")
     except Exception as error:  # a class of its own for each way to be damaged, none in common
         raise _damaged(path, error) from None
-    return _described(path, told, lambda images: session.run(None, {INPUT: images})[0])
+    runtime = f"onnxruntime {onnxruntime.__version__}"
+    return _described(path, told, runtime, lambda images: session.run(None, {INPUT: images})[0])
 
 
 def _torch(path: Path) -> Model:
@@ -112,20 +135,52 @@ def _torch(path: Path) -> Model:
     def run(images: np.ndarray) -> np.ndarray:
         return module(torch.tensor(images)).numpy()
 
-    return _described(path, files[ABOUT], run)
+    return _described(path, files[ABOUT], f"torch {torch.__version__}", run)
 
 
-def _described(path: Path, text: str, run: Logits) -> Model:
+def _litert(path: Path) -> Model:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise UserError(
+            f"{path}: ai-edge-litert is not installed", "pip install 'kd3-pipeline[litert]'"
+        ) from None
+    from pipeline.export.litert import read_about
+
+    try:
+        interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+        told = read_about(path.read_bytes())
+    except Exception as error:  # whatever the reader of flatbuffers raises
+        raise _damaged(path, error) from None
+    (into,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        answers = []
+        for image in images:  # the file takes one at a time
+            interpreter.set_tensor(into["index"], image[None])
+            interpreter.invoke()
+            answers.append(interpreter.get_tensor(out["index"]))
+        return np.concatenate(answers)
+
+    return _described(path, told, f"ai-edge-litert {version('ai-edge-litert')}", run)
+
+
+def _described(path: Path, text: str, runtime: str, run: Logits) -> Model:
     try:
         about: dict[str, Any] = json.loads(text)
         names, side, kind = (about[key] for key in ("class_names", "input_size", "input"))
         fit: Fit = about["fit"] or "crop"
-        temperature = float(about["temperature"])
+        resize, temperature = int(about.get("resize", 0)), float(about["temperature"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} does not say how to use it", "write it by `pipeline export`"
         ) from None
-    return Model(names, side, fit, temperature, lambda pixels: run(as_input(pixels, kind)))
+
+    def from_pixels(pixels: np.ndarray) -> np.ndarray:
+        return run(as_input(pixels, kind))
+
+    return Model(names, side, fit, resize, temperature, runtime, from_pixels)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -12,6 +12,7 @@ class Transfer(nn.Module):
     `teacher_channels / factor`. A vector is a map of one position.
 
     Args:
+        inner: width in place of that.
         kernel: of the convolution in the middle; of a single position 3×3 would read nothing but
             its centre, so 1 is for students that give a vector.
         signed: the teacher's features may be negative, so no ReLU comes last.
@@ -23,11 +24,12 @@ class Transfer(nn.Module):
         teacher_channels: int,
         factor: int = 2,
         *,
+        inner: int | None = None,
         kernel: int = 3,
         signed: bool = False,
     ) -> None:
         super().__init__()
-        inner = teacher_channels // factor
+        inner = inner or teacher_channels // factor
         self.transfer = nn.Sequential(
             *_block(student_channels, inner, 1),
             *_block(inner, inner, kernel),

@@ -42,6 +42,14 @@ class Distilled(Network):
             raise ValueError("the transfer module was made before the backbone's classifier went")
         self.feature_channels = layers[-1].out_channels
 
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the last layer of the tail that has any; else it gives what it is given."""
+        for layer in reversed(list(self.fc.modules())):
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        return self.feature_channels
+
     @staticmethod
     def architecture(
         *,
@@ -52,8 +60,7 @@ class Distilled(Network):
         tail: Sequence[dict[str, Any]] | None = None,
         teacher: dict[str, Any] | None = None,
         factor: int = 2,
-        kernel: int = 3,
-        signed: bool = False,
+        transfer: dict[str, Any] | None = None,
         fused: bool = False,
         backbone_options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -66,7 +73,7 @@ class Distilled(Network):
             tail: the teacher's classifier as `pipeline.models.layers.layers_of` gives it; with it
                 nothing else of the teacher is needed.
             teacher: its own architecture, which has the classifier; kept where there is no `tail`.
-            factor, kernel, signed: of the transfer module.
+            factor, transfer: of the transfer module, and its options.
             fused: the network went through `pipeline.models.fuse`.
         """
         options = {"backbone_options": backbone_options} if backbone_options else {}
@@ -77,8 +84,7 @@ class Distilled(Network):
             **known,
             "num_classes": num_classes,
             "factor": factor,
-            "kernel": kernel,
-            "signed": signed,
+            **({"transfer": transfer} if transfer else {}),
             "side": side,
             "fused": fused,
         }
@@ -112,8 +118,7 @@ def _build_distilled(
     tail: Sequence[dict[str, Any]] | None = None,
     channels: int | None = None,
     teacher: dict[str, Any] | None = None,
-    kernel: int = 3,
-    signed: bool = False,
+    transfer: dict[str, Any] | None = None,
     backbone_options: dict[str, Any] | None = None,
 ) -> Network:
     student = build(backbone, num_classes, **(backbone_options or {}))
@@ -124,8 +129,8 @@ def _build_distilled(
         channels, classifier = _tail(teacher)
     else:
         raise KeyError("tail and channels, or teacher")
-    transfer = Transfer(student.feature_channels, channels, factor, kernel=kernel, signed=signed)
-    return Distilled(student, transfer, classifier, side)
+    bridge = Transfer(student.feature_channels, channels, factor, **(transfer or {}))
+    return Distilled(student, bridge, classifier, side)
 
 
 def _tail(teacher: dict[str, Any]) -> tuple[int, nn.Module]:

@@ -1,24 +1,29 @@
 """Step of `pipeline export`: files of the student, each checked, with a model card."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from pipeline.console import Console
+from pipeline.console import Advance, Console
 from pipeline.crawlsummary import read_crawl_summary
 from pipeline.embeddings import Embeddings
-from pipeline.export.card import Facts, model_card
-from pipeline.export.checks import choose_pixels
-from pipeline.export.files import INT8, check_files, write_files
+from pipeline.errors import ExternalError
+from pipeline.export.card import Facts, Licence, model_card
+from pipeline.export.checks import Pixels, choose_pixels, compare, require_finite
+from pipeline.export.files import INT8, ONNX, check_files, measured, write_files
 from pipeline.export.model import Model, open_model
+from pipeline.export.program import InputKind, as_input
 from pipeline.export.provenance import by_host, by_licence, provenance_table, read_history
-from pipeline.images import Frame
-from pipeline.labelled import load_labelled, match_labels
+from pipeline.export.runtimes import RUNTIMES, RuntimeFailure
+from pipeline.labelled import Reading, load_labelled
 from pipeline.metrics import read_metrics
-from pipeline.models.checkpoint import WEIGHTS
+from pipeline.models.checkpoint import WEIGHTS, ModelConfig
 from pipeline.models.distilled import load_student
-from pipeline.params import Evaluate, Params
+from pipeline.models.network import Network
+from pipeline.params import Evaluate, Export, Params
 from pipeline.store import replacing, write_json, write_table, write_text
 from stages import paths
 
@@ -33,51 +38,20 @@ def run(params: Params, console: Console) -> None:
         UserError: an input is missing or broken, or a format cannot hold the student.
     """
     section = params.export
-    int8 = None if section.int8 == "none" else section.int8
 
     # read
     metrics = read_metrics(paths.METRICS)
     network, config = load_student(paths.STUDENT, torch.device("cpu"))
-    config = replace(
-        config, fit=config.fit or params.embed.fit, temperature=metrics.student.temperature
-    )
-    student = open_model(paths.STUDENT / WEIGHTS)
+    fit = config.fit or params.embed.fit
+    config = replace(config, fit=fit, temperature=metrics.student.temperature)
     web = Embeddings.open(paths.EMBED)
-    pixels = choose_pixels(web, section.images, config.input_size, int8 == "static")
+    pixels = choose_pixels(web, section.images, config.input_size, section.int8 == "static")
     history = read_history(*TABLES)
     harvest = read_crawl_summary(paths.summary("crawl"))
 
     with replacing(paths.EXPORT) as folder:
-        # write the files, and open them again
-        count = len({"safetensors", *section.formats}) + (int8 is not None)
-        with console.progress("export", 2 * count) as advance:
-            names = write_files(
-                folder,
-                network,
-                config,
-                formats=section.formats,
-                kind=section.input,
-                int8=int8,
-                pixels=pixels,
-                advance=advance,
-            )
-            expected = student.logits(pixels.compare)
-            checked = check_files(folder, names, expected, pixels, advance)
-        checks: dict[str, Any] = {
-            "input": section.input,
-            "images": {"web": pixels.web, "noise": len(pixels.compare) - pixels.web},
-            "files": checked,
-            "int8": None,
-        }
-        if int8:
-            models = [student, open_model(folder / INT8)]
-            accuracies = _accuracies(params.evaluate, models, console)
-            checks["int8"] = {
-                "scheme": int8,
-                "calibrated_on": len(pixels.calibrate) if int8 == "static" else 0,
-                "student_accuracy": accuracies[0],
-                "accuracy": accuracies[1],
-            }
+        checks = _ship(folder, network, config, pixels, params, console)
+        _leave_out(folder, checks, section, console)
 
         # say what they are and where they come from
         with console.progress("export: sources", history.candidates) as advance:
@@ -89,13 +63,117 @@ def run(params: Params, console: Console) -> None:
             history=history,
             licences=by_licence(origins),
             hosts=by_host(origins),
-            licence=section.licence,
+            licence=Licence(section.licence, section.licence_name, section.licence_link),
             harvest=harvest,
         )
         write_table(folder / "sources.parquet", origins)
         write_json(folder / "checks.json", checks)
         write_text(folder / "README.md", model_card(facts))
     console.result(f"export: {_told(checks)} → {paths.EXPORT}", checks)
+
+
+def _ship(
+    folder: Path,
+    network: Network,
+    config: ModelConfig,
+    pixels: Pixels,
+    params: Params,
+    console: Console,
+) -> dict[str, Any]:
+    """Writes the files, opens them again and compares them: the content of checks.json."""
+    section = params.export
+    int8 = None if section.int8 == "none" else section.int8
+    student = open_model(paths.STUDENT / WEIGHTS)
+    count = len({"safetensors", *section.formats}) + (int8 is not None)
+    with console.progress("export", 2 * count + 1 + len(section.runtimes)) as advance:
+        names = write_files(
+            folder,
+            network,
+            config,
+            formats=section.formats,
+            kind=section.input,
+            int8=int8,
+            pixels=pixels,
+            advance=advance,
+        )
+        advance(0, "answers of the student")
+        expected = student.logits(pixels.compare)
+        require_finite(expected)
+        advance(1)
+        checked = check_files(folder, names, expected, pixels, advance, section.int8_agreement)
+        tried = [
+            _tried(folder / ONNX, name, section.input, pixels, expected, advance)
+            for name in section.runtimes
+        ]
+    checks: dict[str, Any] = {
+        "input": section.input,
+        "images": {"web": pixels.web, "noise": len(pixels.compare) - pixels.web},
+        "files": checked,
+        "left_out": [],
+        "tried": tried,
+        "int8": None,
+    }
+    if int8:
+        accuracies = _accuracies(params.evaluate, [student, open_model(folder / INT8)], console)
+        checks["int8"] = {
+            "scheme": int8,
+            "calibrated_on": len(pixels.calibrate) if int8 == "static" else 0,
+            "least_agreement": section.int8_agreement,
+            "student_accuracy": accuracies[0],
+            "accuracy": accuracies[1],
+        }
+    for one in tried:
+        if not one["agrees"]:
+            console.warn(f"{ONNX} in {one['runtime']} is not the student: {_far(one)}")
+    return checks
+
+
+def _tried(
+    path: Path, name: str, kind: InputKind, pixels: Pixels, expected: np.ndarray, advance: Advance
+) -> dict[str, Any]:
+    """What another runtime makes of a file: as `measured`, or its `error`."""
+    runtime = RUNTIMES[name]
+    advance(0, f"{path.name} in {name}")
+    head = {"file": path.name, "runtime": runtime.name, "error": ""}
+    try:
+        logits = runtime.logits(path, kind, as_input(pixels.compare, kind))
+    except RuntimeFailure as error:
+        return head | {"agrees": False, "error": str(error)}
+    finally:
+        advance(1)
+    found = compare(logits, expected)
+    return head | measured(found, logits[: pixels.web], expected[: pixels.web])
+
+
+def _leave_out(folder: Path, checks: dict[str, Any], section: Export, console: Console) -> None:
+    """Takes files of 8 and 16 bits that are too far from the student out of `folder`.
+
+    Raises:
+        ExternalError: there are any, and `section` wants them to be refused.
+    """
+    far = [one for one in checks["files"] if not one["agrees"]]
+    if not far:
+        return
+    told = "; ".join(f"{one['file']} is too far from the student: {_far(one)}" for one in far)
+    if section.disagreeing == "refuse":
+        hint = "nothing was written; set export.disagreeing to leave-out, or take the format out"
+        raise ExternalError(told, hint)
+    for one in far:
+        (folder / one["file"]).unlink()
+    checks["files"] = [one for one in checks["files"] if one["agrees"]]
+    checks["left_out"] = far
+    console.warn(f"left out of {paths.EXPORT}: {told}")
+
+
+def _far(one: dict[str, Any]) -> str:
+    if one.get("error"):
+        return str(one["error"])
+    if one["of_spread"] is None:
+        return "its logits are not finite, or not as many as there are classes"
+    return (
+        f"the same class on {one['same_class']:.1%} of the web images, logits differ by up to"
+        f" {one['of_spread']:.2g} of their spread over the classes"
+    )
 
 
 def _accuracies(section: Evaluate, models: list[Model], console: Console) -> list[float]:
@@ -105,19 +183,22 @@ def _accuracies(section: Evaluate, models: list[Model], console: Console) -> lis
         test = load_labelled(
             section.test_set,
             "test",
-            Frame(model.input_size, model.fit),
+            model.frame,
             section.images,
             section.seed,
             advance,
+            reading=Reading.of(section),
+            class_names=model.class_names,
         )
-        labels = match_labels(test, model.class_names, section.test_set)
         seen = [one.logits(test.pixels, advance).argmax(axis=1) for one in models]
-    return [round(float((classes == labels).mean()), 4) for classes in seen]
+    for note in test.notes:
+        console.note(note)
+    return [round(float((classes == test.labels).mean()), 4) for classes in seen]
 
 
 def _told(checks: dict[str, Any]) -> str:
     """The files with their sizes, in a line."""
     told = ", ".join(f"{one['file']} {one['bytes'] / 1e6:.2f} MB" for one in checks["files"])
-    if int8 := checks["int8"]:
+    if (int8 := checks["int8"]) and INT8 in {one["file"] for one in checks["files"]}:
         told += f" ({int8['accuracy']:.1%} right; student {int8['student_accuracy']:.1%})"
     return told

@@ -13,7 +13,7 @@ from pipeline.crawl.journal import Journal
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.embed.passing import TeacherPass
 from pipeline.errors import UserError
-from pipeline.images import ImageError, decode, framed
+from pipeline.images import Frame, ImageError, decode
 from pipeline.models.checkpoint import CONFIG, load_model
 from pipeline.params import Embed
 from pipeline.pixels import parts
@@ -43,7 +43,7 @@ class TeacherLabels:
         device = resolve_device("auto")
         network, config = load_model(paths.TEACHER, device)
         self.teacher = TeacherPass(network, config, device, resolve_precision("auto", device))
-        self.side, self.section = config.input_size, section
+        self.frame = Frame(config.input_size, section.fit, section.size)
         self.labels = matched(names, config.class_names)
         self.known = [label in self.labels.values() for label in range(len(names))]
         if not any(self.known):
@@ -75,9 +75,7 @@ class TeacherLabels:
 
     def _pixels(self, name: str) -> np.ndarray | None:
         try:
-            return framed(
-                decode(self.journal.read(name)), self.side, self.section.fit, self.section.size
-            )
+            return self.frame.of(decode(self.journal.read(name)))
         except ImageError:  # `embed` will say which; here it is an image of no class
             return None
 

@@ -65,7 +65,7 @@ def test_features_are_like_pooled_ones_and_of_the_seed_alone():
 
 
 def test_the_loop_passes_as_many_images_as_it_says(tmp_path):
-    given = argparse.Namespace(images=20, batch=8, architecture="resnet8", seed=0)
+    given = argparse.Namespace(images=20, batch=8, architecture="resnet8", seed=0, side=32)
     bench = embed_speed.Bench(given, Path(tmp_path), torch.device("cpu"))
     passed = []
     bench.network.features = lambda batch: passed.append(len(batch)) or torch.zeros(8, 64, 2, 2)

@@ -7,6 +7,7 @@ import torch
 
 from pipeline.distill import loader
 from pipeline.distill.loader import Resident, Streamed, free_memory, open_pixels
+from pipeline.pixelstore import JpegPixels, encode_jpeg
 
 CPU = torch.device("cpu")
 ROWS = [torch.tensor(r, dtype=torch.int64) for r in ([5, 0, 3], [9, 9, 1, 5], [7], [], [2, 8])]
@@ -53,6 +54,26 @@ def test_batches_are_the_rows_in_the_order_asked_for(file, where):
     for rows, batch in zip(ROWS, found, strict=True):
         assert batch.dtype == torch.uint8
         assert torch.equal(batch, torch.from_numpy(images())[rows])
+
+
+@pytest.mark.parametrize("where", ["resident", "streamed"])
+def test_batches_of_jpegs_are_their_pixels(tmp_path, where):
+    jpegs = [encode_jpeg(image, 90) for image in images(side=16)]
+    (tmp_path / "pixels.jpegs").write_bytes(b"".join(jpegs))
+    store = JpegPixels.open(tmp_path / "pixels.jpegs", np.cumsum([len(one) for one in jpegs]))
+    pixels = open_pixels(store, CPU, where)
+    assert (pixels.kind, len(pixels), pixels.side) == (where, 10, 16)
+    for rows, batch in zip(ROWS, pixels.batches(ROWS), strict=True):
+        assert torch.equal(batch, torch.from_numpy(store[rows.numpy()]))
+
+
+@pytest.mark.parametrize(("spare", "kind"), [(0, "resident"), (-1, "streamed")])
+def test_jpegs_are_resident_by_their_decoded_size(monkeypatch, tmp_path, spare, kind):
+    data = encode_jpeg(images(side=16)[0], 90)
+    (tmp_path / "pixels.jpegs").write_bytes(3 * data)
+    store = JpegPixels.open(tmp_path / "pixels.jpegs", len(data) * np.arange(1, 4))
+    monkeypatch.setattr(loader, "free_memory", lambda device: 2 * 3 * 16 * 16 * 3 + spare)
+    assert open_pixels(store, CPU).kind == kind
 
 
 @pytest.mark.parametrize("kind", KINDS)

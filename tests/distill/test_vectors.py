@@ -48,6 +48,22 @@ class Flat(Network):
         return self.body(images)
 
 
+class Mapped(Flat):
+    """A network that pools a map of its classes, as SqueezeNet does: its tail does nothing."""
+
+    cut = "map"
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.maps = nn.Sequential(nn.Conv2d(3, num_classes, 3, 4, 1), nn.ReLU())
+        del self.body
+        self.fc = nn.Identity()
+        self.feature_channels = num_classes
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.maps(images)
+
+
 class OwnTail(nn.Module):
     """A tail that is no plain layer of torch."""
 
@@ -89,7 +105,7 @@ class Answers(Flat):
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
     """These networks have names, as a library's would."""
-    for name, make in {"flat": Flat, "owned": Owned, "answers": Answers}.items():
+    for name, make in {"flat": Flat, "owned": Owned, "answers": Answers, "mapped": Mapped}.items():
         monkeypatch.setitem(models.ARCHITECTURES, name, make)
 
 
@@ -201,14 +217,33 @@ def test_what_may_be_negative_in_the_teacher_may_be_so_in_the_student(normed):
     assert (ours < 0).any() == normed
 
 
-def test_the_transfer_module_to_a_wide_vector_is_no_wider_than_its_bound(monkeypatch):
-    monkeypatch.setattr(kd3, "WIDEST", 16)
-    wide = objective("resnet8", made("flat", channels=8))
-    assert wide.transfer.transfer[0].out_channels == 16  # of 128
-    narrow = objective("resnet8", made("flat", channels=1))
-    assert narrow.transfer.transfer[0].out_channels == 8  # of 16
-    assert narrow.transfer.transfer[3].kernel_size == (3, 3)
-    assert objective("flat", made("flat")).transfer.transfer[3].kernel_size == (1, 1)
+def test_the_inner_width_to_a_vector_is_half_of_it_within_bounds(monkeypatch):
+    monkeypatch.setattr(kd3, "WIDEST", 48)
+    widths = {
+        channels: objective("resnet8", made("flat", channels=channels)).transfer.transfer[0]
+        for channels in (2, 5, 8)
+    }
+    found = {channels: layer.out_channels for channels, layer in widths.items()}
+    assert found == {2: 32, 5: 40, 8: 48}  # of 32, 80 and 128
+
+
+def test_a_map_of_classes_is_not_squeezed_through_half_of_them(tmp_path):
+    of = objective("resnet8", made("mapped")).eval()
+    assert of.transfer.transfer[0].out_channels == 32
+    network, architecture = of.deployed(
+        {"name": "resnet8", "num_classes": CLASSES}, {"name": "mapped", "num_classes": CLASSES}
+    )
+    config = ModelConfig(architecture, list("abcdefghij"), MEAN, STD, SIDE, "a test")
+    save_model(tmp_path, network, config)
+    loaded = load_student(tmp_path, CPU)[0]
+    assert loaded.num_classes == CLASSES
+    with torch.no_grad():
+        assert torch.equal(loaded(batch()), of.predict(batch()))
+
+
+def test_the_convolution_in_the_middle_is_1_by_1_for_a_student_of_one_position():
+    for student, size in (("resnet8", (3, 3)), ("flat", (1, 1))):
+        assert objective(student, made("flat")).transfer.transfer[3].kernel_size == size
 
 
 @pytest.mark.parametrize("name", ALIGNED)

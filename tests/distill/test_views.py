@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.distill.views import Views, draws
+from pipeline.distill.views import Views, draws, views_of
+from pipeline.errors import UserError
+from pipeline.models.checkpoint import ModelConfig
 from pipeline.params import Distill
 from pipeline.pixels import draw_boxes, normalise, pad_crop, resized_crop
 
@@ -88,6 +90,73 @@ def test_crops_are_of_the_generator_alone_and_leave_the_pixels_as_they_are(crop)
     assert not torch.equal(first, of.cropped(given, source(2)))
     assert torch.equal(given, pixels())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def places(side: int) -> Tensor:
+    """Pixels that say where they are: row in red, column in green."""
+    at = torch.arange(side, dtype=torch.uint8)
+    rows, columns = torch.meshgrid(at, at, indexing="ij")
+    return torch.stack([rows, columns, columns], dim=2).expand(300, side, side, 3)
+
+
+def larger(crop: str, side: int, flip: bool = False, scale: float = 0.08) -> Views:
+    section = Distill(crop=crop, flip=flip, crop_scale=scale)
+    return Views(section, [0.0] * 3, [1.0] * 3, side)
+
+
+def shown(found: Tensor) -> Tensor:
+    return (found * 255).round().long()
+
+
+@pytest.mark.parametrize(("stored", "side"), [(20, 16), (21, 16), (17, 16)])
+def test_a_padded_crop_of_larger_pixels_is_any_part_of_them_and_nothing_made_up(stored, side):
+    found = shown(larger("pad", side).cropped(places(stored), source()))
+    assert found.shape == (300, 3, side, side)
+    top, left = found[:, 0, 0, 0], found[:, 1, 0, 0]
+    assert set(top.tolist()) == set(left.tolist()) == set(range(stored - side + 1))
+    at = torch.arange(side)
+    assert torch.equal(found[:, 0], (top[:, None, None] + at[:, None]).expand(300, side, side))
+    assert torch.equal(found[:, 1], (left[:, None, None] + at).expand(300, side, side))
+
+
+@pytest.mark.parametrize(("stored", "side"), [(20, 16), (21, 16), (16, 16)])
+def test_whole_images_are_the_centres_of_larger_pixels(stored, side):
+    margin = (stored - side) // 2
+    whole = shown(larger("pad", side).whole(places(stored)))
+    assert whole[0, 0, :, 0].tolist() == whole[0, 1, 0].tolist() == [*range(margin, margin + side)]
+    assert torch.equal(shown(larger("none", side).cropped(places(stored), source())), whole)
+    mirrored = shown(larger("none", side, flip=True).cropped(places(stored), source()))
+    assert {tuple(one) for one in mirrored[:, 1, 0].tolist()} == {
+        (*range(margin, margin + side),),
+        (*reversed(range(margin, margin + side)),),
+    }
+
+
+def test_resized_crops_of_larger_pixels_are_of_all_of_them_and_the_teachers_side():
+    found = shown(larger("resized", 16, scale=0.3).cropped(places(24), source()))
+    assert found.shape == (300, 3, 16, 16)
+    least = draw_boxes(300, 24, source(), (0.3, 1.0))[:2]
+    assert torch.allclose(found[:, 0, 0, 0].double(), least[0].double(), atol=1)
+    assert torch.allclose(found[:, 1, 0, 0].double(), least[1].double(), atol=1)
+    assert found[:, 0].max() == 23 and found[:, 0].min() == 0
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized", "none"])
+@pytest.mark.parametrize("stored", [16, 20])
+def test_crops_that_were_drawn_before_may_be_cut_in_any_order(crop, stored):
+    of, all_pixels = larger(crop, 16, flip=True), pixels(stored)
+    at_once = of.cropped(all_pixels, source())
+    drawn = of.draw(COUNT, stored, source())
+    assert drawn.shape[1] == COUNT and drawn.dtype == torch.int64
+    rows = torch.tensor([7, 0, 59, 7])
+    assert torch.equal(of.cut(all_pixels[rows], drawn[:, rows]), at_once[rows])
+
+
+def test_pixels_smaller_than_the_teachers_input_are_refused():
+    config = ModelConfig({}, [], MEAN, STD, 16, "a test")
+    assert views_of(Distill(), config, 20).side == 16
+    with pytest.raises(UserError, match="have 15 pixels a side, the teacher takes 16: run"):
+        views_of(Distill(), config, 15)
 
 
 def test_the_same_counters_give_the_same_draws():

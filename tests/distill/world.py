@@ -38,6 +38,7 @@ from pipeline.registry import OBJECTIVES
 CPU = torch.device("cpu")
 SIDE = 16
 IMAGES = 64
+CLASS_COUNT = 10
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 # α as published: 0 in the end
 SECTION = Distill(epochs=3, batch_size=16, lr=0.1, flip=True, teacher_floor=0.0)

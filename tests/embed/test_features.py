@@ -104,6 +104,7 @@ def test_images_larger_than_a_slice_are_passed_a_few_at_a_time(crawled, tmp_path
         lambda self, pixels: seen.append(len(pixels)) or teacher(self, pixels),
     )
     monkeypatch.setattr(passing, "SLICE", 1)
+    monkeypatch.setattr(passing, "FEWEST", 4)
     parts = run(crawled, tmp_path / "parts", batch_size=5)
     # of 6, 7 and 3 images that are kept in the shards: 5 and 1, 5 and 2, 3
     assert sorted(seen) == [1, 1, 1, 2, 3, 4, 4]

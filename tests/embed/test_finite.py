@@ -93,7 +93,7 @@ def test_an_interrupted_pass_in_float32_goes_on_in_float32(crawled, tmp_path, wi
 @pytest.mark.parametrize("device", [False, True], ids=["threads", "processes"])
 def test_images_without_a_finite_answer_are_named(crawled, tmp_path, wide, monkeypatch, device):
     if device:
-        monkeypatch.setattr(module, "_passed_by_threads", module._passed_by_device)
+        monkeypatch.setattr(module, "passed_by_threads", module.passed_by_device)
     before = run(crawled, tmp_path / "before")["features"].astype(np.float64)
     peaks = np.sort(np.abs(before).max(axis=1))[::-1]
     # maps are larger than their means, so more than one image may go beyond float32

@@ -34,6 +34,7 @@ def nearest(image: str, k: int) -> Neighbours:
         image,
         k,
         "crop",
+        0,
         Embeddings.open(Path("data/embed")),
         Path("models/teacher"),
         Path("data/crawl/manifest.parquet"),

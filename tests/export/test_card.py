@@ -9,7 +9,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from pipeline.crawlsummary import CrawlSummary
-from pipeline.export.card import Facts, model_card, plain_markdown
+from pipeline.export.card import Facts, Licence, model_card, plain_markdown
 from pipeline.export.provenance import History
 from pipeline.metrics import Metrics
 from tests.export.world import CONFIG, METRICS, NAMES, measured
@@ -18,9 +18,18 @@ CHECKS = {
     "input": "uint8",
     "images": {"web": 150, "noise": 106},
     "files": [
-        {"file": name, "bytes": 380_000, "max_difference": 2.4e-7, "same_class": 1.0}
+        {
+            "file": name,
+            "bytes": 380_000,
+            "runtime": "torch 2.15.0",
+            "max_difference": 2.4e-7,
+            "of_spread": 5e-7,
+            "same_class": 1.0,
+        }
         for name in ("model.safetensors", "model.onnx", "model.pt2")
     ],
+    "left_out": [],
+    "tried": [],
     "int8": None,
 }
 WAY = History(4800, 4000, {"near-duplicate": 370, "leaked": 8}, 3622, 104, 3000)
@@ -30,7 +39,7 @@ HOSTILE = ["<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "`x` | y\
 def facts(metrics: dict = METRICS) -> Facts:
     read = Metrics.model_validate_json(json.dumps(metrics))
     told = [(text, 9 - place) for place, text in enumerate(HOSTILE)]
-    return Facts(CONFIG, read, CHECKS, WAY, [*told, ("", 1)], told, "")
+    return Facts(CONFIG, read, CHECKS, WAY, [*told, ("", 1)], told, Licence())
 
 
 def front(card: str) -> dict:
@@ -39,8 +48,10 @@ def front(card: str) -> dict:
 
 
 def test_the_metadata_is_yaml_with_the_accuracy() -> None:
-    found = front(model_card(replace(facts(measured(top5=0.99)), licence="mit: x\n---")))
-    assert found["license"] == "mit: x ---"
+    licence = Licence("other", "mit: x\n---", "https://terms.example/<b>")
+    found = front(model_card(replace(facts(measured(top5=0.99)), licence=licence)))
+    assert (found["license"], found["license_name"]) == ("other", "mit: x ---")
+    assert found["license_link"] == "https://terms.example/<b>"
     (result,) = found["model-index"][0]["results"]
     assert result["dataset"]["name"] == "wild|life.parquet"
     assert [one["value"] for one in result["metrics"]] == [0.8667, 0.99]
@@ -63,6 +74,7 @@ def test_no_markup_comes_from_names_licences_and_hosts() -> None:
         "How good it is",
         "What it learnt from",
         "How to use it",
+        "Where it was tried",
         "Limits",
         "Citation",
     ]
@@ -99,7 +111,7 @@ def test_the_figures_are_those_of_the_metrics() -> None:
         "149% as often",
         "| used in an epoch or more | 3,000 |",
         "on 150 web images and 106 of noise",
-        "| `model.onnx` | 0.38 | 2.4e-07 | 100.0% |",
+        "| `model.onnx` | 0.38 | torch 2\\.15\\.0 | 2.4e-07 | 5.0e-07 | 100.0% |",
     ):
         assert said in card, said
     assert "/home/someone" not in card
@@ -117,9 +129,30 @@ def test_what_was_not_measured_is_not_told() -> None:
 
 def test_quantisation_is_told_with_its_cost() -> None:
     int8 = {"scheme": "static", "calibrated_on": 256, "student_accuracy": 0.866, "accuracy": 0.851}
-    card = model_card(replace(facts(), checks=CHECKS | {"int8": int8}))
+    small = CHECKS["files"][1] | {"file": "model-int8.onnx"}
+    with_it = CHECKS | {"int8": int8, "files": [*CHECKS["files"], small]}
+    card = model_card(replace(facts(), checks=with_it))
     assert "(static ranges, from 256 other web images)" in card
     assert re.search(r"right on\s85.1% of the images, the student on 86.6%", card)
+
+
+def test_what_was_left_out_and_where_it_does_not_run_is_told() -> None:
+    int8 = {"scheme": "static", "calibrated_on": 256, "student_accuracy": 0.866, "accuracy": 0.4}
+    far = {"file": "model-int8.onnx", "same_class": 0.41, "of_spread": 3.2, "agrees": False}
+    tried = [
+        {"file": "model.onnx", "runtime": "ncnn 1.0", "agrees": False, "error": "`no` <layer>"},
+        far | {"file": "model.onnx", "runtime": "mnn 3", "max_difference": 25.0, "error": ""},
+        far
+        | {"file": "model.onnx", "runtime": "x", "max_difference": None, "of_spread": None}
+        | {"error": ""},
+    ]
+    changes = {"left_out": [far], "tried": tried, "int8": int8}
+    card = model_card(replace(facts(), checks=CHECKS | changes))
+    assert "`model-int8.onnx` was made and is not here" in card and "on 41.0% of the web" in card
+    assert "up to 3.2e+00 spreads" in card and "right on" not in card
+    assert "does not run in ncnn 1\\.0: \\`no\\` &lt;layer&gt;." in card
+    assert "| mnn 3: **not the student** | 2.5e+01 | 3.2e+00 | 41.0% |" in card
+    assert "| no number | no number |" in card and "\n\n\n" not in card
 
 
 def test_what_was_wanted_and_what_owners_say_is_in_the_card_and_hostile_text_is_text() -> None:

@@ -91,6 +91,7 @@ def test_the_larger_map_is_pooled_to_the_smaller(student, teacher):
 def test_the_inner_width_is_the_teachers_over_the_factor():
     assert Transfer(8, 32).transfer[0].out_channels == 16
     assert Transfer(8, 32, factor=4).transfer[0].out_channels == 8
+    assert Transfer(8, 32, inner=5).transfer[0].out_channels == 5
 
 
 @pytest.mark.parametrize(("student_side", "teacher_side"), [(4, 2), (2, 4)])

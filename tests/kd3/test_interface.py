@@ -29,6 +29,7 @@ SIGNATURES = {
         ("teacher_channels", REQUIRED),
         ("factor", 2),
         "*",
+        ("inner", None),
         ("kernel", 3),
         ("signed", False),
     ),

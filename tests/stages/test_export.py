@@ -1,5 +1,6 @@
 """`pipeline export`, `predict` and `trace` as a user meets them."""
 
+import csv
 import json
 import re
 import shutil
@@ -39,7 +40,7 @@ TEST_SET = "labelled"
 PARAMS = f"""
 embed: {{fit: squash}}
 evaluate: {{test_set: {TEST_SET}, images: 0}}
-export: {{int8: static, licence: mit}}
+export: {{int8: static, int8_agreement: 0.9, licence: mit}}
 """
 
 
@@ -71,15 +72,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def name_as_folders(folder: Path) -> None:
+    """Gives the student names as folders can have, so that the test set is of its classes."""
+    config = folder / "models/student/config.json"
+    values = json.loads(config.read_text())
+    values["class_names"] = ["circle", "hostile", "lines", "star"]
+    config.write_text(json.dumps(values))
+
+
 @pytest.fixture(scope="module")
 def exported(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after `export` of every format."""
     folder = tmp_path_factory.mktemp("exported") / "project"
     shutil.copytree(world, folder)
-    config = folder / "models/student/config.json"
-    values = json.loads(config.read_text())
-    values["class_names"] = ["circle", "hostile", "lines", "star"]  # as folders can be called
-    config.write_text(json.dumps(values))
+    name_as_folders(folder)
     result = pipeline(folder, "export")
     assert result.exit_code == 0, result.output
     assert re.search(r"model-int8\.onnx 0\.\d\d MB .* right; student", result.stdout)
@@ -208,6 +214,44 @@ def test_predict_names_broken_images_and_goes_on(exported: Path, tmp_path: Path)
     assert ["error" in row for row in listed] == [True, False]
 
 
+def test_predict_takes_a_folder_of_images_and_counts_them(exported: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "photos"
+    (inside / "more" / ".ipynb_checkpoints").mkdir(parents=True)
+    names = ("a.tiff", "b.avif", "more/c.JFIF", "more/d")
+    for name, kind in zip(names, ("TIFF", "AVIF", "JPEG", "PNG"), strict=True):
+        Image.open(picture(tmp_path / "whole.png")).save(inside / name, kind)
+    (inside / "more" / "._c.JFIF").write_bytes(b"x")
+    (inside / "notes.txt").write_text("no picture")
+    result = pipeline(exported, "predict", str(inside), "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert [row["file"] for row in found["images"]] == [str(inside / name) for name in names]
+    assert sum(found["counts"].values()) == 4
+    assert "left out, hidden or the system's: ._c.JFIF 1, .ipynb_checkpoints 1" in result.stderr
+    assert "4 of 4 images are read: " in result.stderr
+    one = done(exported, "predict", str(inside / "a.tiff"))["images"]
+    assert one == found["images"][:1]
+
+    (inside / "broken.png").write_bytes(b"")
+    result = pipeline(exported, "predict", str(inside))
+    assert result.exit_code == 2 and len(result.stdout.splitlines()) == 4
+    assert "4 of 5 images are read" in result.stderr
+    assert f"error: {inside}/broken.png: not a whole image: it has no bytes" in result.stderr
+
+
+def test_predict_writes_csv_and_takes_names_from_a_file(exported: Path, tmp_path: Path) -> None:
+    image, names = picture(tmp_path / "a,b.png"), tmp_path / "names.txt"
+    names.write_text("w\nx\ny\nz\n")
+    options = ["--class-names", str(names), "--csv", "--k", "2"]
+    rows = list(csv.DictReader(pipeline(exported, "predict", image, *options).stdout.splitlines()))
+    assert list(rows[0]) == ["file", "class_1", "confidence_1", "class_2", "confidence_2"]
+    assert rows[0]["file"] == image and {rows[0]["class_1"], rows[0]["class_2"]} <= set("wxyz")
+    assert float(rows[0]["confidence_1"]) >= float(rows[0]["confidence_2"])
+    names.write_text("w\nx\n")
+    result = pipeline(exported, "predict", image, "--class-names", str(names))
+    assert result.exit_code == 2 and "has 2 names, and the model 4 classes" in result.stderr
+
+
 def test_a_pt2_file_of_others_is_not_opened(exported: Path, tmp_path: Path) -> None:
     image, other = picture(tmp_path / "a.png"), tmp_path / "model.pt2"
     shutil.copy(exported / "models/export/model.pt2", other)
@@ -266,6 +310,108 @@ def test_files_that_are_not_the_student_are_not_kept(
     assert "model.pt2 is not the student: logits differ by up to" in result.stderr
     assert [path.name for path in (fresh / "models").glob("export*/*")] == ["old"]
     assert not list((fresh / "models").glob(".export*"))
+
+
+@pytest.mark.parametrize("far", ["int8", "fp16"])
+def test_a_file_too_far_from_the_student_is_left_out_or_refused(
+    far: str, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_as_folders(fresh)
+    if far == "int8":
+        given, name = {"int8_agreement": 1}, "model-int8.onnx"
+    else:
+        given, name = {"int8": "none", "formats": "[onnx, onnx-fp16]"}, "model-fp16.onnx"
+        monkeypatch.setattr("pipeline.export.files.HALF", 1e-4)
+    args = [
+        part
+        for key, value in {"formats": "[onnx]", **given}.items()
+        for part in ("--set", f"export.{key}={value}")
+    ]
+    refused = pipeline(fresh, "export", *args, "--set", "export.disagreeing=refuse")
+    assert refused.exit_code == 3
+    assert f"{name} is too far from the student: the same class on" in refused.stderr
+    assert not (fresh / "models/export").exists()
+
+    result = pipeline(fresh, "export", *args, "--quiet")
+    assert result.exit_code == 0 and "left out of models/export" in result.stderr
+    assert name not in result.stdout
+    checks = json.loads((fresh / "models/export/checks.json").read_text())
+    (row,) = checks["left_out"]
+    assert row["file"] == name and not row["agrees"]
+    assert name not in {one["file"] for one in checks["files"]}
+    assert not (fresh / "models/export" / name).exists()
+    card = (fresh / "models/export/README.md").read_text()
+    assert f"`{name}` was made and is not here" in card
+
+
+def test_other_runtimes_are_tried_and_told(fresh: Path) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("cv2")
+    args = ["--set", "export.runtimes=[openvino, opencv]", "--set", "export.int8=none"]
+    checks = done(fresh, "export", *args, "--set", "export.formats=[onnx]")
+    assert [one["runtime"].split()[0] for one in checks["tried"]] == [
+        "openvino",
+        "opencv-python-headless",
+    ]
+    for one in checks["tried"]:
+        assert one["agrees"] and one["same_class"] == 1 and 0 < one["of_spread"] < 1e-3
+    assert "openvino" in (fresh / "models/export/README.md").read_text()
+
+
+def test_a_runtime_that_answers_otherwise_is_told_and_the_file_stays(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.export import runtimes
+
+    def half_as_much(path: Path, kind: str, side: int) -> Any:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda images: session.run(None, {"images": images})[0] / 2
+
+    def none(path: Path, kind: str, side: int) -> Any:
+        raise ValueError("first\nlayer \x1b[2J is not known")
+
+    for name, load in (("openvino", half_as_much), ("opencv", none)):
+        monkeypatch.setitem(runtimes.RUNTIMES, name, runtimes.Runtime(("onnxruntime",), load))
+    args = ["--set", "export.runtimes=[openvino, opencv]", "--set", "export.int8=none"]
+    result = pipeline(fresh, "export", *args, "--set", "export.formats=[onnx]")
+    assert result.exit_code == 0
+    assert "is not the student: the same class on 100.0% of" in " ".join(result.stderr.split())
+    assert "layer [2J is not known" in result.stderr
+    card = (fresh / "models/export/README.md").read_text()
+    assert "**not the student**" in card and "does not run in onnxruntime" in card
+
+
+def test_a_runtime_that_is_not_installed_is_named(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.export import runtimes
+
+    absent = runtimes.Runtime(("no-such-runtime",), lambda path, kind, side: None)
+    monkeypatch.setitem(runtimes.RUNTIMES, "mnn", absent)
+    result = pipeline(fresh, "export", "--set", "export.runtimes=[mnn]")
+    assert result.exit_code == 2 and "needs no-such-runtime: pip install" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"licence": "Apache 2.0"}, "did you mean apache-2.0?"),
+        ({"licence": "gpl3"}, "gpl-3.0"),
+        ({"licence": "proprietary"}, "as mit, apache-2.0 or cc-by-4.0"),
+        ({"licence": "other"}, "export.licence_name: licence 'other' needs its name"),
+        ({"licence": "mit", "licence_link": "LICENSE"}, "only licence 'other' has it, not 'mit'"),
+    ],
+)
+def test_a_licence_that_the_hub_does_not_know_is_refused_before_anything_is_done(
+    given: dict[str, str], said: str, fresh: Path
+) -> None:
+    shutil.rmtree(fresh / "models")  # that they are gone would be said if it went further
+    args = [part for key, text in given.items() for part in ("--set", f"export.{key}={text}")]
+    result = pipeline(fresh, "export", *args)
+    assert result.exit_code == 2 and said in result.stderr
+    assert "models" not in result.stderr
 
 
 def test_the_temperature_of_evaluate_goes_along(fresh: Path, tmp_path: Path) -> None:

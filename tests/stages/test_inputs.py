@@ -180,7 +180,7 @@ def test_the_crawl_runs_again_if_what_it_takes_from_other_sections_changes(place
     ]
     assert [one.get("taken") for one in sides] == [{"side": 128}, {"side": 896}, None, None]
     rounds = noted("crawl: {engine: bing, rounds: 1}\nembed: {fit: squash}")["crawl"]
-    assert rounds["taken"] == {"embed.fit": "squash"}
+    assert rounds["taken"] == {"embed.fit": "squash", "embed.size": 0}
 
 
 def test_dvc_knows_a_file_for_each_stage_that_has_parameters(stub: Path) -> None:

@@ -22,9 +22,9 @@ from pipeline.models.layers import layers_of
 from pipeline.models.network import Network, drop_classifier, pool
 from pipeline.params import Distill
 
-# inner width of the transfer module at most, where the teacher gives a vector: what a tail of
-# several layers or a flattened map gives may be as wide as 25,088
-WIDEST = 512
+# inner width of the transfer module: half of the teacher's channels as published, but no less, as
+# for a map of ten classes, and for vectors no more, as for a flattened map of 25,088
+NARROWEST, WIDEST = 32, 512
 
 
 class KD3(Objective):
@@ -118,7 +118,7 @@ class KD3(Objective):
             channels=self.teacher.feature_channels,
             side=self._teacher_side,
             num_classes=student["num_classes"],
-            **self._bridge,
+            transfer=self._bridge,
         )
 
     def _other_terms(
@@ -160,8 +160,13 @@ def _bridge(student: Network, teacher_features: Tensor) -> tuple[dict[str, Any],
         teacher_features: of some images.
     """
     options: dict[str, Any] = {"kernel": 1} if student.cut == "vector" else {}
+    channels = teacher_features.shape[1]
+    if channels // 2 < NARROWEST:
+        options["inner"] = NARROWEST
     if teacher_features.ndim == 4:
         return options, teacher_features.shape[-1]
-    options["factor"] = max(2, teacher_features.shape[1] // WIDEST)
-    options["signed"] = bool((teacher_features < 0).any())
+    if channels // 2 > WIDEST:
+        options["inner"] = WIDEST
+    if (teacher_features < 0).any():
+        options["signed"] = True
     return options, 0
