@@ -53,6 +53,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline tune --trials 20": "tests/stages/test_tune.py",
     "pipeline tune --search lr=0.3:3 --search feature_weight=0.5,1,2": "tests/stages/test_tune.py",
     "pipeline predict IMAGE": RUN,
+    "pipeline predict my-photos --csv": RUN,
     "pipeline predict IMAGE --model models/export/model.onnx": "tests/stages/test_export.py",
     "pipeline export --set export.input=float": "tests/stages/test_export.py",
     "pipeline export --set 'export.runtimes=[openvino,opencv]'": "tests/stages/test_export.py",

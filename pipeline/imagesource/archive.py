@@ -127,6 +127,10 @@ class Archive:
     def __len__(self) -> int:
         return len(self._members) + bool(self.broken)
 
+    def files_named(self) -> list[str]:
+        """Names of all pictures."""
+        return [member.info.name.removeprefix("./") for member in self._members]
+
     def lost(self) -> Set[int]:
         """Rows that are known to give no picture; the last one is the archive that breaks off."""
         rows = {row for row, member in enumerate(self._members) if member.outcome}

@@ -212,6 +212,10 @@ class Folder:
     def __len__(self) -> int:
         return len(self.files)
 
+    def files_named(self) -> list[str]:
+        """Names of all files, from the folder of the split on."""
+        return [file.name.split("/", 1)[1] if self.split else file.name for file in self.files]
+
     def lost(self) -> Set[int]:
         """Rows that are known to give no picture."""
         return {row for row, file in enumerate(self.files) if file.outcome}

@@ -176,11 +176,11 @@ def _refusal(path: Path, key: str, refused: list[str], error: Exception) -> tupl
     what += f" (it asks for {', '.join(refused[:SHOWN])}{more})"
     foreign = [name for name in refused if _of_python(name)]
     if foreign:  # nobody is told how to run it
-        return what, f"weights have no use for {foreign[0]}: get them from elsewhere"
+        return what, "weights have no use for it: get them from elsewhere"
     first = next((one for one in _operations(path) if one[0] != "PROTO"), ("", ""))
     weights = "saved.state_dict()" if first[0] == "GLOBAL" else 'saved["state_dict"]'
     return what, (
-        "if it is yours, two lines where its code is make one of tensors: saved ="
+        "if it is yours, two lines in a place that has its code make one of tensors: saved ="
         f' torch.load("{path.name}", weights_only=False); torch.save({weights}, "weights.pt")'
     )
 
