@@ -27,7 +27,7 @@ from pipeline.evaluate.calibration import fit_temperature, least_cross_entropy
 from pipeline.evaluate.logits import logits_of
 from pipeline.evaluate.metrics import scores
 from pipeline.images import Frame
-from pipeline.labelled import load_labelled, match_labels
+from pipeline.labelled import load_labelled
 from pipeline.models.checkpoint import load_model
 from pipeline.paramfile import read_params
 
@@ -61,8 +61,8 @@ def main() -> None:
     for seed in given.seeds:
         done = distilled(section.model_copy(update={"seed": seed}), device, precision)
         names, side = done.config.class_names, done.config.input_size
-        data = load_labelled(given.images, "train", Frame(side), given.count, 0)
-        labels = match_labels(data, names, given.images)
+        data = load_labelled(given.images, "train", Frame(side), given.count, 0, class_names=names)
+        labels = data.labels
         of_web, of_labelled = (
             logits_of(done.network, of, done.config.mean, done.config.std, 256, device)
             for of in (pixels, data.pixels)

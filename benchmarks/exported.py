@@ -28,7 +28,7 @@ from pipeline.export.model import BATCH, open_model
 from pipeline.export.program import as_input
 from pipeline.export.quantised import write_int8
 from pipeline.images import Frame
-from pipeline.labelled import load_labelled, match_labels
+from pipeline.labelled import load_labelled
 from pipeline.models.fuse import fuse
 from pipeline.paramfile import read_params
 
@@ -47,8 +47,9 @@ def main() -> None:
     device = resolve_device(section.device)
     done = distilled(section, device, resolve_precision(section.precision, device))
     network, config = done.network.cpu(), done.config
-    test = load_labelled(given.test, "test", Frame(config.input_size), given.images, 0)
-    labels = match_labels(test, config.class_names, given.test)
+    frame = Frame(config.input_size)
+    test = load_labelled(given.test, "test", frame, given.images, 0, class_names=config.class_names)
+    labels = test.labels
     embeddings = Embeddings.open(Path("data/embed"))
     web = choose_pixels(embeddings, CALIBRATED_ON, config.input_size, True)
 

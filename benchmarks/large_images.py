@@ -10,7 +10,7 @@ whose batch norms have seen some of them, and a test set of other images. Then t
 as a process of its own, `embed` once for each store; distill takes the JPEGs.
 
 Peak: the most memory of the stage and of its own processes together (proportional set size, looked
-at five times a second, Linux), or of its largest process (`ru_maxrss`) where that is more.
+at five times a second, Linux), or of its largest process at any time where that is more.
 
 Speed: `embed` beside a bare loop, as benchmarks.embed_speed has them, in one process, by turns.
 """
@@ -170,15 +170,17 @@ def measured(arguments: list[str], folder: Path) -> tuple[float, float]:
         [sys.executable, "-m", "stages", *arguments], cwd=folder, env=environment
     )
     while True:
-        done, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if done:
+        family = [process.pid, *descendants(process.pid)]
+        most = max(kilobytes(one, "status", "VmHWM") for one in family)
+        peak = max(peak, most, sum(kilobytes(one, "smaps_rollup", "Pss") for one in family))
+        try:
+            process.wait(0.2)
             break
-        peak = max(peak, sum(map(proportional, [process.pid, *descendants(process.pid)])))
-        time.sleep(0.2)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        except subprocess.TimeoutExpired:
+            continue
     if process.returncode:
         raise SystemExit(f"{arguments[0]} ended with {process.returncode}")
-    return time.perf_counter() - started, max(peak, usage.ru_maxrss) * 1024 / 1e6
+    return time.perf_counter() - started, peak * 1024 / 1e6
 
 
 def descendants(process: int) -> list[int]:
@@ -191,11 +193,11 @@ def descendants(process: int) -> list[int]:
     return found
 
 
-def proportional(process: int) -> int:
-    """Kilobytes of memory of a process, of shared ones its part; 0 if it has ended."""
+def kilobytes(process: int, file: str, name: str) -> int:
+    """A figure of a process's memory; 0 if it has ended."""
     with suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+        lines = Path(f"/proc/{process}/{file}").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
     return 0
 
 

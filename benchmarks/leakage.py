@@ -140,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
 
     cifar10 = str(options.data / "cifar10/test.parquet")
-    tests = load_labelled(cifar10, "test", Frame(SIZE), options.tests, options.seed).pixels
+    tests = load_labelled(cifar10, "test", Frame(SIZE), options.tests, options.seed).pixels[:]
     pacs = load(options.data / "pacs-dog-horse/train.parquet")
     order = np.random.default_rng(options.seed).permutation(len(pacs))[: options.planted]
     originals = [Image.open(io.BytesIO(pacs[row])).convert("RGB") for row in order]

@@ -79,7 +79,7 @@ def main() -> None:
         if given.cifar10:
             side = teacher.config.input_size
             added = teacher(
-                load_labelled(given.cifar10, "test", Frame(side), 4000, given.seed).pixels
+                load_labelled(given.cifar10, "test", Frame(side), 4000, given.seed).pixels[:]
             )
             parts = zip(added, (features, logits), strict=True)
             both = [np.concatenate([one, other[~on_topic]]) for one, other in parts]

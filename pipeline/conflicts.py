@@ -14,6 +14,7 @@ WITH_SOURCE = {
     "captions": "a .parquet, .csv or .tsv of captions and addresses, a folder, or a pattern",
 }
 WITH_SAMPLE = tuple(engine for engine in WITH_SOURCE if engine != "captions")  # not by class
+LIGHTEST = 255  # of a byte
 WITH_REPOSITORY = ("torch.hub", "hub")
 WITH_WEIGHTS = ("torch.hub", "timm", "torchvision")  # optional for `hub`
 
@@ -60,13 +61,40 @@ def _teacher(teacher: Teacher) -> Iterator[Conflict]:
         yield "teacher.path", f"only source 'file' reads it, not '{source}'"
     if teacher.repository and source not in WITH_REPOSITORY:
         yield "teacher.repository", f"only sources torch.hub and hub read it, not '{source}'"
-    if teacher.weights and source in ("train", "file"):
+    if teacher.weights and source == "train":
         yield "teacher.weights", f"source '{source}' does not read it"
     if teacher.sha256 and source == "train":
         yield "teacher.sha256", "source 'train' has no file to check"
+    if source == "train" and (teacher.channels, teacher.order) != (3, "rgb"):
+        yield "teacher.channels", "source 'train' trains on RGB: leave it and teacher.order alone"
+    if teacher.channels == 1 and teacher.order != "rgb":
+        yield "teacher.order", "one channel has no order: leave it"
+    yield from _normalisation(teacher)
     if source == "train" and 0 < teacher.images < teacher.batch_size:
         what = f"larger than teacher.images ({teacher.images}): no full batch"
         yield "teacher.batch_size", what
+
+
+def _normalisation(teacher: Teacher) -> Iterator[Conflict]:
+    """Mean and deviation on another scale than 0 to 1, which no later check would understand."""
+    mean, std = teacher.mean, teacher.std
+    bytes_of = "is of pixels from 0 to 255, and here they go from 0 to 1: divided by 255 it is"
+    if min(mean) < 0 or max(mean) > LIGHTEST:
+        yield "teacher.mean", f"expected numbers from 0 to 1, got {list(mean)}"
+    elif max(mean) > 1:
+        yield "teacher.mean", f"{list(mean)} {bytes_of} {_divided(mean)}"
+    if max(std) > 1 or max(mean) > 1:  # it was divided by in bytes: 1 is no division
+        yield "teacher.std", f"{list(std)} {bytes_of} {_divided(std)}"
+    if teacher.channels == 1:
+        for name, values in (("mean", mean), ("std", std)):
+            if len(set(values)) > 1:
+                shown = [values[0]] * 3
+                what = f"with teacher.channels 1 it is one number three times, as {shown}"
+                yield f"teacher.{name}", f"{what}, got {list(values)}"
+
+
+def _divided(values: tuple[float, ...]) -> list[float]:
+    return [float(f"{value / LIGHTEST:.3g}") for value in values]
 
 
 def _embed(params: Params) -> Iterator[Conflict]:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.dedup.verify import WHOLE, resample, similarity
+from pipeline.pixelstore import Pixels
 
 SIDE = 32  # pixels a side at which pictures are laid over each other
 COARSE = 16  # and at which it is found out where
@@ -49,7 +50,7 @@ class Judged:
 class Spread:
     """M test images, and how near the different ones of them are to each other."""
 
-    def __init__(self, pixels: np.ndarray) -> None:
+    def __init__(self, pixels: Pixels) -> None:
         """Takes uint8 [M, S, S, 3], of any size S."""
         self.colour = np.empty((len(pixels), SIDE, SIDE, 3), np.uint8)
         self.grey = np.empty((len(pixels), GREY, GREY), np.uint8)

@@ -34,12 +34,12 @@ class Latency(Values):
 class NetworkMetrics(Values):
     """One network on the test set; accuracies and their 95% intervals are fractions.
 
-    The top-5 accuracies are None under six classes; `nll` is in nats.
+    The top-5 accuracies are None under six classes, `macs` of a program; `nll` is in nats.
     """
 
     architecture: str
     parameters: Count
-    macs: Count
+    macs: Count | None
     megabytes: Amount
     latency_ms: tuple[Latency, ...]
     accuracy: Fraction
@@ -99,6 +99,14 @@ class CorruptionError(Values):
     relative: Amount | None
 
 
+class LeftOut(Values):
+    """Images of a test set that were not measured, by reason."""
+
+    broken: Count
+    unlabelled: Count
+    other_class: Count  # of classes that the teacher does not have
+
+
 class Metrics(Values):
     """All figures; the agreements are None where the teacher is never right, or never wrong.
 
@@ -108,7 +116,9 @@ class Metrics(Values):
 
     test_set: str
     test_images: Count
+    left_out: LeftOut
     class_names: tuple[str, ...]
+    classes_measured: Count
     teacher: NetworkMetrics
     student: StudentMetrics
     gap_points: Points

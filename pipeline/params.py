@@ -26,6 +26,15 @@ LeakRatio = Annotated[
         "nearest other test image; lower where test images are nearly alike and it errs",
     ),
 ]
+HUB = "torch.hub:"  # before the names of networks that a torch.hub function builds
+Columns = Annotated[
+    dict[Literal["image", "label", "style"], str],
+    Field(description="columns of a .parquet file by their role, as `image: img, label: fine`"),
+]
+Broken = Annotated[
+    float,
+    Field(ge=0, le=1, description="largest share of images that cannot be read; they are told"),
+]
 SIDES = 4  # of the teacher's input: a picture of so many is enough for all that is made of it
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -288,7 +297,7 @@ class Teacher(Section):
         "",
         description="`torch.hub`: the function that makes the network; `hub`: a file in the "
         "repository (empty: model.safetensors or pytorch_model.bin); `timm`, `torchvision`: their "
-        "name, as a1_in1k or IMAGENET1K_V1",
+        "name, as a1_in1k or IMAGENET1K_V1; `file`: which of several state dicts in it, as ema",
     )
     sha256: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{8,64})?$")] = Field(
         "",
@@ -306,7 +315,10 @@ class Teacher(Section):
         "or timm/resnet18; one's own: package.module:function or file.py:Class (`trust`)",
     )
     options: dict[str, Any] = Field(
-        {}, description="keyword options of the architecture's function or class, as width_mult"
+        {},
+        description="keyword options of the architecture's function or class, as width_mult; "
+        "`head`: the activation between last layers that a file's keys tell (ReLU), or all of "
+        "these layers (docs/teacher-files.md)",
     )
     channels: Literal[3, 1] = Field(
         3, description="of the network's input; 1: the images' brightness"
@@ -314,10 +326,15 @@ class Teacher(Section):
     order: Literal["rgb", "bgr"] = Field(
         "rgb", description="of the colours that the network takes; `mean` and `std` stay RGB"
     )
-    class_names: list[str] = Field(
+    output: str = Field(
+        "",
+        description="of a program (ONNX, TorchScript, torch.export) with several outputs: the one"
+        " that holds the logits, by name or place",
+    )
+    class_names: Annotated[str | list[str], Either("names, or the path of a file of them")] = Field(
         [],
-        description="names of the outputs, in order; empty: those that `weights` or `data` have, "
-        "else class 0, class 1, …",
+        description="names of the outputs, in order, or a file of them (docs/files.md); empty: "
+        "those that `weights` or `data` have, else class 0, class 1, …",
     )
     data: str = Field(
         "demo", description="source `train`: `demo`, a .parquet file or a folder of class folders"
@@ -325,6 +342,8 @@ class Teacher(Section):
     images: int = Field(
         4000, ge=0, description="source `train`: images to draw (demo) or use; 0 is all"
     )
+    columns: Columns = {}
+    broken: Broken = 0.05
     input_size: int = Field(32, ge=8, le=512, description="side of the network's input (pixels)")
     mean: Rgb = Field((0.5, 0.5, 0.5), description="mean that the teacher expects (RGB, 0 to 1)")
     std: PositiveRgb = Field((0.25, 0.25, 0.25), description="deviation that the teacher expects")
@@ -344,6 +363,11 @@ class Teacher(Section):
     precision: Precision = Field(
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
     )
+
+    @property
+    def hub_network(self) -> str:
+        """Name by which `pipeline.models.build` knows the own network of a torch.hub function."""
+        return f"{HUB}{self.repository}:{self.weights}"
 
 
 class Embed(Section):
@@ -529,11 +553,20 @@ class Evaluate(Section):
         ".parquet or .tar file, or another layout of docs/files.md",
     )
     images: int = Field(2000, ge=0, description="images to draw (demo) or use; 0 is all")
-    columns: dict[str, str] = Field(
-        {}, description="columns of a .parquet file by their role, as `image: img, label: fine`"
+    columns: Columns = {}
+    broken: Broken = 0.05
+    class_names: Annotated[
+        str | list[str] | dict[str | int, str],
+        Either("names, a mapping to the teacher's names, or the path of a file of them"),
+    ] = Field(
+        [],
+        description="what the test set's labels mean: names by number, or by the names that it "
+        "has, as `Dog: dog`, or a file of them (docs/files.md); empty: its own names",
     )
-    broken: float = Field(
-        0.05, ge=0, le=1, description="largest share of images that cannot be read; they are told"
+    alike_names: bool = Field(
+        False,
+        description="take names that differ in case, spaces, underscores and hyphens alone for one "
+        "class where that leaves no choice; else they are an error that offers them",
     )
     batch_size: int = Field(256, ge=1, description="images a pass")
     corruptions: bool = Field(

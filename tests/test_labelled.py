@@ -13,7 +13,7 @@ from pipeline import labelled
 from pipeline.demo.shapes import CLASS_NAMES
 from pipeline.errors import ExternalError, UserError
 from pipeline.images import Frame
-from pipeline.labelled import LabelledImages, load_labelled, match_labels, told_apart
+from pipeline.labelled import LabelledImages, Reading, load_labelled
 from pipeline.store import StoredImage, write_shards
 
 NAMES = ["ant", "bee", "cat"]
@@ -104,36 +104,6 @@ def test_a_subset_is_drawn_by_the_seed(tmp_path, kind):
     assert values(load_labelled(path, "test", Frame(4), 1000, 1)) == values(everything)
 
 
-def test_labels_follow_the_teachers_order_of_the_names():
-    found = LabelledImages(np.zeros((4, 1, 1, 3), np.uint8), np.array([0, 1, 2, 0]), NAMES)
-    assert match_labels(found, NAMES, "here").tolist() == [0, 1, 2, 0]
-    assert match_labels(found, ["cat", "ant", "bee"], "here").tolist() == [1, 2, 0, 1]
-
-
-@pytest.mark.parametrize("teacher", [["ant", "bee", "dog"], ["ant", "bee"], [*NAMES, "dog"]])
-def test_other_names_than_the_teachers_show_both_lists(teacher):
-    found = LabelledImages(np.zeros((1, 1, 1, 3), np.uint8), np.array([0]), NAMES)
-    with pytest.raises(UserError) as caught:
-        match_labels(found, teacher, "here")
-    assert f"the classes of here (ant, bee, cat) are not the teacher's ({', '.join(teacher)})" in (
-        str(caught.value)
-    )
-
-
-def test_a_long_list_of_names_is_cut_and_counted():
-    many = [f"n{index}" for index in range(100)]
-    found = LabelledImages(np.zeros((1, 1, 1, 3), np.uint8), np.array([0]), NAMES)
-    with pytest.raises(UserError, match=r"n11, … 100 in all"):
-        match_labels(found, many, "here")
-
-
-def test_labels_without_names_must_be_within_the_teachers_classes():
-    found = LabelledImages(np.zeros((2, 1, 1, 3), np.uint8), np.array([0, 3]), [])
-    assert match_labels(found, ["a", "b", "c", "d"], "here").tolist() == [0, 3]
-    with pytest.raises(UserError, match="here has label 3, but the teacher has 3 classes"):
-        match_labels(found, NAMES, "here")
-
-
 @pytest.mark.parametrize("broken", [png(1)[:50], b"", None], ids=["cut off", "empty", "null"])
 def test_a_broken_image_in_a_parquet_file_is_named_by_its_row(tmp_path, broken):
     path = parquet(tmp_path / "x.parquet", [png(7), broken, png(9)], [1, 0, 1])
@@ -148,11 +118,49 @@ def test_a_broken_image_in_a_folder_is_named_by_its_path(tmp_path):
         load_labelled(str(root), "test", Frame(4), 0, 0)
 
 
-@pytest.mark.parametrize("labels", [[0, None, 1], [0, -1, 1]])
-def test_an_image_without_a_label_is_named_by_its_row(tmp_path, labels):
+@pytest.mark.parametrize(
+    "labels", [[0, None, 1], [0, -1, 1], [0.0, np.nan, 1.0], ["a", "", "b"], ["a", None, "b"]]
+)
+def test_an_image_without_a_label_is_left_out_and_named_by_its_row(tmp_path, labels):
     path = parquet(tmp_path / "x.parquet", [png(i) for i in range(3)], labels)
-    with pytest.raises(UserError, match=rf"{path}: row 1: label"):
+    found = load_labelled(str(path), "test", Frame(4), 0, 0)
+    assert (values(found), found.labels.tolist(), found.rows.tolist()) == ([0, 2], [0, 1], [0, 2])
+    assert found.left_out == {"unlabelled": 1}
+    assert f"{path}: 1 images have no label: left out ({path}: row 1)" in found.notes
+
+
+def test_a_set_without_any_label_is_an_error(tmp_path):
+    path = parquet(tmp_path / "x.parquet", [png(i) for i in range(3)], [-1] * 3)
+    with pytest.raises(UserError, match=r"none of its 3 images has a label .*for validation"):
         load_labelled(str(path), "test", Frame(4), 0, 0)
+    path = parquet(tmp_path / "x.parquet", [png(1)], pa.array([None], pa.int64()))
+    with pytest.raises(UserError, match="none of its 1 images has a label"):
+        load_labelled(str(path), "test", Frame(4), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, -2, 1], "row 1: label -2 is not one of its classes"),
+        ([0.0, 1.5, 1.0], "row 1: label 1.5 is no whole number"),
+        ([0.0, np.inf, 1.0], "row 1: label inf is no whole number"),
+        ([[1, 0], [0, 1], [1, 0]], r"row 0: label \[1, 0\] is a list: one number or name an image"),
+    ],
+)
+def test_what_is_no_label_is_named_by_its_row(tmp_path, labels, message):
+    path = parquet(tmp_path / "x.parquet", [png(i) for i in range(3)], labels)
+    with pytest.raises(UserError, match=message):
+        load_labelled(str(path), "test", Frame(4), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"), [([1.0, 0.0], "numbers with a point"), ([True, False], "true or false")]
+)
+def test_numbers_of_another_type_are_told(tmp_path, labels, told):
+    path = parquet(tmp_path / "x.parquet", [png(1), png(2)], labels)
+    found = load_labelled(str(path), "test", Frame(4), 0, 0)
+    assert found.labels.tolist() == [1, 0]
+    assert any(f"2 labels are {told}" in note for note in found.notes)
 
 
 def test_labels_that_are_words_are_names(tmp_path):
@@ -262,12 +270,15 @@ def test_a_class_folder_that_is_a_link_is_an_error_and_no_class_less(tmp_path):
 
 
 @pytest.mark.parametrize("other", ["Bee", "bee ", "BEE_"])
-def test_two_spellings_of_a_class_are_an_error(tmp_path, other):
+def test_two_spellings_of_a_class_are_an_error_unless_the_teacher_has_both(tmp_path, other):
     root = class_folders(tmp_path)
     (root / other).mkdir()
     (root / other / "0.png").write_bytes(png(1))
     with pytest.raises(UserError, match="two spellings of one class"):
-        load_labelled(str(root), "test", Frame(4), 0, 0)
+        load_labelled(str(root), "test", Frame(4), 0, 0, class_names=NAMES)
+    both = [*NAMES, other]
+    found = load_labelled(str(root), "test", Frame(4), 0, 0, class_names=both)
+    assert sorted(found.labels.tolist()) == [0] * 3 + [1] * 3 + [2] * 4 + [3]
 
 
 def test_the_split_that_is_asked_for_is_read(tmp_path):
@@ -333,44 +344,203 @@ def test_an_imagefolder_with_metadata_is_a_test_set(tmp_path):
     found = load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
     assert (found.class_names, found.labels.tolist()) == (NAMES, [0, 1, 2, 0, 1, 2])
     (tmp_path / "7.png").write_bytes(png(7))
-    with pytest.raises(UserError, match=r"7\.png: label None is not one of 3 classes"):
-        load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
+    assert load_labelled(str(tmp_path), "test", Frame(4), 0, 0).left_out == {"unlabelled": 1}
     (tmp_path / "7.png").unlink()
     (tmp_path / "5.png").unlink()
     with pytest.raises(UserError, match=r"metadata\.csv: row 5: not a whole image: missing"):
         load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
 
 
-# names
+# broken images
 
 
-TWICE = ["crane", "fox", "crane"]  # as ImageNet has it
+def strewn(root: Path, whole: int, broken: int) -> Path:
+    """A folder of one class, in which some files are cut off."""
+    (root / "ant").mkdir(parents=True)
+    for index in range(whole + broken):
+        data = png(index) if index < whole else png(index + 1)[:45]
+        (root / "ant" / f"{index:03}.png").write_bytes(data)
+    return root
 
 
-def test_two_classes_of_one_name_are_told_apart_by_their_number():
-    found = LabelledImages(np.zeros((4, 1, 1, 3), np.uint8), np.array([0, 1, 2, 0]), TWICE)
-    assert match_labels(found, TWICE, "here").tolist() == [0, 1, 2, 0]
+def test_some_broken_images_are_left_out_and_named(tmp_path):
+    root = strewn(tmp_path, 19, 1)
+    (root / "ant" / "empty.jpg").write_bytes(b"")
+    found = load_labelled(str(root), "test", Frame(4), 0, 0, reading=Reading(broken=0.1))
+    assert values(found) == list(range(19))
+    assert found.names == [f"ant/{index:03}.png" for index in range(19)]
+    assert found.left_out == {"broken": 2}
+    (note,) = (note for note in found.notes if "cannot be read" in note)
+    assert "2 of 21 images cannot be read" in note
+    assert "ant/019.png: not a whole image" in note
+    assert "ant/empty.jpg: not a whole image: it has no bytes" in note
 
 
-@pytest.mark.parametrize("theirs", [["fox", "crane", "crane"], ["crane", "fox", "owl"]])
-@pytest.mark.parametrize("swapped", [False, True])
-def test_a_name_of_two_classes_in_another_order_is_an_error(theirs, swapped):
-    own, teacher = (TWICE, theirs) if swapped else (theirs, TWICE)
-    found = LabelledImages(np.zeros((3, 1, 1, 3), np.uint8), np.array([0, 1, 2]), own)
-    with pytest.raises(UserError, match="'crane' is the name of two classes"):
-        match_labels(found, teacher, "here")
+def test_too_many_broken_images_are_an_error_that_names_the_first_ten(tmp_path):
+    root = strewn(tmp_path, 20, 20)
+    with pytest.raises(UserError) as caught:
+        load_labelled(str(root), "test", Frame(4), 0, 0, reading=Reading(broken=0.3))
+    text = str(caught.value)
+    assert "more than 30.0% of 40 images cannot be read" in text
+    assert text.count("not a whole image") == 10
+    assert "and 3 more" in text
+    assert "set evaluate.broken higher" in text
 
 
-def test_names_of_two_classes_have_their_numbers_in_results():
-    assert told_apart(TWICE) == ["crane (class 0)", "fox", "crane (class 2)"]
-    assert told_apart(NAMES) == NAMES
+def test_a_set_of_which_nothing_can_be_read_is_an_error(tmp_path):
+    root = strewn(tmp_path, 0, 3)
+    with pytest.raises(UserError, match="none of its images can be read"):
+        load_labelled(str(root), "test", Frame(4), 0, 0, reading=Reading(broken=1.0))
 
 
-def test_names_may_differ_in_case_and_what_stands_for_a_space():
-    found = LabelledImages(
-        np.zeros((3, 1, 1, 3), np.uint8), np.array([0, 1, 2]), ["Red_Fox", "arctic-fox", "cat"]
+def test_a_picture_of_a_format_that_is_not_read_counts_as_broken(tmp_path):
+    root = strewn(tmp_path, 9, 0)
+    (root / "ant" / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
+    with pytest.raises(UserError, match=r"x\.heic: not a whole image"):
+        load_labelled(str(root), "test", Frame(4), 0, 0)
+
+
+# kinds of files
+
+
+MODES = {
+    "grey.png": lambda image: image.convert("L"),
+    "grey-alpha.png": lambda image: image.convert("LA"),
+    "palette.gif": lambda image: image.convert("P"),
+    "alpha.png": lambda image: image.convert("RGBA"),
+    "cmyk.jpg": lambda image: image.convert("CMYK"),
+    "bits.bmp": lambda image: image.convert("1"),
+    "plain.webp": lambda image: image,
+    "plain.tiff": lambda image: image,
+    "plain.avif": lambda image: image,
+    "plain.JPG": lambda image: image,
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_picture_of_any_mode_and_format_is_read(tmp_path, name):
+    (tmp_path / "ant").mkdir()
+    MODES[name](Image.new("RGB", (16, 16), "white")).save(tmp_path / "ant" / name)
+    found = load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
+    assert found.pixels[:].min() > 250
+
+
+def test_a_picture_of_16_bits_is_read(tmp_path):
+    (tmp_path / "ant").mkdir()
+    Image.fromarray(np.full((16, 16), 0x8080, np.uint16)).save(tmp_path / "ant" / "deep.png")
+    found = load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
+    assert set(found.pixels[:].ravel().tolist()) == {0x80}
+
+
+def test_of_several_pages_the_first_is_read(tmp_path):
+    (tmp_path / "ant").mkdir()
+    pages = [Image.new("RGB", (16, 16), (level,) * 3) for level in (200, 10, 20)]
+    pages[0].save(tmp_path / "ant" / "x.tif", save_all=True, append_images=pages[1:])
+    assert values(load_labelled(str(tmp_path), "test", Frame(4), 0, 0)) == [200]
+
+
+def test_packed_files_are_named_as_the_cause(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK\3\4" + bytes(30))
+    with pytest.raises(UserError, match=r"\.zip 1.*unpack what is packed"):
+        load_labelled(str(tmp_path), "test", Frame(4), 0, 0)
+    with pytest.raises(UserError, match=r"unpack it and name the folder: `unzip photos\.zip"):
+        load_labelled(str(tmp_path / "photos.zip"), "test", Frame(4), 0, 0)
+
+
+# frames
+
+
+def test_an_image_is_cropped_or_squashed_as_the_frame_says(tmp_path):
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, :8], wide[:, 16:] = 255, 255
+    (tmp_path / "ant").mkdir()
+    Image.fromarray(wide).save(tmp_path / "ant" / "0.png")
+    cropped, squashed = (
+        load_labelled(str(tmp_path), "test", Frame(6, fit), 0, 0).pixels[0]
+        for fit in ("crop", "squash")
     )
-    teacher = ["cat", "red fox", "Arctic Fox"]
-    assert match_labels(found, teacher, "here").tolist() == [1, 2, 0]
-    with pytest.raises(UserError, match="are not the teacher's"):
-        match_labels(found, ["cat", "red fox", "red-fox"], "here")
+    assert cropped.max() < 20
+    assert squashed[:, 0].min() > 200
+
+
+@pytest.mark.parametrize("source", ["demo", "folder"])
+def test_the_centre_of_a_larger_square_is_read(tmp_path, source):
+    if source == "folder":
+        (tmp_path / "ant").mkdir()
+        pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "ant" / "0.png")
+        source = str(tmp_path)
+    whole = load_labelled(source, "test", Frame(12), 1, 0).pixels[0]
+    inside = load_labelled(source, "test", Frame(8, "crop", 12), 1, 0).pixels[0]
+    assert np.array_equal(inside, whole[2:10, 2:10])
+
+
+# layouts of folders, as people have them
+
+
+def test_splits_are_known_in_any_case_and_beside_an_empty_one(tmp_path):
+    class_folders(tmp_path / "Test")
+    (tmp_path / "train").mkdir()
+    found = load_labelled(str(tmp_path), "test", Frame(4), 0, 0, class_names=NAMES)
+    assert len(found.labels) == 10
+
+
+def test_classes_one_folder_deeper_are_offered(tmp_path):
+    class_folders(tmp_path / "pets")
+    with pytest.raises(UserError, match=rf"the classes are in {tmp_path}/pets: name that folder"):
+        load_labelled(str(tmp_path), "test", Frame(4), 0, 0, class_names=NAMES)
+    class_folders(tmp_path / "sketch")
+    with pytest.raises(UserError, match=r"in each of pets, sketch: .*evaluate\.styles"):
+        load_labelled(str(tmp_path), "test", Frame(4), 0, 0, class_names=NAMES)
+
+
+def test_a_split_among_other_folders_is_offered(tmp_path):
+    class_folders(tmp_path / "test")
+    class_folders(tmp_path / "unused")
+    with pytest.raises(UserError, match=rf"the classes are in {tmp_path}/test: name that folder"):
+        load_labelled(str(tmp_path), "test", Frame(4), 0, 0, class_names=NAMES)
+
+
+# columns
+
+
+def table(path: Path, **columns: list) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_columns_are_taken_by_their_roles(tmp_path):
+    path = table(
+        tmp_path / "x.parquet", image=[png(1)], label=[0], shot=[png(7)], target=[1], note=["x"]
+    )
+    reading = Reading(columns={"image": "shot", "label": "target"})
+    found = load_labelled(str(path), "test", Frame(4), 0, 0, reading=reading)
+    assert (values(found), found.labels.tolist()) == ([7], [1])
+
+
+def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
+    path = table(tmp_path / "x.parquet", image=[png(1)], label=[0])
+    with pytest.raises(UserError, match=r"no column 'shot' for the image: .* image \(binary\)"):
+        load_labelled(str(path), "test", Frame(4), 0, 0, reading=Reading(columns={"image": "shot"}))
+    with pytest.raises(UserError, match="its column 'label' has int64, and no encoded images"):
+        load_labelled(
+            str(path), "test", Frame(4), 0, 0, reading=Reading(columns={"image": "label"})
+        )
+
+
+def test_columns_that_may_be_meant_for_the_label_are_offered(tmp_path):
+    path = table(tmp_path / "x.parquet", image=[png(1)], id=[4], target=[0], note=["x"])
+    with pytest.raises(UserError) as caught:
+        load_labelled(str(path), "test", Frame(4), 0, 0)
+    assert "its columns are image (binary), id (int64), target (int64), note (string)" in str(
+        caught.value
+    )
+    assert str(caught.value).endswith("set evaluate.columns to {label: target}")
+
+
+def test_a_choice_between_columns_is_told(tmp_path):
+    path = table(tmp_path / "x.parquet", image=[png(1)], category=["a"], label=["b"])
+    found = load_labelled(str(path), "test", Frame(4), 0, 0)
+    assert found.class_names == ["b"]
+    assert any("labels are those of its column 'label'" in note for note in found.notes)
+    assert any("evaluate.columns can name another: category" in note for note in found.notes)

@@ -106,7 +106,10 @@ WRONG = [  # a kind of message each: (text, the one line that it gives)
     ("teacher:\n  mean: 1", "2: teacher.mean: expected a list of three numbers, got 1"),
     ("teacher:\n  mean: [0, 1]", "2: teacher.mean.2: expected three numbers, got [0, 1]"),
     ("teacher:\n  std: [0, 1, 1]", "2: teacher.std.0: expected more than 0.0, got 0"),
-    ("teacher:\n  class_names: cat", "2: teacher.class_names: expected a list, got 'cat'"),
+    (
+        "teacher:\n  class_names: 3",
+        "2: teacher.class_names: expected names, or the path of a file of them, got 3",
+    ),
     ("teacher:\n  sha256: x", "2: teacher.sha256: expected 8 to 64 hexadecimal digits, got 'x'"),
     ("distill: 3", "1: distill: expected a section with keys, got 3"),
     ("distill: {lr: 1}\ndistill: {lr: 2}", "2: distill: given twice, first at params.yaml:1"),
@@ -260,7 +263,17 @@ CONFLICTS = [
         "1: teacher.weights: source 'torch.hub' needs the name of a function",
     ),
     ("teacher: {source: timm}", "1: teacher.weights: source 'timm' needs the name of the weights"),
-    ("teacher: {source: file, path: x.pt, weights: y}", "1: teacher.weights: source 'file' does"),
+    ("teacher: {weights: y}", "1: teacher.weights: source 'train' does"),
+    ("teacher: {mean: [-0.1, 0, 0]}", "1: teacher.mean: expected numbers from 0 to 1"),
+    (
+        "teacher: {source: file, path: x, channels: 1, mean: [0.1, 0.2, 0.1]}",
+        "1: teacher.mean: with teacher.channels 1 it is one number three times, as [0.1, 0.1, 0.1]",
+    ),
+    ("teacher: {channels: 1}", "1: teacher.channels: source 'train' trains on RGB"),
+    (
+        "teacher: {source: file, path: x, channels: 1, order: bgr}",
+        "1: teacher.order: one channel has no order",
+    ),
     ("teacher: {source: file, path: x.pt, repository: y}", "1: teacher.repository: only sources"),
     ("teacher:\n  sha256: 0a23456789", "2: teacher.sha256: source 'train' has no file"),
     (
@@ -290,6 +303,27 @@ CONFLICTS = [
         "2: distill.batch_size: larger than the 20 images that crawl can bring",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        (
+            [123.675, 116.28, 103.53],
+            [58.395, 57.12, 57.375],
+            ["mean: [123.675, 116.28, 103.53] is of pixels from 0 to 255", "[0.485, 0.456, 0.406]"],
+        ),
+        ([0.4, 0.4, 0.4], [57, 57, 57], ["it is [0.224, 0.224, 0.224]"]),
+        ([104, 117, 123], [1, 1, 1], ["[0.408, 0.459, 0.482]", "[0.00392, 0.00392, 0.00392]"]),
+        ([300, 0, 0], [1, 1, 1], ["teacher.mean: expected numbers from 0 to 1"]),
+    ],
+)
+def test_a_normalisation_of_bytes_is_answered_with_the_division(tmp_path, mean, std, said):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"teacher: {{source: file, path: x, mean: {mean}, std: {std}}}")
+    with pytest.raises(UserError) as caught:
+        read_params(path)
+    assert all(one in str(caught.value) for one in said)
 
 
 @pytest.mark.parametrize(("text", "line"), CONFLICTS)

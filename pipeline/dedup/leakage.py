@@ -14,6 +14,7 @@ from pipeline.copies import SIDE, Spread, colourless
 from pipeline.dedup import verify
 from pipeline.dedup.fingerprints import Fingerprints
 from pipeline.dedup.verify import WHOLE, resample
+from pipeline.pixelstore import Pixels
 
 CROPS = (0.0, 0.1, 0.2)  # shares of width and height that are cut off all round
 COSINE = 0.80  # of thumbnails, from which pictures are compared by their edges
@@ -36,7 +37,7 @@ class Leaks:
 
 def leaks(
     fingerprints: Fingerprints,
-    test_pixels: np.ndarray,
+    test_pixels: Pixels,
     similarity: float,
     ratio: float,
     advance: Advance = no_progress,

@@ -25,7 +25,8 @@ def cost_notes(objective: Objective, images: Tensor) -> list[str]:
     section, teacher = objective.section, objective.teacher
     training = objective.training
     objective.eval()
-    products = macs_of(objective.predict, images[:1]), macs_of(teacher, images[:1])
+    known = not teacher.runs_elsewhere
+    products = macs_of(objective.predict, images[:1]), known * macs_of(teacher, images[:1])
     objective.train(training)
     weights = _deployed_parameters(objective), parameter_count(teacher)
     more = [

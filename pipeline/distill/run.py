@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.console import Advance
+from pipeline.console import Advance, no_progress
 from pipeline.device import memory_format
-from pipeline.distill.objectives.objective import Objective
+from pipeline.distill.objectives.objective import Objective, fitting
 from pipeline.distill.parallel import ALONE, World
 from pipeline.distill.pretrained import Pretrained, load_pretrained, pretrained, start_notes
+from pipeline.distill.teacher_views import stored_views
 from pipeline.distill.trainer import Report, Trained, train
 from pipeline.distill.views import Views, views_of
 from pipeline.distill.web import WebImages
@@ -54,6 +55,7 @@ def prepare(
             cannot be aligned with the teacher; or as `pretrained`.
         ExternalError: as `pretrained`.
     """
+    section, _ = fitting(section, teacher)
     device = web.teacher_logits.device
     views = views_of(section, config, web.pixels.side)
     start, notes = pretrained(section), []  # before the seed: a library may draw
@@ -83,6 +85,7 @@ def distill(
     advance: Advance,
     report: Report = lambda curves: None,
     world: World = ALONE,
+    answers: Path | None = None,
 ) -> tuple[Objective, Trained]:
     """Builds the student and distils it; see `prepare` and `train` for the errors raised.
 
@@ -90,9 +93,14 @@ def distill(
         section: with what its objective fixes, and a number as learning rate.
         teacher: in evaluation mode, on the device of `web`; `config` is its own.
         folder: where an interrupted run goes on.
+        answers: where the teacher's answers to stored views are kept; None: in `folder`.
     """
+    section, _ = fitting(section, teacher)
     ready = prepare(section, web, teacher, config, world)
     objective, views = ready.objective, ready.views
+    answers = folder / "views" if answers is None else answers
+    about = (section, web, objective.teacher, views, precision, answers, world)
+    objective.stored = stored_views(*about, no_progress)
     return objective, train(web, objective, views, section, precision, folder, advance, report)
 
 

@@ -105,8 +105,12 @@ class State:
         world, place = self.objective.world, (self.section.seed, epoch, self.progress.step)
         torch.manual_seed(draws(*place, world.rank).initial_seed())  # for dropout
         generator = draws(*place)
-        shown = self.objective.views(self.views.cropped(pixels, generator), generator)
         known = {"weights": self.web.weights(rows)}
+        if self.objective.stored:
+            images, known["answers"] = self.objective.stored.shown(rows, pixels, epoch)
+        else:
+            images = self.views.cropped(pixels, generator)
+        shown = self.objective.views(images, generator)
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
         parts = self._parts(len(rows))

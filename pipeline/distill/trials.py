@@ -28,6 +28,7 @@ class Trials:
         web: with enough held-out images to choose by, such as `HELD_OUT`.
         teacher: frozen, in evaluation mode; `config` is its own.
         folder: the same for the same web images, teacher and code only.
+        answers: as in `distill`; None: in `folder`, for all trials.
 
     Raises:
         UserError: no image is held out.
@@ -41,6 +42,7 @@ class Trials:
         precision: torch.dtype,
         folder: Path,
         world: World = ALONE,
+        answers: Path | None = None,
     ) -> None:
         if len(web.held_out) == 0:
             raise UserError("distill: no image is held out to choose by", "crawl more images")
@@ -50,6 +52,7 @@ class Trials:
         self.precision = precision
         self.folder = folder
         self.world = world
+        self.answers = answers or folder / "views"
 
     def steps(self, section: Distill) -> int:
         """Steps of one run."""
@@ -79,6 +82,7 @@ class Trials:
                 folder,
                 advance,
                 world=self.world,
+                answers=self.answers,
             )
             found: dict[str, Any] = {"agreement": trained.curves[trained.epoch - 1]["agreement"]}
         except TrainingError as error:

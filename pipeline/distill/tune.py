@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 
 from pipeline.console import Advance
 from pipeline.device import resolve_precision
-from pipeline.distill.objectives.objective import with_own_settings
+from pipeline.distill.objectives.objective import fitting, with_own_settings
 from pipeline.distill.trials import Trials
 from pipeline.distill.web import WebImages
 from pipeline.errors import UserError
@@ -98,7 +98,7 @@ class Runs:
     folder: Path
 
     def __call__(self, values: dict[str, Any], advance: Advance) -> tuple[float, str]:
-        wanted = with_values(self.section, values)
+        wanted, _ = fitting(with_values(self.section, values), self.teacher)
         precision = resolve_precision(wanted.precision, self.device)
         trials = Trials(self.web, self.teacher, self.config, precision, self.folder)
         name = trial_name(values)

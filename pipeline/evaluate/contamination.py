@@ -32,7 +32,7 @@ class Contamination:
 
 
 def contaminated(
-    test: np.ndarray,
+    test: Pixels,
     trained: Pixels,
     rows: np.ndarray,
     ratio: float,
@@ -53,7 +53,7 @@ def contaminated(
     tests = len(test)
     spread: Spread | None = None
     # row tests + m is image m mirrored
-    tree = cKDTree(np.concatenate([_quarters(test), _quarters(test[:, :, ::-1])]))
+    tree = cKDTree(np.concatenate([_all_quarters(test, step) for step in (1, -1)]))
     found = [np.empty((0, 3))]
     step = min(BLOCK, max(1, BLOCK_BYTES // test[0].nbytes)) if tests else BLOCK
     for start in range(0, len(rows), step):
@@ -74,7 +74,7 @@ def contaminated(
     return Contamination(image.astype(np.int64), web.astype(np.int64), apart.astype(np.float32))
 
 
-def _near(tree: cKDTree, test: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _near(tree: cKDTree, test: Pixels, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places of the pictures and of the test images, M added for mirrored ones, that are `NEAR`."""
     pairs = [np.empty((2, 0), np.int64)]
     for at, places in enumerate(tree.query_ball_point(_quarters(pixels), NEAR, p=1, workers=-1)):
@@ -89,6 +89,12 @@ def _near(tree: cKDTree, test: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarr
         pairs.append(np.stack([np.full(len(place), at), place]))
     at, place = np.concatenate(pairs, axis=1)
     return at, place
+
+
+def _all_quarters(test: Pixels, step: int) -> np.ndarray:
+    """`_quarters` of all test images, mirrored for a step of -1; a block in memory at a time."""
+    blocks = range(0, len(test), BLOCK)
+    return np.concatenate([_quarters(test[at : at + BLOCK, :, ::step]) for at in blocks])
 
 
 def _quarters(pixels: np.ndarray) -> np.ndarray:

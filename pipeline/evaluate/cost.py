@@ -11,20 +11,23 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.console import Advance, no_progress
-from pipeline.models.network import Network
+from pipeline.models.network import Network, device_of
 
 BATCHES = (1, 128)
 SECONDS = 0.5  # of measuring for each batch size; a large network takes longer
 FEWEST, MOST = 3, 200  # runs
 
 
-def macs(network: Network, side: int) -> int:
+def macs(network: Network, side: int) -> int | None:
     """Multiply-accumulates of convolutions and matrix products for one image, [1, 3, side, side].
 
     PyTorch's counter counts a multiply-accumulate as two operations, so this is half of its
-    count. Batch norms, activations and pooling are not in it.
+    count. Batch norms, activations and pooling are not in it. None of a program, which is not
+    looked into.
     """
-    image = torch.zeros(1, 3, side, side, device=next(network.parameters()).device)
+    if network.runs_elsewhere:
+        return None
+    image = torch.zeros(1, 3, side, side, device=device_of(network))
     return macs_of(network, image)
 
 

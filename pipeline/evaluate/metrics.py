@@ -79,7 +79,7 @@ def beside(labels: np.ndarray, teacher: np.ndarray, student: np.ndarray) -> dict
 def per_class(
     labels: np.ndarray, teacher: np.ndarray, student: np.ndarray, class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Name, images and both accuracies of each class; None for a class without images.
+    """Name, images and both accuracies of each class that has images.
 
     A list, because `dvc metrics` would show a mapping as columns, hundreds of them.
     """
@@ -91,6 +91,7 @@ def per_class(
         {"name": name, "images": int((labels == label).sum())}
         | {who: _mean(of[labels == label]) for who, of in right.items()}
         for label, name in enumerate(class_names)
+        if (labels == label).any()
     ]
 
 

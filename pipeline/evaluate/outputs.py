@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from pipeline.console import text_table
+from pipeline.pixelstore import Pixels
 
 MOST_MISTAKES = 200
 MISTAKE_COLUMNS = {
@@ -60,7 +61,7 @@ def prediction_rows(answered: Mapping[str, list]) -> Iterator[tuple[str, ...]]:
         yield (*names, f"{student:.4f}", f"{teacher:.4f}")
 
 
-def mistakes(pixels: np.ndarray, answered: Mapping[str, list]) -> pa.Table:
+def mistakes(pixels: Pixels, answered: Mapping[str, list]) -> pa.Table:
     """Up to 200 images that the student gets wrong, surest first, with their pixels as PNG.
 
     Args:
@@ -81,9 +82,9 @@ def summary(metrics: Mapping[str, Any]) -> str:
     teacher, student = metrics["teacher"], metrics["student"]
     rows = [["", "teacher", "student"]]
     rows += [
-        [name, *(format(of[key], form) for of in (teacher, student))]
+        [name, *("-" if of[key] is None else format(of[key], form) for of in (teacher, student))]
         for key, (name, form) in FIGURES.items()
-        if teacher[key] is not None
+        if student[key] is not None
     ]
     for a, b in zip(teacher["latency_ms"], student["latency_ms"], strict=True):
         rows.append(
@@ -98,8 +99,13 @@ def summary(metrics: Mapping[str, Any]) -> str:
         f"evaluate: student {student['accuracy']:.1%} (95% interval {student['accuracy_low']:.1%}"
         f" to {student['accuracy_high']:.1%}), {abs(gap):.2f} points"
         f" {'below' if gap >= 0 else 'above'} the teacher, on {metrics['test_images']:,} images of"
-        f" {metrics['test_set']}\n{text_table(rows)}"
+        f" {metrics['test_set']}{_part(metrics)}\n{text_table(rows)}"
     )
+
+
+def _part(metrics: Mapping[str, Any]) -> str:
+    measured, classes = metrics["classes_measured"], len(metrics["class_names"])
+    return "" if measured == classes else f" ({measured:,} of the teacher's {classes:,} classes)"
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -32,9 +32,7 @@ class Pair:
         network, of = self.networks[who], self.configs[who]
         return logits_of(network, pixels, of.mean, of.std, self.batch_size, self.device, advance)
 
-    def accuracies(
-        self, pixels: np.ndarray, labels: np.ndarray, advance: Advance
-    ) -> dict[str, float]:
+    def accuracies(self, pixels: Pixels, labels: np.ndarray, advance: Advance) -> dict[str, float]:
         """Share of right answers of each network; `advance` is called 2 N times in all."""
         return {
             who: float((self.logits(who, pixels, advance).argmax(axis=1) == labels).mean())
@@ -42,7 +40,7 @@ class Pair:
         }
 
     def under_corruption(
-        self, pixels: np.ndarray, labels: np.ndarray, seed: int, advance: Advance
+        self, pixels: Pixels, labels: np.ndarray, seed: int, advance: Advance
     ) -> list[CorruptionRow]:
         """Accuracies under each kind and severity; `advance` is called 150 N times in all."""
         rows = []

@@ -17,7 +17,7 @@ SMALL = 64  # up to which a PNG is as small as anything else
 
 
 def contact_sheet(
-    found: Contamination, test: np.ndarray, trained: Pixels, ids: Sequence[str], test_set: str
+    found: Contamination, test: Pixels, trained: Pixels, ids: Sequence[str], test_set: str
 ) -> str:
     """The page: each web image beside the test image that it is, the nearest pairs first.
 

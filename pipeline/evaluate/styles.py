@@ -1,15 +1,19 @@
 """Labelled images in several styles, to see how far a network gets from what it was trained on."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.classmatch import NothingKnown
 from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
 from pipeline.images import Frame
 from pipeline.imagesource.entries import hidden_in
-from pipeline.labelled import LabelledImages, load_labelled, places
+from pipeline.imagesource.table import columns_told
+from pipeline.labelled import AS_IT_IS, LabelledImages, Reading, load_labelled
+from pipeline.pixelstore import Pixels
 from pipeline.store import open_parquet, read_table
 
 COLUMNS = ("style", "domain")
@@ -20,63 +24,102 @@ class Style:
     """Images of one style: pixels uint8 [N, S, S, 3], labels int64 [N] of the teacher's classes."""
 
     name: str
-    pixels: np.ndarray
+    pixels: Pixels
     labels: np.ndarray
 
 
 def load_styles(
-    source: str, frame: Frame, class_names: list[str], advance: Advance = no_progress
-) -> tuple[list[Style], int]:
-    """The styles in order of their names, and how many images are of classes that are not known.
+    source: str,
+    frame: Frame,
+    class_names: Sequence[str],
+    advance: Advance = no_progress,
+    reading: Reading = AS_IT_IS,
+) -> tuple[list[Style], list[str]]:
+    """The styles in order of their names, and what is to be told of them.
 
     Args:
         source: a folder FOLDER/STYLE/CLASS/*, or a .parquet file with the columns image, label
-            (with names, as Hugging Face writes them) and style or domain.
+            (with names, as Hugging Face writes them) and style or domain, or as `reading` says.
         class_names: the teacher's; images of other classes are left out.
         advance: called for each image that is decoded.
 
     Raises:
-        UserError: nothing of the kind is there, an image is broken, or no class is known.
+        UserError: nothing of the kind is there, too many images are broken, or no class is known.
     """
-    path = Path(source)
+    path, told = Path(source), list[str]()
     if path.is_dir():
-        found = {
-            folder.name: load_labelled(str(folder), "test", frame, 0, 0, advance)
-            for folder in sorted(path.iterdir())
-            if folder.is_dir() and not hidden_in([folder.name])
-        }
+        folders = [one for one in sorted(path.iterdir()) if one.is_dir()]
+        folders = [one for one in folders if not hidden_in([one.name])]
+        styles = list(_folders(folders, frame, class_names, advance, reading, told))
+        if not styles:
+            raise _none_known(source, told, class_names)
     elif path.suffix == ".parquet":
-        found = _parquet(path, frame, advance)
+        styles = _parquet(path, frame, class_names, advance, reading, told)
     else:
         raise UserError(f"no styles at {source}: expected a .parquet file or a folder of folders")
-    styles, ignored = [], 0
-    for name, images in found.items():
-        labels = places(images, class_names, f"{source}: {name}")[images.labels]
-        ignored += int((labels < 0).sum())
-        if (labels >= 0).any():
-            styles.append(Style(name, images.pixels[labels >= 0], labels[labels >= 0]))
-    if not styles:
-        theirs = sorted({name for images in found.values() for name in images.class_names})
-        raise UserError(
-            f"{source}: none of its classes ({', '.join(theirs[:12])}) is one of the teacher's"
-            f" ({', '.join(class_names[:12])})",
-            "name its classes as the teacher's, or set evaluate.styles to nothing",
-        )
-    return styles, ignored
+    return styles, told
 
 
-def _parquet(path: Path, frame: Frame, advance: Advance) -> dict[str, LabelledImages]:
+def _folders(
+    folders: Sequence[Path],
+    frame: Frame,
+    class_names: Sequence[str],
+    advance: Advance,
+    reading: Reading,
+    told: list[str],
+) -> Iterator[Style]:
+    for folder in folders:
+        try:
+            images = load_labelled(
+                str(folder),
+                "test",
+                frame,
+                0,
+                0,
+                advance,
+                reading=reading,
+                class_names=class_names,
+            )
+        except NothingKnown as error:
+            told.append(f"{error.images:,} images are left out: {error}")
+            continue
+        told += images.notes
+        yield Style(folder.name, images.pixels, images.labels)
+
+
+def _none_known(source: str, told: Sequence[str], class_names: Sequence[str]) -> UserError:
+    reason = f" ({'; '.join(told)})" if told else ""
+    return UserError(
+        f"{source}: none of its classes is one of the teacher's"
+        f" ({', '.join(class_names[:12])}){reason}",
+        "name its classes as the teacher's, or set evaluate.styles to nothing",
+    )
+
+
+def _parquet(
+    path: Path,
+    frame: Frame,
+    class_names: Sequence[str],
+    advance: Advance,
+    reading: Reading,
+    told: list[str],
+) -> list[Style]:
     with open_parquet(path) as file:
-        columns = [name for name in COLUMNS if name in file.schema_arrow.names]
-    if not columns:
-        raise UserError(f"{path} has no column 'style' or 'domain'")
-    images = load_labelled(str(path), "test", frame, 0, 0, advance)
-    if not images.class_names:
-        raise UserError(f"{path}: its labels have no names, so none can be matched")
-    of = np.array([str(name) for name in read_table(path, columns[:1])[columns[0]].to_pylist()])
-    return {
-        str(name): LabelledImages(
-            images.pixels[of == name], images.labels[of == name], images.class_names
+        there = file.schema_arrow.names
+    column = reading.columns.get("style") or next((one for one in COLUMNS if one in there), "")
+    if column not in there:
+        missing = f"'{column}'" if column else "'style' or 'domain'"
+        raise UserError(
+            f"{path} has no column {missing}: {columns_told(path, 'label')[0]}",
+            "set evaluate.columns to {style: COLUMN}",
         )
+    images: LabelledImages = load_labelled(
+        str(path), "test", frame, 0, 0, advance, reading=reading, class_names=class_names
+    )
+    told += images.notes
+    values = read_table(path, [column])[column].to_pylist()
+    of = np.array([str(values[row]) for row in images.rows.tolist()])
+    return [
+        Style(str(name), images.pixels[of == name], images.labels[of == name])
         for name in np.unique(of)
-    }
+    ]

@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.export.program import ABOUT, INPUT, as_input
 from pipeline.images import Fit, Frame
 from pipeline.models.checkpoint import WEIGHTS
+from pipeline.pixelstore import Pixels
 
 BATCH = 64
 SUFFIXES = (".safetensors", ".onnx", ".pt2", ".tflite")
@@ -42,7 +43,7 @@ class Model:
     def frame(self) -> Frame:
         return Frame(self.input_size, self.fit, self.resize)
 
-    def logits(self, pixels: np.ndarray, advance: Advance = no_progress) -> np.ndarray:
+    def logits(self, pixels: Pixels, advance: Advance = no_progress) -> np.ndarray:
         """uint8 [N, S, S, 3] → float32 [N, classes]."""
         parts = []
         for start in range(0, len(pixels), BATCH):

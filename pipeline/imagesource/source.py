@@ -24,7 +24,15 @@ from pipeline.imagesource.folder import (
     stem_of,
 )
 from pipeline.imagesource.kinds import HEAD, is_parquet, is_tar
-from pipeline.imagesource.table import DONE, LISTED, Table, listing, picture_column
+from pipeline.imagesource.table import (
+    DONE,
+    LISTED,
+    NO_COLUMNS,
+    Table,
+    columns_told,
+    listing,
+    picture_column,
+)
 from pipeline.store import open_parquet
 
 SPLITS = {  # as Hugging Face calls them; the first that is there is meant
@@ -102,7 +110,11 @@ class Source:
 
 
 def open_source(
-    path: Path, max_bytes: int, key: str = "", advance: Advance = no_progress
+    path: Path,
+    max_bytes: int,
+    key: str = "",
+    advance: Advance = no_progress,
+    columns: Mapping[str, str] = NO_COLUMNS,
 ) -> Source:
     """What `path` holds: a folder, an archive or a Parquet file, in any layout that is known.
 
@@ -110,6 +122,7 @@ def open_source(
         max_bytes: larger pictures get an entry without data.
         key: of the parameter that names the path, for messages.
         advance: called with a note while many files are looked at.
+        columns: of Parquet files by their role, where they are not as they are usually called.
 
     Raises:
         UserError: no such source, of another kind, or it cannot be read.
@@ -118,7 +131,7 @@ def open_source(
     source = Source(path)
     try:
         if path.is_dir():
-            _add_folder(source, max_bytes, advance)
+            _add_folder(source, max_bytes, advance, columns)
             return source
         head = read_file(str(path.resolve()), HEAD) if path.exists() else b""
     except OSError as error:
@@ -133,15 +146,23 @@ def open_source(
         source.layouts[_archive_kind(archive)] += len(archive)
     elif is_parquet(path.name, head):
         try:
-            table = Table(path, f"{path.name}#", max_bytes)
+            table = Table(path, f"{path.name}#", max_bytes, columns)
         except UserError as error:
             raise UserError(f"{key}: {error}" if key else str(error)) from None
         if not table.column:
-            raise UserError(f"{named}: expected a column 'image' of bytes, or a struct of them")
+            told, likely = columns_told(path, "image")
+            raise UserError(
+                f"{named}: expected a column 'image' of bytes, or a struct of them: {told}",
+                f"pictures may be in {', '.join(likely)}, which holds none that is known here"
+                if likely
+                else "none of them holds bytes, and a path in a table is not opened",
+            )
         source.parts.append(table)
         source.layouts["rows of a Parquet table"] += len(table)
     else:
-        raise UserError(f"{named} is no folder, .tar or .parquet file")
+        hint = f"unpack it and name the folder: `unzip {path.name} -d FOLDER`"
+        packed = head[:4] == b"PK\3\4" or path.suffix.lower() == ".zip"
+        raise UserError(f"{named} is no folder, .tar or .parquet file", hint if packed else "")
     return source
 
 
@@ -163,7 +184,9 @@ class Loose:
         self.by_stem = {stem_of(name): part for name, part in files}
 
 
-def _add_folder(source: Source, max_bytes: int, advance: Advance) -> None:
+def _add_folder(
+    source: Source, max_bytes: int, advance: Advance, columns: Mapping[str, str]
+) -> None:
     found = look_through(source.path, source.left, advance)
     loose = Loose(_folders(source, found, max_bytes))
     for file in found.archives:
@@ -175,7 +198,7 @@ def _add_folder(source: Source, max_bytes: int, advance: Advance) -> None:
     for file in found.listings:
         _listed(source, file, loose)
     for file in found.tables:
-        tables += _table(source, file, loose, max_bytes)
+        tables += _table(source, file, loose, max_bytes, columns)
     source.parts += [*loose.folders, *loose.archives.values(), *tables]
     if loose.missing:
         source.parts.append(Absent(loose.missing))
@@ -190,12 +213,13 @@ def _folders(source: Source, found: Found, max_bytes: int) -> list[Folder]:
     loose = any("/" not in file.name for file in found.pictures)
     deep = any(file.name.count("/") > 1 for file in found.pictures)
     by_split: dict[str, list[File]] = {}
-    if tops and tops <= ALL_SPLITS and deep and not loose:
+    splits = {top.lower() for top in tops} <= ALL_SPLITS and deep
+    if tops and splits and not loose:
         for file in found.pictures:
-            by_split.setdefault(file.name.split("/")[0], []).append(file)
+            by_split.setdefault(file.name.split("/")[0].lower(), []).append(file)
     elif found.pictures:
         by_split[""] = found.pictures
-    source.folders = [] if tops <= ALL_SPLITS and deep else sorted(found.folders)
+    source.folders = [] if splits else sorted(found.folders)
     for split, files in by_split.items():
         name = f"files of the split '{split}'" if split else "files of a folder"
         source.layouts[name] += len(files)
@@ -241,19 +265,21 @@ def _listed(source: Source, file: File, loose: Loose) -> None:
         source.left.notes.append(f"{file.name}: {twice:,} rows name a file again; the first counts")
 
 
-def _table(source: Source, file: File, loose: Loose, max_bytes: int) -> list[Part]:
+def _table(
+    source: Source, file: File, loose: Loose, max_bytes: int, columns: Mapping[str, str]
+) -> list[Part]:
     """A Parquet file in a folder: pictures, img2dataset's list of them, or neither."""
     path = Path(file.path)
     try:
         with open_parquet(path) as opened:
-            columns = {name.strip().lower() for name in opened.schema_arrow.names}
-            holds = picture_column(opened)
+            there = {name.strip().lower() for name in opened.schema_arrow.names}
+            holds = columns.get("image") or picture_column(opened)
         if holds:
-            table = Table(path, f"{file.name}#", max_bytes)
+            table = Table(path, f"{file.name}#", max_bytes, columns)
             table.split = _split(file.name)
             source.layouts["rows of Parquet tables"] += len(table)
             return [table]
-        if columns >= IMG2DATASET:
+        if there >= IMG2DATASET:
             rows, _ = listing(path)
             source.layouts["rows of img2dataset's tables"] += len(rows)
             _downloaded(source, file, rows, loose)
@@ -261,7 +287,7 @@ def _table(source: Source, file: File, loose: Loose, max_bytes: int) -> list[Par
     except UserError as error:
         place = f"{source.path / file.name}"
         return [Absent([Entry(file.name, place, outcome=UNREADABLE, detail=str(error))])]
-    urls = ": a list of addresses is for the engine urls" if "url" in columns else ""
+    urls = ": a list of addresses is for the engine urls" if "url" in there else ""
     source.left.notes.append(f"{printable(file.name)} has no column of pictures{urls}")
     source.left.other[".parquet"] += 1
     return []

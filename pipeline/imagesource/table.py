@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.console import printable
 from pipeline.errors import UserError
 from pipeline.imagesource.entries import MISSING, SAYS, TOO_LARGE, UNREADABLE, Entry, facts_of
 from pipeline.imagesource.kinds import picture_kind
@@ -21,6 +23,9 @@ BATCH = 100  # rows in memory
 KEPT = frozenset(spelling for spellings in SAYS.values() for spelling in spellings)
 LISTED = "file_name"  # the column by which Hugging Face's metadata names a file
 STATUS = {"status", "error_message"}  # what img2dataset says of a picture that it does not have
+LABEL_LIKE = re.compile(r"class|label|target|categor|species|truth|^gt$|^y$|^id_?class")
+NO_COLUMNS: Mapping[str, str] = {}
+MOST_TOLD = 12  # columns in a message
 DONE = "success"  # the status that img2dataset gives to what it has
 
 
@@ -29,22 +34,35 @@ class Table:
 
     Attributes:
         names: of its classes by number, as Hugging Face writes them; empty where it has none.
+        column, class_column: of the pictures and of their classes; "" for none.
+        others: columns of which each may have been meant for the classes.
     """
 
-    def __init__(self, path: Path, prefix: str, max_bytes: int) -> None:
+    def __init__(
+        self, path: Path, prefix: str, max_bytes: int, columns: Mapping[str, str] = NO_COLUMNS
+    ) -> None:
+        """Takes the columns by their roles `image` and `label`, or by what they are called.
+
+        Raises:
+            UserError: it cannot be read, or has no column of that name.
+        """
         self.path, self.prefix, self.split, self._most = path, prefix, "", max_bytes
         with open_parquet(path) as file:
             schema = file.schema_arrow
             self._rows = file.metadata.num_rows
-            self.column = picture_column(file)
-        self.names = class_names(schema)
-        self._class = class_column(schema)
+            for role, name in columns.items():
+                _check_column(path, role, name, schema)
+            self.column = columns.get("image") or picture_column(file)
+        candidates = class_columns(schema)
+        self.class_column = columns.get("label") or (candidates[0] if candidates else "")
+        self.others = [] if "label" in columns else candidates[1:]
+        self.names = _features(schema).get(self.class_column, [])
         # of several columns that may name a class one counts
         self._said = [
             name
             for name in schema.names
             if name.strip().lower() in (KEPT - set(SAYS["of_class"])) | STATUS
-            and name not in (self.column, self._class)
+            and name not in (self.column, self.class_column)
         ]
 
     def __len__(self) -> int:
@@ -66,8 +84,8 @@ class Table:
                 values = batch.column(self.column)
                 while row is not None and row < start + len(batch):
                     said = {name: batch.column(name)[row - start].as_py() for name in self._said}
-                    if self._class:
-                        said["class"] = batch.column(self._class)[row - start].as_py()
+                    if self.class_column:
+                        said["class"] = batch.column(self.class_column)[row - start].as_py()
                     yield self._entry(row, values[row - start].as_py(), said)
                     row = next(wanted, None)
                 if row is None:
@@ -80,7 +98,7 @@ class Table:
                 row = next(wanted, None)
 
     def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        start, own = 0, [self._class] if self._class else []
+        start, own = 0, [self.class_column] if self.class_column else []
         with open_parquet(self.path) as file:
             for batch in file.iter_batches(BATCH, columns=[self.column, *own, *self._said]):
                 yield start, batch
@@ -105,10 +123,14 @@ class Table:
 
     def classes(self) -> list[Any]:
         """What is said about the class of every row, whatever it is."""
-        if not self._class:
+        if not self.class_column:
             return [None] * self._rows
+        return self.values(self.class_column)
+
+    def values(self, column: str) -> list[Any]:
+        """All of a column."""
         with open_parquet(self.path) as file:
-            return file.read(columns=[self._class])[self._class].to_pylist()
+            return file.read(columns=[column])[column].to_pylist()
 
 
 def picture_column(file: pq.ParquetFile) -> str:
@@ -139,19 +161,58 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     )
 
 
-def class_column(schema: pa.Schema) -> str:
-    """The column of the class: as it is usually called, or the only one that has names."""
+def class_columns(schema: pa.Schema) -> list[str]:
+    """The columns of the class: as it is usually called, or the only one that has names.
+
+    The first one is meant, as long as nobody says otherwise.
+    """
     small = {name.strip().lower(): name for name in schema.names}
-    for spelling in SAYS["of_class"]:
-        if spelling in small:
-            return small[spelling]
-    named = list(_features(schema))
-    return named[0] if len(named) == 1 else ""
+    named = [name for name in _features(schema) if name in schema.names]
+    usual = [small[spelling] for spelling in SAYS["of_class"] if spelling in small]
+    if not usual and len(named) > 1:
+        return []
+    return list(dict.fromkeys([*usual, *named]))
 
 
 def class_names(schema: pa.Schema) -> list[str]:
     """The names that its labels count, as Hugging Face writes them; empty where there are none."""
-    return _features(schema).get(class_column(schema), [])
+    columns = class_columns(schema)
+    return _features(schema).get(columns[0], []) if columns else []
+
+
+def columns_told(path: Path, role: str) -> tuple[str, list[str]]:
+    """The columns of a table in words, and those that may have a `role`, `image` or `label`."""
+    with open_parquet(path) as file:
+        schema = file.schema_arrow
+    shown = ", ".join(
+        printable(f"{one.name} ({one.type})")[:80] for one in list(schema)[:MOST_TOLD]
+    )
+    more = f", … {len(schema)} in all" if len(schema) > MOST_TOLD else ""
+    fit = _holds_bytes if role == "image" else _holds_labels
+    likely = [one.name for one in schema if fit(one.type) and not pa.types.is_null(one.type)]
+    if role == "label":
+        named = [*_features(schema), *(name for name in likely if LABEL_LIKE.search(name.lower()))]
+        likely = list(dict.fromkeys(name for name in named if name in likely)) or likely
+    return f"its columns are {shown}{more}", likely
+
+
+def _check_column(path: Path, role: str, name: str, schema: pa.Schema) -> None:
+    if name not in schema.names:
+        raise UserError(
+            f"{path} has no column '{name}' for the {role}: {columns_told(path, role)[0]}"
+        )
+    kind = schema.field(name).type
+    if role == "image" and not _holds_bytes(kind):
+        raise UserError(
+            f"{path}: its column '{name}' has {kind}, and no encoded images",
+            "a column of bytes is expected, or of a struct with a field `bytes`",
+        )
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return any(is_so(kind) for is_so in (*numbers, pa.types.is_string, pa.types.is_large_string))
 
 
 def _features(schema: pa.Schema) -> dict[str, list[str]]:

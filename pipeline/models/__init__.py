@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
+from pipeline.models.heads import put_head
 from pipeline.models.mobilenet import MobileNetV2
 from pipeline.models.network import Network
 from pipeline.models.resnet import CifarResNet, ImageResNet
@@ -74,8 +75,6 @@ def build(name: str, num_classes: int, **options: Any) -> Network:
         head = options.pop("head", None)
         network = make(num_classes, **options)
         if head:
-            from pipeline.models.heads import put_head
-
             put_head(network, head)
         return network
     except (TypeError, ValueError, LookupError, RuntimeError) as error:

@@ -17,9 +17,11 @@ from pipeline.images import Frame
 from pipeline.models import build
 from pipeline.models.finite import check_weights
 from pipeline.models.network import Network
+from pipeline.program.consent import programs_trusted
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+PROGRAM = "program"  # the architecture of `pipeline.models.program`
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,10 @@ def load_model(
         UserError: a file is missing or damaged, or the weights are not of this architecture, or
             are not finite.
     """
-    for path in (folder / CONFIG, folder / WEIGHTS):
-        if not path.is_file():
-            raise UserError(f"{path} not found", "run the stage that writes it")
+    config = _read_config(folder)
+    if config.architecture.get("name") == PROGRAM:
+        return _load_program(folder, config, device), config
     try:
-        values = json.loads((folder / CONFIG).read_text("utf-8"))
-        config = ModelConfig(**values)
         network = make(**config.architecture)
         outputs, names = network.num_classes, len(config.class_names)
         if outputs != names:
@@ -105,6 +105,54 @@ def load_model(
     load_state(network, state, str(folder / WEIGHTS))
     check_weights(state, str(folder / WEIGHTS), "run its stage again, with other weights")
     return network.to(device).eval(), config
+
+
+def weights_file(folder: Path, config: ModelConfig) -> Path:
+    """The file in `folder` that holds what was learnt: weights, or a program."""
+    if config.architecture.get("name") != PROGRAM:
+        return folder / WEIGHTS
+    from pipeline.models.program import program_file
+
+    return program_file(folder, config.architecture)
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    """
+    Raises:
+        UserError: a file is missing, or the config is damaged.
+    """
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder / CONFIG} not found", "run the stage that writes it")
+    try:
+        config = ModelConfig(**json.loads((folder / CONFIG).read_text("utf-8")))
+        path = weights_file(folder, config)
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder} holds no model: {reason}", "run its stage again") from None
+    if not path.is_file():
+        raise UserError(f"{path} not found", "run the stage that writes it")
+    return config
+
+
+def _load_program(folder: Path, config: ModelConfig, device: torch.device) -> Network:
+    # late, as few have one
+    from pipeline.models.program import load_program
+
+    network = load_program(
+        folder,
+        config.architecture,
+        config.sha256,
+        config.mean,
+        config.std,
+        device,
+        programs_trusted(),
+    )
+    if network.num_classes != len(config.class_names):
+        raise UserError(
+            f"{folder} has {len(config.class_names)} class names for {network.num_classes} outputs",
+            "run its stage again",
+        )
+    return network
 
 
 def load_state(network: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:

@@ -76,6 +76,7 @@ class CutNetwork(Network):
         self.before: Steps | None = None
         self.after: Steps | None = None
         self.reached: frozenset[str] = frozenset()
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.rows_only = False
         self.dropped = False
         self._outputs = num_classes
@@ -127,7 +128,7 @@ class CutNetwork(Network):
             }
         else:
             used = set(self.reached)
-        _take_out(self.model, "model", used, recorded)
+        _take_out(self.model, "model", used, recorded, self.shapes)
         self.after = None
         self.dropped = True
 
@@ -140,11 +141,26 @@ class CutNetwork(Network):
             else:
                 module.register_forward_hook(_end_after)
             vars(module)["ends_the_pass"] = True
+        if torch.compiler.is_exporting():  # which leaves out what nothing comes of
+            return self._seen(module, before, images)
         try:
             self.model(images)
         except Reached as end:
             return end.value
         raise RuntimeError(f"{self.name}: the forward pass did not come to '{path}'")
+
+    def _seen(self, module: nn.Module, before: bool, images: Tensor) -> Tensor:
+        """The value at a module in a whole forward pass: an exporter takes no pass that ends."""
+        found: list[Tensor] = []
+        if before:
+            hook = module.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+        else:
+            hook = module.register_forward_hook(lambda module, inputs, out: found.append(out))
+        try:
+            self.model(images)
+        finally:
+            hook.remove()
+        return found[0]
 
     def _any_layout(self) -> AbstractContextManager:
         return Reshaping() if self.rows_only else nullcontext()
@@ -162,11 +178,28 @@ class Reshaping(TorchFunctionMode):
 
 
 def _end_before(module: nn.Module, inputs: tuple) -> None:
-    raise Reached(inputs[0])
+    if not torch.compiler.is_exporting():
+        raise Reached(inputs[0])
 
 
 def _end_after(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    raise Reached(output)
+    if not torch.compiler.is_exporting():
+        raise Reached(output)
+
+
+class Gone(nn.Module):
+    """Stands for a module that was taken away: zeros of the shape that it gave.
+
+    Args:
+        shape: for one image.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros((x.shape[0], *self.shape))
 
 
 def logits_of(output: Any, name: str) -> Any:
@@ -272,11 +305,14 @@ def _short(names: list[str]) -> list[str]:
     return found
 
 
-def _take_out(module: nn.Module, path: str, used: set[str], graph: bool) -> None:
-    """Puts `nn.Identity()` in place of the children with parameters that are not `used`.
+def _take_out(
+    module: nn.Module, path: str, used: set[str], graph: bool, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Puts `Gone` in place of the children with parameters that are not `used`.
 
     Args:
         used: paths of modules; in a recorded graph, also of parameters.
+        shapes: outputs of the modules for one image, by their paths.
     """
     if path in used and (graph or not any(module.children())):
         return
@@ -286,6 +322,6 @@ def _take_out(module: nn.Module, path: str, used: set[str], graph: bool) -> None
     for name, child in list(module.named_children()):
         at = f"{path}.{name}"
         if any(one == at or one.startswith(f"{at}.") for one in used):
-            _take_out(child, at, used, graph)
+            _take_out(child, at, used, graph, shapes)
         elif any(True for _ in child.parameters()):
-            setattr(module, name, nn.Identity())
+            setattr(module, name, Gone(shapes.get(at, ())))

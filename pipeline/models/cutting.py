@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pipeline.errors import UserError
 from pipeline.models.cut_network import DROPOUTS, SPREAD, CutNetwork, how_told
+from pipeline.models.heads import put_head
 from pipeline.models.network import Cut
 from pipeline.models.recording import (
     Call,
@@ -34,6 +35,7 @@ from pipeline.models.recording import (
 TOLERANCE = 1e-4  # of the logits' spread
 SIDES = (224, 32, 64, 28, 96, 128, 160, 192, 256, 299, 320, 384, 448, 512, 48, 16)
 OTHER_SIDES = (1, 3, 4, 7)  # of random maps
+SMALL = 96  # side that is tried first with networks for any: it leaves maps of 3×3 after 32-fold
 MAPS = 3  # the last ones of a network that may be that before the pooling
 
 
@@ -70,8 +72,6 @@ def cut(
         UserError: it takes no images of these sides, or gives no logits of `num_classes` classes.
     """
     if head:
-        from pipeline.models.heads import put_head
-
         put_head(model, head)
     training = model.training
     network = CutNetwork(model, name, num_classes).eval()
@@ -133,7 +133,7 @@ def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:
                 return
             _undo(network)
             reasons.append("its parts together are not the network")
-    network.cut_reason = reasons[0] if reasons else "no vector before its answer is all it is from"
+    network.cut_reason = reasons[0] if reasons else "no vector in it carries its whole answer"
 
 
 def _recorders(calls: list[Call]) -> Iterator[Recorder]:
@@ -209,7 +209,7 @@ def _places(network: CutNetwork, graph: fx.Graph, start: Tensor, later: bool) ->
                 yield _Found("map", node, last_axis, after, (channels, *area))
         shape = "×".join(map(str, shapes[node][1:]))
         why = why or f"what follows its last map, of {shape}, takes more than the map's average"
-    why = why or "no map is all that its answer comes from"
+    why = why or "no map of it carries its whole answer"
     for node in nodes:
         if len(shapes[node]) != 2 or node is logits:
             continue
@@ -399,6 +399,7 @@ def _apply(
         path = recorder.start.removeprefix("model.")
         call = next(one for one in calls if one.path == path)
         before = call.begun if recorder.before else call.ended + 1
+        network.shapes = {f"model.{one.path}": one.shape[1:] for one in calls}
         network.reached = frozenset(f"model.{one.path}" for one in calls if one.begun < before)
     features = part(graph, found.place)
     if found.place.op == "placeholder":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.models.network import Network, pool
+from pipeline.models.network import Network, device_of, pool
 from pipeline.pixels import normalise
 
 SHOWN = 6  # tensors that an error names
@@ -50,8 +50,8 @@ def check_answers(
     Raises:
         UserError: names the first layer whose output is not finite.
     """
-    training, device = network.training, next(network.parameters()).device
-    images = normalise(_pictures(input_size).to(device), mean, std)
+    training, device = network.training, device_of(network)
+    images = normalise(pictures(input_size).to(device), mean, std)
     try:
         with torch.inference_mode():
             network.eval()
@@ -71,7 +71,7 @@ def check_answers(
     )
 
 
-def _pictures(side: int) -> Tensor:
+def pictures(side: int) -> Tensor:
     """Black, white, a slope and noise: uint8 [4, side, side, 3]."""
     images = torch.zeros(4, side, side, 3, dtype=torch.uint8)
     images[1] = 255

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 Cut = Literal["map", "vector", "logits"]
@@ -17,6 +18,9 @@ class Network(nn.Module):
             has it; `vector`: at a vector, where the classifier does not follow a global average
             pooling (flattened maps, a class token, what an MLP hides); `logits`: nowhere, the
             features are the logits and the classifier does nothing.
+        runs_elsewhere: its work is done by others, where it cannot be counted.
+        own_input: it normalises its images itself: another mean and std change nothing.
+        parameters_elsewhere: numbers that were learnt and are not in this process.
         features: [B, 3, S, S] → [B, C, H, W] of a `map`, else [B, C]; a method, or a module where
             the published state dict calls it so.
         feature_channels: C.
@@ -31,6 +35,9 @@ class Network(nn.Module):
     """
 
     cut: Cut = "map"
+    runs_elsewhere: bool = False
+    own_input: bool = False
+    parameters_elsewhere: int = 0
     features: Callable[[Tensor], Tensor]
     feature_channels: int
     classifier_name: str = "fc"
@@ -91,6 +98,12 @@ def pool(features: Tensor) -> Tensor:
     return features if features.ndim == 2 else features.mean(dim=(2, 3))
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network takes its images; the CPU for one without parameters."""
+    return next((one.device for one in network.parameters()), torch.device("cpu"))
+
+
 def parameter_count(network: nn.Module) -> int:
     """Trainable numbers in a network."""
-    return sum(parameter.numel() for parameter in network.parameters())
+    elsewhere = getattr(network, "parameters_elsewhere", 0)
+    return elsewhere + sum(parameter.numel() for parameter in network.parameters())

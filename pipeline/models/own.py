@@ -22,11 +22,12 @@ import torch
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.models.cut_network import CutNetwork
+from pipeline.models.adapting import Adapted, adapted
+from pipeline.models.cut_network import PREFIX, CutNetwork
 from pipeline.models.cutting import SIDES, cut
 from pipeline.models.recording import first_line
+from pipeline.params import HUB
 
-HUB = "torch.hub:"
 ANY = "*"
 CLASSES = ("num_classes", "n_classes", "nclasses", "classes", "num_class", "n_class", "nb_classes")
 CONSENT = (
@@ -90,11 +91,11 @@ def own_network(
             raise UserError(f"{name} gives a {kind}, no torch.nn.Module", "return the network")
         model.cpu()
         if channels != 3 or order != "rgb":
-            from pipeline.models.adapting import adapted
-
             model = adapted(model, channels, order)
         sides = (input_size,) if input_size else SIDES
         network = cut(model, name, num_classes, sides, source.described, head)
+    if isinstance(network.model, Adapted):
+        network.own_names = {"": f"{PREFIX}model."}
     network.told = "; ".join(filter(None, (told, network.told)))
     network.remembered = {"code": found} if found else {}
     if input_size:
@@ -233,14 +234,20 @@ class _Source:
         """File, line and message of an error in the user's code."""
         problem = f"{type(error).__name__}: {first_line(error)}"
         if isinstance(error, SyntaxError) and error.filename:
-            return f"{error.filename}, line {error.lineno}: {problem}"
+            return f"{_shown(error.filename)}, line {error.lineno}: {error.msg}"
         frames = traceback.extract_tb(error.__traceback__)
         folder = str(self.folder.resolve())
         own = [frame for frame in frames if str(Path(frame.filename).resolve()).startswith(folder)]
         own = [frame for frame in own if "site-packages" not in frame.filename]
         if not own:
             return f"{self.shown}: {problem}"
-        return f"{own[-1].filename}, line {own[-1].lineno}: {problem}"
+        return f"{_shown(own[-1].filename)}, line {own[-1].lineno}: {problem}"
+
+
+def _shown(file: str) -> str:
+    """A file as it is seen from the project's folder, if it is in it."""
+    path = Path(file).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
 
 def _may_be_meant(module: ModuleType, name: str, value: Any) -> bool:
@@ -314,7 +321,8 @@ class _Hub(_Source):
         where: dict[str, Any] = (
             {"source": "local"} if local else {"trust_repo": True, "skip_validation": True}
         )
-        return torch.hub.load(self.repository, self.entry, verbose=False, **where, **options)
+        where |= {"verbose": False, "pretrained": False}  # its weights are loaded afterwards
+        return torch.hub.load(self.repository, self.entry, **where, **options)
 
 
 def _source(name: str) -> _Source:

@@ -6,6 +6,7 @@ be recorded (it asks for the values or sizes of tensors), it runs on real images
 output is recorded from then on.
 """
 
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -246,27 +247,21 @@ def part(graph: fx.Graph, last: fx.Node, first: fx.Node | None = None) -> fx.Gra
     Args:
         first: None for what the graph itself takes.
     """
-    needed, waiting = set(), [last]
-    while waiting:
-        node = waiting.pop()
-        if node in needed:
-            continue
-        needed.add(node)
-        if node is not first:
-            waiting += node.all_input_nodes
+    counts: set[fx.Node] = set()
+    needed = _needed(last, first, counts)
     inputs = {node for node in needed if node.op == "placeholder"}
     if first is not None and (inputs - {first} or first not in needed):
         return None
     if first is None:  # checks of sizes are no part of any result
         for node in graph.nodes:
-            if getattr(node.target, "__name__", "") == "_assert" and needed.issuperset(
-                node.all_input_nodes
-            ):
-                needed.add(node)
+            if node is last:
+                break
+            needed |= _needed(node, None, set()) if _checks(node) else set()
     new = fx.Graph()
     values: dict[fx.Node, fx.Node] = {}
     if first is not None:
         values[first] = new.placeholder("x")
+        values |= {node: new.call_method("size", (values[first], 0)) for node in counts}
     for node in graph.nodes:
         if node in needed and node not in values:
             values[node] = new.node_copy(node, values.__getitem__)
@@ -276,6 +271,37 @@ def part(graph: fx.Graph, last: fx.Node, first: fx.Node | None = None) -> fx.Gra
         return None
     new.output(values[last])
     return new
+
+
+def _needed(last: fx.Node, first: fx.Node | None, counts: set[fx.Node]) -> set[fx.Node]:
+    """Nodes that `last` is computed from, back to `first`.
+
+    Args:
+        counts: gets those that are no more than the number of images, which `first` has too.
+    """
+    needed: set[fx.Node] = set()
+    waiting = [last]
+    while waiting:
+        node = waiting.pop()
+        if node in needed:
+            continue
+        needed.add(node)
+        if first is not None and node is not first and _counts_images(node):
+            counts.add(node)
+        elif node is not first:
+            waiting += node.all_input_nodes
+    return needed
+
+
+def _counts_images(node: fx.Node) -> bool:
+    """Tells whether a node is the first size of a tensor: `x.size(0)`, `x.shape[0]`."""
+    if node.op == "call_method" and node.target == "size":
+        return node.args[1:] == (0,)
+    if node.target is not operator.getitem or node.args[1] != 0:
+        return False
+    of = node.args[0]
+    shape = isinstance(of, fx.Node) and of.target is getattr and of.args[1] == "shape"
+    return shape or (isinstance(of, fx.Node) and of.target == "size" and len(of.args) == 1)
 
 
 def _checks(node: fx.Node) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.models.cut_network import CutNetwork
-from pipeline.models.cutting import cut
+from pipeline.models.cutting import SMALL, cut
 
 
 def timm_network(
@@ -29,7 +29,9 @@ def timm_network(
         raise UserError(f"no architecture named 'timm/{name}'", hint)
     model = timm.create_model(name, num_classes=num_classes, **options)
     side = options.get("img_size") or model.pretrained_cfg["input_size"][-1]
-    return cut(model, f"timm/{name}", num_classes, (int(side),), head=head)
+    fixed = model.pretrained_cfg.get("fixed_input_size") or "img_size" in options
+    sides = (int(side),) if fixed else (SMALL, int(side))
+    return cut(model, f"timm/{name}", num_classes, sides, head=head)
 
 
 def import_timm() -> Any:

@@ -7,7 +7,7 @@ from torchvision import models
 
 from pipeline.errors import UserError
 from pipeline.models.cut_network import CutNetwork
-from pipeline.models.cutting import SIDES, cut
+from pipeline.models.cutting import SIDES, SMALL, cut
 
 OWN_SIDES = {"inception_v3": 299}
 
@@ -34,5 +34,5 @@ def torchvision_network(
         raise UserError(f"no architecture named 'torchvision/{name}'", hint)
     model = models.get_model(name, weights=None, num_classes=num_classes, **options)
     own = getattr(model, "image_size", None) or OWN_SIDES.get(name)
-    sides = (own,) if own else SIDES
+    sides = (own,) if own else (SMALL, *SIDES)
     return cut(model, f"torchvision/{name}", num_classes, sides, head=head)

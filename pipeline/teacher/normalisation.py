@@ -8,7 +8,6 @@ configured one is right.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
+from pipeline.models.network import Network, device_of
 from pipeline.pixels import normalise
 from pipeline.teacher.moments import first_divergence, first_norm, is_untrained, mean_divergence
 
@@ -177,12 +176,12 @@ def check_normalisation(
     """
     given = (tuple(config.mean), tuple(config.std))
     configured = [Measurement(CONFIGURED)]
-    if getattr(network, "own_input", False):
+    if network.own_input:
         reason = "the program normalises by itself, and what it does cannot be varied"
         return NormalisationCheck(configured, "unknown", reason=reason)
     if not len(pixels):
         return NormalisationCheck(configured, "unknown", reason="there are no images to ask it")
-    device = _device(network)
+    device = device_of(network)
     few = torch.from_numpy(pixels[spread(len(pixels), whole)]).to(device)
     norm = first_norm(network, normalise(few[:2], *given))
     known = {name: values for name, values in NORMALISATIONS.items() if not _same(values, given)}
@@ -211,7 +210,7 @@ def check_order(network: Network, config: ModelConfig, pixels: np.ndarray) -> Or
         network, pixels: as `check_normalisation` has them; all are passed, twice.
     """
     given = (tuple(config.mean), tuple(config.std))
-    images = torch.from_numpy(pixels).to(_device(network))
+    images = torch.from_numpy(pixels).to(device_of(network))
     norm = first_norm(network, normalise(images[:2], *given)) if len(pixels) else None
     if norm is None or is_untrained(norm):
         return OrderCheck("unknown", math.nan, math.nan)
@@ -302,12 +301,6 @@ def _answers(
 
 def _batches(images: Tensor, values: tuple[Sequence[float], Sequence[float]]) -> Iterator[Tensor]:
     return (normalise(batch, *values) for batch in images.split(BATCH))
-
-
-def _device(network: Network) -> torch.device:
-    """Where the network is; a program has no parameters, and takes images from the CPU."""
-    held = chain(network.parameters(), network.buffers())
-    return next(held, torch.empty(0)).device
 
 
 def _same(one: tuple[Sequence[float], Sequence[float]], other: tuple) -> bool:

@@ -21,9 +21,10 @@ from pipeline.dedup.shards import fingerprint_shards
 from pipeline.dedup.verifier import Verify, verifier
 from pipeline.errors import ExternalError, UserError
 from pipeline.images import Frame
-from pipeline.labelled import load_labelled
+from pipeline.labelled import Reading, load_labelled
 from pipeline.manifest import class_names, read_manifest
 from pipeline.params import Params
+from pipeline.pixelstore import Pixels
 from pipeline.store import replacing, row_count, shard_paths, write_json, write_table
 from pipeline.verdicts import issues_of, read_verdicts
 from stages import paths
@@ -176,18 +177,24 @@ class Deduplication:
         workers = self.section.workers or os.cpu_count() or 1
         return verifier(fingerprints, CloseUps(originals, fingerprints.cut, workers))
 
-    def _test_pixels(self) -> np.ndarray:
-        source = self.params.evaluate.test_set
+    def _test_pixels(self) -> Pixels:
+        section = self.params.evaluate
+        reading = Reading.of(section.model_copy(update={"class_names": []}))
         try:
             with self.console.progress("dedup: reading test images") as advance:
                 # the labels are not looked at
-                return load_labelled(source, "test", Frame(TEST_SIDE), 0, 0, advance).pixels
+                found = load_labelled(
+                    section.test_set, "test", Frame(TEST_SIDE), 0, 0, advance, reading=reading
+                )
         except UserError as error:
             raise ExternalError(
                 str(error), "mend evaluate.test_set, or set dedup.leaks to false"
             ) from None
+        for note in found.notes:
+            self.console.note(note)
+        return found.pixels
 
-    def _leaks(self, fingerprints: Fingerprints, test: np.ndarray) -> Leaks:
+    def _leaks(self, fingerprints: Fingerprints, test: Pixels) -> Leaks:
         with self.console.progress(
             "dedup: looking for test images", len(fingerprints.hashes)
         ) as advance:
@@ -237,7 +244,7 @@ def explanation(image: str) -> Result:
     return "\n".join(map(printable, lines)), row | {"urls": urls, "members": len(group)}
 
 
-def _leak_table(table: pa.Table, leaked: Leaks, test: np.ndarray) -> pa.Table:
+def _leak_table(table: pa.Table, leaked: Leaks, test: Pixels) -> pa.Table:
     ids = table["id"].to_pylist()
     rows = [
         {

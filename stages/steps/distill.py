@@ -1,12 +1,15 @@
 """Step of `pipeline distill`: a student from web images and the teacher, without a label."""
 
+import time
+from pathlib import Path
+
 import torch
 
 from pipeline.console import Console
-from pipeline.device import resolve_device, resolve_precision
+from pipeline.device import memory_format, resolve_device, resolve_precision
 from pipeline.distill import parallel
 from pipeline.distill.cautions import cost_notes, memory_notes
-from pipeline.distill.objectives.objective import Objective
+from pipeline.distill.objectives.objective import Objective, fitting
 from pipeline.distill.outputs import (
     epoch_writer,
     save_student,
@@ -17,12 +20,16 @@ from pipeline.distill.outputs import (
 from pipeline.distill.peak_rate import probe_rates, probe_steps
 from pipeline.distill.pretrained import Pretrained
 from pipeline.distill.run import distill, prepare
+from pipeline.distill.teacher_views import stored_views
 from pipeline.distill.trainer import Row, Trained
 from pipeline.distill.trials import HELD_OUT, Trials
+from pipeline.distill.views import views_of
 from pipeline.distill.web import WebImages, load_web_images
 from pipeline.images import Fit
 from pipeline.models.checkpoint import ModelConfig, load_model
+from pipeline.models.fuse import fuse
 from pipeline.models.network import Network, parameter_count
+from pipeline.models.program import Program
 from pipeline.params import Distill, Params
 from pipeline.registry import OBJECTIVES
 from pipeline.runkey import run_key, sources_of
@@ -32,14 +39,17 @@ from stages import paths
 
 def run(params: Params, console: Console) -> None:
     """Distils into models/student."""
-    section = _with_own_settings(params.distill, console)
-    device = resolve_device(section.device)
+    device = resolve_device(params.distill.device)
+    teacher, config = load_model(paths.TEACHER, device)
+    teacher.requires_grad_(False)
+    section, fallback = fitting(params.distill, teacher)
+    if fallback:
+        console.note(f"objective {fallback}")
+    section = _with_own_settings(section, console)
     precision = resolve_precision(section.precision, device)
     world = parallel.join(device, section.batch_size)
     console.quiet = console.quiet or world.rank > 0
     web = load_web_images(paths.EMBED, section, device)
-    teacher, config = load_model(paths.TEACHER, device)
-    teacher.requires_grad_(False)
     start = _looked_at(section, web, teacher, config, precision, world, console)
     key = run_key(
         section.model_dump(exclude={"tensorboard"})
@@ -51,9 +61,11 @@ def run(params: Params, console: Console) -> None:
     folder = paths.CACHE / "distill" / key
     place = f"{device.type}, {precision}" + (f", {world.size} processes" * (world.size > 1))
     console.note(f"trained on {place}; pixels {web.pixels.kind}")
+    answers = folder / "views"
+    _ask_teacher(section, web, teacher, config, precision, answers, world, console)
     if section.lr == "auto":
         choosing = web.holding_out(max(section.held_out, HELD_OUT))
-        trials = Trials(choosing, teacher, config, precision, folder / "rates", world)
+        trials = Trials(choosing, teacher, config, precision, folder / "rates", world, answers)
         section = section.model_copy(update={"lr": _peak_rate(section, trials, console)})
     told = epoch_writer(section.tensorboard) if world.rank == 0 else None
 
@@ -65,12 +77,13 @@ def run(params: Params, console: Console) -> None:
     steps = section.epochs * (len(web.train) // section.batch_size)
     with console.progress("distill", steps) as advance:
         objective, trained = distill(
-            section, web, teacher, config, precision, folder, advance, report, world
+            section, web, teacher, config, precision, folder, advance, report, world, answers
         )
     world.wait()  # nothing is removed while another process may still read it
     parallel.leave(world)
     if world.rank == 0:
-        _write(section, web, config, params.embed.fit, objective, trained, start, console)
+        about = (section, web, config, params.embed.fit, objective, trained, start)
+        _write(*about, fallback, console)
         remove(folder)
 
 
@@ -106,6 +119,37 @@ def _looked_at(
     return ready.start
 
 
+def _ask_teacher(
+    section: Distill,
+    web: WebImages,
+    teacher: Network,
+    config: ModelConfig,
+    precision: torch.dtype,
+    folder: Path,
+    world: parallel.World,
+    console: Console,
+) -> None:
+    """Asks for the stored views before training, if there are any; else says what asking costs."""
+    views = views_of(section, config, web.pixels.side)
+    count = section.teacher_views
+    if count > 1:
+        asked = fuse(teacher).to(memory_format=memory_format(web.teacher_logits.device))
+        with console.progress("distill: teacher's views", count * len(web.ids)) as advance:
+            stored_views(section, web, asked, views, precision, folder, world, advance)
+    elif count == 0 and isinstance(teacher, Program):
+        rows = web.train[: section.batch_size]
+        images = views.whole(next(iter(web.pixels.batches([rows]))))
+        started = time.monotonic()
+        teacher(images)
+        each = (time.monotonic() - started) / max(1, len(rows))
+        minutes = each * len(web.train) * section.epochs / 60
+        console.note(
+            f"the teacher is a program and is asked at every step, {1000 * each:.2f} ms an image:"
+            f" about {minutes:.1f} minutes of the training; distill.teacher_views 1 to 64 asks"
+            " before it, once for each image and view (objectives kd and dfnd)"
+        )
+
+
 def _peak_rate(section: Distill, trials: Trials, console: Console) -> float:
     """The learning rate for `auto`, from short runs."""
     with console.progress("distill: learning rate", probe_steps(trials, section)) as advance:
@@ -124,10 +168,12 @@ def _write(
     objective: Objective,
     trained: Trained,
     start: Pretrained | None,
+    fallback: str,
     console: Console,
 ) -> None:
     """Writes all that is left of a finished run, and says how it ended."""
-    source = f"{section.objective} from {len(web.train)} web images; teacher {config.sha256[:12]}"
+    source = f"{fallback or section.objective} from {len(web.train)} web images"
+    source += f"; teacher {config.sha256[:12]}"
     if start:
         source += f"; started from {start.origin}, SHA-256 {start.weights.sha256}"
     resize = 0 if web.pixels.side == config.input_size else web.pixels.side
@@ -138,6 +184,7 @@ def _write(
     deployed = trained.curves[trained.epoch - 1]
     summary = {
         "images": len(web.train),
+        "objective": section.objective,
         "epochs": section.epochs,
         "lr": section.lr,
         "deployed_epoch": trained.epoch,

@@ -67,6 +67,7 @@ def run(section: Embed, console: Console) -> None:
     embeddings.add_scores(scores.images)
     _write_tables(section, embeddings, predictions, scores, config)
     summary = _summary(section, predictions, scores, check, index)
+    summary["cut"] = network.cut
     summary["features"] = str(embeddings.features.dtype)
     if lost:
         summary["store"] = asdict(lost)
@@ -85,6 +86,11 @@ def run(section: Embed, console: Console) -> None:
         console.note(
             "float16 (0.00006 to 65,504) does not hold the teacher's features: they are stored as"
             " float32, in twice the space"
+        )
+    if network.cut == "logits":
+        console.note(
+            "of the teacher only logits are seen: they are the features of the index, the scores"
+            " and the neighbours"
         )
     if check.verdict != "fits":
         hint = "" if check.better else "; `pipeline teacher --check` looks closer"

@@ -1,5 +1,6 @@
 """Step of `pipeline evaluate`: read, look for test images among the trained, measure, write."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from pipeline.evaluate.sheet import contact_sheet
 from pipeline.evaluate.styles import Style, load_styles
 from pipeline.evaluate.web import Web, load_web
 from pipeline.images import Frame
-from pipeline.labelled import load_labelled, match_labels, told_apart
-from pipeline.models.checkpoint import WEIGHTS, load_model
+from pipeline.labelled import LabelledImages, Reading, load_labelled
+from pipeline.labels import listing, told_apart
+from pipeline.metrics import LeftOut
+from pipeline.models.checkpoint import load_model, weights_file
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.params import Evaluate
-from pipeline.pixelstore import Taken
+from pipeline.pixelstore import Pixels, Taken
 from pipeline.store import (
     remove,
     replacing,
@@ -51,18 +54,29 @@ def run(section: Evaluate, console: Console) -> None:
     pair = _load_pair(resolve_device(section.device), section.batch_size)
     config = pair.configs["teacher"]
     side, names = config.input_size, config.class_names
-    frame = pair.configs["student"].frame
+    frame, reading = pair.configs["student"].frame, Reading.of(section)
     with console.progress("evaluate: reading", section.images or None) as advance:
-        test = load_labelled(section.test_set, "test", frame, section.images, section.seed, advance)
+        test = load_labelled(
+            section.test_set,
+            "test",
+            frame,
+            section.images,
+            section.seed,
+            advance,
+            reading=reading,
+            class_names=names,
+        )
     for note in test.notes:
         console.note(note)
-    labels = match_labels(test, names, section.test_set)
-    styles = _load_styles(section.styles, frame, names, console)
+    labels, measured = test.labels, np.unique(test.labels)
+    if len(measured) < len(names):
+        console.note(_part_told(section.test_set, measured, names))
+    styles = _load_styles(section.styles, frame, names, reading, console)
     names = told_apart(names)
     web = _load_web(side, len(names), console)
 
     # look for test images among those that the student was trained on
-    found = None if web is None else _contaminated(section, test.pixels, web, console)
+    found = None if web is None else _contaminated(section, test, web, console)
 
     # measure
     with console.progress("evaluate", 2 * len(labels)) as advance:
@@ -75,7 +89,9 @@ def run(section: Evaluate, console: Console) -> None:
     values = {
         "test_set": section.test_set,
         "test_images": len(labels),
+        "left_out": {reason: test.left_out.get(reason, 0) for reason in LeftOut.model_fields},
         "class_names": names,
+        "classes_measured": len(measured),
         "teacher": costs["teacher"] | metrics.scores(labels, teacher),
         "student": costs["student"]
         | metrics.scores(labels, student)
@@ -112,18 +128,25 @@ def _load_pair(device: torch.device, batch_size: int) -> Pair:
     )
 
 
+def _part_told(source: str, measured: np.ndarray, names: Sequence[str]) -> str:
+    there = set(measured.tolist())
+    lacking = [name for label, name in enumerate(names) if label not in there]
+    return (
+        f"{source} has images of {len(there):,} of the teacher's {len(names):,} classes, and all"
+        f" figures are of these: an answer is right if it is the likeliest of all {len(names):,}"
+        f" (none: {listing(lacking)})"
+    )
+
+
 def _load_styles(
-    source: str, frame: Frame, class_names: list[str], console: Console
+    source: str, frame: Frame, class_names: list[str], reading: Reading, console: Console
 ) -> list[Style]:
     if not source:
         return []
     with console.progress("evaluate: reading styles") as advance:
-        styles, ignored = load_styles(source, frame, class_names, advance)
-    if ignored:
-        console.note(
-            f"{source}: {ignored:,} images are of classes that the teacher does not know, and"
-            " left out"
-        )
+        styles, told = load_styles(source, frame, class_names, advance, reading)
+    for note in told:
+        console.note(note)
     return styles
 
 
@@ -137,12 +160,13 @@ def _load_web(side: int, classes: int, console: Console) -> Web | None:
     return web
 
 
-def _contaminated(section: Evaluate, test: np.ndarray, web: Web, console: Console) -> int:
+def _contaminated(section: Evaluate, images: LabelledImages, web: Web, console: Console) -> int:
     """Number of test images that the student was trained on.
 
     Raises:
         ExternalError: some, and that is not allowed.
     """
+    test = images.pixels
     with console.progress("evaluate: looking for test images", len(web.trained)) as advance:
         found = contaminated(test, web.pixels, web.trained, section.leak_ratio, advance)
     remove(paths.CONTAMINATION)  # an earlier run's
@@ -151,9 +175,11 @@ def _contaminated(section: Evaluate, test: np.ndarray, web: Web, console: Consol
     sheet = contact_sheet(found, test, web.pixels, web.ids, section.test_set)
     write_text(paths.CONTAMINATION, sheet)
     shown = ", ".join(map(str, found.test[:5].tolist())) + (", …" if len(found) > 5 else "")
+    named = [images.names[row] for row in found.test[:5].tolist()] if images.names else []
     text = (
         f"{len(found):,} of {len(test):,} images of {section.test_set} are among those"
-        f" that trained the student (numbers {shown}, from 0; pictures in {paths.CONTAMINATION})"
+        f" that trained the student (numbers {shown}, from 0{': ' * bool(named)}{listing(named)};"
+        f" pictures in {paths.CONTAMINATION})"
     )
     if not section.allow_contaminated:
         raise ExternalError(
@@ -180,7 +206,7 @@ def _temperature(pair: Pair, web: Web, console: Console) -> float:
 
 
 def _under_corruption(
-    section: Evaluate, pair: Pair, pixels: np.ndarray, labels: np.ndarray, console: Console
+    section: Evaluate, pair: Pair, pixels: Pixels, labels: np.ndarray, console: Console
 ) -> list[CorruptionRow]:
     if not section.corruptions:
         return []
@@ -203,9 +229,10 @@ def _costs(pair: Pair, side: int, latency: bool, console: Console) -> dict[str, 
             "architecture": of.get("name") or of["backbone"],
             "parameters": parameter_count(network),
             "macs": macs(network, side),
-            "megabytes": round((FOLDERS[who] / WEIGHTS).stat().st_size / 1e6, 3),
+            "megabytes": round(file.stat().st_size / 1e6, 3),
             "latency_ms": times.get(who, []),
         }
         for who, network in pair.networks.items()
         for of in [pair.configs[who].architecture]
+        for file in [weights_file(FOLDERS[who], pair.configs[who])]
     }

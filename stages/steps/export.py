@@ -17,9 +17,8 @@ from pipeline.export.files import INT8, ONNX, check_files, measured, write_files
 from pipeline.export.model import Model, open_model
 from pipeline.export.program import InputKind, as_input
 from pipeline.export.provenance import by_host, by_licence, provenance_table, read_history
-from pipeline.images import Frame
 from pipeline.export.runtimes import RUNTIMES, RuntimeFailure
-from pipeline.labelled import load_labelled, match_labels
+from pipeline.labelled import Reading, load_labelled
 from pipeline.metrics import read_metrics
 from pipeline.models.checkpoint import WEIGHTS, ModelConfig
 from pipeline.models.distilled import load_student
@@ -188,10 +187,13 @@ def _accuracies(section: Evaluate, models: list[Model], console: Console) -> lis
             section.images,
             section.seed,
             advance,
+            reading=Reading.of(section),
+            class_names=model.class_names,
         )
-        labels = match_labels(test, model.class_names, section.test_set)
         seen = [one.logits(test.pixels, advance).argmax(axis=1) for one in models]
-    return [round(float((classes == labels).mean()), 4) for classes in seen]
+    for note in test.notes:
+        console.note(note)
+    return [round(float((classes == test.labels).mean()), 4) for classes in seen]
 
 
 def _told(checks: dict[str, Any]) -> str:

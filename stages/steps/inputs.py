@@ -10,6 +10,7 @@ import yaml
 
 from pipeline.console import Console
 from pipeline.content import Hashes, content
+from pipeline.errors import UserError
 from pipeline.paramfile import read_params
 from pipeline.params import Params
 from pipeline.registry import SEARCH_ENGINES
@@ -95,16 +96,39 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["teacher"]["teacher.data"] = teacher.data
     if teacher.source == "torch.hub" and Path(teacher.repository).is_dir():
         named["teacher"]["teacher.repository"] = teacher.repository
+    if isinstance(teacher.class_names, str) and teacher.class_names:
+        named["teacher"]["teacher.class_names"] = teacher.class_names
     if params.distill.starts_from_file:
         named["distill"] = {"distill.student_weights": params.distill.student_weights}
+    named["teacher"] |= code_paths("teacher.architecture", teacher.architecture)
+    named["distill"] = code_paths("distill.student", params.distill.student)
+    if Path(params.distill.student_weights).is_file():  # else the name of a library's weights
+        named["distill"]["distill.student_weights"] = params.distill.student_weights
     if evaluate.test_set not in DRAWN_OR_LOADED:
         test_set = {"evaluate.test_set": evaluate.test_set}
         named["evaluate"] |= test_set
         named["dedup"] = test_set if params.dedup.leaks else {}
-        named["export"] = test_set if params.export.int8 != "none" else {}
+        named["export"] = dict(test_set) if params.export.int8 != "none" else {}
+    if isinstance(evaluate.class_names, str) and evaluate.class_names:
+        named["evaluate"]["evaluate.class_names"] = evaluate.class_names
+        if params.export.int8 != "none":
+            named.setdefault("export", {})["evaluate.class_names"] = evaluate.class_names
     if evaluate.styles:
         named["evaluate"]["evaluate.styles"] = evaluate.styles
     return named
+
+
+def code_paths(key: str, architecture: str) -> dict[str, str]:
+    """Files of the user's own code behind an architecture, for what it runs for."""
+    if ":" not in architecture:
+        return {}
+    from pipeline.models.own import code_files  # late: imports torch
+
+    try:
+        files = code_files(architecture)
+    except UserError:  # the stage that needs it says so
+        return {key: architecture.rpartition(":")[0]}
+    return {f"{key}: {path}": str(path) for path in files}
 
 
 def caption_tables(source: str) -> dict[str, str]:
@@ -119,6 +143,9 @@ def taken_from_others(stage: str, params: Params) -> dict[str, Any]:
         return _taken_by_crawl(params)
     if stage == "teacher" and params.teacher.source == "train":
         return {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
+    if stage == "dedup" and params.dedup.leaks:
+        of = params.evaluate
+        return {"evaluate.columns": of.columns, "evaluate.broken": of.broken}
     if stage == "distill":
         return {"embed.fit": params.embed.fit}  # the student's config has it; the size, data/embed
     return {}

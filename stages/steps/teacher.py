@@ -5,18 +5,24 @@ from typing import Any
 
 import torch
 
+from pipeline.classmatch import check_spellings
+from pipeline.classnames import listed_names
 from pipeline.console import Console
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.images import Frame
-from pipeline.labelled import load_labelled
+from pipeline.labelled import Reading, load_labelled
 from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
 from pipeline.models.network import Network, parameter_count
+from pipeline.models.program import save_program
 from pipeline.params import Embed, Teacher
+from pipeline.program.archive import kind_of
+from pipeline.program.client import Kind
 from pipeline.store import replacing, write_json
 from pipeline.teacher import sources
 from pipeline.teacher.network import fitted_network
+from pipeline.teacher.program import ProgramTeacher, read_program
 from pipeline.teacher.train import train
 from pipeline.teacher.weights import Weights, read_weights
 from stages import paths
@@ -27,11 +33,58 @@ Made = tuple[Network, list[str], dict[str, Any], str, dict[str, Any]]
 
 def run(section: Teacher, console: Console, embed: Embed) -> None:
     """Writes models/teacher; one that is trained here sees images as `embed` frames them."""
+    kind = _kind(section)
+    if kind:
+        _program(section, kind, console)
+        return
     if section.source == "train":
         frame = Frame(section.input_size, embed.fit, embed.size)
-        network, names, options, source, summary = _trained(section, frame, console)
+        network, config, summary = _checked(section, _trained(section, frame, console), console)
     else:
-        network, names, options, source, summary = _published(section, console)
+        network, config, summary = loaded(section, console)
+    with replacing(paths.TEACHER) as folder:
+        save_model(folder, network, config)
+    names, source = config.class_names, config.source
+    summary = {
+        "architecture": section.architecture,
+        "source": section.source,
+        **summary,
+        "parameters": parameter_count(network),
+        "classes": len(names),
+    }
+    write_json(paths.summary("teacher"), summary)
+    console.result(
+        f"teacher: {section.architecture}, {len(names)} classes, {source} → {paths.TEACHER}",
+        summary,
+    )
+
+
+def loaded(section: Teacher, console: Console) -> tuple[Network, ModelConfig, dict[str, Any]]:
+    """The teacher of any source but `train`, its config and figures; nothing is written.
+
+    Raises:
+        UserError: it cannot be had, or is none.
+        ExternalError: its source cannot be reached.
+    """
+    kind = _kind(section)
+    if not kind:
+        return _checked(section, _published(section, console), console)
+    teacher = _read_program(section, kind, console)
+    config = ModelConfig(
+        {"name": PROGRAM, "num_classes": len(teacher.class_names)},
+        **_values(teacher, Path(section.path).name),
+    )
+    return teacher.network, config, {"kind": kind, "sha256": teacher.sha256}
+
+
+def _kind(section: Teacher) -> Kind | None:
+    return kind_of(Path(section.path)) if section.source == "file" else None
+
+
+def _checked(
+    section: Teacher, made: Made, console: Console
+) -> tuple[Network, ModelConfig, dict[str, Any]]:
+    network, names, options, source, summary = made
     check_weights(network.state_dict(), source, "the training failed: lower teacher.lr")
     check_answers(network, section.mean, section.std, section.input_size, source)
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -47,20 +100,55 @@ def run(section: Teacher, console: Console, embed: Embed) -> None:
         section.input_size,
         source,
     )
+    return network, config, summary
+
+
+def _program(section: Teacher, kind: Kind, console: Console) -> None:
+    """Writes models/teacher of a file that is run as it is."""
+    teacher = _read_program(section, kind, console)
+    network, names, source = teacher.network, teacher.class_names, Path(section.path).name
+    values = _values(teacher, source)
     with replacing(paths.TEACHER) as folder:
-        save_model(folder, network, config)
+        save_program(folder, network, teacher.data, values)
     summary = {
-        "architecture": section.architecture,
+        "architecture": PROGRAM,
         "source": section.source,
-        **summary,
+        "sha256": teacher.sha256,
+        "kind": kind,
+        "cut": network.cut,
         "parameters": parameter_count(network),
         "classes": len(names),
     }
     write_json(paths.summary("teacher"), summary)
     console.result(
-        f"teacher: {section.architecture}, {len(names)} classes, {source} → {paths.TEACHER}",
+        f"teacher: {kind} program, cut at the {network.cut}, {len(names)} classes, {source} →"
+        f" {paths.TEACHER}",
         summary,
     )
+
+
+def _read_program(section: Teacher, kind: Kind, console: Console) -> ProgramTeacher:
+    teacher = read_program(section, kind)
+    source = Path(section.path).name
+    check_answers(teacher.network, teacher.mean, teacher.std, teacher.input_size, source)
+    for note in teacher.notes:
+        console.note(note)
+    if section.architecture != Teacher().architecture:
+        console.note(f"teacher.architecture '{section.architecture}' is not used: the file is")
+    return teacher
+
+
+def _values(teacher: ProgramTeacher, source: str) -> dict[str, Any]:
+    """Values of `ModelConfig` but for the architecture."""
+    return {
+        "class_names": teacher.class_names,
+        "mean": teacher.mean,
+        "std": teacher.std,
+        "input_size": teacher.input_size,
+        "source": source,
+        "fit": teacher.fit,
+        "resize": teacher.resize,
+    }
 
 
 def _published(section: Teacher, console: Console) -> Made:
@@ -71,7 +159,7 @@ def _published(section: Teacher, console: Console) -> Made:
             section.architecture,
             input_size=section.input_size,
             options=section.options,
-            class_names=section.class_names,
+            class_names=listed_names(section.class_names, "teacher.class_names"),
             channels=section.channels,
             order=section.order,
             advance=advance,
@@ -102,7 +190,18 @@ def _weights(section: Teacher) -> Weights:
 def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
     device = resolve_device(section.device)
     with console.progress("teacher: reading", section.images or None) as advance:
-        data = load_labelled(section.data, "train", frame, section.images, section.seed, advance)
+        data = load_labelled(
+            section.data,
+            "train",
+            frame,
+            section.images,
+            section.seed,
+            advance,
+            reading=Reading.of(section),
+            class_names=listed_names(section.class_names, "teacher.class_names"),
+        )
+    if not section.class_names:
+        check_spellings(data.class_names, section.data)
     for note in data.notes:
         console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
@@ -111,7 +210,7 @@ def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
     precision = resolve_precision(section.precision, device)
     steps = section.epochs * (len(data.labels) // section.batch_size)
     with console.progress("teacher: training", steps) as advance:
-        accuracy = train(network, data.pixels, data.labels, section, device, precision, advance)
+        accuracy = train(network, data.pixels[:], data.labels, section, device, precision, advance)
     source = f"trained on {len(data.labels)} images of {section.data}"
     figures = {"training_images": len(data.labels), "training_accuracy": round(accuracy, 4)}
     return network, names, dict(section.options), source, figures

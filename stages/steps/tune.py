@@ -11,7 +11,7 @@ import torch
 from pipeline.console import Console
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.distill import tune
-from pipeline.distill.objectives.objective import with_own_settings
+from pipeline.distill.objectives.objective import fitting, with_own_settings
 from pipeline.distill.trials import HELD_OUT
 from pipeline.distill.web import WebImages, load_web_images
 from pipeline.errors import TrainingError, UserError
@@ -38,9 +38,12 @@ def run(
     """Runs trials until there are `trials`, and writes reports/tune.csv."""
     space = search_space(section, search, epochs, space_by_default)
     device = resolve_device(section.device)
-    web = _web_images(section, device)
     teacher, config = load_model(paths.TEACHER, device)
     teacher.requires_grad_(False)
+    section, fallback = fitting(section, teacher)
+    if fallback:
+        console.note(f"objective {fallback}")
+    web = _web_images(section, device)
     rest = {name: value for name, value in section.model_dump().items() if name not in space}
     own = {"device": device.type, "precision": str(resolve_precision(section.precision, device))}
     key = run_key(

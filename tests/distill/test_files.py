@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pipeline.models.checkpoint import WEIGHTS, ModelConfig
 from pipeline.models.distilled import load_student
 from pipeline.models.network import parameter_count
 from pipeline.pixels import normalise
+from pipeline.pixelstore import encode_jpeg
 from pipeline.runkey import run_key, sources_of
 from pipeline.store import read_table, write_table
 from tests.distill.world import (
@@ -67,6 +69,20 @@ def test_web_images_come_with_their_logits(tmp_path, where):
     assert all_pixels.dtype == torch.uint8
     assert found.teacher_logits.dtype == torch.float32
     assert sorted(found.train.tolist() + found.held_out.tolist()) == list(range(50))
+
+
+@pytest.mark.parametrize("where", ["resident", "streamed"])
+def test_web_images_may_be_jpegs(tmp_path, where):
+    folder = embedded(tmp_path, range(50))
+    raw = np.load(folder / "pixels.npy")
+    jpegs = [encode_jpeg(image, 100) for image in raw]
+    (folder / "pixels.npy").unlink()
+    (folder / "pixels.jpegs").write_bytes(b"".join(jpegs))
+    np.save(folder / "ends.npy", np.cumsum([len(one) for one in jpegs]))
+    found = load_web_images(folder, section(pixels=where), CPU).pixels
+    (some,) = found.batches([torch.tensor([40, 3, 40])])
+    assert (found.kind, found.side, len(found)) == (where, 4, 50)
+    assert np.abs(some.numpy().astype(int) - raw[[40, 3, 40]]).max() <= 1
 
 
 def test_an_image_is_held_out_by_its_id_alone(tmp_path):
@@ -194,6 +210,24 @@ def test_the_saved_student_is_fused_and_says_what_the_trained_one_says(tmp_path,
     save_student(tmp_path / "student", done.objective, "resnet8", TEACHER, "a test")
     assert (tmp_path / "student" / WEIGHTS).read_bytes() == before
     assert json.loads((tmp_path / "student/config.json").read_text())["source"] == "a test"
+
+
+@pytest.mark.parametrize("objective", ["kd3", "kd"])
+def test_a_teacher_may_see_the_centre_of_larger_images(tmp_path, objective):
+    small = replace(TEACHER, input_size=SIDE - 4)
+    of = section(objective=objective, compile="never", epochs=1, teacher_floor=0.5, crop="pad")
+    no_news = lambda n=1, note="": None  # noqa: E731
+    done, _ = distill(of, web(), teacher(), small, torch.float32, tmp_path / "run", no_news)
+    save_student(tmp_path / "student", done, "resnet8", small, "a test", "squash", SIDE)
+    loaded, config = load_student(tmp_path / "student", CPU)
+    assert (config.input_size, config.fit, config.resize) == (SIDE - 4, "squash", SIDE)
+    with torch.no_grad():
+        centre = normalise(pixels()[:, 2:-2, 2:-2], MEAN, STD)
+        expected = done.eval().predict(centre)
+        torch.testing.assert_close(loaded(centre), expected, rtol=1e-4, atol=1e-4)
+    large = replace(TEACHER, input_size=SIDE + 1)
+    with pytest.raises(UserError, match=f"have {SIDE} pixels a side, the teacher takes {SIDE + 1}"):
+        distill(of, web(), teacher(), large, torch.float32, tmp_path / "large", no_news)
 
 
 def test_one_distillation_from_its_parameters_is_that_of_its_parts(tmp_path):

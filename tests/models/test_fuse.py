@@ -15,7 +15,7 @@ TORCHVISION = {  # batch norms that stay
     "mobilenet_v2": 0,
     "mobilenet_v3_small": 0,
     "shufflenet_v2_x0_5": 0,
-    "densenet121": 63,
+    "densenet121": 62,
     "efficientnet_b0": 0,
     "regnet_y_400mf": 0,
 }

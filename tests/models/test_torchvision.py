@@ -2,10 +2,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torchvision import models
 
 from pipeline.errors import UserError
 from pipeline.models import build
+from pipeline.models.cutting import cut
 from pipeline.models.network import drop_classifier, pool
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -23,14 +25,17 @@ CUT = {  # channels and side of the feature map of 64-pixel images
     "swin_t": (768, 2),
 }
 
+BATCH_NORM = {"googlenet": "conv1.bn", "inception_v3": "Conv2d_1a_3x3.bn"}
+AUXILIARY = {"googlenet": {"aux1", "aux2"}, "inception_v3": {"AuxLogits"}}
+
 
 @pytest.mark.parametrize("name", CUT)
 def test_a_model_of_torchvision_is_the_same_network_in_two_parts(name):
     torch.manual_seed(0)
     model = models.get_model(name, weights=None, num_classes=7).eval()
     network = build(f"torchvision/{name}", 7).eval()
-    assert list(network.state_dict()) == list(model.state_dict())
-    network.load_state_dict(model.state_dict())
+    assert list(network.state_dict()) == [f"model.{key}" for key in model.state_dict()]
+    network.model.load_state_dict(model.state_dict())
     with torch.no_grad():
         feature_map = network.features(IMAGES)
         logits = network.classifier(pool(feature_map))
@@ -59,29 +64,62 @@ def test_dropout_before_the_classifier_acts_in_training_only():
     pooled = torch.ones(64, network.feature_channels)
     with torch.no_grad():
         assert network.classify(pooled).std(dim=0).min() > 0
-        assert torch.equal(network.eval().classify(pooled), network.fc(pooled))
+        assert torch.equal(network.eval().classify(pooled), network.model.fc(pooled))
 
 
 def test_auxiliary_classifiers_keep_their_weights_and_have_no_say():
     network = build("torchvision/googlenet", 3, init_weights=False)
-    assert any(key.startswith("aux1.") for key in network.state_dict())
+    assert any(key.startswith("model.aux1.") for key in network.state_dict())
     assert network(IMAGES).shape == (2, 3)
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "features", "layers"),
     [
-        ("vgg11_bn", "its last pooling leaves 7×7 positions"),
-        ("alexnet", "its last pooling leaves 6×6 positions"),
-        ("squeezenet1_1", "it pools after its last convolution, at the end of 'classifier'"),
-        ("maxvit_t", "it pools inside 'classifier'"),
-        ("vit_b_16", "it pools none"),
+        ("alexnet", 4096, [nn.Linear]),
+        ("squeezenet1_1", 7, []),  # the map of the classes: no layer follows the pooling
+        ("maxvit_t", 512, [nn.LayerNorm, nn.Linear, nn.Tanh, nn.Linear]),
     ],
 )
-def test_a_model_without_a_pooled_feature_map_is_refused(name, found):
-    message = f"torchvision/{name} has no feature map to use: {found}: choose one like"
-    with torch.device("meta"), pytest.raises(UserError, match=message):
-        build(f"torchvision/{name}", 10)
+def test_models_that_pool_elsewhere_are_cut_where_they_do(name, features, layers):
+    torch.manual_seed(0)
+    network = build(f"torchvision/{name}", 7).eval()
+    images = torch.randn(1, 3, network.side, network.side)
+    with torch.no_grad():
+        expected = network.model(images)
+        found = network.classifier(pool(network.features(images)))
+    assert network.feature_channels == features
+    kinds = [type(one) for one in network.classifier.modules() if not list(one.children())]
+    assert [kind for kind in kinds if kind is not nn.Identity] == layers
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_transformer_is_cut_at_its_class_token():
+    torch.manual_seed(0)
+    model = models.VisionTransformer(32, 8, 2, 2, 24, 48, num_classes=7)
+    nn.init.normal_(model.heads.head.weight)
+    network = cut(model, "vit", 7, (32,)).eval()
+    assert (network.cut, network.map_shape) == ("vector", (24,))
+    assert network.cut_reason == "no map of it carries its whole answer"
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), model(images))
+    with pytest.raises(AssertionError, match="Wrong image height! Expected 32 but got 64"):
+        network(torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_the_mode_of_training_reaches_all_parts(name):
+    torch.manual_seed(0)
+    network = build(f"torchvision/{name}", 3, init_weights=False)
+    images = torch.randn(4, 3, network.side, network.side)
+    before = network.model.get_submodule(BATCH_NORM[name]).running_mean.clone()
+    network(images).sum().backward()
+    assert not torch.equal(network.model.get_submodule(BATCH_NORM[name]).running_mean, before)
+    trained = {name.split(".")[1] for name, one in network.named_parameters() if one.grad is None}
+    assert trained == AUXILIARY[name]
+    drop_classifier(network)
+    assert not any(key.split(".")[1] in {*AUXILIARY[name], "fc"} for key in network.state_dict())
 
 
 def test_an_unknown_model_is_answered_with_near_ones():
@@ -95,8 +133,9 @@ def test_options_are_those_of_the_model():
     with torch.device("meta"):
         narrow = build("torchvision/mobilenet_v2", 10, width_mult=0.35, dropout=0.5)
         network = build("torchvision/mobilenet_v2", num_classes=10)
-    assert narrow.features[1].conv[-1].num_features == 8
-    assert network.features[1].conv[-1].num_features == 16
+    assert narrow.model.features[1].conv[-1].num_features == 8
+    assert network.model.features[1].conv[-1].num_features == 16
+    assert next(network.parameters()).is_meta
 
 
 @pytest.mark.parametrize("option", ["breadth", "weights"])
@@ -112,4 +151,6 @@ def test_a_model_without_its_classifier_gives_pooled_features(name):
     drop_classifier(network)
     with torch.no_grad():
         assert torch.equal(network(IMAGES), pool(network.features(IMAGES)))
-    assert not any(key.startswith(("fc.", "classifier.")) for key in network.state_dict())
+    assert not any(".fc." in key or ".classifier." in key for key in network.state_dict())
+    with pytest.raises(TypeError, match="has no classifier"):
+        _ = network.num_classes

@@ -340,6 +340,8 @@ class World:
         return {
             "test_set": "demo",
             "test_images": self.test_images,
+            "left_out": {"broken": 0, "unlabelled": 0, "other_class": 0},
+            "classes_measured": len(self.class_names),
             "class_names": self.class_names,
             "teacher": teacher,
             "student": student | tempered,

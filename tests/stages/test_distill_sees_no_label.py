@@ -16,7 +16,8 @@ def test_distill_runs_with_the_original_data_removed_from_the_disk(
     shutil.copytree(project, folder, symlinks=True)
     shutil.rmtree(folder / "models/student")
     (folder / "original.parquet").unlink()
-    (folder / "pipeline/labelled.py").unlink()
+    for name in ("labelled", "labelled_files"):
+        (folder / f"pipeline/{name}.py").unlink()
     for name in ("demo", "crawl", "dedup", "evaluate"):
         shutil.rmtree(folder / "pipeline" / name)
     run(folder, "pipeline", "distill")
@@ -26,7 +27,7 @@ def test_distill_runs_with_the_original_data_removed_from_the_disk(
 
 def test_no_code_of_distill_reads_labels() -> None:
     code = {str(path) for path in executed_files(ROOT / "stages/distill.py")}
-    assert "pipeline/labelled.py" not in code
+    assert not {"pipeline/labelled.py", "pipeline/labelled_files.py"} & code
     assert not {path for path in code if path.startswith(("pipeline/demo", "pipeline/evaluate"))}
 
 

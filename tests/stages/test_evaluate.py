@@ -26,6 +26,7 @@ from pipeline.metrics import Metrics, NetworkMetrics, StudentMetrics, read_metri
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
 from pipeline.params import Evaluate
+from pipeline.pixelstore import encode_jpeg
 from stages import paths
 from stages.cli import app
 from stages.steps.evaluate import run
@@ -94,6 +95,30 @@ def measured(**changes: Any) -> dict[str, Any]:
     section = {"test_set": "test.parquet", "images": 0, "latency": False, "device": "cpu"}
     run(Evaluate(**(section | changes)), Console(quiet=True))
     return json.loads(paths.METRICS.read_text())
+
+
+def larger(pixels: np.ndarray) -> np.ndarray:
+    """The pixels with a border of other colours."""
+    return np.pad(pixels, ((0, 0), (3, 3), (3, 3), (0, 0)), constant_values=77)
+
+
+@pytest.mark.parametrize("store", ["raw", "jpeg"])
+def test_stored_pixels_with_a_margin_are_judged_by_their_centres(folder: Path, store: str) -> None:
+    expected = measured()
+    pixels = larger(np.load("data/embed/pixels.npy"))
+    web = np.array([0, WEB - 1])
+    pixels[web, 3:-3, 3:-3] = TEST[0][:2]  # of the first, held out, nobody learns
+    Path("data/embed/pixels.npy").unlink()
+    if store == "raw":
+        np.save("data/embed/pixels.npy", pixels)
+    else:
+        jpegs = [encode_jpeg(image, 100) for image in pixels]
+        Path("data/embed/pixels.jpegs").write_bytes(b"".join(jpegs))
+        np.save("data/embed/ends.npy", np.cumsum([len(one) for one in jpegs]))
+    found = measured(allow_contaminated=True)
+    assert (expected["contaminated"], found["contaminated"]) == (0, 1)
+    fitted = (expected["student"]["temperature"], found["student"]["temperature"])
+    assert fitted[0] == pytest.approx(fitted[1], rel=0.1) and fitted[0] != 1.0
 
 
 def test_the_metrics_have_what_their_readers_expect(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """`pipeline export`, `predict` and `trace` as a user meets them."""
 
+import csv
 import json
 import re
 import shutil
@@ -211,6 +212,44 @@ def test_predict_names_broken_images_and_goes_on(exported: Path, tmp_path: Path)
     assert "b[2J.png: not a whole image" in errors[0] and "c.png: No such file" in errors[1]
     listed = json.loads(pipeline(exported, "predict", str(cut), whole, "--json").stdout)["images"]
     assert ["error" in row for row in listed] == [True, False]
+
+
+def test_predict_takes_a_folder_of_images_and_counts_them(exported: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "photos"
+    (inside / "more" / ".ipynb_checkpoints").mkdir(parents=True)
+    names = ("a.tiff", "b.avif", "more/c.JFIF", "more/d")
+    for name, kind in zip(names, ("TIFF", "AVIF", "JPEG", "PNG"), strict=True):
+        Image.open(picture(tmp_path / "whole.png")).save(inside / name, kind)
+    (inside / "more" / "._c.JFIF").write_bytes(b"x")
+    (inside / "notes.txt").write_text("no picture")
+    result = pipeline(exported, "predict", str(inside), "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert [row["file"] for row in found["images"]] == [str(inside / name) for name in names]
+    assert sum(found["counts"].values()) == 4
+    assert "left out, hidden or the system's: ._c.JFIF 1, .ipynb_checkpoints 1" in result.stderr
+    assert "4 of 4 images are read: " in result.stderr
+    one = done(exported, "predict", str(inside / "a.tiff"))["images"]
+    assert one == found["images"][:1]
+
+    (inside / "broken.png").write_bytes(b"")
+    result = pipeline(exported, "predict", str(inside))
+    assert result.exit_code == 2 and len(result.stdout.splitlines()) == 4
+    assert "4 of 5 images are read" in result.stderr
+    assert f"error: {inside}/broken.png: not a whole image: it has no bytes" in result.stderr
+
+
+def test_predict_writes_csv_and_takes_names_from_a_file(exported: Path, tmp_path: Path) -> None:
+    image, names = picture(tmp_path / "a,b.png"), tmp_path / "names.txt"
+    names.write_text("w\nx\ny\nz\n")
+    options = ["--class-names", str(names), "--csv", "--k", "2"]
+    rows = list(csv.DictReader(pipeline(exported, "predict", image, *options).stdout.splitlines()))
+    assert list(rows[0]) == ["file", "class_1", "confidence_1", "class_2", "confidence_2"]
+    assert rows[0]["file"] == image and {rows[0]["class_1"], rows[0]["class_2"]} <= set("wxyz")
+    assert float(rows[0]["confidence_1"]) >= float(rows[0]["confidence_2"])
+    names.write_text("w\nx\n")
+    result = pipeline(exported, "predict", image, "--class-names", str(names))
+    assert result.exit_code == 2 and "has 2 names, and the model 4 classes" in result.stderr
 
 
 def test_a_pt2_file_of_others_is_not_opened(exported: Path, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from pipeline.errors import UserError
+from pipeline.models import build
+from pipeline.models.cutting import cut
 from pipeline.models.network import drop_classifier, pool
-from pipeline.models.timm_network import cut, timm_network
+from pipeline.models.timm_network import timm_network
 from pipeline.teacher.network import load_teacher
 from pipeline.teacher.weights import read_weights
 
@@ -55,7 +57,6 @@ def test_a_model_of_timm_is_the_same_network_in_two_parts(tmp_path, name):
 
 def test_weights_saved_from_a_cut_network_are_read_too(tmp_path):
     network = timm_network("densenet121", 7)
-    assert network.own_names["features."] == "features.features."
     torch.save(network.state_dict(), tmp_path / "teacher.pt")
     fresh = timm_network("densenet121", 7)
     load_teacher(fresh, read_weights(tmp_path / "teacher.pt"), 64)
@@ -83,30 +84,40 @@ def test_a_cut_network_is_copied_and_dropped_like_any_other():
 
 def test_the_tail_can_be_made_without_the_weights():
     with torch.device("meta"):
-        network = timm_network("convnext_atto", 7)
+        network = build("timm/convnext_atto", 7)
+    assert all(parameter.is_meta for parameter in network.parameters())
     tail = network.classifier.to_empty(device="cpu")
     assert tail(torch.zeros(2, network.feature_channels)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"),
+    ("name", "cut", "features"),
     [
-        ("vit_tiny_patch16_224", r"\[197, 192\] for 224-pixel"),
-        ("mixer_s32_224", r"\[49, 512\] for 224-pixel"),
-        ("resnetv2_50x1_bit", r"\[2048, 2, 2\] for 64-pixel"),
+        ("vit_tiny_patch16_224", "vector", (192,)),
+        ("mixer_s32_224", "vector", (512,)),
+        ("resnetv2_50x1_bit", "map", (2048, 3, 3)),
+        ("swin_tiny_patch4_window7_224", "map", (768, 7, 7)),
     ],
 )
-def test_a_network_without_a_map_to_share_a_classifier_at_is_named_with_what_it_has(name, shape):
-    with pytest.raises(UserError, match=rf"timm/{name} has no feature map .*its last .* {shape}"):
-        timm_network(name, 3)
+def test_other_kinds_are_cut_at_what_they_have(name, cut, features):
+    torch.manual_seed(0)
+    network = timm_network(name, 3).eval()
+    nn.init.normal_(network.model.get_classifier().weight)
+    assert (network.cut, network.map_shape) == (cut, features)
+    images = torch.randn(1, 3, network.side, network.side)
+    with torch.no_grad():
+        found = network.classifier(pool(network.features(images)))
+        torch.testing.assert_close(found, network.model(images), rtol=1e-4, atol=1e-5)
 
 
-def test_a_tail_that_takes_more_than_the_average_is_refused():
+def test_a_tail_that_takes_more_than_the_average_is_cut_at_its_vector():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2)
     )
-    with pytest.raises(UserError, match=r"mine has .*\[8, 62, 62\].*more than the average"):
-        cut(nn.Sequential(model[0], model[1], nn.Sequential(*model[2:])), "mine")
+    network = cut(model, "mine", 2, (64,))
+    assert (network.cut, network.map_shape) == ("vector", (8,))
+    reason = "what follows its last map, of 8×62×62, takes more than the map's average"
+    assert network.cut_reason == reason
 
 
 def test_unknown_names_are_answered():
@@ -117,7 +128,6 @@ def test_unknown_names_are_answered():
 @pytest.mark.slow
 def test_published_timm_variants_have_the_logits_of_timm_itself(tmp_path):
     """The networks of huggingface.co/edadaltocg are timm's with another stem and head."""
-    from pipeline.models import build
     from pipeline.models.published import published_network
 
     images = IMAGES[:, :, :32, :32]

@@ -9,8 +9,12 @@ class KD(Objective):
     """KL between the softened logits of teacher and student."""
 
     def forward(
-        self, images: Tensor, *others: Tensor, weights: Tensor | None = None
+        self,
+        images: Tensor,
+        *others: Tensor,
+        weights: Tensor | None = None,
+        answers: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        _, target = self.ask_teacher(images)
+        target = self.ask_teacher(images)[1] if answers is None else answers
         logits = self.student(images)
         return {"kl": softened_divergence(logits, target, self.section.kd_temperature, weights)}

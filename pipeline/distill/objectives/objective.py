@@ -7,9 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.distill.parallel import ALONE, World
+from pipeline.distill.teacher_views import StoredViews
+from pipeline.errors import UserError
 from pipeline.models.network import Network, pool
 from pipeline.params import Distill
 from pipeline.registry import OBJECTIVES
+
+LOGITS_ALONE = ("kd", "dfnd")  # objectives for which the teacher's logits are enough
 
 
 class Objective(nn.Module):
@@ -32,6 +36,7 @@ class Objective(nn.Module):
         self.student = student
         self.section = section
         self.world: World = ALONE
+        self.stored: StoredViews | None = None  # set where the teacher has been asked before
         self._teacher = [teacher]  # in a list, so that it is no part of this module's state
 
     @property
@@ -48,7 +53,11 @@ class Objective(nn.Module):
         return (images,)
 
     def forward(
-        self, images: Tensor, *others: Tensor, weights: Tensor | None = None
+        self,
+        images: Tensor,
+        *others: Tensor,
+        weights: Tensor | None = None,
+        answers: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The loss terms by name, each with its weight applied; they are summed.
 
@@ -56,6 +65,8 @@ class Objective(nn.Module):
             images, others: `views`, or this process's share of them.
             weights: float32 [B], how much each image counts in the terms that ask the student for
                 what the teacher says of it; None: all alike.
+            answers: logits [B, C] that the teacher has given for just these images, where they are
+                stored; None: it is asked. An objective that asks for features does so anyhow.
         """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
@@ -79,6 +90,29 @@ class Objective(nn.Module):
             feature_map = self.teacher.features(images)
             logits = self.teacher.classify(pool(feature_map)).float()
         return feature_map, logits.clone()  # a tensor of inference mode cannot be used in a loss
+
+
+def fitting(section: Distill, teacher: Network) -> tuple[Distill, str]:
+    """The section with an objective that this teacher has answers for, and what changed, in words.
+
+    A teacher of which only logits are seen has no features to align with, nor a classifier to
+    share.
+
+    Raises:
+        UserError: stored views are asked for, and the objective works with features.
+    """
+    if section.objective not in LOGITS_ALONE:
+        if teacher.cut != "logits":
+            if section.teacher_views:
+                raise UserError(
+                    f"distill.teacher_views: objective '{section.objective}' works with the"
+                    " teacher's features, and only logits are stored",
+                    "set it to 0, or distill.objective to kd or dfnd",
+                )
+            return section, ""
+        told = f"kd, in place of {section.objective}: of the teacher only logits are seen"
+        return section.model_copy(update={"objective": "kd"}), told
+    return section, ""
 
 
 def with_own_settings(section: Distill) -> Distill:

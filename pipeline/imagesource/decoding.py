@@ -1,0 +1,36 @@
+"""Pictures of a source as the squares that a network sees, decoded side by side."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from pipeline.images import Frame, ImageError, decode
+from pipeline.imagesource.entries import Entry
+
+MOST_THREADS = 8  # each may have a picture of 50 million pixels
+
+
+def decoded(entries: Iterable[Entry], frame: Frame) -> Iterator[tuple[Entry, np.ndarray | str]]:
+    """Each entry with its pixels, or with what is wrong with it; in order."""
+    workers = min(os.cpu_count() or 1, MOST_THREADS)
+    waiting: deque[tuple[Entry, Future[np.ndarray | str]]] = deque()
+    with ThreadPoolExecutor(workers, "decode") as pool:  # Pillow decodes without the GIL
+        for entry in entries:
+            waiting.append((entry, pool.submit(_pixels, entry, frame)))
+            if len(waiting) > 2 * workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+
+def _pixels(entry: Entry, frame: Frame) -> np.ndarray | str:
+    if entry.outcome:
+        return f"{entry.outcome}: {entry.detail}" if entry.detail else entry.outcome
+    try:
+        return frame.of(decode(entry.data))
+    except ImageError as error:
+        return "it has no bytes" if not entry.data else str(error)

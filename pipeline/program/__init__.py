@@ -1,0 +1,1 @@
+"""Programs: networks as files that need no code: ONNX, torch.export, TorchScript."""
