@@ -34,15 +34,20 @@ def start(
     ]
     changes = [*(overrides or []), *given]
     params = read_params(PARAMS, changes)
-    allow_own_code(params)
-    if params.teacher.trust:
-        trust_programs()
+    consented(params)
     console = Console(quiet=quiet, as_json=as_json)
     if changes and "DVC_STAGE" not in os.environ and params != read_params(PARAMS):
         console.note(
             f"{', '.join(changes)} for this run only; `dvc repro` goes back to params.yaml"
         )
     return params, console
+
+
+def consented(params: Params) -> None:
+    """Takes `trust` of the parameters as consent to what it speaks of."""
+    allow_own_code(params)
+    if params.teacher.trust:
+        trust_programs()
 
 
 def allow_own_code(params: Params) -> None:

@@ -6,11 +6,14 @@ best at the first, and only the layers before it have to be passed to see it.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+FULL = 5.0  # batches by momentum, after which 0.7% are left of the moments that it was made with
 
 
 class _Reached(Exception):
@@ -40,9 +43,13 @@ def first_norm(network: nn.Module, images: Tensor) -> nn.Module | None:
     return found[0] if found else None
 
 
-def is_untrained(norm: nn.Module) -> bool:
-    """True for a batch norm as it is made: nothing has gone through it in training."""
-    return bool((norm.running_mean == 0).all() and (norm.running_var == 1).all())
+def is_untrained(norm: Any) -> bool:
+    """True for a batch norm that has seen too little in training to remember it."""
+    if bool((norm.running_mean == 0).all() and (norm.running_var == 1).all()):
+        return True
+    # files of old releases lack the count, and then it is 0
+    count, momentum = getattr(norm, "num_batches_tracked", None), getattr(norm, "momentum", None)
+    return momentum is not None and count is not None and 0 < int(count) * momentum < FULL
 
 
 def first_divergence(network: nn.Module, norm: nn.Module, batches: Iterable[Tensor]) -> float:
@@ -92,7 +99,7 @@ class _Sums:
         if self.stop:
             raise _Reached
 
-    def divergence(self, norm: nn.Module) -> float:
+    def divergence(self, norm: Any) -> float:
         """Kullback-Leibler for normal distributions, mean over channels."""
         epsilon = float(getattr(norm, "eps", 1e-5))
         mean = self.total / self.count
@@ -114,7 +121,7 @@ def _pass(network: nn.Module, images: Tensor) -> None:
 
 
 @contextmanager
-def _hooked(modules: Iterable[nn.Module], hook) -> Iterator[None]:  # type: ignore[no-untyped-def]
+def _hooked(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
     hooks = [module.register_forward_pre_hook(hook) for module in modules]
     try:
         yield

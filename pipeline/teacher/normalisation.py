@@ -43,6 +43,7 @@ MOST = 512  # images for the first batch norm
 CLEARLY = 2.5
 NOISE = 0.01  # of the divergence: what 512 images of the training set itself do not exceed
 CLOSE = 0.25
+ALARM = 0.15  # what is off by less costs the teacher a point or two of accuracy at most
 FEWEST = 64  # images for answers to tell anything
 SHARPNESS = 0.5  # of answers that are compared: their mean entropy, of that of even ones
 # Chosen with that ResNet-20, its batch norms left out of account, and three small networks with
@@ -112,13 +113,13 @@ class NormalisationCheck:
         if self.verdict == "wrong":
             return self.warning
         if self.verdict == "unknown":
-            return f"cannot tell whether teacher.mean and teacher.std are right: {self.reason}"
+            return f"cannot tell whether teacher.mean and std are right: {self.reason}"
         first = self.measurements[0].first
         alike = [
             one.name for one in self.measurements[1:] if one.first + NOISE < 2 * (first + NOISE)
         ]
-        near = f"; {', '.join(alike)} would do as well" if alike else ""
-        return f"mean and std fit: the first batch norm is off by {first:.3g}{near}"
+        near = f"; not told apart from {', '.join(alike)}" if alike else ""
+        return f"they fit: the first batch norm is off by {first:.3g}{near}"
 
     def table(self) -> str:
         """The measurements as text, one line each."""
@@ -165,8 +166,9 @@ def check_normalisation(
     """Compares the configured mean and std with the known ones.
 
     A normalisation is clearly better if the first batch norm's divergence is less than 1/`CLEARLY`
-    of the configured one's. Without batch norms, if its answers are so much more diverse that the
-    configured one's have less than `LESS` of that, which wants images of most classes.
+    of the configured one's, which is over `ALARM`. Without batch norms, if its answers are so much
+    more diverse that the configured one's have less than `LESS` of that, which wants images of
+    most classes.
 
     Args:
         network: in evaluation mode, on its device; stays as it is.
@@ -193,7 +195,7 @@ def check_normalisation(
             network(normalise(batch, *given))
     divergence = sum(layers) / len(layers)
     if is_untrained(norm):
-        reason = "its batch norms have not seen an image in training"
+        reason = "its batch norms have seen too few images in training, or none"
         return NormalisationCheck(configured, "unknown", reason=reason, divergence=divergence)
     many = torch.from_numpy(pixels[spread(len(pixels))]).to(device)
     measurements = [
@@ -231,7 +233,8 @@ def check_order(network: Network, config: ModelConfig, pixels: np.ndarray) -> Or
 def _by_norm(measurements: list[Measurement], divergence: float) -> NormalisationCheck:
     configured, *others = measurements
     best = min(others, key=lambda one: one.first)
-    if configured.first + NOISE > CLEARLY * (best.first + NOISE):
+    clearly = configured.first + NOISE > CLEARLY * (best.first + NOISE)
+    if clearly and configured.first > ALARM:
         return NormalisationCheck(measurements, "wrong", best.name, divergence=divergence)
     if configured.first <= CLOSE:
         return NormalisationCheck(measurements, "fits", divergence=divergence)
