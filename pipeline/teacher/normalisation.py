@@ -189,7 +189,14 @@ def check_normalisation(
     known = {name: values for name, values in NORMALISATIONS.items() if not _same(values, given)}
     tried = {CONFIGURED: given, **known}
     if norm is None:
-        return _by_answers(network, tried, few)
+        if len(few) < FEWEST:
+            reason = (
+                f"the network has no batch norms, and {len(few)} images are too few for its answers"
+                f" to tell ({FEWEST} at least)"
+            )
+            return NormalisationCheck(configured, "unknown", reason=reason)
+        answers = {name: torch.cat(list(_answers(network, few, v))) for name, v in tried.items()}
+        return judged([Measurement(k, diversity=_diversity(one)) for k, one in answers.items()])
     with torch.no_grad(), mean_divergence(network) as layers:
         for batch in few.split(BATCH):
             network(normalise(batch, *given))
@@ -202,7 +209,7 @@ def check_normalisation(
         Measurement(name, first_divergence(network, norm, _batches(many, values)))
         for name, values in tried.items()
     ]
-    return _by_norm(measurements, divergence)
+    return judged(measurements, divergence)
 
 
 def check_order(network: Network, config: ModelConfig, pixels: np.ndarray) -> OrderCheck:
@@ -230,7 +237,10 @@ def check_order(network: Network, config: ModelConfig, pixels: np.ndarray) -> Or
     return OrderCheck("wrong" if other else "unknown", ratio, score)
 
 
-def _by_norm(measurements: list[Measurement], divergence: float) -> NormalisationCheck:
+def judged(measurements: list[Measurement], divergence: float = math.nan) -> NormalisationCheck:
+    """The verdict on the first of the measurements, by the others."""
+    if math.isnan(measurements[0].first):
+        return _by_answers(measurements)
     configured, *others = measurements
     best = min(others, key=lambda one: one.first)
     clearly = configured.first + NOISE > CLEARLY * (best.first + NOISE)
@@ -246,19 +256,7 @@ def _by_norm(measurements: list[Measurement], divergence: float) -> Normalisatio
     return NormalisationCheck(measurements, "unknown", reason=reason, divergence=divergence)
 
 
-def _by_answers(
-    network: Network, tried: dict[str, tuple[Sequence[float], Sequence[float]]], images: Tensor
-) -> NormalisationCheck:
-    if len(images) < FEWEST:
-        reason = (
-            f"the network has no batch norms, and {len(images)} images are too few for its answers"
-            f" to tell ({FEWEST} at least)"
-        )
-        return NormalisationCheck([Measurement(CONFIGURED)], "unknown", reason=reason)
-    measurements = [
-        Measurement(name, diversity=_diversity(torch.cat(list(_answers(network, images, values)))))
-        for name, values in tried.items()
-    ]
+def _by_answers(measurements: list[Measurement]) -> NormalisationCheck:
     configured, *others = measurements
     best = max(others, key=lambda one: one.diversity)
     varied = max(best.diversity, configured.diversity) >= VARIED
