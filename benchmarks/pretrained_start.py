@@ -206,7 +206,7 @@ def _kept(args: argparse.Namespace) -> Task:
         task = _read(args)
         arrays = (*task.labelled, task.web, *task.test)
         with replacing(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **dict(zip(parts, arrays, strict=True)))
+            np.savez(stream, allow_pickle=False, **dict(zip(parts, arrays, strict=True)))
         return task
     with np.load(path) as file:
         labelled, labels, web, test, truth = (file[name] for name in parts)

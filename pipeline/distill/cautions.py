@@ -9,7 +9,7 @@ from pipeline.device import autocast
 from pipeline.distill.cost import copied
 from pipeline.distill.loader import free_memory
 from pipeline.distill.objectives.objective import Objective
-from pipeline.evaluate.cost import macs_of
+from pipeline.models.macs import macs_of
 from pipeline.models.network import Network, parameter_count
 from pipeline.params import Distill
 

@@ -45,8 +45,9 @@ def flops_per_image(objective: Objective, images: Tensor) -> float:
 
 
 def copied(objective: Objective) -> Objective:
-    """A copy to try something on; the teacher, which nothing changes, is the same."""
-    return copy.deepcopy(objective, {id(objective.teacher): objective.teacher})
+    """A copy to try something on; the teacher and what it answered are the same."""
+    same = objective.teacher, objective.stored
+    return copy.deepcopy(objective, {id(one): one for one in same})
 
 
 def peak_flops(device: torch.device, precision: torch.dtype) -> float | None:

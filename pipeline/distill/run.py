@@ -21,9 +21,9 @@ from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
 from pipeline.models.own import is_own
+from pipeline.models.recording import first_line
 from pipeline.params import Distill
 from pipeline.registry import OBJECTIVES
-from pipeline.teacher.weights import first_line
 
 
 @dataclass(frozen=True)
