@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+
 from onnx import TensorProto, helper
 
 from pipeline.errors import UserError

@@ -4,6 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+
 from onnx import TensorProto
 
 from pipeline.errors import UserError
