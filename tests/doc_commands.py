@@ -55,6 +55,8 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline predict IMAGE": RUN,
     "pipeline predict my-photos --csv": RUN,
     "pipeline predict IMAGE --model models/export/model.onnx": "tests/stages/test_export.py",
+    "pipeline export --set export.input=float": "tests/stages/test_export.py",
+    "pipeline export --set 'export.runtimes=[openvino,opencv]'": "tests/stages/test_export.py",
     "pipeline trace ID": RUN,
     "pipeline forget ID --dry-run": RUN,
     "pipeline forget ID --why 'letter of 3 May'": "tests/stages/test_forget.py",

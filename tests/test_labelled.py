@@ -1,6 +1,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -473,6 +474,22 @@ def test_the_centre_of_a_larger_square_is_read(tmp_path, source):
     whole = load_labelled(source, "test", Frame(12), 1, 0).pixels[0]
     inside = load_labelled(source, "test", Frame(8, "crop", 12), 1, 0).pixels[0]
     assert np.array_equal(inside, whole[2:10, 2:10])
+
+
+# memory
+
+
+def test_a_set_is_not_in_memory(tmp_path):
+    (tmp_path / "ant").mkdir()
+    for index in range(60):
+        (tmp_path / "ant" / f"{index}.png").write_bytes(png(index + 1))
+    tracemalloc.start()
+    found = load_labelled(str(tmp_path), "test", Frame(256), 0, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.pixels.nbytes == 60 * 256 * 256 * 3
+    assert peak < found.pixels.nbytes / 2
+    assert found.pixels[7, 3, 3].tolist() == [found.pixels[7, 0, 0, 0]] * 3
 
 
 # layouts of folders, as people have them

@@ -68,6 +68,8 @@ def _join(model: Any) -> None:
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = straight.get(name, name)
+        if node.output[0] in straight:  # the last one has the output's name, and stays
+            node.input[0] = straight[node.output[0]]
 
 
 def _large_tensors(model: Path, images: np.ndarray, scratch: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """The files answer alike in other runtimes, and where nobody's code is but the runtime's."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,17 @@ def test_what_16_bits_cannot_hold_keeps_32(tmp_path: Path) -> None:
     large = [one for one in weights if np.abs(onnx.numpy_helper.to_array(one)).max() > LARGEST]
     assert [one.data_type for one in large] == [FLOAT]
     assert sum(one.data_type == HALVES for one in weights) > len(weights) / 2
+
+
+def test_logits_that_16_bits_cannot_hold_are_given_whole(tmp_path: Path) -> None:
+    network = copy.deepcopy(student())
+    expected = logits_of(network)
+    scale = 2e5 / float(np.abs(expected).max())
+    network.fc.weight.data *= scale
+    network.fc.bias.data *= scale
+    write(tmp_path, network, "uint8", "onnx", "onnx-fp16")
+    found = compare(open_model(tmp_path / "model-fp16.onnx").logits(SEEN), expected * scale, HALF)
+    assert found.agrees and found.relative > 1e-4
 
 
 OWN = """

@@ -208,7 +208,7 @@ def test_a_program_is_no_file_of_weights(tmp_path):
     ("value", "said"),
     [
         (torch.zeros(5, 512), r"holds one tensor, \[5, 512\]"),
-        ([trained().state_dict()], r"holds a list of 1, .* torch\.save\(saved\[0\]"),
+        ([trained().state_dict()], r"holds a list of 1"),
         ({}, "holds an empty state dict"),
         ({"epoch": 3, "lr": 0.1}, r"no state dict of tensors \(its keys: epoch, lr\)"),
     ],
