@@ -20,6 +20,7 @@ from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
+from pipeline.models.own import is_own
 from pipeline.params import Distill
 from pipeline.registry import OBJECTIVES
 from pipeline.teacher.weights import first_line
@@ -60,7 +61,10 @@ def prepare(
     views = views_of(section, config, web.pixels.side)
     start, notes = pretrained(section), []  # before the seed: a library may draw
     torch.manual_seed(section.seed)
-    student = build(section.student, len(config.class_names), **section.student_options)
+    options = section.student_options
+    if is_own(section.student):
+        options = {"input_size": config.input_size} | options
+    student = build(section.student, len(config.class_names), **options)
     if start:
         left, told = load_pretrained(student, start)
         notes = [*start_notes(start, left, config), *told]
