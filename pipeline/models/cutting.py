@@ -123,7 +123,7 @@ def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:
         try:
             graph = record(network, recorder)
         except Unrecordable as reason:
-            reasons.append(str(reason))
+            reasons.append(f"its code cannot be recorded: {reason}")
             continue
         start = _start(network, recorder)
         for found in _places(network, graph, start, recorder.start is not None):

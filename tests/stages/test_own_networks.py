@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from pipeline.demo.domains import original_images
 from pipeline.demo.shapes import CLASS_NAMES
+from pipeline.manifest import SCHEMA
 from pipeline.models import own
 from pipeline.store import StoredImage, write_shards, write_table
 from stages.cli import app
@@ -70,8 +71,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "reason": [""] * len(images),
     }
     write_table(tmp_path / "data/dedup/images.parquet", pa.table(verdicts))
-    manifest = {"label": [0], "class": [CLASS_NAMES[0]], "id": [images[0].id]}
-    write_table(tmp_path / "data/crawl/manifest.parquet", pa.table(manifest))
+    known = {"label": 0, "class": CLASS_NAMES[0], "id": images[0].id, "outcome": "stored"}
+    manifest = pa.Table.from_pylist([known], schema=SCHEMA)
+    write_table(tmp_path / "data/crawl/manifest.parquet", manifest)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
