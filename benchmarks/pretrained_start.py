@@ -41,6 +41,7 @@ from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 from pipeline.params import Distill, Teacher
+from pipeline.store import replacing
 from pipeline.teacher.network import load_teacher
 from pipeline.teacher.train import train
 from pipeline.teacher.weights import read_weights
@@ -76,13 +77,18 @@ def main() -> None:
         epochs=args.epochs,
         batch_size=args.batch_size,
         lr=args.lr,
-        precision="float32",
+        precision=args.precision,
         held_out=HELD_OUT,
     )
-    task = _drawn(args) if args.smoke else _read(args)
+    task = _drawn(args) if args.smoke else _kept(args)
     runs = args.folder / "runs.jsonl"
     settings = {"student": args.student, "epochs": args.epochs, "batch": args.batch_size}
-    settings |= {"lr": args.lr, "images": len(task.web), "pretraining": args.pretraining}
+    settings |= {
+        "precision": args.precision,
+        "lr": args.lr,
+        "images": len(task.web),
+        "pretraining": args.pretraining,
+    }
     for seed in args.seeds:
         for start in args.starts:
             wanted = settings | {"seed": seed, "start": start}
@@ -118,8 +124,9 @@ def _run(section: Distill, task: Task, folder: Path) -> dict[str, Any]:
     begun = time.monotonic()
     web = _web(task, folder)
     place = folder / f"run-{section.seed}-{bool(section.student_weights)}"
+    precision = getattr(torch, section.precision)
     objective, trained = distill(
-        section, web, task.teacher, task.config, torch.float32, place, no_progress
+        section, web, task.teacher, task.config, precision, place, no_progress
     )
     built = {"name": section.student, "num_classes": len(task.config.class_names)}
     network, _ = objective.deployed(built, task.config.architecture)
@@ -156,7 +163,9 @@ def _pretrained(args: argparse.Namespace, task: Task) -> Path:
         )
         torch.manual_seed(1000)
         network = build(args.student, int(labels.max()) + 1)
-        share = train(network, pixels, labels, section, CPU, torch.float32, no_progress)
+        share = train(
+            network, pixels, labels, section, CPU, getattr(torch, args.precision), no_progress
+        )
         print(f"pretrained on {len(labels)} images of {labels.max() + 1} classes: {share:.1%}")
         save_file({name: value.clone() for name, value in network.state_dict().items()}, path)
     return path
@@ -170,6 +179,15 @@ def _read(args: argparse.Namespace) -> Task:
         for label in range(len(names))
         if number[label] > FIRST_OBJECT and word[label].split(",")[0] not in VEHICLES
     ]
+    network, config = _teacher(args)
+    labelled = _images(args.labelled, args.labelled_images, objects)
+    new = {label: place for place, label in enumerate(objects)}
+    labels = np.array([new[label] for label in labelled[1].tolist()])
+    web, _ = _images(args.web, args.images, None)
+    return Task((labelled[0], labels), web, _images(args.test, 0, None), network, config)
+
+
+def _teacher(args: argparse.Namespace) -> tuple[Network, ModelConfig]:
     classes = _class_names(args.test)
     network = build(args.architecture, len(classes))
     weights = read_weights(args.teacher)
@@ -177,11 +195,23 @@ def _read(args: argparse.Namespace) -> Task:
     network.eval().requires_grad_(False)
     architecture = {"name": args.architecture, "num_classes": len(classes)}
     config = ModelConfig(architecture, classes, list(MEAN), list(STD), 32, "a file")
-    labelled = _images(args.labelled, args.labelled_images, objects)
-    new = {label: place for place, label in enumerate(objects)}
-    labels = np.array([new[label] for label in labelled[1].tolist()])
-    web, _ = _images(args.web, args.images, None)
-    return Task((labelled[0], labels), web, _images(args.test, 0, None), network, config)
+    return network, config
+
+
+def _kept(args: argparse.Namespace) -> Task:
+    """As `_read`, from what an earlier run has decoded."""
+    path = args.folder / f"images-{args.images}-{args.labelled_images}.npz"
+    parts = ("labelled", "labels", "web", "test", "truth")
+    if not path.exists():
+        task = _read(args)
+        arrays = (*task.labelled, task.web, *task.test)
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **dict(zip(parts, arrays, strict=True)))
+        return task
+    with np.load(path) as file:
+        labelled, labels, web, test, truth = (file[name] for name in parts)
+    network, config = _teacher(args)
+    return Task((labelled, labels), web, (test, truth), network, config)
 
 
 def _images(path: Path, count: int, labels: list[int] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -240,6 +270,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=0.2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--smoke", action="store_true")

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 MOST_BYTES = 2**24
 # keys of files that say more than names: of Hugging Face, of this project, of YOLO, of ImageFolder
 INSIDE = ("id2label", "class_names", "names", "classes", "idx_to_class", "class_to_idx", "label2id")
+DIGITS = re.compile(r"[0-9]{1,9}")
 NUMBERED = re.compile(r"([0-9]+)\s*[\s:,;]\s*(\S.*)")  # a line that begins with its number
 SYNSET = re.compile(r"(n[0-9]{8})\s+(\S.*)")  # as ImageNet's synset_words.txt
 FORMS = (
@@ -56,10 +57,8 @@ def listed_names(given: str | Sequence[str], key: str) -> list[str]:
     """
     found = class_names_of(given, key)
     if found.renamed and not found.listed:
-        raise UserError(
-            f"{key}: {given} says what names stand for, and not their numbers",
-            f"expected {FORMS}",
-        )
+        missing = next(at for at in range(len(found.renamed) + 1) if str(at) not in found.renamed)
+        raise UserError(f"{key}: {given} has no name for the number {missing}", f"expected {FORMS}")
     return found.listed
 
 
@@ -98,10 +97,11 @@ def _names(values: Any, place: str, depth: int = 2) -> ClassNames:
         numbers = list(values.values())
         if numbers and all(type(one) is int for one in numbers):
             return _in_order({number: name for name, number in values.items()}, place, len(values))
-        if values and all(re.fullmatch(r"[0-9]{1,9}", str(one)) for one in values):
-            return _in_order({int(one): name for one, name in values.items()}, place, len(values))
-        if values and all(isinstance(one, str) for pair in values.items() for one in pair):
-            return ClassNames(renamed=dict(values))
+        by_number = {int(one): name for one, name in values.items() if DIGITS.fullmatch(str(one))}
+        if values and sorted(by_number) == list(range(len(values))):
+            return _in_order(by_number, place, len(values))
+        if values and all(isinstance(one, str) for one in values.values()):
+            return ClassNames(renamed={str(one): name for one, name in values.items()})
     elif isinstance(values, list):
         return _in_order(dict(enumerate(values)), place, len(values)) if values else ClassNames()
     raise UserError(f"{place} holds no names of classes", f"expected {FORMS}")

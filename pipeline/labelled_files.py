@@ -13,6 +13,7 @@ from pipeline.classnames import ClassNames, class_names_of
 from pipeline.console import Advance, printable
 from pipeline.errors import UserError
 from pipeline.images import Frame
+from pipeline.imagesource.archive import Archive
 from pipeline.imagesource.decoding import decoded
 from pipeline.imagesource.entries import LINK, SPECIAL, UNREADABLE, Entry
 from pipeline.imagesource.folder import Folder
@@ -257,15 +258,19 @@ class OwnImages:
         """Where the teacher's classes may be instead, one folder deeper; "" if nowhere."""
         deeper: dict[str, set[str]] = {}
         for part in self._source.parts:
-            if isinstance(part, Folder):
-                for file in part.files:
-                    first, *rest = file.name.split("/")[bool(part.split) :]
+            if isinstance(part, Folder | Archive):
+                for name in part.files_named():
+                    first, *rest = name.split("/")
                     if len(rest) > 1:
                         deeper.setdefault(first, set()).add(rest[0])
         wanted = set(class_names)
         found = [first for first, inside in sorted(deeper.items()) if inside & wanted]
         if not found:
             return ""
+        if self._path.is_file():
+            return (
+                f"the classes are one folder deeper, in {listing(found)}: unpack it and name that"
+            )
         if any(first.lower() in ALL_SPLITS for first in found) or len(found) == 1:
             meant = next((one for one in found if one.lower() in SPLITS["test"]), found[0])
             return f"the classes are in {self._path / meant}: name that folder"

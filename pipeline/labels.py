@@ -108,10 +108,11 @@ def renamed(found: Labels, given: ClassNames, key: str) -> Labels:
     highest = int(found.labels.max(initial=NONE))
     if not names:
         listed = listed or [given.renamed.get(str(number), "") for number in range(highest + 1)]
-        if len(listed) <= highest or not listed[highest]:
-            raise UserError(f"{key} has no name for the label {highest}")
-        return Labels(found.labels, list(listed), found.notes)
-    if listed and all(DIGITS.fullmatch(name) for name in names):
+        for number in np.unique(found.labels[found.labels >= 0]).tolist():
+            if number >= len(listed) or not listed[number]:
+                raise UserError(f"{key} has no name for the label {number}")
+        meant = list(listed)
+    elif listed and all(DIGITS.fullmatch(name) for name in names):
         beyond = [name for name in names if int(name) >= len(listed)]
         if beyond:
             raise UserError(f"{key} has {len(listed)} names, and none for the class '{beyond[0]}'")
@@ -123,9 +124,10 @@ def renamed(found: Labels, given: ClassNames, key: str) -> Labels:
                 f"{key} lists names by number, and the classes have names: {listing(names)}",
                 "make it a mapping from each of these to its name",
             )
-    if len(set(meant)) == len(set(names)) or len(set(names)) < len(names):
+    if given.listed or len(set(names)) < len(names):
+        # a list that has a name twice means two classes, which their order tells apart
         return Labels(found.labels, meant, found.notes)
-    # several of its classes are one: their images come together
+    # several classes that a mapping gives one name come together
     own = list(dict.fromkeys(meant))
     place = np.array([*(own.index(name) for name in meant), NONE], np.int64)
     return Labels(place[found.labels], own, found.notes)

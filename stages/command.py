@@ -35,8 +35,6 @@ def start(
     changes = [*(overrides or []), *given]
     params = read_params(PARAMS, changes)
     allow_own_code(params)
-    if params.teacher.trust:
-        trust_programs()
     console = Console(quiet=quiet, as_json=as_json)
     if changes and "DVC_STAGE" not in os.environ and params != read_params(PARAMS):
         console.note(
@@ -48,6 +46,8 @@ def start(
 def allow_own_code(params: Params) -> None:
     """Takes `teacher.trust` and `distill.trust` as consent to the code that they speak of."""
     teacher, distill = params.teacher, params.distill
+    if teacher.trust:
+        trust_programs()
     names = [teacher.architecture] if teacher.trust else []
     if teacher.trust and teacher.source == "torch.hub":
         names.append(teacher.hub_network)

@@ -130,3 +130,16 @@ def test_a_list_names_labels_that_are_numbers():
 def test_a_list_says_nothing_about_classes_that_have_other_names():
     with pytest.raises(UserError, match="make it a mapping"):
         renamed(Labels(np.array([0]), ["n0144"]), ClassNames(["tench"]), "evaluate.class_names")
+
+
+def test_a_mapping_may_name_some_numbers_only():
+    given = ClassNames(renamed={"0": "dog", "7": "horse"})
+    found = renamed(Labels(np.array([7, 0]), []), given, "evaluate.class_names")
+    assert [found.names[label] for label in found.labels] == ["horse", "dog"]
+    with pytest.raises(UserError, match=r"evaluate\.class_names has no name for the label 3"):
+        renamed(Labels(np.array([7, 3]), []), given, "evaluate.class_names")
+
+
+def test_a_list_that_has_a_name_twice_means_two_classes():
+    found = renamed(Labels(np.array([2, 0]), []), ClassNames(TWICE), "evaluate.class_names")
+    assert (found.names, found.labels.tolist()) == (TWICE, [2, 0])

@@ -55,14 +55,14 @@ def test_a_mapping_of_names_numbers_none(tmp_path):
     found = class_names_of(str(tmp_path / "x.json"), KEY)
     assert (found.listed, found.renamed) == ([], {"n01440764": "tench"})
     assert class_names_of({"Dog": "dog"}, KEY).renamed == {"Dog": "dog"}
-    with pytest.raises(UserError, match="and not their numbers"):
+    with pytest.raises(UserError, match="has no name for the number 0"):
         listed_names(str(tmp_path / "x.json"), KEY)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"0": "cat", "2": "dog"}', "2 names, and none has the number 1"),
+        ('{"0": "cat", "2": "dog"}', "has no name for the number 1"),
         ('{"cat": 1, "dog": 1}', "none has the number 0"),
         ('["cat", 3]', "class 1 has 3 for a name"),
         ('{"a": {"b": 1}}', "holds no names of classes"),

@@ -1,6 +1,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -396,7 +397,7 @@ def test_a_set_of_which_nothing_can_be_read_is_an_error(tmp_path):
 def test_a_picture_of_a_format_that_is_not_read_counts_as_broken(tmp_path):
     root = strewn(tmp_path, 9, 0)
     (root / "ant" / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
-    with pytest.raises(UserError, match=r"x\.heic: not a whole image"):
+    with pytest.raises(UserError, match=r"x\.heic: not a whole image: a picture of HEIC, which"):
         load_labelled(str(root), "test", Frame(4), 0, 0)
 
 
@@ -475,6 +476,22 @@ def test_the_centre_of_a_larger_square_is_read(tmp_path, source):
     assert np.array_equal(inside, whole[2:10, 2:10])
 
 
+# memory
+
+
+def test_a_set_is_not_in_memory(tmp_path):
+    (tmp_path / "ant").mkdir()
+    for index in range(60):
+        (tmp_path / "ant" / f"{index}.png").write_bytes(png(index + 1))
+    tracemalloc.start()
+    found = load_labelled(str(tmp_path), "test", Frame(256), 0, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.pixels.nbytes == 60 * 256 * 256 * 3
+    assert peak < found.pixels.nbytes / 2
+    assert found.pixels[7, 3, 3].tolist() == [found.pixels[7, 0, 0, 0]] * 3
+
+
 # layouts of folders, as people have them
 
 
@@ -492,6 +509,13 @@ def test_classes_one_folder_deeper_are_offered(tmp_path):
     class_folders(tmp_path / "sketch")
     with pytest.raises(UserError, match=r"in each of pets, sketch: .*evaluate\.styles"):
         load_labelled(str(tmp_path), "test", Frame(4), 0, 0, class_names=NAMES)
+
+
+def test_classes_one_folder_deeper_in_an_archive_are_told(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(class_folders(tmp_path / "pets"), "pets")
+    with pytest.raises(UserError, match="one folder deeper, in pets: unpack it"):
+        load_labelled(str(tmp_path / "x.tar"), "test", Frame(4), 0, 0, class_names=NAMES)
 
 
 def test_a_split_among_other_folders_is_offered(tmp_path):

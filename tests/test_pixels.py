@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import resized_crop as torchvision_crop
 
-from pipeline.pixels import draw_boxes, normalise, pad_crop, resized_crop, to_device
+from pipeline.pixels import draw_boxes, normalise, pad_crop, parts, resized_crop, to_device
 
 SIDE = 16
 SCALES = [(0.08, 1.0), (0.95, 1.0)]  # of the latter few tries fit
@@ -234,3 +234,20 @@ def test_on_cuda_everything_is_as_on_the_cpu_and_nothing_waits_for_the_device():
     for one, other in zip(found, made(images), strict=True):
         allowed = 1 if one.dtype == torch.uint8 else 1e-6
         assert (one.cpu().double() - other.double()).abs().max() <= allowed
+
+
+@pytest.mark.parametrize(
+    ("side", "device", "sizes"),
+    [
+        (4, "cpu", [5, 5, 2]),
+        (300, "cpu", [1] * 12),
+        (300, "cuda", [5, 5, 2]),
+        (200, "cpu", [2] * 6),
+    ],
+)
+def test_batches_are_smaller_where_a_cpu_would_hold_gigabytes(monkeypatch, side, device, sizes):
+    monkeypatch.setattr("pipeline.pixels.AT_ONCE", 80_000)
+    pixels = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.ones((side, side, 3), np.uint8)
+    found = list(parts(pixels, 5, torch.device(device)))
+    assert [len(part) for part in found] == sizes
+    assert np.array_equal(np.concatenate(found), pixels)

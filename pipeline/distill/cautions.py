@@ -1,19 +1,19 @@
 """What is to be told before a training: a student that costs too much, or too little memory."""
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.device import autocast
+from pipeline.distill.cost import copied
 from pipeline.distill.loader import free_memory
 from pipeline.distill.objectives.objective import Objective
-from pipeline.evaluate.cost import macs_of
+from pipeline.models.macs import macs_of
 from pipeline.models.network import Network, parameter_count
 from pipeline.params import Distill
 
-MARGIN = 1.25  # for what neither autograd keeps nor the networks give: gradients, work spaces
+MARGIN = 1.1  # for what neither autograd keeps nor the networks give: gradients, work spaces
 
 
 def cost_notes(objective: Objective, images: Tensor) -> list[str]:
@@ -109,7 +109,7 @@ def _bytes_per_image(objective: Objective, images: Tensor, precision: torch.dtyp
 
     The teacher's own tensors are gone before the student's are made.
     """
-    probe = copy.deepcopy(objective).train()
+    probe = copied(objective).train()
     own = {tensor.untyped_storage().data_ptr() for tensor in probe.parameters()}
     kept: dict[int, int] = {}
 

@@ -33,7 +33,8 @@ def save_student(
     Returns:
         What was written, in evaluation mode.
     """
-    options = objective.section.student_options
+    # what a network of one's own remembers of its code goes with it
+    options = objective.section.student_options | dict(objective.student.remembered)
     built = {"name": student, "num_classes": len(teacher.class_names), **options}
     network, architecture = objective.deployed(built, teacher.architecture)
     network = fuse(network)

@@ -76,7 +76,8 @@ def load_pretrained(network: Network, start: Pretrained) -> tuple[list[str], lis
     """
     state, notes = backbone_state(network, start.weights, KEY)
     network.load_state_dict(state, strict=False)
-    return [name for name in network.state_dict() if name not in state], notes
+    own = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
+    return [name for name in own if name not in state], notes
 
 
 def start_notes(start: Pretrained, left: Sequence[str], config: ModelConfig) -> list[str]:
@@ -89,7 +90,7 @@ def start_notes(start: Pretrained, left: Sequence[str], config: ModelConfig) -> 
     weights = start.weights
     notes = [
         f"the student starts from {start.origin} (SHA-256 {weights.sha256});"
-        f" left out: {_listed(list(left))}"
+        f" random as before: {_listed(list(left))}"
     ]
     if start.mean is not None and start.std is not None:
         then, now = (start.mean, start.std), (config.mean, config.std)

@@ -2,16 +2,14 @@
 
 import copy
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.console import Advance, no_progress
-from pipeline.models.network import Network, device_of
+from pipeline.models.macs import macs_of
+from pipeline.models.network import Network
 
 BATCHES = (1, 128)
 SECONDS = 0.5  # of measuring for each batch size; a large network takes longer
@@ -19,24 +17,11 @@ FEWEST, MOST = 3, 200  # runs
 
 
 def macs(network: Network, side: int) -> int | None:
-    """Multiply-accumulates of convolutions and matrix products for one image, [1, 3, side, side].
-
-    PyTorch's counter counts a multiply-accumulate as two operations, so this is half of its
-    count. Batch norms, activations and pooling are not in it. None of a program, which is not
-    looked into.
-    """
+    """As `macs_of`, for an image of that side; None of a program, which is not looked into."""
     if network.runs_elsewhere:
         return None
     image = torch.zeros(1, 3, side, side, device=device_of(network))
     return macs_of(network, image)
-
-
-@torch.inference_mode()
-def macs_of(network: Callable[[Tensor], Tensor], image: Tensor) -> int:
-    """As `macs`, of what is done to one image [1, 3, S, S]."""
-    with FlopCounterMode(display=False) as counter:
-        network(image)
-    return counter.get_total_flops() // 2
 
 
 def latencies(

@@ -9,7 +9,7 @@ from pipeline.embeddings import Embeddings
 from pipeline.errors import ExternalError, UserError
 
 # most that a logit may differ by, in spreads of an image's logits over the classes
-FLOAT, HALF = 1e-3, 0.05
+FLOAT, HALF = 1e-3, 0.1
 FORMATS = "export.formats"
 
 

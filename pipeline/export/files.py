@@ -4,6 +4,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,37 +63,35 @@ def write_files(
     Returns:
         Names of the files that hold a network.
     """
-    program: ExportedProgram | None = None
     describe = about(config, kind)
-    if set(formats) - {"safetensors"}:
-        advance(0, "torch.export")
-        program = export_program(network, config, kind)
+
+    @cache
+    def program() -> ExportedProgram:
+        return export_program(network, config, kind)
 
     def litert(path: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            write_torch(Path(scratch) / TORCH, program, describe)
+            write_torch(Path(scratch) / TORCH, program(), describe)
             write_litert(path, Path(scratch) / TORCH, describe)
 
-    def half(path: Path) -> None:
-        write_fp16(path, folder / ONNX, as_input(pixels.compare, kind))
-
-    def quantised(path: Path) -> None:
-        write_int8(path, folder / ONNX, int8, as_input(pixels.calibrate, kind))
-
-    writers: dict[str, tuple[bool, Callable[[Path], object]]] = {
-        WEIGHTS: (True, lambda path: save_model(folder, network, config)),
-        ONNX: ("onnx" in formats, lambda path: write_onnx(path, program, describe)),
-        TORCH: ("torch" in formats, lambda path: write_torch(path, program, describe)),
-        FP16: ("onnx-fp16" in formats, half),
-        INT8: (int8 is not None, quantised),
-        LITERT: ("litert" in formats, litert),
-    }
-    names = [name for name, (wanted, _) in writers.items() if wanted]
-    for name in names:
+    writers: dict[str, Callable[[Path], object]] = {}
+    writers[WEIGHTS] = lambda path: save_model(path.parent, network, config)
+    if "onnx" in formats:
+        writers[ONNX] = lambda path: write_onnx(path, program(), describe)
+    if "torch" in formats:
+        writers[TORCH] = lambda path: write_torch(path, program(), describe)
+    if "onnx-fp16" in formats:
+        writers[FP16] = lambda path: write_fp16(path, folder / ONNX, as_input(pixels.compare, kind))
+    if int8:
+        scheme, images = int8, as_input(pixels.calibrate, kind)
+        writers[INT8] = lambda path: write_int8(path, folder / ONNX, scheme, images)
+    if "litert" in formats:
+        writers[LITERT] = litert
+    for name, write in writers.items():
         advance(0, name)
-        writers[name][1](folder / name)
+        write(folder / name)
         advance(1, name)
-    return names
+    return list(writers)
 
 
 def check_files(

@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def write_fp16(path: Path, source: Path, images: np.ndarray) -> int:
     """
     import onnx
     import onnx_ir
-    from onnx_ir.passes.common import TopologicalSortPass
+    from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
     from onnxruntime.quantization.shape_inference import quant_pre_process
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -42,10 +43,33 @@ def write_fp16(path: Path, source: Path, images: np.ndarray) -> int:
     with warnings.catch_warnings():  # of weights below the smallest number: they become zero
         warnings.simplefilter("ignore")
         half = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
-    ordered = onnx_ir.from_proto(half)
-    TopologicalSortPass()(ordered)  # its casts come last, which not every runtime reads
-    onnx_ir.save(ordered, path)
+    _join(half)
+    tidy = onnx_ir.from_proto(half)
+    RemoveUnusedNodesPass()(tidy)
+    TopologicalSortPass()(tidy)  # casts were put last, which not every runtime reads
+    onnx_ir.save(tidy, path)
     return len(kept)
+
+
+def _join(model: Any) -> None:
+    """Lets layers of 32 bits that follow one another pass on what 16 bits cannot hold."""
+    from onnx import TensorProto
+
+    casts = {
+        node.output[0]: (node.attribute[0].i, node.input[0])
+        for node in model.graph.node
+        if node.op_type == "Cast"
+    }
+    straight = {}
+    for name, (to, source) in casts.items():
+        before, origin = casts.get(source, (None, ""))
+        if to == TensorProto.FLOAT and before == TensorProto.FLOAT16:
+            straight[name] = origin
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = straight.get(name, name)
+        if node.output[0] in straight:  # the last one has the output's name, and stays
+            node.input[0] = straight[node.output[0]]
 
 
 def _large_tensors(model: Path, images: np.ndarray, scratch: Path) -> set[str]:

@@ -1,6 +1,8 @@
 """Program of a student: one function from pixels to logits, and that function as files."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from pipeline.console import printable
 from pipeline.errors import UserError
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
@@ -67,15 +70,31 @@ def export_program(network: Network, config: ModelConfig, kind: InputKind) -> Ex
     shipped = Shipped(network, config, kind).eval().requires_grad_(False)
     pixels = np.zeros((2, config.input_size, config.input_size, 3), np.uint8)
     example = torch.from_numpy(as_input(pixels, kind))
-    try:
-        program = torch.export.export(
-            shipped, (example,), dynamic_shapes={INPUT: {0: Dim("batch", min=1)}}
-        )
-    except Exception as error:  # stand-ins for tensors go through any code, which may fail anyhow
-        raise _unsuited("torch.export", error, "onnx and torch") from None
+    dynamic = {INPUT: {0: Dim("batch", min=1)}}
+    with _plain_attention():
+        try:
+            program = torch.export.export(shipped, (example,), dynamic_shapes=dynamic)
+        except Exception as first:  # stand-ins for tensors go through any code, which may fail
+            try:  # by its bytecode: to the code that runs, `len(images)` is the example's
+                program = torch.export.export(
+                    shipped, (example,), dynamic_shapes=dynamic, strict=True
+                )
+            except Exception:
+                raise _unsuited("torch.export", first, "all but safetensors") from None
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines and paths of the machine that exported
     return program
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention by operations that others know, not by PyTorch's own one for inference."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def write_torch(path: Path, program: ExportedProgram, describe: dict[str, Any]) -> None:
@@ -109,7 +128,9 @@ def write_onnx(path: Path, program: ExportedProgram, describe: dict[str, Any]) -
 
 
 def _unsuited(what: str, error: Exception, formats: str) -> UserError:
-    reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    cause = error.__cause__ or error  # torch.onnx tells it last, after what to report to whom
+    text = " ".join(str(cause).split())  # what it is about may stand in the second line
+    reason = f"{type(cause).__name__}: {printable(text)[:300]}"
     return UserError(
         f"{what} cannot hold this student: {reason}", f"take {formats} out of export.formats"
     )

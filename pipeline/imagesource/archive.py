@@ -108,7 +108,7 @@ class Archive:
             large = f"more than {self._most} bytes" if info.size > self._most else ""
             self._members.append(Member(info, TOO_LARGE if large else "", large))
         elif end in SIDECARS and info.size <= MOST_SIDECAR:
-            rest = file.read(MOST_SIDECAR) if file else b""
+            rest = file.read(min(MOST_SIDECAR, info.size)) if file else b""
             self._sidecars.setdefault(key, {})[end] = head + rest
         else:
             self._left.other[kind_counted(info.name)] += 1
@@ -126,6 +126,10 @@ class Archive:
 
     def __len__(self) -> int:
         return len(self._members) + bool(self.broken)
+
+    def files_named(self) -> list[str]:
+        """Names of all pictures."""
+        return [member.info.name.removeprefix("./") for member in self._members]
 
     def lost(self) -> Set[int]:
         """Rows that are known to give no picture; the last one is the archive that breaks off."""
@@ -158,7 +162,7 @@ class Archive:
         if not outcome:
             try:
                 file = archive.extractfile(info)
-                data = file.read(self._most) if file else b""
+                data = file.read(min(self._most, info.size)) if file else b""
             except BROKEN as error:
                 outcome, detail = UNREADABLE, str(error)
         return Entry(

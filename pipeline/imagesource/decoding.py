@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.images import Frame, ImageError, decode
 from pipeline.imagesource.entries import Entry
+from pipeline.imagesource.kinds import HEAD, picture_kind, readable
 
 MOST_THREADS = 8  # each may have a picture of 50 million pixels
 
@@ -33,4 +34,7 @@ def _pixels(entry: Entry, frame: Frame) -> np.ndarray | str:
     try:
         return frame.of(decode(entry.data))
     except ImageError as error:
+        kind = picture_kind(entry.data[:HEAD])
+        if error.outcome == "not_an_image" and kind and kind not in readable():
+            return f"a picture of {kind}, which is not read here: convert it"
         return "it has no bytes" if not entry.data else str(error)

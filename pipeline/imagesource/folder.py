@@ -60,9 +60,11 @@ def read_file(path: str, most: int) -> bytes:
         OSError: it cannot be read, or is no regular file any more.
     """
     with os.fdopen(os.open(path, FLAGS), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
             raise OSError("no regular file")
-        return file.read(most)
+        # a read asks for all the memory that it may need
+        return file.read(min(most, about.st_size + 1))
 
 
 def look_through(root: Path, left: Left, advance: Advance = no_progress) -> Found:
@@ -211,6 +213,10 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def files_named(self) -> list[str]:
+        """Names of all files, from the folder of the split on."""
+        return [file.name.split("/", 1)[1] if self.split else file.name for file in self.files]
 
     def lost(self) -> Set[int]:
         """Rows that are known to give no picture."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-LUMA = (0.299, 0.587, 0.114)  # of R, G and B; as Pillow and torchvision have it
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B, as Pillow has it
 
 
 class Adapted(nn.Module):
@@ -12,6 +12,8 @@ class Adapted(nn.Module):
     The brightness of normalised colours is the normalised brightness, where mean and deviation
     are one number for all colours.
     """
+
+    luma: Tensor
 
     def __init__(self, model: nn.Module, channels: int, order: str) -> None:
         super().__init__()

@@ -78,4 +78,5 @@ def put_head(model: nn.Module, head: Mapping[str, Any]) -> None:
 
 
 def _inputs(layer: nn.Module) -> int:
-    return layer.in_features if isinstance(layer, nn.Linear) else int(layer.in_channels)
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels

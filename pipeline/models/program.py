@@ -24,6 +24,12 @@ FILES: dict[str, str] = {"onnx": "model.onnx", "torchscript": "model.pt", "expor
 TAIL = "tail.safetensors"
 LEAST = 1e-30  # probability that a logarithm is still taken of
 
+REASONS: dict[str, str] = {
+    "map": "",
+    "vector": "its graph has no global average pooling before its last linear layer",
+    "logits": "its graph does not end in a linear layer whose weights are in it",
+}
+
 Values = Literal["normalised", "unit", "bytes"]
 
 
@@ -93,6 +99,7 @@ class Program(Network):
         self.feature_channels = spec.channels
         self.fc: nn.Module = nn.Identity() if tail is None else tail
         self.mean, self.std = tuple(mean), tuple(std)
+        self.cut_reason = REASONS[spec.cut]
         self.own_input = spec.values != "normalised"
         self.parameters_elsewhere = spec.parameters
 

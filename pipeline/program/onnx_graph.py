@@ -128,9 +128,10 @@ class _Search:
         self._array = numpy_helper.to_array
 
     def before_softmax(self, name: str) -> str:
-        """The name of what a last softmax is given; `name` where there is none."""
+        """The name of what a last softmax, or its logarithm, is given; `name` without one."""
         node = self._node(name)
-        if node is None or node.op_type != "Softmax" or _attribute(node, "axis", -1) not in (-1, 1):
+        softmax = node is not None and node.op_type in ("Softmax", "LogSoftmax")
+        if not softmax or _attribute(node, "axis", -1) not in (-1, 1):
             return name
         return self._same(node.input[0])
 

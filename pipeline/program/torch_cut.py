@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 LOGITS, FEATURES = "logits", "features"
+SOFTMAX = ("softmax", "_softmax", "log_softmax", "_log_softmax")
 SAME = ("dropout", "dropout_", "feature_dropout", "identity", "alias", "detach", "clone")
 FLAT = ("flatten", "reshape", "view", "squeeze", "_unsafe_view")
 
@@ -36,7 +37,7 @@ def cut_exported(module: fx.GraphModule) -> CutProgram | None:
     if not isinstance(given, fx.Node):
         return None
     logits = _same(given)
-    softmax = _name(logits) in ("softmax", "_softmax") and logits.args[1] in (-1, 1)
+    softmax = _name(logits) in SOFTMAX and logits.args[1] in (-1, 1)
     logits = _same(logits.args[0]) if softmax else logits
     if _name(logits) == "linear":
         features, weight, bias = (*logits.args, None)[:3]
@@ -75,7 +76,7 @@ def cut_script(module: Any) -> CutProgram | None:
     if len(inputs) != 2 or list(inputs[0].uses()) or len(outputs) != 1:
         return None
     logits = _same_value(outputs[0])
-    softmax = _kind(logits) == "softmax" and _constant(logits, 1) in (-1, 1)
+    softmax = _kind(logits) in SOFTMAX and _constant(logits, 1) in (-1, 1)
     logits = _same_value(_given(logits)) if softmax else logits
     if _kind(logits) != "linear":
         return None

@@ -12,8 +12,10 @@ from pipeline.console import printable
 
 DEEPEST = 4  # wrappers in wrappers
 AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow|momentum|target)($|[._])", re.I)
-NAMES = ("class_names", "classes", "class_to_idx", "idx_to_class", "id2label", "label2id")
-NAMES += ("categories", "labels", "label_names")
+NAMES = (
+    *("class_names", "classes", "class_to_idx", "idx_to_class", "id2label", "label2id"),
+    *("categories", "labels", "label_names"),
+)
 SHOWN = 5  # keys of a file without weights
 
 

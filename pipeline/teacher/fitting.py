@@ -81,7 +81,8 @@ def fit(
         NoFit: with what is missing, left over or of another shape in the way that fits best.
     """
     best: NoFit | None = None
-    for slot in slots or [None]:
+    places: Sequence[Slot | None] = slots or [None]
+    for slot in places:
         under = "" if slot is None else slot.at
         trunk = {name: one for name, one in own.items() if not _under(name, under)}
         for naming in namings(trunk or own, state):
@@ -250,13 +251,15 @@ def _refuse_more(
 
 def _no_head(found: Sequence[Sequence[Layer]], layers: Sequence[Layer], slot: Slot) -> str:
     if found:
-        names = " or ".join(", ".join(layer.name for layer in chain) for chain in found)
-        return f"its last layers cannot be told ({printable(names)}): {SET_HEAD}"
-    names = [f"{layer.name} {list(next(iter(layer.tensors.values())).shape)}" for layer in layers]
-    what = f" among {listed(names)}" if names else ""
-    return f"no last layers that take {slot.inputs} features, as {slot.last} does,{what}".rstrip(
-        ","
-    )
+        chains_found = " or ".join(", ".join(layer.name for layer in chain) for chain in found)
+        return f"its last layers cannot be told ({printable(chains_found)}): {SET_HEAD}"
+    linear = [
+        f"{layer.name} {list(layer.tensors['weight'].shape)}"
+        for layer in layers
+        if layer.kind == "Linear"
+    ]
+    what = f" ({listed(linear)})" if linear else ""
+    return f"no last layers that take {slot.inputs} features, as {slot.last} does{what}"
 
 
 def _head(

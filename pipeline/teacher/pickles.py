@@ -103,10 +103,11 @@ def read_pickle(path: Path, key: str) -> Any:
         raise UserError(f"{key}: {path} is {program}", "its state_dict alone can be read here")
     asked = _globals(path)
     harmless = sorted(name for name in asked if HARMLESS.fullmatch(name))
-    stand_ins = [(_stand_in(name), name) for name in harmless]
+    stand_ins: list[Any] = [(_stand_in(name), name) for name in harmless]
     try:
-        with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # opened here, because torch goes by the name of a file that it opens
+        with torch.serialization.safe_globals(stand_ins), path.open("rb") as stream:
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except (OSError, EOFError):
         raise
     except Exception as error:  # weights_only refuses with pickle's own error, others raise any
@@ -148,11 +149,13 @@ def _globals(path: Path) -> set[str]:
 def _operations(path: Path) -> Iterator[tuple[str, object]]:
     """What the pickles of a file do, without doing it; it ends where they are broken."""
     try:
-        with path.open("rb") as stream:
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-                    stream = io.BytesIO(archive.read(names[0]))
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+                opened: Any = io.BytesIO(archive.read(names[0]))
+        else:
+            opened = path.open("rb")
+        with opened as stream:
             while True:  # the old format: a number, a version, the machine, and what was saved
                 for operation, argument, _ in pickletools.genops(stream):
                     yield operation.name, argument
@@ -176,11 +179,11 @@ def _refusal(path: Path, key: str, refused: list[str], error: Exception) -> tupl
     what += f" (it asks for {', '.join(refused[:SHOWN])}{more})"
     foreign = [name for name in refused if _of_python(name)]
     if foreign:  # nobody is told how to run it
-        return what, f"weights have no use for {foreign[0]}: get them from elsewhere"
+        return what, "weights have no use for it: get them from elsewhere"
     first = next((one for one in _operations(path) if one[0] != "PROTO"), ("", ""))
     weights = "saved.state_dict()" if first[0] == "GLOBAL" else 'saved["state_dict"]'
     return what, (
-        "if it is yours, two lines where its code is make one of tensors: saved ="
+        "if it is yours, two lines in a place that has its code make one of tensors: saved ="
         f' torch.load("{path.name}", weights_only=False); torch.save({weights}, "weights.pt")'
     )
 

@@ -98,11 +98,9 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
         named["teacher"]["teacher.repository"] = teacher.repository
     if isinstance(teacher.class_names, str) and teacher.class_names:
         named["teacher"]["teacher.class_names"] = teacher.class_names
-    if params.distill.starts_from_file:
-        named["distill"] = {"distill.student_weights": params.distill.student_weights}
     named["teacher"] |= code_paths("teacher.architecture", teacher.architecture)
     named["distill"] = code_paths("distill.student", params.distill.student)
-    if Path(params.distill.student_weights).is_file():  # else the name of a library's weights
+    if params.distill.starts_from_file:  # else the name of a library's weights
         named["distill"]["distill.student_weights"] = params.distill.student_weights
     if evaluate.test_set not in DRAWN_OR_LOADED:
         test_set = {"evaluate.test_set": evaluate.test_set}

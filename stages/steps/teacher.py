@@ -24,7 +24,7 @@ from pipeline.program.client import Kind
 from pipeline.store import replacing, write_json
 from pipeline.teacher import sources
 from pipeline.teacher.network import Fitted, fitted_network
-from pipeline.teacher.program import read_program
+from pipeline.teacher.program import ProgramTeacher, read_program
 from pipeline.teacher.train import train
 from pipeline.teacher.weights import Weights, first_line, read_weights
 from stages import paths
@@ -75,15 +75,29 @@ def run(section: Teacher, console: Console, embed: Embed) -> None:
     )
 
 
-def _program(section: Teacher, kind: Kind, console: Console) -> None:
-    """Writes models/teacher of a file that is run as it is."""
-    teacher = read_program(section, kind)
-    network, names, source = teacher.network, teacher.class_names, Path(section.path).name
-    check_answers(network, teacher.mean, teacher.std, teacher.input_size, source)
+def loaded_program(section: Teacher, kind: Kind, console: Console) -> ProgramTeacher:
+    """A file that is run as it is, tried, with what there is to tell of it told."""
+    names = listed_names(section.class_names, "teacher.class_names")
+    with console.progress("teacher: opening the program"):
+        teacher = read_program(section.model_copy(update={"class_names": names}), kind)
+    source = Path(section.path).name
+    check_answers(teacher.network, teacher.mean, teacher.std, teacher.input_size, source)
     for note in teacher.notes:
         console.note(note)
     if section.architecture != Teacher().architecture:
         console.note(f"teacher.architecture '{section.architecture}' is not used: the file is")
+    if not section.sha256:
+        console.note(
+            f"{source} has the SHA-256 {teacher.sha256}: set teacher.sha256 to it, and no other"
+            " file is taken"
+        )
+    return teacher
+
+
+def _program(section: Teacher, kind: Kind, console: Console) -> None:
+    """Writes models/teacher of a file that is run as it is."""
+    teacher = loaded_program(section, kind, console)
+    network, names, source = teacher.network, teacher.class_names, Path(section.path).name
     values = {
         "class_names": names,
         "mean": teacher.mean,

@@ -62,7 +62,7 @@ def test_a_student_starts_from_the_weights_of_a_file_and_keeps_a_head_of_its_own
     network = build("resnet8", CLASS_COUNT)
     fresh = {key: value.clone() for key, value in network.state_dict().items()}
     start = pretrained(of)
-    assert load_pretrained(network, start) == ["fc.weight", "fc.bias"]
+    assert load_pretrained(network, start)[0] == ["fc.weight", "fc.bias"]
     for key, value in network.state_dict().items():
         head = key.startswith("fc.")
         assert torch.equal(value, fresh[key] if head else source[key]), key
@@ -73,7 +73,7 @@ def test_a_student_starts_from_the_weights_of_a_file_and_keeps_a_head_of_its_own
 def test_the_last_layer_alone_is_left_out_of_a_head_of_several(tmp_path):
     source = saved(tmp_path / "net.safetensors", SMALL, 7)
     network = build(SMALL, 10)
-    left = load_pretrained(network, pretrained(started(tmp_path / "net.safetensors", SMALL)))
+    left, _ = load_pretrained(network, pretrained(started(tmp_path / "net.safetensors", SMALL)))
     assert len(left) == 2  # weight and bias
     assert sorted(key.rpartition(".")[2] for key in left) == ["bias", "weight"]
     hidden = [
@@ -96,7 +96,7 @@ def test_a_head_of_another_kind_is_left_out_whole(tmp_path):
     other = {key.replace("fc.", "fc.2."): value.clone() for key, value in state.items()}
     save_file(other, tmp_path / "other.safetensors")
     network = build("resnet8", CLASS_COUNT)
-    left = load_pretrained(network, pretrained(started(tmp_path / "other.safetensors")))
+    left, _ = load_pretrained(network, pretrained(started(tmp_path / "other.safetensors")))
     assert left == ["fc.weight", "fc.bias"]
 
 
@@ -147,7 +147,8 @@ def test_weights_of_torchvision_come_by_name_with_how_they_were_trained(cache, n
     other = build(SMALL, CLASS_COUNT)
     load_pretrained(other, start)
     ours, theirs = other.state_dict(), network.state_dict()
-    assert torch.equal(ours["features.0.0.weight"], theirs["features.0.0.weight"])
+    first = next(name for name in ours if name.endswith("features.0.0.weight"))
+    assert torch.equal(ours[first], theirs[first])
 
 
 def test_weights_of_timm_come_by_name_for_images_of_another_size(tmp_path, monkeypatch):
@@ -212,7 +213,7 @@ def test_a_run_begins_at_these_weights_and_ends_elsewhere_than_a_random_one(tmp_
     assert equal(
         {key: value for key, value in source.items() if not key.startswith("fc.")}, weights
     )
-    assert len(ready.notes) == 1
+    assert "SHA-256" in ready.notes[0]
     ends = []
     for number, one in enumerate((of, of.model_copy(update={"student_weights": ""}))):
         found, _ = distill(

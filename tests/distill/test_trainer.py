@@ -228,7 +228,8 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_terms(tmp_path):
     with pytest.raises(
         TrainingError,
         match=r"^distill: the loss is not finite in epoch 1, step 2: loss (nan|inf), feature "
-        r"(nan|inf), contrast \S+; the last good state is the start: lower distill\.lr$",
+        r"(nan|inf), contrast \S+; the last good state is the start: lower distill\.lr, or set "
+        r"distill\.clip, as 1$",
     ):
         run(tmp_path, of)
 

@@ -80,6 +80,19 @@ def test_crawled_test_images_are_dropped_and_listed_with_their_pictures(folder, 
     assert shown.size == (deduplication.TEST_SIDE,) * 2
 
 
+def test_images_of_a_test_set_that_cannot_be_read_are_left_out_up_to_a_share(folder, capsys):
+    table = pq.read_table(folder / "test.parquet")
+    images = table["image"].to_pylist()
+    images[-1] = {"bytes": b"", "path": None}
+    table = table.set_column(0, "shot", pa.array(images)).rename_columns(["shot", "kind"])
+    pq.write_table(table, folder / "test.parquet")
+    columns = "evaluate.columns={image: shot, label: kind}"
+    assert dedup("--json", "--set", columns, "--set", "evaluate.broken=0.2") == 0
+    assert json.loads(capsys.readouterr().out)["leaked"] > 0
+    assert dedup("--set", columns, "--set", "evaluate.broken=0") == 3
+    assert f"row {len(images) - 1}: not a whole image" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [None, b"no parquet"])
 def test_a_test_set_that_cannot_be_read_costs_nothing(folder, capsys, content):
     path = folder / "test.parquet"

@@ -25,6 +25,8 @@ def ran(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ID").write_text(first["id"])
     (folder / "my-styles/photo/circle").mkdir(parents=True)
     (folder / "my-styles/photo/circle/one.png").write_bytes(first["image"]["bytes"])
+    (folder / "my-photos").mkdir()
+    (folder / "my-photos/one.png").write_bytes(first["image"]["bytes"])
     return folder
 
 

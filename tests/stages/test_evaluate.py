@@ -273,3 +273,66 @@ def test_the_command_tells_a_contaminated_test_set_with_exit_code_3(folder: Path
     assert "pictures in reports/contamination.html" in done.stderr
     assert Path("reports/contamination.html").is_file()
     assert "Traceback" not in done.stderr
+
+
+# test sets as they come
+
+
+def class_folders(root: Path, *names: str, images: int = 4) -> Path:
+    """Folders of the first drawings, which need not show what they are called."""
+    for at, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for index in range(images):
+            (root / name / f"{index}.png").write_bytes(png(TEST[0][at * images + index]))
+    return root
+
+
+def test_a_part_of_the_classes_has_figures_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders(Path("photos"), CLASS_NAMES[3], CLASS_NAMES[1], "background")
+    (root / CLASS_NAMES[1] / "0.png").write_bytes(b"")
+    section = Evaluate(test_set="photos", latency=False, device="cpu", images=0, broken=0.2)
+    run(section, Console())
+    shown = capsys.readouterr()
+    found = read_metrics(paths.METRICS)
+    assert (found.test_images, found.classes_measured) == (7, 2)
+    assert found.left_out.model_dump() == {"broken": 1, "unlabelled": 0, "other_class": 4}
+    assert [(row.name, row.images) for row in found.per_class] == [
+        (CLASS_NAMES[1], 3),
+        (CLASS_NAMES[3], 4),
+    ]
+    assert found.class_names == tuple(CLASS_NAMES)  # of which any may be the answer
+    assert "on 7 images of photos (2 of the teacher's 10 classes)" in shown.out
+    assert "photos has images of 2 of the teacher's 10 classes" in shown.err
+    assert "4 images are of classes that the teacher does not know, and left out: background 4" in (
+        shown.err
+    )
+    assert f"1 of 8 images cannot be read, and are left out: photos/{CLASS_NAMES[1]}/0.png" in (
+        shown.err
+    )
+
+
+def test_an_image_that_was_trained_on_is_told_by_its_name(folder: Path) -> None:
+    class_folders(Path("photos"), CLASS_NAMES[0])
+    pixels = np.load("data/embed/pixels.npy")
+    pixels[HELD_OUT + 3] = TEST[0][2]
+    np.save("data/embed/pixels.npy", pixels)
+    with pytest.raises(ExternalError, match=rf"numbers 2, from 0: {CLASS_NAMES[0]}/2\.png;"):
+        measured(test_set="photos")
+
+
+def test_columns_and_names_of_the_test_set_are_those_of_the_parameters(folder: Path) -> None:
+    rows = [{"bytes": png(one), "path": None} for one in TEST[0]]
+    table = pa.table({"shot": rows, "kind": TEST[1], "view": ["a", "b"] * 20})
+    pq.write_table(table, "own.parquet")
+    Path("names.json").write_text(json.dumps({str(k): n for k, n in enumerate(CLASS_NAMES)}))
+    columns = {"image": "shot", "label": "kind", "style": "view"}
+    of_own = {"test_set": "own.parquet", "styles": "own.parquet", "class_names": "names.json"}
+    found = measured(columns=columns, **of_own)
+    assert found["student"]["accuracy"] == measured()["student"]["accuracy"]
+    assert [(row["name"], row["images"]) for row in found["styles"]] == [("a", 20), ("b", 20)]
+    Path("names.json").write_text(json.dumps(list(reversed(CLASS_NAMES))))
+    other = measured(columns=columns, **of_own)
+    assert other["per_class"][0]["name"] == CLASS_NAMES[0]
+    assert other["student"]["nll"] != found["student"]["nll"]

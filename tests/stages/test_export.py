@@ -348,7 +348,9 @@ def test_other_runtimes_are_tried_and_told(fresh: Path) -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("cv2")
     args = ["--set", "export.runtimes=[openvino, opencv]", "--set", "export.int8=none"]
+    args += ["--set", "export.input=float"]
     checks = done(fresh, "export", *args, "--set", "export.formats=[onnx]")
+    assert checks["input"] == "float"
     assert [one["runtime"].split()[0] for one in checks["tried"]] == [
         "openvino",
         "opencv-python-headless",

@@ -183,6 +183,32 @@ def test_the_crawl_runs_again_if_what_it_takes_from_other_sections_changes(place
     assert rounds["taken"] == {"embed.fit": "squash", "embed.size": 0}
 
 
+def test_stages_run_again_if_what_they_take_from_other_sections_changes(place: Path) -> None:
+    found = noted("embed: {fit: squash}\ndedup: {leaks: true}\nevaluate: {broken: 0.1}")
+    assert found["teacher"]["taken"] == {"embed.fit": "squash", "embed.size": 0}
+    assert found["dedup"]["taken"] == {"evaluate.columns": {}, "evaluate.broken": 0.1}
+    assert "taken" not in noted("teacher: {source: file, path: teacher.pt}")["teacher"]
+
+
+def test_files_of_class_names_are_inputs(place: Path) -> None:
+    (place / "names.txt").write_text("cat\ndog\n")
+    params = (
+        "teacher: {class_names: names.txt}\nevaluate: {class_names: names.txt, test_set: test}\n"
+        "export: {int8: static}"
+    )
+    before = noted(params)
+    for stage in ("teacher", "evaluate", "export"):
+        key = "evaluate.class_names" if stage == "export" else f"{stage}.class_names"
+        assert before[stage]["outside"][key]["path"] == "names.txt"
+    (place / "names.txt").write_text("dog\ncat\n")
+    after = noted(params)
+    assert [stage for stage in after if after[stage]["outside"] != before[stage]["outside"]] == [
+        "teacher",
+        "evaluate",
+        "export",
+    ]
+
+
 def test_dvc_knows_a_file_for_each_stage_that_has_parameters(stub: Path) -> None:
     with inside(stub) as repo:
         (inputs,) = repo.stage.collect("inputs")

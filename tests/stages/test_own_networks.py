@@ -71,8 +71,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "reason": [""] * len(images),
     }
     write_table(tmp_path / "data/dedup/images.parquet", pa.table(verdicts))
-    known = {"label": 0, "class": CLASS_NAMES[0], "id": images[0].id, "outcome": "stored"}
-    manifest = pa.Table.from_pylist([known], schema=SCHEMA)
+    about = {"label": 0, "class": CLASS_NAMES[0], "outcome": "stored"}
+    known = [about | {"id": image.id, "url": f"https://e.org/{image.id}"} for image in images]
+    manifest = pa.Table.from_pylist(known, schema=SCHEMA)
     write_table(tmp_path / "data/crawl/manifest.parquet", manifest)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -6,6 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.models import build
@@ -104,13 +105,13 @@ def test_files_without_step_counters_are_read(tmp_path):
 
 def test_the_old_names_of_torchvisions_densenet_are_understood(tmp_path):
     network = build("torchvision/densenet121", 3)
-    state = network.state_dict()
+    state = network.model.state_dict()
     old = {re.sub(r"(denselayer\d+\.\w+)([12])\.", r"\1.\2.", key): state[key] for key in state}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save(old, tmp_path / "teacher.pt")
     fresh = build("torchvision/densenet121", 3)
     load_teacher(fresh, read_weights(tmp_path / "teacher.pt"), 64)
-    assert all(torch.equal(value, state[key]) for key, value in fresh.state_dict().items())
+    assert all(torch.equal(value, state[key]) for key, value in fresh.model.state_dict().items())
 
 
 def test_all_that_does_not_fit_is_in_one_error(tmp_path):
@@ -167,6 +168,65 @@ def test_a_pickle_with_code_is_refused_without_running_it(tmp_path, write):
         read_state(path)
     assert not proof.exists()
     assert "weights_only" not in str(caught.value)  # nobody is told how to run the code
+
+
+def test_what_a_pickle_of_code_asks_for_is_named_and_nobody_is_told_how_to_run_it(tmp_path):
+    torch.save({"state_dict": Planted(str(tmp_path / "proof"))}, tmp_path / "teacher.pt")
+    with pytest.raises(UserError, match=r"it asks for \S*open\): weights have no use for it"):
+        read_state(tmp_path / "teacher.pt")
+
+
+@pytest.mark.parametrize(
+    ("value", "lines"),
+    [
+        (trained, r"torch.save(saved.state_dict(), "),
+        (lambda: {"state_dict": trained().state_dict(), "net": trained()}, 'saved["state_dict"], '),
+    ],
+)
+def test_a_file_of_objects_is_answered_with_their_names_and_the_lines_that_convert_it(
+    tmp_path, value, lines
+):
+    torch.save(value(), tmp_path / "whole.pt")
+    with pytest.raises(UserError) as caught:
+        read_state(tmp_path / "whole.pt")
+    assert "it asks for pipeline.models.resnet.BasicBlock, " in str(caught.value)
+    assert 'saved = torch.load("whole.pt", weights_only=False); ' in str(caught.value)
+    assert lines in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_is_no_file_of_weights(tmp_path):
+    torch.jit.script(nn.Linear(3, 2)).save(tmp_path / "teacher.pt")
+    with pytest.raises(UserError, match="is a TorchScript program"):
+        read_state(tmp_path / "teacher.pt")
+    (tmp_path / "teacher.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    with pytest.raises(UserError, match="is an HDF5 file"):
+        read_state(tmp_path / "teacher.h5")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.zeros(5, 512), r"holds one tensor, \[5, 512\]"),
+        ([trained().state_dict()], r"holds a list of 1"),
+        ({}, "holds an empty state dict"),
+        ({"epoch": 3, "lr": 0.1}, r"no state dict of tensors \(its keys: epoch, lr\)"),
+    ],
+)
+def test_a_file_without_weights_says_what_it_holds_and_the_way_out(tmp_path, value, said):
+    torch.save(value, tmp_path / "teacher.pt")
+    with pytest.raises(UserError, match=rf"{said}.*: save "):
+        read_state(tmp_path / "teacher.pt")
+
+
+def test_the_content_of_a_file_tells_its_format_and_not_its_name(tmp_path):
+    state = trained().state_dict()
+    save_file(state, tmp_path / "teacher.pt")
+    torch.save(state, tmp_path / "teacher.safetensors")
+    for name in ("teacher.pt", "teacher.safetensors"):
+        assert read_state(tmp_path / name).keys() == state.keys()
+    with pytest.raises(UserError, match=r"is a folder: name a file: teacher\.pt, teacher\.safet"):
+        read_weights(tmp_path)
 
 
 CONTENTS = {

@@ -1,0 +1,86 @@
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from pipeline.errors import UserError
+from pipeline.program.client import ProgramProcess
+from tests.program.graphs import SIDE, graph
+
+IMAGES = np.zeros((2, 3, SIDE, SIDE), np.float32)
+
+
+def small(path: Path, nodes: list, constants: list) -> Path:
+    """A graph of nodes from the images x to y."""
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["B", 3, SIDE, SIDE])],
+        [value("y", TensorProto.FLOAT, None)],
+        constants,
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def endless(path: Path) -> Path:
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["v", "v"], ["w"]),
+        ],
+        "body",
+        [value("i", 7, []), value("go", 9, []), value("v", 1, None)],
+        [value("go_on", 9, []), value("w", 1, None)],
+    )
+    constants = [
+        helper.make_tensor("most", TensorProto.INT64, [], [2**62]),
+        helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
+    ]
+    return small(
+        path, [helper.make_node("Loop", ["most", "yes", "x"], ["y"], body=body)], constants
+    )
+
+
+def test_answers_come_from_a_process_and_errors_in_one_line(tmp_path: Path) -> None:
+    process = ProgramProcess("onnx", graph(tmp_path / "m.onnx"))
+    (logits,) = process(IMAGES)
+    assert logits.shape == (2, 5)
+    assert process.names == ["logits"]
+    with pytest.raises(UserError, match=r"m\.onnx: .*") as caught:
+        process(IMAGES[:, :1])
+    assert "\n" not in str(caught.value)
+    assert np.array_equal(process(IMAGES)[0], logits)  # and it goes on
+
+
+def test_a_process_that_was_killed_gives_one_clear_error(tmp_path: Path) -> None:
+    process = ProgramProcess("onnx", graph(tmp_path / "m.onnx"))
+    os.kill(process._process.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="was killed, most likely because memory is short"):
+        process(IMAGES)
+    assert process.dead
+
+
+def test_a_graph_without_an_end_is_ended(tmp_path: Path) -> None:
+    process = ProgramProcess("onnx", endless(tmp_path / "m.onnx"), to_answer=-3.0)
+    with pytest.raises(UserError, match="gave no answer in 1 seconds"):
+        process(IMAGES)
+
+
+def test_memory_has_an_end(tmp_path: Path) -> None:
+    constants = [helper.make_tensor("size", TensorProto.INT64, [2], [2**20, 2**18])]
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["large"]),
+        helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    with pytest.raises(UserError) as caught:
+        process = ProgramProcess("onnx", small(tmp_path / "m.onnx", nodes, constants))
+        process(IMAGES)
+    assert "\n" not in str(caught.value)
