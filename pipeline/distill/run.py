@@ -21,10 +21,7 @@ from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
 from pipeline.models.own import is_own
-<<<<<<< HEAD
-=======
 from pipeline.models.recording import first_line
->>>>>>> main
 from pipeline.params import Distill
 from pipeline.registry import OBJECTIVES
 
@@ -64,15 +61,9 @@ def prepare(
     views = views_of(section, config, web.pixels.side)
     start, notes = pretrained(section), []  # before the seed: a library may draw
     torch.manual_seed(section.seed)
-<<<<<<< HEAD
-    options = section.student_options
-    if is_own(section.student):
-        options = {"input_size": config.input_size} | options
-=======
     options = dict(section.student_options)
     if is_own(section.student):
         options.setdefault("input_size", config.input_size)
->>>>>>> main
     student = build(section.student, len(config.class_names), **options)
     if start:
         left, told = load_pretrained(student, start)
