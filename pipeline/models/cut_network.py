@@ -19,6 +19,7 @@ from pipeline.models.recording import Steps
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 PREFIX = "model."
+ENDS = "ends_the_pass"  # mark of a module at which the forward pass ends
 PLAIN: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu_": nn.ReLU,
@@ -99,8 +100,14 @@ class CutNetwork(Network):
         return self._outputs
 
     def whole(self, images: Tensor) -> Tensor:
-        """Logits [B, classes] by the module's own forward pass."""
-        return logits_of(self.model(images), self.name)
+        """Logits [B, classes] by the module's own forward pass; for one thread at a time."""
+        ending = self.get_submodule(self.stop[0]) if self.stop else self
+        marked = vars(ending).pop(ENDS, None)
+        try:
+            return logits_of(self.model(images), self.name)
+        finally:
+            if marked:
+                vars(ending)[ENDS] = marked
 
     def whole_of_sample(self) -> Tensor:
         """The same for `sample`."""
@@ -135,12 +142,12 @@ class CutNetwork(Network):
     def _until(self, path: str, before: bool, images: Tensor) -> Tensor:
         """The value at a module: the forward pass of the module's own code ends there."""
         module = self.get_submodule(path)
-        if not vars(module).get("ends_the_pass"):  # it is another one than before, as after `fuse`
+        if not vars(module).get(ENDS):  # it is another one than before, as after `fuse`
             if before:
                 module.register_forward_pre_hook(_end_before)
             else:
                 module.register_forward_hook(_end_after)
-            vars(module)["ends_the_pass"] = True
+            vars(module)[ENDS] = True
         if torch.compiler.is_exporting():  # which leaves out what nothing comes of
             return self._seen(module, before, images)
         try:
@@ -178,12 +185,12 @@ class Reshaping(TorchFunctionMode):
 
 
 def _end_before(module: nn.Module, inputs: tuple) -> None:
-    if not torch.compiler.is_exporting():
+    if vars(module).get(ENDS) and not torch.compiler.is_exporting():
         raise Reached(inputs[0])
 
 
 def _end_after(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    if not torch.compiler.is_exporting():
+    if vars(module).get(ENDS) and not torch.compiler.is_exporting():
         raise Reached(output)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pipeline.errors import UserError
-from pipeline.models.cut_network import DROPOUTS, SPREAD, CutNetwork, how_told
+from pipeline.models.cut_network import DROPOUTS, ENDS, SPREAD, CutNetwork, how_told
 from pipeline.models.heads import put_head
 from pipeline.models.network import Cut
 from pipeline.models.recording import (
@@ -123,7 +123,7 @@ def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:
         try:
             graph = record(network, recorder)
         except Unrecordable as reason:
-            reasons.append(str(reason))
+            reasons.append(f"its code cannot be recorded: {reason}")
             continue
         start = _start(network, recorder)
         for found in _places(network, graph, start, recorder.start is not None):
@@ -201,7 +201,7 @@ def _places(network: CutNetwork, graph: fx.Graph, start: Tensor, later: bool) ->
         tail = part(graph, logits, node)
         if tail is None:
             continue
-        for last_axis in (False, True):
+        for last_axis in _layouts(shapes[node]):
             after = _pooled_tail(network, tail, shapes[node], last_axis)
             if after is not None:
                 _, *size = shapes[node]
@@ -223,6 +223,15 @@ def _places(network: CutNetwork, graph: fx.Graph, start: Tensor, later: bool) ->
             return
 
 
+def _layouts(shape: tuple[int, ...]) -> tuple[bool, ...]:
+    """Whether the channels of a map are its last axis; both where its sizes do not tell.
+
+    Images are square, and so are most maps of them.
+    """
+    first, last = shape[2] == shape[3], shape[1] == shape[2]
+    return (False,) if first and not last else (True,) if last and not first else (False, True)
+
+
 def _pooled_tail(
     network: CutNetwork, tail: fx.Graph, shape: tuple[int, ...], last_axis: bool
 ) -> fx.Graph | None:
@@ -238,7 +247,7 @@ def _pooled_tail(
     several = False
     for height, width in dict.fromkeys([tuple(area), *((side, side) for side in OTHER_SIDES)]):
         draw = torch.Generator().manual_seed(height)
-        maps = torch.randn(2, channels, height, width, generator=draw) + 0.3
+        maps = torch.randn(1, channels, height, width, generator=draw) + 0.3
         level = maps.mean((2, 3), keepdim=True).expand_as(maps).contiguous()
         if last_axis:
             maps, level = (value.permute(0, 2, 3, 1).contiguous() for value in (maps, level))
@@ -248,7 +257,7 @@ def _pooled_tail(
             if (height, width) == tuple(area):
                 return None
             continue
-        if one.shape != (2, network.num_classes):
+        if one.shape != (1, network.num_classes):
             if (height, width) == tuple(area):
                 return None
             continue
@@ -415,6 +424,8 @@ def _apply(
 
 
 def _undo(network: CutNetwork) -> None:
+    if network.stop:
+        vars(network.get_submodule(network.stop[0])).pop(ENDS, None)
     network.cut, network.before, network.after, network.stop = "logits", None, None, None
     network.feature_channels, network.map_shape = network.num_classes, (network.num_classes,)
 

@@ -301,7 +301,8 @@ def _counts_images(node: fx.Node) -> bool:
         return False
     of = node.args[0]
     shape = isinstance(of, fx.Node) and of.target is getattr and of.args[1] == "shape"
-    return bool(shape or (isinstance(of, fx.Node) and of.target == "size" and len(of.args) == 1))
+    whole = isinstance(of, fx.Node) and of.target == "size" and len(of.args) == 1
+    return bool(shape or whole)
 
 
 def _checks(node: fx.Node) -> bool:

@@ -7,24 +7,26 @@ import torch
 
 from pipeline.classmatch import check_spellings
 from pipeline.classnames import listed_names
-from pipeline.console import Console
+from pipeline.console import Advance, Console
 from pipeline.device import resolve_device, resolve_precision
+from pipeline.errors import UserError
 from pipeline.images import Frame
 from pipeline.labelled import Reading, load_labelled
 from pipeline.models import build
 from pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
 from pipeline.models.network import Network, parameter_count
+from pipeline.models.own import allow, is_own
 from pipeline.models.program import save_program
 from pipeline.params import Embed, Teacher
 from pipeline.program.archive import kind_of
 from pipeline.program.client import Kind
 from pipeline.store import replacing, write_json
 from pipeline.teacher import sources
-from pipeline.teacher.network import fitted_network
+from pipeline.teacher.network import Fitted, fitted_network
 from pipeline.teacher.program import ProgramTeacher, read_program
 from pipeline.teacher.train import train
-from pipeline.teacher.weights import Weights, read_weights
+from pipeline.teacher.weights import Weights, first_line, read_weights
 from stages import paths
 
 # with class names, options of the architecture, origin and figures
@@ -161,17 +163,18 @@ def _values(teacher: ProgramTeacher, source: str) -> dict[str, Any]:
 
 def _published(section: Teacher, console: Console) -> Made:
     weights = _weights(section)
+    name = section.architecture
     with console.progress("teacher: trying architectures") as advance:
-        found = fitted_network(
-            weights,
-            section.architecture,
-            input_size=section.input_size,
-            options=section.options,
-            class_names=listed_names(section.class_names, "teacher.class_names"),
-            channels=section.channels,
-            order=section.order,
-            advance=advance,
-        )
+        try:
+            found = _fitted(section, name, weights, advance)
+        except UserError as problem:
+            if section.source != "torch.hub":
+                raise
+            # its code may run, so that its own network does what no architecture here does
+            name = section.hub_network
+            allow(name)
+            found = _fitted(section, name, weights, advance)
+            console.note(f"the network is the function's own, as {first_line(problem)}")
     for note in found.notes:
         console.note(note)
     if not section.sha256:
@@ -180,7 +183,21 @@ def _published(section: Teacher, console: Console) -> Made:
             " other weights are taken"
         )
     origin = Path(section.path).name if section.source == "file" else weights.origin
-    return found.network, found.class_names, found.options, origin, {"sha256": weights.sha256}
+    options = found.options | {"name": name}
+    return found.network, found.class_names, options, origin, {"sha256": weights.sha256}
+
+
+def _fitted(section: Teacher, architecture: str, weights: Weights, advance: Advance) -> Fitted:
+    return fitted_network(
+        weights,
+        architecture,
+        input_size=section.input_size,
+        options=section.options,
+        class_names=listed_names(section.class_names, "teacher.class_names"),
+        channels=section.channels,
+        order=section.order,
+        advance=advance,
+    )
 
 
 def _weights(section: Teacher) -> Weights:
@@ -214,11 +231,14 @@ def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
         console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
     torch.manual_seed(section.seed)
-    network = build(section.architecture, len(names), **section.options)
+    options = dict(section.options)
+    if is_own(section.architecture):
+        options = {"input_size": section.input_size} | options
+    network = build(section.architecture, len(names), **options)
     precision = resolve_precision(section.precision, device)
     steps = section.epochs * (len(data.labels) // section.batch_size)
     with console.progress("teacher: training", steps) as advance:
         accuracy = train(network, data.pixels[:], data.labels, section, device, precision, advance)
     source = f"trained on {len(data.labels)} images of {section.data}"
     figures = {"training_images": len(data.labels), "training_accuracy": round(accuracy, 4)}
-    return network, names, dict(section.options), source, figures
+    return network, names, options | dict(network.remembered), source, figures
