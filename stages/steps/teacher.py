@@ -15,6 +15,7 @@ from pipeline.models import build
 from pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
 from pipeline.models.network import Network, parameter_count
+from pipeline.models.own import is_own
 from pipeline.models.program import save_program
 from pipeline.params import Embed, Teacher
 from pipeline.program.archive import kind_of
@@ -179,11 +180,12 @@ def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
         console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
     torch.manual_seed(section.seed)
-    network = build(section.architecture, len(names), **section.options)
+    size = {"input_size": section.input_size} if is_own(section.architecture) else {}
+    network = build(section.architecture, len(names), **size | section.options)
     precision = resolve_precision(section.precision, device)
     steps = section.epochs * (len(data.labels) // section.batch_size)
     with console.progress("teacher: training", steps) as advance:
         accuracy = train(network, data.pixels[:], data.labels, section, device, precision, advance)
     source = f"trained on {len(data.labels)} images of {section.data}"
     figures = {"training_images": len(data.labels), "training_accuracy": round(accuracy, 4)}
-    return network, names, dict(section.options), source, figures
+    return network, names, section.options | dict(network.remembered), source, figures
