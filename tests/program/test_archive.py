@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-
 from pipeline.errors import UserError
 from pipeline.program.archive import checked_copy, kind_of
 from tests.program.graphs import edited, exported, graph, network, script, with_json

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-
 from onnx import TensorProto, helper
 
 from pipeline.errors import UserError

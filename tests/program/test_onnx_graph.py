@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import pytest
 
-
 from pipeline.errors import UserError
 from pipeline.program.onnx_graph import read_onnx
 from tests.program.graphs import CLASSES, graph

@@ -4,8 +4,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-
 from onnx import TensorProto
 
 from pipeline.errors import UserError
