@@ -210,9 +210,10 @@ def _pixels(
         return _own_images(images, frame, console), str(images)
     if test is not None:
         return np.array(test.pixels[spread(len(test.labels))]), "the test set"
-    shards = shard_paths(paths.CRAWL)
     side = frame.side
-    if not shards:
+    try:
+        shards = shard_paths(paths.CRAWL)
+    except UserError:  # nothing is crawled yet
         return np.zeros((0, side, side, 3), np.uint8), ""
     found: list[np.ndarray] = []
     for path in np.array(shards, dtype=object)[spread(len(shards), 8)]:

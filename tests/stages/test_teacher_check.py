@@ -141,7 +141,8 @@ def test_a_teacher_that_is_trained_here_is_said_to_be(tmp_path: Path) -> None:
 def test_doctor_asks_no_network_for_a_teacher(tmp_path: Path) -> None:
     folder = copy_project(
         tmp_path / "project",
-        "teacher: {source: torchvision, architecture: torchvision/resnet18, input_size: 224}\n",
+        "teacher: {source: torchvision, architecture: torchvision/resnet18, input_size: 224,"
+        " weights: IMAGENET1K_V1}\n",
     )
     done = invoke(folder, "doctor", "--json", check=False)
     found = json.loads(done.stdout)["checks"]["teacher"]
