@@ -22,11 +22,11 @@ from pipeline.params import Embed, Teacher
 from pipeline.program.archive import kind_of
 from pipeline.program.client import Kind
 from pipeline.store import replacing, write_json
-from pipeline.teacher import sources
-from pipeline.teacher.network import Fitted, fitted_network
 from pipeline.teacher.program import ProgramTeacher, read_program
 from pipeline.teacher.train import train
-from pipeline.teacher.weights import Weights, first_line, read_weights
+from pipeline.weights import sources
+from pipeline.weights.files import Weights, first_line, read_weights
+from pipeline.weights.network import Fitted, fitted_network
 from stages import paths
 
 # with class names, options of the architecture, origin and figures
