@@ -281,17 +281,15 @@ class _Drawn:
 
 
 def _drawn(network: CutNetwork, tail: fx.Graph) -> _Drawn:
-    """Heads that start at zero answer the same to everything."""
+    """The tail with weights that all matter: those that it starts with may be zero, or so small
+    (a scale of layers of 1e-5) that what a layer does would not show in the logits."""
     drawn = _Drawn(network, tail)
-    module = fx.GraphModule(network, tail)
-    matrices = [one for one in module.parameters() if one.ndim > 1]
-    if any(float(one.detach().abs().max()) < 1e-12 for one in matrices):
-        module = copy.deepcopy(module)
-        draw = torch.Generator().manual_seed(1)
-        for one in module.parameters():
-            if one.ndim > 1:
-                one.copy_(torch.randn(one.shape, generator=draw) / math.sqrt(one[0].numel()))
-        drawn.module = module
+    drawn.module = copy.deepcopy(fx.GraphModule(network, tail))
+    draw = torch.Generator().manual_seed(1)
+    for one in drawn.module.parameters():
+        values = torch.randn(one.shape, generator=draw)
+        matrix = one.ndim > 1 and one.numel() > max(one.shape)
+        one.copy_(values / math.sqrt(one[0].numel()) if matrix else 1 + 0.3 * values)
     return drawn
 
 

@@ -102,7 +102,7 @@ def test_a_teacher_and_a_student_of_ones_own_go_through_all_stages(project, shap
     files = {path.suffix: path for path in Path("models/export").rglob("*") if path.is_file()}
     Path(f"{shape}.py").unlink()
     draw = np.random.default_rng(0)
-    np.save("images.npy", draw.standard_normal((3, 3, SIDE, SIDE)).astype(np.float32))
+    np.save("images.npy", draw.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8))
     words = [sys.executable, "-I", "-c", RUN, str(files[".onnx"]), str(files[".pt2"])]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

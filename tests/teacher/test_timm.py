@@ -95,6 +95,7 @@ def test_the_tail_can_be_made_without_the_weights():
     [
         ("vit_tiny_patch16_224", "vector", (192,)),
         ("mixer_s32_224", "vector", (512,)),
+        ("resmlp_12_224", "vector", (384,)),  # its layers start at a scale of 1e-4
         ("resnetv2_50x1_bit", "map", (2048, 3, 3)),
         ("swin_tiny_patch4_window7_224", "map", (768, 7, 7)),
     ],
