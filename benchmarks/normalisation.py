@@ -172,7 +172,7 @@ def told(check: NormalisationCheck) -> str:
     first = check.measurements[0]
     value = first.diversity if np.isnan(first.first) else first.first
     better = f" → {check.better}" if check.better else ""
-    return f"{check.verdict} ({value:.3g}){better}"
+    return check.verdict + ("" if np.isnan(value) else f" ({value:.3g})") + better
 
 
 def teachers(

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ class Accuracy:
         images: that were passed; fewer than there are where time ran out.
         low, high: of the 95% interval (Wilson).
         permuted: accuracy if its outputs were in the order that suits the labels best.
+        right: bool [images], in an order that is the same for all passes over a set.
     """
 
     value: float
@@ -69,6 +70,7 @@ class Accuracy:
     high: float
     permuted: float
     classes: int
+    right: np.ndarray = field(compare=False, repr=False)
 
     @property
     def by_chance(self) -> bool:
@@ -81,6 +83,13 @@ class Accuracy:
     def other_order(self) -> bool:
         """The class names seem to be in another order than the outputs."""
         return self.permuted > 0.5 and self.permuted > 2 * self.value
+
+    def beaten_by(self, other: "Accuracy") -> float:
+        """By how many standard errors the other pass has more right, of the images of both."""
+        both = min(len(self.right), len(other.right))
+        one, two = self.right[:both], other.right[:both]
+        gained, lost = int((two & ~one).sum()), int((one & ~two).sum())
+        return (gained - lost) / math.sqrt(max(1, gained + lost))
 
     @property
     def text(self) -> str:
@@ -112,20 +121,24 @@ def accuracy(
     """
     began, confusion = time.monotonic(), np.zeros((network.num_classes,) * 2, np.int64)
     order = np.random.default_rng(0).permutation(len(labels))
+    hits = []
     for start in range(0, len(order), BATCH):
         rows = np.sort(order[start : start + BATCH])
         batch = torch.from_numpy(np.array(pixels[rows])).to(device_of(network))
         batch = batch.flip(3) if reverse else batch
         with torch.no_grad():
             logits = network(normalise(batch, mean or config.mean, std or config.std))
-        np.add.at(confusion, (labels[rows], logits.argmax(1).cpu().numpy()), 1)
+        said = logits.argmax(1).cpu().numpy()
+        np.add.at(confusion, (labels[rows], said), 1)
+        hits.append(said == labels[rows])
         advance(len(rows))
         if time.monotonic() - began > seconds:
             break
     count, right = int(confusion.sum()), int(np.trace(confusion))
     low, high = _wilson(right, count)
     best = int(confusion[linear_sum_assignment(confusion, maximize=True)].sum())
-    return Accuracy(right / count, count, low, high, best / count, network.num_classes)
+    share, classes = right / count, network.num_classes
+    return Accuracy(share, count, low, high, best / count, classes, np.concatenate(hits))
 
 
 def _wilson(right: int, count: int) -> tuple[float, float]:

@@ -118,8 +118,8 @@ class NormalisationCheck:
         alike = [
             one.name for one in self.measurements[1:] if one.first + NOISE < 2 * (first + NOISE)
         ]
-        near = f"; not told apart from {', '.join(alike)}" if alike else ""
-        return f"they fit: the first batch norm is off by {first:.3g}{near}"
+        near = f"; hardly told apart from {'; '.join(alike)}" if alike else ""
+        return f"they fit: the first batch norm is off by {first:.3g}, of {CLOSE:g} at most{near}"
 
     def table(self) -> str:
         """The measurements as text, one line each."""
@@ -191,7 +191,7 @@ def check_normalisation(
     if norm is None:
         if len(few) < FEWEST:
             reason = (
-                f"the network has no batch norms, and {len(few)} images are too few for its answers"
+                f"no batch norms are seen in it, and {len(few)} images are too few for its answers"
                 f" to tell ({FEWEST} at least)"
             )
             return NormalisationCheck(configured, "unknown", reason=reason)
@@ -262,9 +262,9 @@ def _by_answers(measurements: list[Measurement]) -> NormalisationCheck:
     varied = max(best.diversity, configured.diversity) >= VARIED
     if varied and configured.diversity < LESS * best.diversity:
         return NormalisationCheck(measurements, "wrong", best.name)
-    reason = "the network has no batch norms, and its answers speak for no other ones"
+    reason = "no batch norms are seen in it, and its answers speak for no other ones"
     if not varied:
-        reason = "the network has no batch norms, and its answers are all for few classes"
+        reason = "no batch norms are seen in it, and its answers are all for few classes"
     return NormalisationCheck(measurements, "unknown", reason=reason)
 
 

@@ -49,11 +49,11 @@ def check_environment(console: Console) -> int:
 def _teacher(console: Console) -> list["Finding"]:
     """Findings about the teacher, as far as it is here; code of others runs only by consent."""
     from stages.command import consented
-    from stages.steps.teacher_check import check_teacher  # imports torch, which may be broken
+    from stages.steps.teacher_check import QUICK, check_teacher  # imports torch: may be broken
 
     params = read_params(paths.PARAMS)
     consented(params)
-    return check_teacher(params, None, console, fetch=False)
+    return check_teacher(params, None, console, fetch=False, seconds=QUICK)
 
 
 def _outcome(check: Callable[[], str]) -> tuple[str, int]:

@@ -7,18 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pipeline.console import no_progress
+from pipeline.console import Console, no_progress
 from pipeline.demo.domains import original_images
 from pipeline.embed.predictions import read_logits
 from pipeline.embed.topic import core_distance, off_topic
+from pipeline.embeddings import Embeddings
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig, save_model
+from pipeline.paramfile import read_params
 from pipeline.params import Teacher
 from pipeline.store import read_table, write_table
 from pipeline.teacher.train import train
 from stages.cli import app
+from stages.steps.teacher_check import check_teacher
 
 from .conftest import SIDE, Crawled
 
@@ -79,7 +83,7 @@ def test_what_is_switched_off_leaves_nothing(workspace):
     figures = json.loads(Path("reports/embed.json").read_text())
     assert figures.keys() == {
         *("images", "mean_confidence", "confident"),
-        *("features", "index", "cut"),
+        *("features", "index", "cut", "normalisation"),
     }
     assert Path("reports/coverage.csv").read_text() == "asked,predicted,images,share\n"
     assert {row["off_topic"] + row["weight_cosine"] for row in table("classes.csv")} == {""}
@@ -108,3 +112,29 @@ def test_a_teacher_that_is_fed_otherwise_than_it_was_trained_is_told_of(
     save_model(Path("models/teacher"), trained, given)
     told = embed().stderr
     assert ("teacher.mean and teacher.std do not seem to be those" in told) == warns
+    said = json.loads(Path("reports/embed.json").read_text())["normalisation"]
+    assert (said == "wrong") == warns
+
+
+def test_embed_and_doctor_say_the_same_of_the_same_images(workspace, trained):
+    """The crawl's images in a folder, and what `pipeline teacher --check` says with them."""
+
+    config = workspace.config
+    verdicts = []
+    for mean, std in ((MEAN, STD), ([0.0] * 3, [1.0] * 3)):
+        given = ModelConfig(config.architecture, config.class_names, mean, std, SIDE, "a test")
+        save_model(Path("models/teacher"), trained, given)
+        embed()
+        stored = Embeddings.open(Path("data/embed"))
+        folder = Path("pictures")
+        folder.mkdir(exist_ok=True)
+        for row, pixels in enumerate(np.array(stored.centre(SIDE)[np.arange(len(stored.pixels))])):
+            Image.fromarray(pixels).save(folder / f"{row:03}.png")
+        found = check_teacher(
+            read_params(Path("params.yaml")), folder, Console(), fetch=False, seconds=1
+        )
+        by_name = {one.name: one for one in found}
+        said = json.loads(Path("reports/embed.json").read_text())["normalisation"]
+        assert by_name["mean and std"].values["verdict"] == said
+        verdicts.append(said)
+    assert verdicts[1] == "wrong" != verdicts[0]

@@ -11,8 +11,11 @@ from pipeline.console import no_progress
 from pipeline.demo.domains import original_images
 from pipeline.demo.shapes import CLASS_NAMES
 from pipeline.models import build
+from pipeline.models.checkpoint import ModelConfig
+from pipeline.models.fuse import fuse
 from pipeline.params import Teacher
 from pipeline.teacher.train import train
+from stages.steps.teacher_check import _needed
 from tests.stages.workspace import copy_project, invoke
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -77,7 +80,39 @@ def test_a_wrong_mean_and_std_is_exit_2_with_the_better_one(tmp_path: Path, weig
     assert found["mean and std"]["ok"] is False
     better = found["mean and std"]["better"]
     assert better in found["mean and std"]["text"] and better in found["accuracy"]["text"]
-    assert found["next"]["text"].startswith("set right: mean and std")
+    assert found["accuracy"]["ok"] is False  # the labels say so too
+    assert found["next"]["text"] == "set right: mean and std, accuracy"
+
+
+def test_labels_tell_the_other_order_of_colours(tmp_path: Path, weights: Path) -> None:
+    found = check(project(tmp_path / "project", weights, f"{NAMES}, order: bgr"), 0)
+    both = found["order of colours"]
+    assert both["ok"] is None and both["text"].endswith("too close to tell")  # shapes have none
+    assert both["accuracy"] == found["accuracy"]["accuracy"]
+
+
+def test_doctor_leaves_out_what_takes_long_and_says_what_does_it(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without batch norms all of the network is passed for each normalisation."""
+    source = project(tmp_path / "project", weights)
+    monkeypatch.setattr("stages.steps.teacher_check._needed", lambda *_: 11.0)
+    said = check(source, 2, command="doctor")["mean and std"]  # 2: the folder is no git repository
+    assert said["ok"] is None
+    assert "about 11 s; `pipeline teacher --check` does" in said["text"]
+    assert check(source, 0)["mean and std"]["verdict"] == "fits"
+
+
+def test_what_a_pass_of_all_the_network_takes_is_measured_where_it_is_needed(
+    weights: Path,
+) -> None:
+    network = build("resnet8", 10).eval()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    config = ModelConfig({}, list(CLASS_NAMES), list(MEAN), list(STD), SIDE, "")
+    pixels = original_images("test", 64, SIDE)[0]
+    assert _needed(network, config, pixels) == 0  # its first batch norm is enough
+    assert _needed(fuse(network), config, pixels) > 0
+    assert _needed(fuse(network), config, pixels[:0]) == 0
 
 
 def test_names_in_another_order_are_told_by_the_labels(tmp_path: Path, weights: Path) -> None:
