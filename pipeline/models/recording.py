@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from pipeline.errors import first_line
+
 
 @dataclass(frozen=True)
 class Call:
@@ -339,8 +341,3 @@ class Values(fx.Interpreter):
         if isinstance(value, Tensor):
             self.found[n] = self.keep(value)
         return value
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, cut at 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
