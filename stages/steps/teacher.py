@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from pipeline.classmatch import check_spellings
-from pipeline.classnames import listed_names
 from pipeline.console import Advance, Console
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.errors import UserError, first_line
 from pipeline.images import Frame
 from pipeline.labelled import Reading, load_labelled
+from pipeline.labelled.matching import check_spellings
+from pipeline.labelled.names import listed_names
 from pipeline.models import build
 from pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
