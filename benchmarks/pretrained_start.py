@@ -42,9 +42,9 @@ from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 from pipeline.params import Distill, Teacher
 from pipeline.store import replacing
-from pipeline.teacher.network import load_teacher
 from pipeline.teacher.train import train
-from pipeline.teacher.weights import read_weights
+from pipeline.weights.files import read_weights
+from pipeline.weights.network import load_teacher
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.teacher.network import fitted_network
-from pipeline.teacher.weights import read_weights
+from pipeline.weights.files import read_weights
+from pipeline.weights.network import fitted_network
 
 DEFAULT = "torchvision/resnet18"
 PARTS = {"map": "(a)", "vector": "(b)", "logits": "(c)"}

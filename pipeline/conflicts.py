@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.console import printable
-from pipeline.export.licences import LICENCES, OTHER, close_licences
+from pipeline.licences import LICENCES, OTHER, close_licences
 from pipeline.params import Crawl, Export, Params, Teacher
 
 Conflict = tuple[str, str]  # key path, and what is wrong there

@@ -34,7 +34,7 @@ def start(
     ]
     changes = [*(overrides or []), *given]
     params = read_params(PARAMS, changes)
-    allow_own_code(params)
+    consented(params)
     console = Console(quiet=quiet, as_json=as_json)
     if changes and "DVC_STAGE" not in os.environ and params != read_params(PARAMS):
         console.note(
@@ -43,7 +43,7 @@ def start(
     return params, console
 
 
-def allow_own_code(params: Params) -> None:
+def consented(params: Params) -> None:
     """Takes `teacher.trust` and `distill.trust` as consent to the code that they speak of."""
     teacher, distill = params.teacher, params.distill
     if teacher.trust:

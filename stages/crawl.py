@@ -6,6 +6,7 @@ import typer
 
 from pipeline.registry import SEARCH_ENGINES
 from stages.command import Json, Quiet, Set, start
+from stages.paths import TEACHER
 
 
 def crawl(
@@ -38,6 +39,8 @@ def crawl(
     from stages.steps.crawl import run
     from stages.steps.crawl_remarks import refuse_empty
 
+    if params.teacher.source != "train" and not TEACHER.exists():
+        console.say("the teacher was not read yet: `pipeline teacher --check` says what it is")
     retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
     section = params.crawl.model_copy(update={"side": params.picture_side})
     text, summary = run(section, console, retry, search_again, params.embed)

@@ -12,8 +12,8 @@ from pipeline.models import TIMM, TORCHVISION
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.network import Network
 from pipeline.params import Distill
-from pipeline.teacher.network import backbone_state
-from pipeline.teacher.weights import Weights, read_weights
+from pipeline.weights.files import Weights, read_weights
+from pipeline.weights.network import backbone_state
 
 KEY = "distill.student_weights"
 SHOWN = 6  # keys of each kind that does not fit
@@ -112,7 +112,7 @@ def start_notes(start: Pretrained, left: Sequence[str], config: ModelConfig) -> 
 def _of_torchvision(name: str, named: str) -> Pretrained:
     from torchvision import models
 
-    from pipeline.teacher.sources import from_torchvision
+    from pipeline.weights.sources import from_torchvision
 
     try:
         known = models.get_model_weights(name)
@@ -127,7 +127,7 @@ def _of_torchvision(name: str, named: str) -> Pretrained:
 
 def _of_timm(name: str, named: str, options: dict[str, Any]) -> Pretrained:
     from pipeline.models.timm_network import import_timm
-    from pipeline.teacher.sources import from_timm
+    from pipeline.weights.sources import from_timm
 
     timm = import_timm()
     if named == "default":

@@ -22,7 +22,7 @@ from pipeline.pixels import normalise
 from pipeline.program.archive import checked_copy
 from pipeline.program.client import Kind, ProgramProcess
 from pipeline.program.onnx_graph import OnnxGraph, Tail, chosen_output, read_onnx
-from pipeline.teacher.weights import check_sha256
+from pipeline.weights.files import check_sha256
 
 NAMES = {"onnx": "ONNX", "torchscript": "TorchScript", "export": "torch.export"}
 CLOSE = 1e-4  # of the largest logit: what the tail on the features may differ from the logits

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.console import Console
 from pipeline.errors import ExternalError, PipelineError, UserError
 from pipeline.paramfile import read_params
 from stages import paths
+
+if TYPE_CHECKING:
+    from stages.steps.teacher_check import Finding
 
 LIBRARIES = ("torch", "faiss", "dvc", "icrawler")
 LEAST_SPACE = 1.0  # GB free; a crawl of 40,000 images and its models need about as much
@@ -31,10 +35,25 @@ def check_environment(console: Console) -> int:
     ]
     rows = [(name, *_outcome(check)) for name, check in checks]
     lines = [f"{'wrong' if code else 'ok':5}  {name}: {text}" for name, text, code in rows]
-    found = {name: {"ok": not code, "text": text} for name, text, code in rows}
-    console.result("\n".join(lines), {"checks": found})
+    found: dict[str, Any] = {name: {"ok": not code, "text": text} for name, text, code in rows}
     worst = max(code for _, _, code in rows)
+    if found["torch"]["ok"] and found[str(paths.PARAMS)]["ok"]:
+        teacher = _teacher(console)
+        lines += [one.line for one in teacher]
+        found |= {one.name: one.as_json for one in teacher}
+        worst = max(worst, *(one.code for one in teacher))
+    console.result("\n".join(lines), {"checks": found})
     return worst
+
+
+def _teacher(console: Console) -> list["Finding"]:
+    """Findings about the teacher, as far as it is here; code of others runs only by consent."""
+    from stages.command import consented
+    from stages.steps.teacher_check import check_teacher  # imports torch, which may be broken
+
+    params = read_params(paths.PARAMS)
+    consented(params)
+    return check_teacher(params, None, console, fetch=False)
 
 
 def _outcome(check: Callable[[], str]) -> tuple[str, int]:

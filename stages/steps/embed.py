@@ -25,7 +25,7 @@ from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.params import Embed
 from pipeline.runkey import run_key, sources_of
 from pipeline.store import remove, replacing, shard_paths, write_csv, write_json
-from pipeline.teacher.normalisation import NormalisationCheck, check_normalisation, sample
+from pipeline.teacher.normalisation import NormalisationCheck, check_normalisation, sample, spread
 from pipeline.verdicts import read_verdicts
 from stages import paths
 
@@ -52,8 +52,9 @@ def run(section: Embed, console: Console) -> None:
     with console.progress("embed: scores", passes * len(kept)) as advance:
         scores = score(embeddings.features, predictions, network, section, advance)
     with console.progress("embed: normalisation and index", 2) as advance:
-        shown = embeddings.centre(config.input_size)[sample(len(kept))]
-        check = check_normalisation(network, config, np.array(shown))
+        shown = embeddings.centre(config.input_size)[spread(len(kept))]
+        whole = len(sample(len(kept)))
+        check = check_normalisation(network, config, np.array(shown), whole)
         advance()
         index = build_index(embeddings.features, embeddings.index, section.index)
         advance()
@@ -91,8 +92,9 @@ def run(section: Embed, console: Console) -> None:
             "of the teacher only logits are seen: they are the features of the index, the scores"
             " and the neighbours"
         )
-    if check.warning:
-        console.note(check.warning)
+    if check.verdict != "fits":
+        hint = "" if check.better else "; `pipeline teacher --check` looks closer"
+        console.note(f"{check.text}{hint}")
     console.note(
         f"passed on {device.type}, {precision}; index {index.kind}: recall@10"
         f" {index.recall_at_10:.3f}, {index.query_ms:.2f} ms a query, built in"
@@ -142,10 +144,11 @@ def _summary(
 ) -> dict[str, Any]:
     summary = summarise(predictions) | scores.figures
     if section.shift:
-        divergence = check.measurements[0].divergence
+        divergence = check.divergence
         summary["shift"]["batch_norms"] = (
             round(divergence, 4) if math.isfinite(divergence) else None
         )
+    summary["normalisation"] = check.verdict
     # no times: what is unchanged has to look so in `dvc metrics diff`
     summary["index"] = {"kind": index.kind, "recall_at_10": round(index.recall_at_10, 4)}
     return summary

@@ -22,11 +22,11 @@ from pipeline.params import Embed, Teacher
 from pipeline.program.archive import kind_of
 from pipeline.program.client import Kind
 from pipeline.store import replacing, write_json
-from pipeline.teacher import sources
-from pipeline.teacher.network import Fitted, fitted_network
 from pipeline.teacher.program import ProgramTeacher, read_program
 from pipeline.teacher.train import train
-from pipeline.teacher.weights import Weights, first_line, read_weights
+from pipeline.weights import sources
+from pipeline.weights.files import Weights, first_line, read_weights
+from pipeline.weights.network import Fitted, fitted_network
 from stages import paths
 
 # with class names, options of the architecture, origin and figures
@@ -35,15 +35,58 @@ Made = tuple[Network, list[str], dict[str, Any], str, dict[str, Any]]
 
 def run(section: Teacher, console: Console, embed: Embed) -> None:
     """Writes models/teacher; one that is trained here sees images as `embed` frames them."""
-    kind = kind_of(Path(section.path)) if section.source == "file" else None
+    kind = _kind(section)
     if kind:
         _program(section, kind, console)
         return
     if section.source == "train":
         frame = Frame(section.input_size, embed.fit, embed.size)
-        network, names, options, source, summary = _trained(section, frame, console)
+        network, config, summary = _checked(section, _trained(section, frame, console), console)
     else:
-        network, names, options, source, summary = _published(section, console)
+        network, config, summary = loaded(section, console)
+    with replacing(paths.TEACHER) as folder:
+        save_model(folder, network, config)
+    names, source = config.class_names, config.source
+    summary = {
+        "architecture": section.architecture,
+        "source": section.source,
+        **summary,
+        "parameters": parameter_count(network),
+        "classes": len(names),
+    }
+    write_json(paths.summary("teacher"), summary)
+    console.result(
+        f"teacher: {section.architecture}, {len(names)} classes, {source} → {paths.TEACHER}",
+        summary,
+    )
+
+
+def loaded(section: Teacher, console: Console) -> tuple[Network, ModelConfig, dict[str, Any]]:
+    """The teacher of any source but `train`, its config and figures; nothing is written.
+
+    Raises:
+        UserError: it cannot be had, or is none.
+        ExternalError: its source cannot be reached.
+    """
+    kind = _kind(section)
+    if not kind:
+        return _checked(section, _published(section, console), console)
+    teacher = _read_program(section, kind, console)
+    config = ModelConfig(
+        {"name": PROGRAM, "num_classes": len(teacher.class_names)},
+        **_values(teacher, Path(section.path).name),
+    )
+    return teacher.network, config, {"kind": kind, "sha256": teacher.sha256}
+
+
+def _kind(section: Teacher) -> Kind | None:
+    return kind_of(Path(section.path)) if section.source == "file" else None
+
+
+def _checked(
+    section: Teacher, made: Made, console: Console
+) -> tuple[Network, ModelConfig, dict[str, Any]]:
+    network, names, options, source, summary = made
     check_weights(network.state_dict(), source, "the training failed: lower teacher.lr")
     check_answers(network, section.mean, section.std, section.input_size, source)
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -59,23 +102,34 @@ def run(section: Teacher, console: Console, embed: Embed) -> None:
         section.input_size,
         source,
     )
+    return network, config, summary
+
+
+def _program(section: Teacher, kind: Kind, console: Console) -> None:
+    """Writes models/teacher of a file that is run as it is."""
+    teacher = _read_program(section, kind, console)
+    network, names, source = teacher.network, teacher.class_names, Path(section.path).name
+    values = _values(teacher, source)
     with replacing(paths.TEACHER) as folder:
-        save_model(folder, network, config)
+        save_program(folder, network, teacher.data, values)
     summary = {
-        "architecture": section.architecture,
+        "architecture": PROGRAM,
         "source": section.source,
-        **summary,
+        "sha256": teacher.sha256,
+        "kind": kind,
+        "cut": network.cut,
         "parameters": parameter_count(network),
         "classes": len(names),
     }
     write_json(paths.summary("teacher"), summary)
     console.result(
-        f"teacher: {section.architecture}, {len(names)} classes, {source} → {paths.TEACHER}",
+        f"teacher: {kind} program, cut at the {network.cut}, {len(names)} classes, {source} →"
+        f" {paths.TEACHER}",
         summary,
     )
 
 
-def loaded_program(section: Teacher, kind: Kind, console: Console) -> ProgramTeacher:
+def _read_program(section: Teacher, kind: Kind, console: Console) -> ProgramTeacher:
     """A file that is run as it is, tried, with what there is to tell of it told."""
     names = listed_names(section.class_names, "teacher.class_names")
     with console.progress("teacher: opening the program"):
@@ -94,12 +148,10 @@ def loaded_program(section: Teacher, kind: Kind, console: Console) -> ProgramTea
     return teacher
 
 
-def _program(section: Teacher, kind: Kind, console: Console) -> None:
-    """Writes models/teacher of a file that is run as it is."""
-    teacher = loaded_program(section, kind, console)
-    network, names, source = teacher.network, teacher.class_names, Path(section.path).name
-    values = {
-        "class_names": names,
+def _values(teacher: ProgramTeacher, source: str) -> dict[str, Any]:
+    """Values of `ModelConfig` but for the architecture."""
+    return {
+        "class_names": teacher.class_names,
         "mean": teacher.mean,
         "std": teacher.std,
         "input_size": teacher.input_size,
@@ -107,23 +159,6 @@ def _program(section: Teacher, kind: Kind, console: Console) -> None:
         "fit": teacher.fit,
         "resize": teacher.resize,
     }
-    with replacing(paths.TEACHER) as folder:
-        save_program(folder, network, teacher.data, values)
-    summary = {
-        "architecture": PROGRAM,
-        "source": section.source,
-        "sha256": teacher.sha256,
-        "kind": kind,
-        "cut": network.cut,
-        "parameters": parameter_count(network),
-        "classes": len(names),
-    }
-    write_json(paths.summary("teacher"), summary)
-    console.result(
-        f"teacher: {kind} program, cut at the {network.cut}, {len(names)} classes, {source} →"
-        f" {paths.TEACHER}",
-        summary,
-    )
 
 
 def _published(section: Teacher, console: Console) -> Made:

@@ -153,7 +153,7 @@ def test_weights_of_torchvision_come_by_name_with_how_they_were_trained(cache, n
 
 def test_weights_of_timm_come_by_name_for_images_of_another_size(tmp_path, monkeypatch):
     timm = pytest.importorskip("timm")
-    from pipeline.teacher import sources
+    from pipeline.weights import sources
 
     torch.manual_seed(1)
     network = timm.create_model("vit_tiny_patch16_224")

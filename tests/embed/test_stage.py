@@ -77,7 +77,10 @@ def test_what_is_switched_off_leaves_nothing(workspace):
     images = read_table(Path("data/embed/images.parquet"))
     assert images.column_names == ["row", "id", "label"]
     figures = json.loads(Path("reports/embed.json").read_text())
-    assert figures.keys() == {"images", "mean_confidence", "confident", "features", "index"}
+    assert figures.keys() == {
+        *("images", "mean_confidence", "confident"),
+        *("features", "index", "cut"),
+    }
     assert Path("reports/coverage.csv").read_text() == "asked,predicted,images,share\n"
     assert {row["off_topic"] + row["weight_cosine"] for row in table("classes.csv")} == {""}
 

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from pipeline.errors import UserError
 from pipeline.models import build
-from pipeline.teacher.network import fitted_network
-from pipeline.teacher.weights import read_weights
+from pipeline.weights.files import read_weights
+from pipeline.weights.network import fitted_network
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -40,8 +40,9 @@ def test_a_project_in_order_is_one_good_line_for_each_thing(folder: Path) -> Non
     names = [line.removeprefix("ok").strip().partition(":")[0] for line in lines]
     assert names == [
         *("python", "torch", "faiss", "dvc", "icrawler", "device", "disk", "git", "dvc project"),
-        "params.yaml",
+        *("params.yaml", "teacher"),
     ]
+    assert lines[-1].endswith("teacher: resnet20, will be trained here on demo")
     assert all(line.startswith("ok ") for line in lines)
     assert "0.6.10" in lines[4]
 

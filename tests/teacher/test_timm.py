@@ -9,8 +9,8 @@ from pipeline.models import build
 from pipeline.models.cutting import cut
 from pipeline.models.network import drop_classifier, pool
 from pipeline.models.timm_network import timm_network
-from pipeline.teacher.network import load_teacher
-from pipeline.teacher.weights import read_weights
+from pipeline.weights.files import read_weights
+from pipeline.weights.network import load_teacher
 
 timm = pytest.importorskip("timm", reason="needs the extra 'teachers'")
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -15,11 +15,11 @@ from pipeline.models.heads import slots_of
 from pipeline.models.layers import ARGUMENTS
 from pipeline.models.network import Network
 from pipeline.models.own import is_own
-from pipeline.teacher.candidates import Candidate
-from pipeline.teacher.colours import fold, input_layers, with_channels
-from pipeline.teacher.fitting import Fit, NoFit, fit, fit_trunk
-from pipeline.teacher.known import architectures_for, inner_of, key_of, outlines
-from pipeline.teacher.weights import Weights, first_line
+from pipeline.weights.candidates import Candidate
+from pipeline.weights.colours import fold, input_layers, with_channels
+from pipeline.weights.files import Weights, first_line
+from pipeline.weights.fitting import Fit, NoFit, fit, fit_trunk
+from pipeline.weights.known import architectures_for, inner_of, key_of, outlines
 
 PLACEHOLDER = 1000  # outputs of a network of which only the shapes before them are looked at
 
@@ -69,7 +69,7 @@ def fitted_network(
         architecture: of `pipeline.models.build`.
         input_size: side in pixels of the images that the network is meant for.
         options: of the architecture; `head` among them is an activation or a list of layers, as
-            in `pipeline.teacher.fitting.fit`.
+            in `pipeline.weights.fitting.fit`.
         class_names: of the outputs; empty: those that the source has, else numbers.
         channels, order: of the images that the weights were trained on.
         advance: called once an architecture that is tried if this one does not fit.

@@ -16,8 +16,8 @@ from torchvision import models
 
 from pipeline.errors import UserError
 from pipeline.models import build
-from pipeline.teacher.network import backbone_state, fitted_network
-from pipeline.teacher.weights import read_weights
+from pipeline.weights.files import read_weights
+from pipeline.weights.network import backbone_state, fitted_network
 
 SIDE = 32
 IMAGES = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -70,7 +70,7 @@ def test_a_prefix_that_the_network_has_and_the_file_has_not_is_put_before(tmp_pa
             return self.inner(images)
 
     from pipeline.models.cutting import cut
-    from pipeline.teacher.network import load_teacher
+    from pipeline.weights.network import load_teacher
 
     model = trained()
     torch.save(model.state_dict(), tmp_path / "teacher.pt")

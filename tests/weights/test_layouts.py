@@ -12,8 +12,8 @@ from pipeline.errors import UserError
 from pipeline.models import ARCHITECTURES, build
 from pipeline.models.network import Network, pool
 from pipeline.models.published import PUBLISHED, published_network
-from pipeline.teacher.network import load_teacher
-from pipeline.teacher.weights import read_weights
+from pipeline.weights.files import read_weights
+from pipeline.weights.network import load_teacher
 
 SIDE = 32
 IMAGES = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import ExternalError, UserError
 from pipeline.models import build
 from pipeline.models.checkpoint import load_model
-from pipeline.teacher.network import load_teacher
-from pipeline.teacher.sources import (
+from pipeline.weights.network import load_teacher
+from pipeline.weights.sources import (
     from_hub,
     from_timm,
     from_torch_hub,

@@ -16,10 +16,10 @@ from pipeline.models.own import is_own
 from pipeline.models.published import PUBLISHED
 from pipeline.models.resnet import CifarResNet
 from pipeline.models.timm_network import import_timm
-from pipeline.teacher.colours import with_channels
-from pipeline.teacher.fitting import NoFit, fit
-from pipeline.teacher.naming import counted
-from pipeline.teacher.weights import Weights
+from pipeline.weights.colours import with_channels
+from pipeline.weights.files import Weights
+from pipeline.weights.fitting import NoFit, fit
+from pipeline.weights.naming import counted
 
 MOST = 5  # architectures that are named
 CLASSES = 10  # of outlines that only their layers before the last are looked at

@@ -11,8 +11,8 @@ from torch import Tensor
 from pipeline.console import printable
 from pipeline.models.heads import Slot
 from pipeline.models.layers import build_layers
-from pipeline.teacher.chains import BESIDE, Layer, chains, described, head_spec, layers_in
-from pipeline.teacher.naming import Naming, counted, namings
+from pipeline.weights.chains import BESIDE, Layer, chains, described, head_spec, layers_in
+from pipeline.weights.naming import Naming, counted, namings
 
 SHOWN = 10  # of each kind of key that does not fit
 LEFT_SHOWN = 5  # groups of keys that are left out

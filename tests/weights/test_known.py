@@ -4,9 +4,9 @@ from torchvision import models
 
 from pipeline.errors import UserError
 from pipeline.models import build
-from pipeline.teacher.known import architectures_for
-from pipeline.teacher.network import fitted_network
-from pipeline.teacher.weights import Weights, read_weights
+from pipeline.weights.files import Weights, read_weights
+from pipeline.weights.known import architectures_for
+from pipeline.weights.network import fitted_network
 
 
 def refused(path, name, **options) -> str:
@@ -34,7 +34,7 @@ def test_a_file_that_fits_several_architectures_names_them():
 
 
 def test_where_nothing_fits_ones_own_code_is_the_way_out(tmp_path, monkeypatch):
-    from pipeline.teacher import known
+    from pipeline.weights import known
 
     monkeypatch.setattr(known, "_families", lambda weights, advance: [])
     torch.save(

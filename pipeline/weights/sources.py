@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from pipeline.errors import ExternalError, UserError
-from pipeline.teacher.weights import (
+from pipeline.weights.files import (
     Weights,
     check_sha256,
     first_line,

@@ -10,8 +10,8 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.models import build
-from pipeline.teacher.network import load_teacher
-from pipeline.teacher.weights import read_state, read_weights
+from pipeline.weights.files import read_state, read_weights
+from pipeline.weights.network import load_teacher
 
 SIDE = 16
 IMAGES = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

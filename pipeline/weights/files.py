@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.teacher.candidates import (
+from pipeline.weights.candidates import (
     Candidate,
     as_float32,
     candidates,
     class_names_beside,
     without_weights,
 )
-from pipeline.teacher.pickles import read_pickle
+from pipeline.weights.pickles import read_pickle
 
 LAYOUTS = "docs/teacher-files.md lists what is read"
 STARTS = {  # of files that hold something else

@@ -1,0 +1,149 @@
+"""`pipeline teacher --check` as a user meets it: what the teacher is, before any crawl."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.console import no_progress
+from pipeline.demo.domains import original_images
+from pipeline.demo.shapes import CLASS_NAMES
+from pipeline.models import build
+from pipeline.params import Teacher
+from pipeline.teacher.train import train
+from tests.stages.workspace import copy_project, invoke
+
+SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+PARAMS = """
+crawl: {{per_class: 16}}
+teacher:
+  {{source: file, path: {path}, architecture: resnet8, input_size: 16, {more}}}
+evaluate: {{test_set: {test}, images: 200}}
+distill: {{student: resnet8}}
+"""
+NAMES = "class_names: [" + ", ".join(CLASS_NAMES) + "]"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = build("resnet8", 10)
+    pixels, labels = original_images("train", 1000, SIDE)
+    section = Teacher(epochs=8, batch_size=50, lr=0.2, mean=MEAN, std=STD)
+    train(network, pixels, labels, section, torch.device("cpu"), torch.float32, no_progress)
+    path = tmp_path_factory.mktemp("weights") / "teacher.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def check(folder: Path, code: int, *arguments: str, command: str = "teacher") -> dict[str, dict]:
+    given = ["--check", *arguments] if command == "teacher" else []
+    done = invoke(folder, command, *given, "--json", check=False)
+    assert done.exit_code == code, done.output
+    return json.loads(done.stdout)["checks"]
+
+
+def project(folder: Path, weights: Path, more: str = NAMES, test: str = "demo") -> Path:
+    return copy_project(folder, PARAMS.format(path=weights, more=more, test=test))
+
+
+def test_a_good_teacher_is_ok_in_every_line_and_nothing_is_written(
+    tmp_path: Path, weights: Path
+) -> None:
+    folder = project(tmp_path / "project", weights)
+    found = check(folder, 0)
+    assert found["cut"]["cut"] == "map" and "(a)" in found["cut"]["text"]
+    assert found["classes"]["names"] == list(CLASS_NAMES)
+    assert found["features"] == {
+        "ok": True,
+        "text": "64×4×4 an image; tail: Linear 64 → 10",
+        "shape": [64, 4, 4],
+        "tail": ["Linear 64 → 10"],
+    }
+    assert found["mean and std"]["verdict"] == "fits"
+    low, high = found["accuracy"]["interval"]
+    assert 0.15 < low < found["accuracy"]["accuracy"] < high
+    assert found["objective"]["objective"] == "kd3"
+    assert found["student"]["macs"] == found["student"]["teacher_macs"] > 0
+    assert all(one["ok"] is not False for one in found.values())
+    assert not (folder / "models").exists() and not (folder / "reports").exists()
+
+
+def test_a_wrong_mean_and_std_is_exit_2_with_the_better_one(tmp_path: Path, weights: Path) -> None:
+    more = f"{NAMES}, mean: [0, 0, 0], std: [1, 1, 1]"
+    found = check(project(tmp_path / "project", weights, more), 2)
+    assert found["mean and std"]["ok"] is False
+    better = found["mean and std"]["better"]
+    assert better in found["mean and std"]["text"] and better in found["accuracy"]["text"]
+    assert found["next"]["text"].startswith("set right: mean and std")
+
+
+def test_names_in_another_order_are_told_by_the_labels(tmp_path: Path, weights: Path) -> None:
+    turned = [*CLASS_NAMES[3:], *CLASS_NAMES[:3]]
+    found = check(project(tmp_path / "project", weights, f"class_names: [{', '.join(turned)}]"), 2)
+    assert found["accuracy"]["ok"] is False
+    said = found["accuracy"]["text"]
+    assert "another order" in said or "no better than guessing" in said
+
+
+def test_a_test_set_of_other_classes_is_a_finding_and_the_rest_goes_on(
+    tmp_path: Path, weights: Path
+) -> None:
+    more = "class_names: [" + ", ".join(f"k{k}" for k in range(10)) + "]"
+    found = check(project(tmp_path / "project", weights, more), 2)
+    assert found["accuracy"]["ok"] is False
+    assert found["mean and std"]["ok"] is None  # no images that are known to be of its kind
+    assert "no images" in found["mean and std"]["text"]
+    assert found["student"]["ok"] is True
+
+
+def test_pictures_of_ones_own_check_the_normalisation(tmp_path: Path, weights: Path) -> None:
+    folder = project(tmp_path / "project", weights, test="cifar10")
+    pictures = folder / "my-pictures"
+    pictures.mkdir()
+    for row, pixels in enumerate(original_images("test", 80, SIDE, seed=4)[0]):
+        Image.fromarray(pixels).save(pictures / f"{row}.png")
+    found = check(folder, 0, "--images", "my-pictures")
+    assert (found["mean and std"]["verdict"], found["mean and std"]["images"]) == ("fits", 80)
+    assert found["accuracy"]["ok"] is None and "cifar10" in found["accuracy"]["text"]
+    done = invoke(folder, "teacher", "--images", "my-pictures", check=False)
+    assert done.exit_code == 2 and "--images needs --check" in done.output
+
+
+def test_a_file_that_is_no_teacher_is_one_wrong_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.pt"
+    path.write_bytes(b"no weights")
+    found = check(project(tmp_path / "project", path), 2)
+    assert [*found] == ["teacher"] and found["teacher"]["ok"] is False
+    assert str(path) in found["teacher"]["text"]
+
+
+def test_code_of_ones_own_is_not_run_without_consent(tmp_path: Path, weights: Path) -> None:
+    folder = project(tmp_path / "project", weights)
+    (folder / "net.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    params = folder / "params.yaml"
+    params.write_text(
+        params.read_text().replace("architecture: resnet8", "architecture: net.py:Net")
+    )
+    for command in ("teacher", "doctor"):
+        found = check(folder, 2, command=command)
+        assert "trust" in found["teacher"]["text"]
+    assert not (folder / "ran").exists()
+
+
+def test_a_teacher_that_is_trained_here_is_said_to_be(tmp_path: Path) -> None:
+    folder = copy_project(tmp_path / "project", "teacher: {source: train}\n")
+    assert check(folder, 0)["teacher"]["text"] == "resnet20, will be trained here on demo"
+
+
+def test_doctor_asks_no_network_for_a_teacher(tmp_path: Path) -> None:
+    folder = copy_project(
+        tmp_path / "project",
+        "teacher: {source: torchvision, architecture: torchvision/resnet18, input_size: 224,"
+        " weights: IMAGENET1K_V1}\n",
+    )
+    done = invoke(folder, "doctor", "--json", check=False)
+    found = json.loads(done.stdout)["checks"]["teacher"]
+    assert found["ok"] is None and "`pipeline teacher --check`" in found["text"]
