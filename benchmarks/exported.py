@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.distilled import distilled, with_own_settings
+from benchmarks.distilled import distilled
 from benchmarks.limits import processor
 from pipeline.device import resolve_device, resolve_precision
+from pipeline.distill.objectives.objective import with_own_settings
 from pipeline.embeddings import Embeddings
 from pipeline.evaluate.logits import logits_of
 from pipeline.export.checks import choose_pixels

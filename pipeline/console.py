@@ -31,6 +31,12 @@ def printable(text: str) -> str:
     return "".join(letter for letter in text if letter.isprintable())
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names with commas, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return printable(", ".join(names[:most])) + more
+
+
 class Console:
     """Writes for one command: `quiet` silences stderr, `as_json` makes the result one object."""
 

@@ -30,3 +30,8 @@ class ExternalError(PipelineError):
 
 class TrainingError(UserError):
     """These parameters do not train: the loss is not finite, or no image is selected."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, cut at 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -101,23 +101,6 @@ def shifted(pixels: Tensor, drawn: Tensor, side: int) -> Tensor:
     return pixels[image[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def resized_crop(
-    pixels: Tensor,
-    generator: torch.Generator,
-    flip: bool,
-    scale: tuple[float, float] = (0.08, 1.0),
-) -> Tensor:
-    """torchvision's RandomResizedCrop back to the image's own size, bilinear; mirrors half if
-    `flip`.
-
-    Args:
-        pixels: uint8 [B, S, S, 3].
-        scale: the least and the largest share of the area to cut out.
-    """
-    count, side = pixels.shape[:2]
-    return resized(pixels, draw_resized(count, side, scale, flip, generator), side)
-
-
 def draw_resized(
     count: int, stored: int, scale: tuple[float, float], flip: bool, generator: torch.Generator
 ) -> Tensor:

@@ -13,7 +13,7 @@ from tests.pages import PAGES, blocks, prose, shown, spans
 RESULTS = ROOT / "benchmarks/RESULTS.md"  # with lines as long as its tables need
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 YOURS = {  # paths that a page tells its reader to fill
-    "teacher/wildlife.safetensors",
+    "teacher/wildlife.pt",
     "wildlife-test",
     "my-styles",
     "data/collection",

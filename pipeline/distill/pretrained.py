@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pipeline.console import listed
 from pipeline.errors import ExternalError, UserError
 from pipeline.models import TIMM, TORCHVISION
 from pipeline.models.checkpoint import ModelConfig
@@ -16,7 +17,7 @@ from pipeline.weights.files import Weights, read_weights
 from pipeline.weights.network import backbone_state
 
 KEY = "distill.student_weights"
-SHOWN = 6  # keys of each kind that does not fit
+SHOWN = 6  # keys that start at random
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def start_notes(start: Pretrained, left: Sequence[str], config: ModelConfig) -> 
     weights = start.weights
     notes = [
         f"the student starts from {start.origin} (SHA-256 {weights.sha256});"
-        f" random as before: {_listed(list(left))}"
+        f" random as before: {listed(list(left), SHOWN) or 'nothing'}"
     ]
     if start.mean is not None and start.std is not None:
         then, now = (start.mean, start.std), (config.mean, config.std)
@@ -138,11 +139,6 @@ def _of_timm(name: str, named: str, options: dict[str, Any]) -> Pretrained:
     weights = from_timm(name, named, key=KEY, **options)
     seen = timm.get_pretrained_cfg(f"{name}.{named}")
     return Pretrained(weights, weights.origin, seen.mean, seen.std, seen.input_size[-1])
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (", ".join(names[:SHOWN]) or "nothing") + more
 
 
 def _numbers(values: Sequence[float]) -> str:

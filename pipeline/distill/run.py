@@ -15,13 +15,12 @@ from pipeline.distill.teacher_views import stored_views
 from pipeline.distill.trainer import Report, Trained, train
 from pipeline.distill.views import Views, views_of
 from pipeline.distill.web import WebImages
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import Network
 from pipeline.models.own import is_own
-from pipeline.models.recording import first_line
 from pipeline.params import Distill
 from pipeline.registry import OBJECTIVES
 

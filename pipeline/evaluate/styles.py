@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.classmatch import NothingKnown
 from pipeline.console import Advance, no_progress
 from pipeline.errors import UserError
 from pipeline.images import Frame
 from pipeline.imagesource.entries import hidden_in
 from pipeline.imagesource.table import columns_told
 from pipeline.labelled import AS_IT_IS, LabelledImages, Reading, load_labelled
+from pipeline.labelled.matching import NothingKnown
 from pipeline.pixelstore import Pixels
 from pipeline.store import open_parquet, read_table
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.export.program import ABOUT, INPUT, as_input
 from pipeline.images import Fit, Frame
 from pipeline.models.checkpoint import WEIGHTS
@@ -184,6 +184,5 @@ def _described(path: Path, text: str, runtime: str, run: Logits) -> Model:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    lines = str(error).splitlines() or [""]
-    reason = f"{type(error).__name__}: {lines[0][:200]}"
+    reason = f"{type(error).__name__}: {first_line(error)}"
     return UserError(f"{path} holds no model: {reason}", "run `pipeline export` again")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.models.cut_network import DROPOUTS, ENDS, SPREAD, CutNetwork, how_told
 from pipeline.models.heads import put_head
 from pipeline.models.network import Cut
@@ -26,7 +26,6 @@ from pipeline.models.recording import (
     Unrecordable,
     Values,
     answer,
-    first_line,
     part,
     record,
     watched,

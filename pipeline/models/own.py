@@ -21,11 +21,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.models.adapting import Adapted, adapted
 from pipeline.models.cut_network import PREFIX, CutNetwork
 from pipeline.models.cutting import SIDES, cut
-from pipeline.models.recording import first_line
 from pipeline.params import HUB
 
 ANY = "*"

@@ -7,6 +7,7 @@ output is recorded from then on.
 """
 
 import operator
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+
+from pipeline.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ def watched(model: nn.Module, images: Tensor) -> tuple[list[Call], Any]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+STAND_IN = re.compile(r"Proxy\([^)]*\)")  # a value in the text of a check, at the time of recording
 
 
 class Unrecordable(Exception):
@@ -265,6 +271,8 @@ def part(graph: fx.Graph, last: fx.Node, first: fx.Node | None = None) -> fx.Gra
     for node in graph.nodes:
         if node in needed and node not in values:
             values[node] = new.node_copy(node, values.__getitem__)
+            if _checks(node) and isinstance(text := node.args[-1], str):
+                values[node].update_arg(1, STAND_IN.sub("another", text))
             if node.op == "call_method" and node.target == "view" and _sizes(node.args[1:]):
                 values[node].target = "reshape"  # the same, for any layout in memory
     if first is None and not any(node.op == "placeholder" for node in new.nodes):
@@ -339,8 +347,3 @@ class Values(fx.Interpreter):
         if isinstance(value, Tensor):
             self.found[n] = self.keep(value)
         return value
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, cut at 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -23,7 +23,6 @@ FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}  # of ONNX's ModelProto
 GRAPH = 7
 COMPILED = re.compile(r"data/aotinductor/|\.so$|\.pte$")
 STAMP = (1980, 1, 1, 0, 0, 0)  # so that equal records are equal archives
-LARGEST_TEXT = 2**28  # bytes of a record that is read as a whole
 
 
 def kind_of(path: Path) -> Kind | None:

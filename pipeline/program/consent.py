@@ -11,8 +11,3 @@ def trust_programs() -> None:
 def programs_trusted() -> bool:
     """Tells whether the user has agreed."""
     return bool(_given)
-
-
-def forget_trust() -> None:
-    """Takes the agreement back, for tests."""
-    _given.clear()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 
 LIBRARIES = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # whose operations onnxruntime has
 LARGEST = 2**31 - 1  # bytes of one message of protocol buffers
@@ -65,8 +65,7 @@ def read_onnx(path: Path, output: str = "") -> OnnxGraph:
     except UserError:
         raise
     except Exception as error:  # protocol buffers, and checks of onnx in C++, each with their own
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"teacher.path: {path} is no ONNX graph: {lines[0][:200]}") from None
+        raise UserError(f"teacher.path: {path} is no ONNX graph: {first_line(error)}") from None
     _check_libraries(model.graph, path)
     notes: list[str] = []
     graph = model.graph

@@ -1,0 +1,1 @@
+"""Weights of any origin, read without running anything, and fitted to a network."""

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.weights.candidates import (
     Candidate,
     as_float32,
@@ -124,15 +124,6 @@ def check_sha256(found: str, wanted: str, origin: str) -> None:
         )
 
 
-def read_state(path: Path, key: str = "teacher.path") -> dict[str, Tensor]:
-    """A state dict from .safetensors, or from a file of torch.save that holds tensors.
-
-    Raises:
-        UserError: the file is missing, unreadable, or holds no state dict.
-    """
-    return read_weights(path, key=key).state
-
-
 def _read(path: Path, key: str) -> Any:
     try:
         if _is_safetensors(path):
@@ -195,8 +186,3 @@ def _common_prefix(names: Iterable[str]) -> str:
     prefixes = ("module.", "_orig_mod.", "backbone.")
     found = [prefix for prefix in prefixes if all(name.startswith(prefix) for name in names)]
     return found[0] if found else ""
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, cut at 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.console import printable
+from pipeline.console import listed, printable
 from pipeline.models.heads import Slot
 from pipeline.models.layers import build_layers
 from pipeline.weights.chains import BESIDE, Layer, chains, described, head_spec, layers_in
@@ -152,7 +152,7 @@ def _read(
         f"{name} {list(state[used[name]].shape)} for {list(trunk[name].shape)}" for name in wrong
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    problems = [f"{kind} {listed(names)}" for kind, names in kinds.items() if names]
+    problems = [f"{kind} {listed(names, SHOWN)}" for kind, names in kinds.items() if names]
     misfits = len(missing) + len(unexpected) + len(wrong)
     return _Reading(used, rest, naming, problems, misfits)
 
@@ -258,7 +258,7 @@ def _no_head(found: Sequence[Sequence[Layer]], layers: Sequence[Layer], slot: Sl
         for layer in layers
         if layer.kind == "Linear"
     ]
-    what = f" ({listed(linear)})" if linear else ""
+    what = f" ({listed(linear, SHOWN)})" if linear else ""
     return f"no last layers that take {slot.inputs} features, as {slot.last} does{what}"
 
 
@@ -328,7 +328,7 @@ def _finished(
     left = [key for key in state if key not in taken and not counted(key)]
     wrong = [key for key in left if not _may_be_left(key, reading, state[key])]
     if wrong:
-        raise NoFit([f"unexpected {listed(wrong)}"], len(wrong))
+        raise NoFit([f"unexpected {listed(wrong, SHOWN)}"], len(wrong))
     fitted = {name: state[key] for name, key in keys.items()}
     for name in own:
         if counted(name) and name not in fitted and not _under(name, head["at"] if head else ""):
@@ -358,9 +358,3 @@ def _grouped(keys: Sequence[str], state: Mapping[str, Tensor]) -> str:
         for first, found in groups.items()
     ]
     return listed(words, LEFT_SHOWN)
-
-
-def listed(names: Sequence[str], most: int = SHOWN) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return printable(", ".join(names[:most])) + more

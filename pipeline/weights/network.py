@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.models import build
 from pipeline.models.finite import check_weights
 from pipeline.models.heads import slots_of
@@ -17,7 +17,7 @@ from pipeline.models.network import Network
 from pipeline.models.own import is_own
 from pipeline.weights.candidates import Candidate
 from pipeline.weights.colours import fold, input_layers, with_channels
-from pipeline.weights.files import Weights, first_line
+from pipeline.weights.files import Weights
 from pipeline.weights.fitting import Fit, NoFit, fit, fit_trunk
 from pipeline.weights.known import architectures_for, inner_of, key_of, outlines
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import UserError
+from pipeline.console import listed
+from pipeline.errors import UserError, first_line
 
 # kinds of values that lie beside weights, by the full name that a pickle has for them
 HARMLESS = re.compile(
@@ -170,13 +171,11 @@ def _name(argument: object) -> str:
 def _refusal(path: Path, key: str, refused: list[str], error: Exception) -> tuple[str, str]:
     """Reason and way out, in one line."""
     if isinstance(error, RuntimeError | ValueError) and not refused:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        return f"{key}: {path} cannot be read: {text}", ""
+        return f"{key}: {path} cannot be read: {first_line(error)}", ""
     what = f"{key}: {path} is not a file of tensors alone, and others could run code"
     if not refused:
         return what, WEIGHTS_ALONE
-    more = f" and {len(refused) - SHOWN} more" * (len(refused) > SHOWN)
-    what += f" (it asks for {', '.join(refused[:SHOWN])}{more})"
+    what += f" (it asks for {listed(refused, SHOWN)})"
     foreign = [name for name in refused if _of_python(name)]
     if foreign:  # nobody is told how to run it
         return what, "weights have no use for it: get them from elsewhere"

@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from pipeline.errors import ExternalError, UserError
+from pipeline.errors import ExternalError, UserError, first_line
 from pipeline.weights.files import (
     Weights,
     check_sha256,
-    first_line,
     read_weights,
     undo_prefixes,
 )

@@ -20,7 +20,7 @@ from pipeline.evaluate.styles import Style, load_styles
 from pipeline.evaluate.web import Web, load_web
 from pipeline.images import Frame
 from pipeline.labelled import LabelledImages, Reading, load_labelled
-from pipeline.labels import listing, told_apart
+from pipeline.labelled.labels import listing, told_apart
 from pipeline.metrics import LeftOut
 from pipeline.models.checkpoint import load_model, weights_file
 from pipeline.models.distilled import load_student

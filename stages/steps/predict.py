@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.classnames import listed_names
 from pipeline.console import Advance, Console, printable
 from pipeline.errors import UserError
 from pipeline.export.model import BATCH, Model, open_model
@@ -21,6 +20,7 @@ from pipeline.imagesource.decoding import decoded
 from pipeline.imagesource.entries import Entry, counted
 from pipeline.imagesource.kinds import HEAD, is_parquet, is_tar
 from pipeline.imagesource.source import Source, open_source
+from pipeline.labelled.names import listed_names
 from stages import paths
 
 MOST_BYTES = 2**31  # of an image of the user's own

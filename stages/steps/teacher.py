@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from pipeline.classmatch import check_spellings
-from pipeline.classnames import listed_names
 from pipeline.console import Advance, Console
 from pipeline.device import resolve_device, resolve_precision
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.images import Frame
 from pipeline.labelled import Reading, load_labelled
+from pipeline.labelled.matching import check_spellings
+from pipeline.labelled.names import listed_names
 from pipeline.models import build
 from pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
@@ -25,7 +25,7 @@ from pipeline.store import replacing, write_json
 from pipeline.teacher.program import ProgramTeacher, read_program
 from pipeline.teacher.train import train
 from pipeline.weights import sources
-from pipeline.weights.files import Weights, first_line, read_weights
+from pipeline.weights.files import Weights, read_weights
 from pipeline.weights.network import Fitted, fitted_network
 from stages import paths
 

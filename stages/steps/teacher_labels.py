@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.classes.wording import readable, same
-from pipeline.console import Console, printable
+from pipeline.console import Console, listed
 from pipeline.crawl.journal import Journal
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.embed.passing import TeacherPass
@@ -116,5 +116,4 @@ def matched(names: Sequence[str], of_teacher: Sequence[str]) -> dict[int, int]:
 
 
 def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(printable(name)[:60] for name in names[:MOST_NAMED]) + more
+    return listed([name[:60] for name in names], MOST_NAMED)

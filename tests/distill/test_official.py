@@ -16,8 +16,9 @@ from pipeline.distill.selection import JUDGED
 from pipeline.distill.views import Views, draws
 from pipeline.models import build
 from pipeline.params import Distill
-from pipeline.pixels import normalise, resized_crop
+from pipeline.pixels import normalise
 from pipeline.registry import OBJECTIVES
+from tests.crops import resized_crop
 from tests.distill import world
 from tests.distill.world import MEAN, STD, objective, pixels, section, teacher, web
 

@@ -217,6 +217,17 @@ def test_what_may_be_negative_in_the_teacher_may_be_so_in_the_student(normed):
     assert (ours < 0).any() == normed
 
 
+@pytest.mark.parametrize(("name", "below"), [("kd3", True), ("official", False)])
+def test_a_map_that_goes_below_zero_is_met_but_by_the_published_code(name, below):
+    teacher = made("resnet8")
+    last = teacher.layer3[-1]
+    last.register_forward_hook(lambda module, inputs, output: output - 0.5)
+    of = objective("resnet8", teacher, objective=name).train()
+    with torch.no_grad():
+        ours = of.transfer.transfer(of.student.features(batch()))
+    assert (ours < 0).any() == below
+
+
 def test_the_inner_width_to_a_vector_is_half_of_it_within_bounds(monkeypatch):
     monkeypatch.setattr(kd3, "WIDEST", 48)
     widths = {

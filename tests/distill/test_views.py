@@ -8,7 +8,8 @@ from pipeline.distill.views import Views, draws, views_of
 from pipeline.errors import UserError
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.params import Distill
-from pipeline.pixels import draw_boxes, normalise, pad_crop, resized_crop
+from pipeline.pixels import draw_boxes, normalise, pad_crop
+from tests.crops import resized_crop
 
 SIDE = 16
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]

@@ -104,7 +104,7 @@ def test_a_transformer_is_cut_at_its_class_token():
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(network(images), model(images))
-    with pytest.raises(AssertionError, match="Wrong image height! Expected 32 but got 64"):
+    with pytest.raises(AssertionError, match="Wrong image height! Expected 32 but got another"):
         network(torch.randn(1, 3, 64, 64))
 
 

@@ -16,9 +16,7 @@ def test_distill_runs_with_the_original_data_removed_from_the_disk(
     shutil.copytree(project, folder, symlinks=True)
     shutil.rmtree(folder / "models/student")
     (folder / "original.parquet").unlink()
-    for name in ("labelled", "labelled_files"):
-        (folder / f"pipeline/{name}.py").unlink()
-    for name in ("demo", "crawl", "dedup", "evaluate"):
+    for name in ("labelled", "demo", "crawl", "dedup", "evaluate"):
         shutil.rmtree(folder / "pipeline" / name)
     run(folder, "pipeline", "distill")
     before, after = (path / "models/student/model.safetensors" for path in (project, folder))
@@ -27,8 +25,8 @@ def test_distill_runs_with_the_original_data_removed_from_the_disk(
 
 def test_no_code_of_distill_reads_labels() -> None:
     code = {str(path) for path in executed_files(ROOT / "stages/distill.py")}
-    assert not {"pipeline/labelled.py", "pipeline/labelled_files.py"} & code
-    assert not {path for path in code if path.startswith(("pipeline/demo", "pipeline/evaluate"))}
+    of_labels = ("pipeline/labelled", "pipeline/demo", "pipeline/evaluate")
+    assert not {path for path in code if path.startswith(of_labels)}
 
 
 def test_dvc_gives_distill_web_images_and_the_teacher_only() -> None:

@@ -13,8 +13,8 @@ from pipeline.models.network import parameter_count
 from pipeline.models.program import save_program
 from pipeline.params import Teacher
 from pipeline.pixels import normalise
+from pipeline.program import consent
 from pipeline.program.archive import kind_of
-from pipeline.program.consent import forget_trust, trust_programs
 from pipeline.teacher.program import ProgramTeacher, read_program
 from tests.program.graphs import CLASSES, SIDE, about, edited, exported, graph, network, script
 
@@ -173,7 +173,9 @@ def test_a_script_of_another_size_names_the_parameter(tmp_path: Path) -> None:
         read(path, input_size=16)
 
 
-def test_a_script_that_may_do_more_is_opened_with_trust_alone(tmp_path: Path) -> None:
+def test_a_script_that_may_do_more_is_opened_with_trust_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def harmless(name: str, data: bytes) -> bytes:
         if not name.endswith(".py") or b"conv" not in data:
             return data
@@ -192,8 +194,6 @@ def test_a_script_that_may_do_more_is_opened_with_trust_alone(tmp_path: Path) ->
     folder = saved(read(path, trust=True), tmp_path / "teacher")
     with pytest.raises(UserError, match=r"aten\.save"):  # nor by a later stage
         load_model(folder, CPU)
-    trust_programs()
-    try:
-        load_model(folder, CPU)
-    finally:
-        forget_trust()
+    monkeypatch.setattr(consent, "_given", [])
+    consent.trust_programs()
+    load_model(folder, CPU)

@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.models import build
-from pipeline.weights.files import read_state, read_weights
+from pipeline.weights.files import read_weights
 from pipeline.weights.network import load_teacher
 
 SIDE = 16
@@ -165,7 +165,7 @@ def test_a_pickle_with_code_is_refused_without_running_it(tmp_path, write):
     proof, path = tmp_path / "proof", tmp_path / "teacher.pt"
     write({"state_dict": Planted(str(proof))}, path)
     with pytest.raises(UserError, match=r"teacher\.pt is not a file of tensors alone") as caught:
-        read_state(path)
+        read_weights(path)
     assert not proof.exists()
     assert "weights_only" not in str(caught.value)  # nobody is told how to run the code
 
@@ -173,7 +173,7 @@ def test_a_pickle_with_code_is_refused_without_running_it(tmp_path, write):
 def test_what_a_pickle_of_code_asks_for_is_named_and_nobody_is_told_how_to_run_it(tmp_path):
     torch.save({"state_dict": Planted(str(tmp_path / "proof"))}, tmp_path / "teacher.pt")
     with pytest.raises(UserError, match=r"it asks for \S*open\): weights have no use for it"):
-        read_state(tmp_path / "teacher.pt")
+        read_weights(tmp_path / "teacher.pt")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_file_of_objects_is_answered_with_their_names_and_the_lines_that_conve
 ):
     torch.save(value(), tmp_path / "whole.pt")
     with pytest.raises(UserError) as caught:
-        read_state(tmp_path / "whole.pt")
+        read_weights(tmp_path / "whole.pt")
     assert "it asks for pipeline.models.resnet.BasicBlock, " in str(caught.value)
     assert 'saved = torch.load("whole.pt", weights_only=False); ' in str(caught.value)
     assert lines in str(caught.value)
@@ -198,10 +198,10 @@ def test_a_file_of_objects_is_answered_with_their_names_and_the_lines_that_conve
 def test_a_program_is_no_file_of_weights(tmp_path):
     torch.jit.script(nn.Linear(3, 2)).save(tmp_path / "teacher.pt")
     with pytest.raises(UserError, match="is a TorchScript program"):
-        read_state(tmp_path / "teacher.pt")
+        read_weights(tmp_path / "teacher.pt")
     (tmp_path / "teacher.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
     with pytest.raises(UserError, match="is an HDF5 file"):
-        read_state(tmp_path / "teacher.h5")
+        read_weights(tmp_path / "teacher.h5")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_program_is_no_file_of_weights(tmp_path):
 def test_a_file_without_weights_says_what_it_holds_and_the_way_out(tmp_path, value, said):
     torch.save(value, tmp_path / "teacher.pt")
     with pytest.raises(UserError, match=rf"{said}.*: save "):
-        read_state(tmp_path / "teacher.pt")
+        read_weights(tmp_path / "teacher.pt")
 
 
 def test_the_content_of_a_file_tells_its_format_and_not_its_name(tmp_path):
@@ -224,7 +224,7 @@ def test_the_content_of_a_file_tells_its_format_and_not_its_name(tmp_path):
     save_file(state, tmp_path / "teacher.pt")
     torch.save(state, tmp_path / "teacher.safetensors")
     for name in ("teacher.pt", "teacher.safetensors"):
-        assert read_state(tmp_path / name).keys() == state.keys()
+        assert read_weights(tmp_path / name).state.keys() == state.keys()
     with pytest.raises(UserError, match=r"is a folder: name a file: teacher\.pt, teacher\.safet"):
         read_weights(tmp_path)
 
@@ -258,5 +258,5 @@ def test_what_is_no_file_of_weights_is_one_line_that_names_parameter_and_file(
     elif value is not None:
         path.write_bytes(value)
     with pytest.raises(UserError, match=rf"^teacher\.path: {path} ") as caught:
-        read_state(path)
+        read_weights(path)
     assert "\n" not in str(caught.value)

@@ -1,7 +1,7 @@
 """KD3 (Tang et al., ICCV 2023): its loss, every component with its own switch."""
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class KD3(Objective):
     contrast term all images count alike, because it asks for nothing that the teacher says.
     """
 
+    follows_sign: ClassVar[bool] = True  # no ReLU before what the teacher has below zero
+
     def __init__(
         self, student: Network, teacher: Network, images: Tensor, section: Distill
     ) -> None:
@@ -44,7 +46,7 @@ class KD3(Objective):
             drop_classifier(student)
             with torch.no_grad():
                 features = teacher.features(images)
-            self._bridge, self._teacher_side = _bridge(student, features)
+            self._bridge, self._teacher_side = _bridge(student, features, self.follows_sign)
             channels = student.feature_channels, teacher.feature_channels
             self.transfer = Transfer(*channels, **self._bridge)
         if section.mixing:
@@ -153,20 +155,25 @@ def _check_cuts(student: Network, teacher: Network, section: Distill) -> None:
         )
 
 
-def _bridge(student: Network, teacher_features: Tensor) -> tuple[dict[str, Any], int]:
+def _bridge(
+    student: Network, teacher_features: Tensor, follows_sign: bool
+) -> tuple[dict[str, Any], int]:
     """Options of the transfer module, and the side of the teacher's map; 0: it gives a vector.
 
     Args:
         teacher_features: of some images.
+        follows_sign: features below zero can be met; else a map's never are.
     """
     options: dict[str, Any] = {"kernel": 1} if student.cut == "vector" else {}
     channels = teacher_features.shape[1]
     if channels // 2 < NARROWEST:
         options["inner"] = NARROWEST
-    if teacher_features.ndim == 4:
+    vector = teacher_features.ndim == 2
+    # as behind SiLU or a layer norm; a last ReLU would never meet them
+    if (vector or follows_sign) and (teacher_features < 0).any():
+        options["signed"] = True
+    if not vector:
         return options, teacher_features.shape[-1]
     if channels // 2 > WIDEST:
         options["inner"] = WIDEST
-    if (teacher_features < 0).any():
-        options["signed"] = True
     return options, 0

@@ -18,6 +18,7 @@ class Official(KD3):
     the epochs on, the kept images alone make an epoch, in float32.
     """
 
+    follows_sign = False
     settings: ClassVar[dict[str, Any]] = {
         "student_weights": "",
         "schedule": "step",

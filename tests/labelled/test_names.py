@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pipeline.classnames import class_names_of, listed_names
 from pipeline.errors import UserError
+from pipeline.labelled.names import class_names_of, listed_names
 
 KEY = "teacher.class_names"
 LISTS = {

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.classmatch import matched
 from pipeline.console import Advance, no_progress
 from pipeline.errors import ExternalError, UserError
 from pipeline.images import Frame
-from pipeline.labelled_files import LabelledImages, OwnImages, Reading, Split, meant, sample
-from pipeline.labels import Labels
+from pipeline.labelled.files import LabelledImages, OwnImages, Reading, Split, meant, sample
+from pipeline.labelled.labels import Labels
+from pipeline.labelled.matching import matched
 
 DOWNLOADS = Path("data/torchvision")
 AS_IT_IS = Reading()
@@ -44,7 +44,7 @@ def load_labelled(
 
     Raises:
         UserError: no such source, more of its images are broken than `reading` allows, a label is
-            none, or its classes are not the teacher's (as `pipeline.labels.matched`).
+            none, or its classes are not the teacher's (as `pipeline.labelled.matching`).
         ExternalError: a public data set that cannot be downloaded.
     """
     if source == "demo":

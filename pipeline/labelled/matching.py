@@ -13,7 +13,7 @@ from pipeline.console import printable
 from pipeline.errors import UserError
 from pipeline.imagesource.entries import counted
 from pipeline.imagesource.matching import folded
-from pipeline.labels import DIGITS, NONE, Labels, listing
+from pipeline.labelled.labels import DIGITS, NONE, Labels, listing
 
 
 class NothingKnown(UserError):

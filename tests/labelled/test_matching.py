@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline.classmatch import matched
-from pipeline.classnames import ClassNames
 from pipeline.errors import UserError
-from pipeline.labels import Labels, renamed, told_apart
+from pipeline.labelled.labels import Labels, renamed, told_apart
+from pipeline.labelled.matching import matched
+from pipeline.labelled.names import ClassNames
 
 NAMES = ["ant", "bee", "cat"]
 TWICE = ["crane", "fox", "crane"]  # as ImageNet has it

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.classnames import ClassNames
 from pipeline.console import printable
 from pipeline.errors import UserError
+from pipeline.labelled.names import ClassNames
 
 NONE = -1  # what many data sets write where there is no label, and so do we
 DIGITS = re.compile(r"[0-9]{1,9}")

@@ -8,8 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.classmatch import matched
-from pipeline.classnames import ClassNames, class_names_of
 from pipeline.console import Advance, printable
 from pipeline.errors import UserError
 from pipeline.images import Frame
@@ -19,7 +17,9 @@ from pipeline.imagesource.entries import LINK, SPECIAL, UNREADABLE, Entry
 from pipeline.imagesource.folder import Folder
 from pipeline.imagesource.source import ALL_SPLITS, SPLITS, Source, open_source
 from pipeline.imagesource.table import Table, columns_told
-from pipeline.labels import Labels, listing, mapping_of, numbered, renamed
+from pipeline.labelled.labels import Labels, listing, mapping_of, numbered, renamed
+from pipeline.labelled.matching import matched
+from pipeline.labelled.names import ClassNames, class_names_of
 from pipeline.params import Evaluate, Teacher
 from pipeline.pixelfile import PixelFile
 from pipeline.pixelstore import Pixels
