@@ -37,6 +37,11 @@ def listed(names: Sequence[str], most: int) -> str:
     return printable(", ".join(names[:most])) + more
 
 
+def printable_lines(text: str) -> str:
+    """Text that may quote what is from outside, its lines and tabs kept."""
+    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
+
+
 class Console:
     """Writes for one command: `quiet` silences stderr, `as_json` makes the result one object."""
 
@@ -49,7 +54,7 @@ class Console:
     def say(self, text: str) -> None:
         """Says something on stderr now: before what may take long."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable_lines(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """Says something on stderr after the result and all notes, to the quiet as well."""
@@ -61,12 +66,14 @@ class Console:
 
     def result(self, text: str, values: dict[str, Any]) -> None:
         """Says what the command achieved, on stdout: `text`, or `values` as one JSON object."""
-        print(json.dumps(values, ensure_ascii=False) if self.as_json else text, flush=True)
+        shown = json.dumps(values, ensure_ascii=False) if self.as_json else printable_lines(text)
+        print(shown, flush=True)
         if not self.quiet:
             for note in self._notes:
-                print(f"note: {note}", file=sys.stderr, flush=True)
+                print(printable_lines(f"note: {note}"), file=sys.stderr, flush=True)
         for warning in self._warnings:
-            print(_boxed(f"warning: {warning}"), file=sys.stderr, flush=True)
+            text = _boxed(printable_lines(f"warning: {warning}"))
+            print(text, file=sys.stderr, flush=True)
         self._notes, self._warnings = [], []
 
     @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from pipeline.console import printable
 from pipeline.errors import PipelineError
 from stages import (
     crawl,
@@ -41,7 +42,7 @@ def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
             command(**options)
         except PipelineError as error:
             for line in str(error).splitlines():
-                print(f"error: {line}", file=sys.stderr)
+                print(f"error: {printable(line)}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print("interrupted: the same command goes on where it stopped", file=sys.stderr)

@@ -31,6 +31,17 @@ def test_notes_follow_the_result_on_stderr_unless_quiet(capsys):
         assert capsys.readouterr() == ("done\n", "" if console.quiet else "note: look\n")
 
 
+def test_what_is_quoted_from_outside_sends_no_control_characters(capsys):
+    console = Console()
+    console.say("a\x1b[2J")
+    console.note("b\x1b]0;title\x07")
+    console.warn("c\x9bd")
+    console.result("one\ttwo\nthree\x1b", {})
+    out, err = capsys.readouterr()
+    assert out == "one\ttwo\nthree\n"
+    assert all(letter.isprintable() or letter == "\n" for letter in err)
+
+
 class Clock:
     """Time that passes when told to."""
 

@@ -3,6 +3,7 @@
 Whatever the cut is, the state dict is the module's own under the prefix `model.`.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +20,8 @@ from pipeline.models.recording import Steps
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 PREFIX = "model."
-ENDS = "ends_the_pass"  # mark of a module at which the forward pass ends
+ENDS = "ends_the_pass"  # mark of a module with a hook at which the forward pass may end
+_pass = threading.local()  # `ends_at`: where this thread's pass ends, which the tail's does not
 PLAIN: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu_": nn.ReLU,
@@ -100,14 +102,8 @@ class CutNetwork(Network):
         return self._outputs
 
     def whole(self, images: Tensor) -> Tensor:
-        """Logits [B, classes] by the module's own forward pass; for one thread at a time."""
-        ending = self.get_submodule(self.stop[0]) if self.stop else self
-        marked = vars(ending).pop(ENDS, None)
-        try:
-            return logits_of(self.model(images), self.name)
-        finally:
-            if marked:
-                vars(ending)[ENDS] = marked
+        """Logits [B, classes] by the module's own forward pass."""
+        return logits_of(self.model(images), self.name)
 
     def whole_of_sample(self) -> Tensor:
         """The same for `sample`."""
@@ -150,10 +146,13 @@ class CutNetwork(Network):
             vars(module)[ENDS] = True
         if torch.compiler.is_exporting():  # which leaves out what nothing comes of
             return self._seen(module, before, images)
+        _pass.ends_at = module
         try:
             self.model(images)
         except Reached as end:
             return end.value
+        finally:
+            _pass.ends_at = None
         raise RuntimeError(f"{self.name}: the forward pass did not come to '{path}'")
 
     def _seen(self, module: nn.Module, before: bool, images: Tensor) -> Tensor:
@@ -185,12 +184,12 @@ class Reshaping(TorchFunctionMode):
 
 
 def _end_before(module: nn.Module, inputs: tuple) -> None:
-    if vars(module).get(ENDS) and not torch.compiler.is_exporting():
+    if getattr(_pass, "ends_at", None) is module:
         raise Reached(inputs[0])
 
 
 def _end_after(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    if vars(module).get(ENDS) and not torch.compiler.is_exporting():
+    if getattr(_pass, "ends_at", None) is module:
         raise Reached(output)
 
 

@@ -107,7 +107,8 @@ def _first_pass(
             shape = list(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
             raise UserError(
                 f"{network.name} gives {shape} for an image, not {network.num_classes} logits",
-                "set the number of class names to the outputs that it has, or its options",
+                (f"{network.told}; " if network.told else "")
+                + "set the number of class names to the outputs that it has, or its options",
             )
         return calls, logits
     side, problem = next(iter(problems.items()))
@@ -118,6 +119,10 @@ def _first_pass(
 def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:
     """Cuts the network; it stays one of logits alone where nothing better holds."""
     reasons = []
+    if not _close(network.whole(network.sample), logits):
+        network.cut_reason = "it gives the same images other logits each time"
+        return
+    known = _answers(network, logits)
     for recorder in _recorders(calls):
         try:
             graph = record(network, recorder)
@@ -127,7 +132,7 @@ def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:
         start = _start(network, recorder)
         for found in _places(network, graph, start, recorder.start is not None):
             _apply(network, graph, found, recorder, calls)
-            if _holds(network, logits):
+            if _holds(network, known):
                 network.cut_reason = found.reason
                 return
             _undo(network)
@@ -427,10 +432,22 @@ def _undo(network: CutNetwork) -> None:
     network.feature_channels, network.map_shape = network.num_classes, (network.num_classes,)
 
 
-def _holds(network: CutNetwork, logits: Tensor) -> bool:
+def _answers(network: CutNetwork, logits: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Images and the network's logits for them: one of the sample, and a brighter and a darker
+    one, as a record can hold what its code saw in the sample."""
+    draw = torch.Generator().manual_seed(3)
+    found = [(network.sample[:1], logits[:1])]
+    for scale, level in ((2.0, 1.0), (0.5, -1.0)):
+        images = scale * torch.randn(network.sample[:1].shape, generator=draw) + level
+        found.append((images, network.whole(images.clone())))
+    return [(images, answer) for images, answer in found if answer.isfinite().all()]
+
+
+def _holds(network: CutNetwork, known: list[tuple[Tensor, Tensor]]) -> bool:
     """Tells whether both parts give the network's own logits; for one image, not two as before."""
+    every = torch.cat([logits for _, logits in known])
     try:
-        return _close(network(network.sample[:1]), logits[:1], logits)
+        return all(_close(network(images.clone()), logits, every) for images, logits in known)
     except Exception:
         return False
 

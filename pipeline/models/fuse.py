@@ -34,7 +34,7 @@ def _pairs(network: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     pairs = []
     for graph, modules in _graphs(network):
         for node in graph.nodes:
-            if node.op != "call_module":
+            if node.op != "call_module" or not node.args:  # as a parametrization of weights
                 continue
             module, source = modules[str(node.target)], node.args[0]
             calls[module] += 1

@@ -226,8 +226,11 @@ def load_program(
             f"{path} is not the file that config.json describes (its SHA-256 differs)",
             "restore it with `dvc checkout`, or run its stage again",
         )
-    if spec.kind != "onnx" and not trusted:
-        checked_copy(path, spec.kind)
+    if spec.kind != "onnx" and not trusted and checked_copy(path, spec.kind) != data:
+        raise UserError(
+            f"{path} holds what was not read: it is not as the teacher's stage writes it",
+            "run `pipeline teacher` again, from the file that it was made of",
+        )
     tail = None
     if stored:
         tail = nn.Linear(spec.channels, spec.num_classes)

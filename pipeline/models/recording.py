@@ -9,7 +9,8 @@ output is recorded from then on.
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,8 @@ def watched(model: nn.Module, images: Tensor) -> tuple[list[Call], Any]:
 
     hooks = []
     for path, module in model.named_modules():
+        if path and isinstance(module, torch.jit.ScriptModule):  # it takes no hooks
+            continue
         own = any(True for _ in module.parameters(recurse=False))
         hooks.append(module.register_forward_pre_hook(begin(path)))
         hooks.append(module.register_forward_hook(end(path, own)))
@@ -138,26 +141,17 @@ def record(network: nn.Module, recorder: Recorder) -> fx.Graph:
         Unrecordable: the code asks for what only a real tensor has, or does one thing in training
             and another in evaluation.
     """
-    training = network.training
-    modes = {name: module.training for name, module in network.named_modules()}
-    kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
     known = set(vars(network))
     try:
         graphs = []
         for mode in (False, True):
-            network.train(mode)
-            recorder.started = recorder.start is None
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with _undone(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                network.train(mode)
+                recorder.started = recorder.start is None
                 graphs.append(recorder.trace(network))
     except Exception as error:  # stand-ins for tensors go through any code, which may fail anyhow
         raise Unrecordable(first_line(error)) from None
     finally:
-        network.train(training)
-        for name, module in network.named_modules():
-            module.training = modes[name]
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)
         for name in set(vars(network)) - known:  # constants become buffers: they follow the device
             value = vars(network).pop(name)
             if isinstance(value, Tensor):
@@ -166,6 +160,31 @@ def record(network: nn.Module, recorder: Recorder) -> fx.Graph:
         raise Unrecordable("its answer does not come from what is recorded")
     _follow_training(network, *graphs)
     return graphs[0]
+
+
+@contextmanager
+def _undone(network: nn.Module) -> Iterator[None]:
+    """Takes back what is done to a network's modules: modes, buffers, attributes that are set."""
+    modes = [(module, module.training) for module in network.modules()]
+    kept = [
+        (module, dict(vars(module)), dict(module._buffers))
+        for module in network.modules()
+        if module is not network and not isinstance(module, torch.jit.ScriptModule)
+    ]
+    values = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in kept:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
 
 
 def answer(graph: fx.Graph) -> fx.Node:

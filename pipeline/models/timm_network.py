@@ -7,6 +7,9 @@ from pipeline.errors import UserError
 from pipeline.models.cut_network import CutNetwork
 from pipeline.models.cutting import SMALL, cut
 
+# options with which timm itself reads or fetches weights
+LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+
 
 def timm_network(
     name: str, num_classes: int, *, head: dict[str, Any] | None = None, **options: Any
@@ -20,9 +23,14 @@ def timm_network(
 
     Raises:
         UserError: timm is not installed, has no such model, or it takes no images or gives no
-            logits with these options.
+            logits with these options; or an option is one that loads weights.
     """
     timm = import_timm()
+    if loading := [option for option in LOADING if option in options]:
+        raise UserError(
+            f"architecture 'timm/{name}' takes no option '{loading[0]}', which reads weights",
+            "teacher.weights or distill.student_weights names them",
+        )
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
         hint = f"did you mean 'timm/{near[0]}'?" if near else "see timm.list_models()"

@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
+from pipeline.errors import UserError
 from pipeline.presets import preset_names
+from stages.cli import with_exit_codes
 from tests.stages.workspace import ROOT, copy_project, environment, invoke, run
 
 HEAVY = {"torch", "faiss", "icrawler", "imagehash", "dvc", "PIL", "numpy", "aiohttp", "ray"}
@@ -165,3 +168,14 @@ def test_the_demos_web_stops_on_request(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+def test_an_error_that_quotes_control_characters_does_not_send_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        raise UserError("no output 'a\x1b[2Jb\x9b'", "it has c\r")
+
+    with pytest.raises(typer.Exit):
+        with_exit_codes(fail)()
+    assert capsys.readouterr().err == "error: no output 'a[2Jb': it has c\n"

@@ -1,3 +1,6 @@
+import hashlib
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,19 @@ def test_an_onnx_teacher_has_its_map_and_its_last_layer(tmp_path: Path) -> None:
     assert torch.equal(loaded(normalise(PIXELS, config.mean, config.std)), logits(teacher))
     weights_file(folder, config).write_bytes(b"another")
     with pytest.raises(UserError, match="SHA-256 differs"):
+        load_model(folder, CPU)
+
+
+@pytest.mark.parametrize("make", [script, exported])
+def test_a_folder_with_a_program_that_was_not_read_is_not_opened(make: Any, tmp_path: Path) -> None:
+    folder = saved(read(make(tmp_path / "model")), tmp_path / "teacher")
+    path = next(folder.glob("model.p*"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("program/data/sample.pkl", b"cos\nsystem\n(S'true'\ntR.")
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"holds what was not read.*pipeline teacher"):
         load_model(folder, CPU)
 
 

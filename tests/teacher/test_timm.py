@@ -151,3 +151,9 @@ def test_published_timm_variants_have_the_logits_of_timm_itself(tmp_path):
         load_teacher(network, read_weights(path), 32)
         with torch.no_grad():
             torch.testing.assert_close(network.eval()(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg_overlay"])
+def test_an_option_by_which_timm_would_read_weights_is_refused(option):
+    with pytest.raises(UserError, match=rf"takes no option '{option}'"):
+        timm_network("resnet18", 7, **{option: "weights.pth"})
