@@ -247,8 +247,9 @@ def _needed(network: Network, config: ModelConfig, pixels: np.ndarray) -> float:
     shown = normalise(torch.from_numpy(pixels[:4]).to(device), config.mean, config.std)
     if first_norm(network, shown) is not None:
         return 0.0
-    began = time.monotonic()
     with torch.no_grad():
+        network(shown)  # a TorchScript is compiled in its first passes, of which this is the second
+        began = time.monotonic()
         network(shown).cpu()  # waits for the device
     return (time.monotonic() - began) / len(shown) * len(pixels) * (len(NORMALISATIONS) + 1)
 
