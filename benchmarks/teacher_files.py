@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("architectures", nargs="*", metavar="NAME=ARCHITECTURE")
     parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     known = dict(one.split("=", 1) for one in given.architectures)
     lines = ["| file | architecture | outcome | told |", "|---|---|---|---|"]
     print("\n".join(lines))

@@ -1,12 +1,14 @@
 """Weights of a teacher: read from a file, and fitted to a network."""
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,16 +20,8 @@ from pipeline.weights.candidates import (
     class_names_beside,
     without_weights,
 )
+from pipeline.weights.otherfiles import PART, TOGETHER, other_kind
 from pipeline.weights.pickles import read_pickle
-
-LAYOUTS = "docs/teacher-files.md lists what is read"
-STARTS = {  # of files that hold something else
-    b"\x89HDF": "an HDF5 file, as Keras writes it",
-    b"GGUF": "a GGUF file",
-    b"<htm": "a web page",
-    b"<!DO": "a web page",
-    b"vers": "a pointer of Git LFS: get the file itself with `git lfs pull`",
-}
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def read_weights(
         what, hint = without_weights(value)
         raise UserError(f"{key}: {path} {what}", hint)
     notes = [f"{path.name}: {told}" for told in found[0][1][:1]]
-    place, names = class_names_beside(value)
+    place, names = class_names_beside(_metadata(path) or value)
     states = tuple(one for one, _ in found)
     return Weights(
         states[0].state,
@@ -127,11 +121,11 @@ def check_sha256(found: str, wanted: str, origin: str) -> None:
 def _read(path: Path, key: str) -> Any:
     try:
         if _is_safetensors(path):
+            if part := PART.search(path.name):
+                raise UserError(f"{key}: {path} is part {int(part[1])} of {int(part[2])}", TOGETHER)
             return load_file(path)
-        start = path.open("rb").read(4)
-        for magic, kind in STARTS.items():
-            if start == magic:
-                raise UserError(f"{key}: {path} is {kind}", LAYOUTS)
+        if other := other_kind(path):
+            raise UserError(f"{key}: {path} is {other[0]}", other[1])
         return read_pickle(path, key)
     except FileNotFoundError:
         raise UserError(f"{key}: {path} not found") from None
@@ -145,6 +139,19 @@ def _is_safetensors(path: Path) -> bool:
         start = stream.read(9)
     pickle_or_zip = start[:2] in (b"PK", b"\x80\x02")
     return start[8:] == b"{" or (path.suffix == ".safetensors" and not pickle_or_zip)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What is written as JSON in the header of a file of safetensors."""
+    if not _is_safetensors(path):
+        return {}
+    with safe_open(path, "pt") as file:
+        written = file.metadata() or {}
+    found = {}
+    for name, text in written.items():
+        with contextlib.suppress(ValueError, RecursionError):
+            found[name] = json.loads(text)
+    return found
 
 
 def _chosen(found: list[Candidate], choice: str, path: Path, key: str) -> list[Candidate]:

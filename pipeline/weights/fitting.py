@@ -334,8 +334,27 @@ def _finished(
         if counted(name) and name not in fitted and not _under(name, head["at"] if head else ""):
             fitted[name] = torch.tensor(0)  # files of old releases lack them
     if left:
-        notes = [*notes, f"left out, as the network has no such tensors: {_grouped(left, state)}"]
+        others = _other_networks(own, left)
+        if others:
+            named = " and ".join(f"'{prefix.rstrip('.')}'" for prefix in others)
+            which = (
+                f"of '{taken_from}'" if (taken_from := reading.naming.prefix.rstrip(".")) else ""
+            )
+            told = f"its weights are those {which or 'without a prefix'}; those of {named} would"
+            notes = [*notes, f"{told} fit as well (teacher.weights chooses, by this name)"]
+        unlike = [key for key in left if not key.startswith(tuple(others))]
+        if unlike:
+            told = f"left out, as the network has no such tensors: {_grouped(unlike, state)}"
+            notes = [*notes, told]
     return Fit(fitted, outputs, head, tuple(left), tuple(notes))
+
+
+def _other_networks(own: Mapping[str, Tensor], left: Sequence[str]) -> list[str]:
+    """Prefixes under which the keys that are left are another such network."""
+    names = [name for name in own if not counted(name)]
+    there = set(left)
+    prefixes = [key.removesuffix(names[0]) for key in left if key.endswith(f".{names[0]}")]
+    return [one for one in prefixes if all(f"{one}{name}" in there for name in names)]
 
 
 def _may_be_left(key: str, reading: _Reading, tensor: Tensor) -> bool:

@@ -1,11 +1,14 @@
 """Known architectures as outlines: their tensors' names and shapes, at the cost of no values."""
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from pipeline.console import Advance
@@ -23,7 +26,8 @@ from pipeline.weights.naming import counted
 
 MOST = 5  # architectures that are named
 CLASSES = 10  # of outlines that only their layers before the last are looked at
-ALIKE = 0.5  # of a family's kinds of names are in the file, or its networks are not tried
+TRIAL_LAYERS = 4  # of 1x1 that a network's code may make and throw away
+ALIKE = 0.5  # of an architecture's kinds of names are in the file, or it is not tried
 
 
 def inner_of(network: nn.Module) -> nn.Module:
@@ -118,34 +122,58 @@ def outlines(
 
 
 def architectures_for(weights: Weights, channels: int, advance: Advance) -> list[str]:
-    """Names of the known architectures that the weights would fit.
+    """Names of the known architectures that the weights would fit, the first few.
 
-    Own and published ones and torchvision's; if none fits, timm's where it is installed: of each
-    family one is built, and the others where its names are like those of the file.
+    Own and published ones and torchvision's; if none fits, timm's where it is installed.
     """
     sizes = [_sizes(candidate.state) for candidate in weights.choices]
-    found = [name for name in _here() if _would_fit(name, weights, channels, sizes, advance)]
-    for names in [] if found else _families(weights, advance):
-        found += [name for name in names if _would_fit(name, weights, channels, sizes, advance)]
+    there = {
+        ending for one in weights.choices for name in one.state for ending in _endings(_kind(name))
+    }
+    found: list[str] = []
+    for names in (_here(), _of_timm()):
+        for name in names:
+            advance(1, name)
+            module = _alike(name, sizes, there)
+            if module is not None and _would_fit(module, weights, channels):
+                found.append(name)
+            if len(found) == MOST:
+                return found
         if found:
             break
-    return found[:MOST]
+    return found
 
 
-def _would_fit(
-    name: str,
-    weights: Weights,
-    channels: int,
-    sizes: Sequence[frozenset[tuple[int, ...]]],
-    advance: Advance,
-) -> bool:
-    advance(1, name)
+def _alike(
+    name: str, sizes: Sequence[frozenset[tuple[int, ...]]], there: AbstractSet[str]
+) -> nn.Module | None:
+    """Outline of an architecture whose kernels, and most kinds of its names, a file has."""
+    any_size = frozenset[tuple[int, ...]]().union(*sizes)
+    foreign = itertools.count(1)
+
+    def check(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        if parameter is None or _sizes({name: parameter}) <= any_size:
+            return
+        if parameter.shape[-1] > 1 or next(foreign) > TRIAL_LAYERS:
+            raise _Foreign
+
+    handle = register_module_parameter_registration_hook(check)
     try:
         module = _shapes(name, CLASSES, {})
-    except Exception:  # one that cannot be built here is none to choose
-        return False
-    if not any(_sizes(module.state_dict()) <= size for size in sizes):
-        return False
+    except Exception:  # foreign kernels; or one that cannot be built here is none to choose
+        return None
+    finally:
+        handle.remove()
+    kinds = {_kind(key) for key in module.state_dict() if not counted(key)}
+    alike = len(kinds & there) >= ALIKE * len(kinds)
+    return module if alike and any(_sizes(module.state_dict()) <= size for size in sizes) else None
+
+
+class _Foreign(Exception):
+    """A network gets kernels of sizes that no kernel of a file has: the rest is not built."""
+
+
+def _would_fit(module: nn.Module, weights: Weights, channels: int) -> bool:
     own = with_channels(module, channels)
     for candidate in weights.choices:
         try:
@@ -157,9 +185,12 @@ def _would_fit(
 
 
 def _sizes(state: Mapping[str, Tensor]) -> frozenset[tuple[int, ...]]:
-    """Shapes of the kernels: those of a network that fits are all in the file."""
+    """Shapes of the kernels: those of a network that fits are all in the file. How many colours
+    one takes does not count."""
     return frozenset(
-        tuple(tensor.shape) for tensor in state.values() if tensor.ndim == 4 and tensor.shape[1] > 3
+        (tensor.shape[0], tensor.shape[1] * (tensor.shape[1] > 3), *tensor.shape[2:])
+        for tensor in state.values()
+        if tensor.ndim == 4
     )
 
 
@@ -171,28 +202,12 @@ def _here() -> Iterator[str]:
     yield from (f"{TORCHVISION}{name}" for name in models.list_models(module=models))
 
 
-def _families(weights: Weights, advance: Advance) -> list[list[str]]:
-    """timm's networks by family, those that name their tensors most as the file does first."""
+def _of_timm() -> Iterator[str]:
     try:
         timm = import_timm()
     except UserError:
-        return []
-    there = {
-        ending for one in weights.choices for name in one.state for ending in _endings(_kind(name))
-    }
-    alike = []
-    for family in timm.list_modules():
-        names = [f"{TIMM}{name}" for name in timm.list_models(module=family)]
-        advance(1, f"{TIMM}{family}")
-        try:
-            state = _shapes(names[0], CLASSES, {}).state_dict()
-        except Exception:  # a family of none, or one whose first cannot be built so
-            continue
-        kinds = {_kind(key) for key in state if not counted(key)}
-        share = len(kinds & there) / len(kinds)
-        if share >= ALIKE:
-            alike.append((-share, names))
-    return [names for _, names in sorted(alike)]
+        return
+    yield from (f"{TIMM}{name}" for name in timm.list_models())
 
 
 def _kind(name: str) -> str:

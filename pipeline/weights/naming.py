@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pipeline.weights.candidates import AVERAGED
+
 # parts of names that come of wrapping a module, wherever it stands
 WRAPPING = frozenset(
     (
@@ -60,7 +62,7 @@ def namings(trunk: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[Na
             have = set(names.values())
             score = sum(name in have for name in wanted)
             found.append((score, Naming(names, prefix)))
-    found.sort(key=lambda one: -one[0])
+    found.sort(key=lambda one: (-one[0], bool(AVERAGED.search(one[1].prefix))))
     if not found or found[0][0] < len(wanted):
         plain = _clean(state)
         found[:0] = [(0, naming) for naming in _numbered(trunk, plain, state)]

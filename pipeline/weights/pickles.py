@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from pipeline.console import listed
+from pipeline.console import listed, printable
 from pipeline.errors import UserError, first_line
 
 # kinds of values that lie beside weights, by the full name that a pickle has for them
@@ -179,12 +179,29 @@ def _refusal(path: Path, key: str, refused: list[str], error: Exception) -> tupl
     foreign = [name for name in refused if _of_python(name)]
     if foreign:  # nobody is told how to run it
         return what, "weights have no use for it: get them from elsewhere"
-    first = next((one for one in _operations(path) if one[0] != "PROTO"), ("", ""))
-    weights = "saved.state_dict()" if first[0] == "GLOBAL" else 'saved["state_dict"]'
+    weights = _weights_in(path, refused)
     return what, (
         "if it is yours, two lines in a place that has its code make one of tensors: saved ="
         f' torch.load("{path.name}", weights_only=False); torch.save({weights}, "weights.pt")'
     )
+
+
+def _weights_in(path: Path, refused: list[str]) -> str:
+    """The state dict in what was saved: of a module that it is or has, else under a key."""
+    key, depth = "", 0
+    for operation, argument in _operations(path):
+        if operation in ("GLOBAL", "STACK_GLOBAL"):
+            if depth == 0:
+                return "saved.state_dict()"
+            name = _name(argument)
+            if name in refused and any(one.startswith("torch.nn.modules.") for one in refused):
+                return f'saved["{key}"].state_dict()'
+        depth += operation in ("EMPTY_DICT", "EMPTY_LIST", "MARK")
+        if operation in ("BINUNICODE", "SHORT_BINUNICODE", "UNICODE"):
+            key = printable(str(argument))
+            if key == "state_dict":
+                break
+    return 'saved["state_dict"]'
 
 
 def _of_python(name: str) -> bool:

@@ -47,8 +47,9 @@ def run(section: Teacher, console: Console, embed: Embed) -> None:
     with replacing(paths.TEACHER) as folder:
         save_model(folder, network, config)
     names, source = config.class_names, config.source
+    architecture = config.architecture["name"]
     summary = {
-        "architecture": section.architecture,
+        "architecture": architecture,
         "source": section.source,
         **summary,
         "parameters": parameter_count(network),
@@ -56,7 +57,7 @@ def run(section: Teacher, console: Console, embed: Embed) -> None:
     }
     write_json(paths.summary("teacher"), summary)
     console.result(
-        f"teacher: {section.architecture}, {len(names)} classes, {source} → {paths.TEACHER}",
+        f"teacher: {architecture}, {len(names)} classes, {source} → {paths.TEACHER}",
         summary,
     )
 
@@ -170,7 +171,7 @@ def _published(section: Teacher, console: Console) -> Made:
         except UserError as problem:
             if section.source != "torch.hub":
                 raise
-            # its code may run, so that its own network does what no architecture here does
+            # its code may run, so its own network is there, and no other is looked for
             name = section.hub_network
             allow(name)
             found = _fitted(section, name, weights, advance)
@@ -196,6 +197,7 @@ def _fitted(section: Teacher, architecture: str, weights: Weights, advance: Adva
         class_names=listed_names(section.class_names, "teacher.class_names"),
         channels=section.channels,
         order=section.order,
+        suggest=section.source != "torch.hub",
         advance=advance,
     )
 

@@ -1,10 +1,12 @@
 import hashlib
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 
 import pytest
 import torch
+from safetensors.torch import save as save_bytes
 from safetensors.torch import save_file
 from torch import nn
 
@@ -227,6 +229,62 @@ def test_the_content_of_a_file_tells_its_format_and_not_its_name(tmp_path):
         assert read_weights(tmp_path / name).state.keys() == state.keys()
     with pytest.raises(UserError, match=r"is a folder: name a file: teacher\.pt, teacher\.safet"):
         read_weights(tmp_path)
+
+
+OTHERS = {
+    "a.pt.gz": (b"\x1f\x8b\x08\0rest", "packed with gzip: unpack it"),
+    "page.pt": (b"\n<!doctype html><html>", "a web page: get the file"),
+    "picture.pt": (b"\x89PNG\r\n\x1a\nrest", "an image"),
+    "net.tflite": (b"\x1c\0\0\0TFL3rest", "a TFLite file: export the network as ONNX"),
+    "saved_model.pb": (b"\x08\x01\x12\x90", "a file of TensorFlow: export"),
+    "log.json": (b'{"acc": 1}', "text .JSON"),
+    "model.safetensors.index.json": (b'{"weight_map": {}}', "the index of .*: put the parts"),
+    "model-00002-of-00003.safetensors": (save_bytes({"a": torch.zeros(2)}), "part 2 of 3: put"),
+    "none.pt": (b"", "empty: get it again"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_kind_of_file_is_named_with_the_way_out(tmp_path, name):
+    content, said = OTHERS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f" is {said}") as caught:
+        read_state(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        (["metadata.json", "config.json", "model.weights.h5"], "a file of Keras: export"),
+        (["run/best.pt", "run/labels.txt"], "a zip archive with run/best.pt in it: unpack it"),
+    ],
+)
+def test_an_archive_of_something_else_is_named_with_the_way_out(tmp_path, inside, said):
+    with zipfile.ZipFile(tmp_path / "teacher.zip", "w") as archive:
+        for name in inside:
+            archive.writestr(name, "x")
+    with pytest.raises(UserError, match=f" is {said}"):
+        read_state(tmp_path / "teacher.zip")
+
+
+def test_a_module_in_a_dictionary_is_converted_under_its_key(tmp_path):
+    torch.save({"epoch": 3, "ema": trained(), "lr": 0.1}, tmp_path / "whole.pt")
+    with pytest.raises(UserError, match=r'torch\.save\(saved\["ema"\]\.state_dict\(\), '):
+        read_state(tmp_path / "whole.pt")
+
+
+@pytest.mark.parametrize(
+    "written", [{"class_names": '["a", "b"]'}, {"id2label": '{"0": "a", "1": "b"}'}]
+)
+def test_class_names_in_the_header_of_safetensors_are_read(tmp_path, written):
+    save_file({"fc.weight": torch.zeros(2, 3)}, tmp_path / "t.safetensors", metadata=written)
+    read = read_weights(tmp_path / "t.safetensors")
+    assert (read.class_names, read.named_at) == (["a", "b"], *written)
+    save_file(
+        {"fc.weight": torch.zeros(2, 3)}, tmp_path / "t.safetensors", metadata={"classes": "["}
+    )
+    assert read_weights(tmp_path / "t.safetensors").class_names == []
 
 
 CONTENTS = {

@@ -361,3 +361,24 @@ def test_a_backbone_goes_into_a_network_of_other_classes(tmp_path):
 def features(model):
     model.fc = nn.Identity()
     return model(IMAGES)
+
+
+@pytest.mark.parametrize("names", [("ema.module.", "model."), ("student.", "teacher.")])
+def test_of_two_networks_in_one_state_dict_one_is_taken_and_the_other_told(tmp_path, names):
+    networks = [trained(), trained()]
+    nn.init.ones_(networks[0].fc.weight)
+    taken = 1 if "ema" in names[0] else 0
+    value = {
+        f"{prefix}{name}": tensor
+        for prefix, network in zip(names, networks, strict=True)
+        for name, tensor in network.state_dict().items()
+    }
+    found = fitted(tmp_path / "teacher.pt", {"state_dict": value})
+    same(found.network, networks[taken])
+    mine, other = (names[at].rstrip(".") for at in (taken, 1 - taken))
+    assert found.notes == [
+        f"its weights are those of '{mine}'; those of '{other}' would fit as well"
+        " (teacher.weights chooses, by this name)"
+    ]
+    chosen = fitted(tmp_path / "teacher.pt", {"state_dict": value}, choice=other)
+    same(chosen.network, networks[1 - taken])

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torchvision import models
 
 from pipeline.errors import UserError
 from pipeline.models import build
 from pipeline.weights.files import Weights, read_weights
-from pipeline.weights.known import architectures_for
+from pipeline.weights.known import _alike, architectures_for
 from pipeline.weights.network import fitted_network
 
 
@@ -33,10 +34,7 @@ def test_a_file_that_fits_several_architectures_names_them():
     assert architectures_for(weights, 3, lambda n=1, note="": None) == ["resnet20"]
 
 
-def test_where_nothing_fits_ones_own_code_is_the_way_out(tmp_path, monkeypatch):
-    from pipeline.weights import known
-
-    monkeypatch.setattr(known, "_families", lambda weights, advance: [])
+def test_where_nothing_fits_ones_own_code_is_the_way_out(tmp_path):
     torch.save(
         {"a.weight": torch.zeros(4, 3, 3, 3), "b.weight": torch.zeros(2, 4)}, tmp_path / "t.pt"
     )
@@ -45,9 +43,21 @@ def test_where_nothing_fits_ones_own_code_is_the_way_out(tmp_path, monkeypatch):
     assert "file.py:Class" in found
 
 
-@pytest.mark.slow
-def test_a_network_that_only_timm_has_is_found_in_its_family():
+@pytest.mark.parametrize("name", ["resnet26t", "mobilenetv4_conv_small"])
+def test_a_network_that_only_timm_has_is_found(name):
     timm = pytest.importorskip("timm", reason="needs the extra 'teachers'")
-    state = timm.create_model("resnet26t", num_classes=3).state_dict()
+    state = timm.create_model(name, num_classes=3).state_dict()
     found = architectures_for(Weights(state, "file", ""), 3, lambda n=1, note="": None)
-    assert "timm/resnet26t" in found
+    assert f"timm/{name}" in found
+
+
+def test_an_architecture_of_other_kernels_is_not_built_to_its_end():
+    made = []
+    record = register_module_parameter_registration_hook(lambda *one: made.append(one))
+    try:
+        assert (
+            _alike("torchvision/resnet152", [frozenset([(64, 0, 7, 7)])], {"conv1.weight"}) is None
+        )
+    finally:
+        record.remove()
+    assert len(made) < 30

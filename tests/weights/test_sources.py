@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ExternalError, UserError
-from pipeline.models import build
+from pipeline.models import build, own
+from pipeline.models.adapting import LUMA
 from pipeline.models.checkpoint import load_model
 from pipeline.weights.network import load_teacher
 from pipeline.weights.sources import (
@@ -83,6 +84,22 @@ def broken(pretrained=False):
 
 def number(pretrained=False):
     return 3
+
+
+class Answer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return {"logits": self.head(self.body(x).flatten(1))}
+
+
+def answer(pretrained=False):
+    if pretrained:
+        torch.manual_seed(7)
+    return Answer()
 """
 
 
@@ -261,6 +278,31 @@ def test_the_stage_takes_a_teacher_from_torch_hub(repository, monkeypatch, capsy
     assert config.class_names == [f"class {k}" for k in range(10)]
     assert network(IMAGES).shape == (2, 10)
     assert "10 classes" in capsys.readouterr().out
+
+
+def test_a_network_of_torch_hub_that_is_in_no_list_is_taken_without_a_search(
+    repository, monkeypatch, capsys
+):
+    monkeypatch.setattr("pipeline.weights.network.architectures_for", None)
+    monkeypatch.setattr(own, "_allowed", set())
+    folder = repository.parent
+    section = "source: torch.hub, repository: published, weights: answer, channels: 1"
+    with pytest.raises(UserError, match=r"^teacher\.trust: "):
+        stage(folder, monkeypatch, section)
+    assert not own._allowed
+    stage(folder, monkeypatch, f"{section}, trust: true")
+    name = "torch.hub:published:answer"
+    assert f"teacher: {name}, 3 classes" in capsys.readouterr().out
+    assert json.loads((folder / "reports/teacher.json").read_text())["architecture"] == name
+    network, config = load_model(folder / "models/teacher", torch.device("cpu"))
+    assert config.architecture["name"] == name
+    theirs = from_torch_hub(str(repository), "answer", True).reference
+    gray = (IMAGES * torch.tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(IMAGES), theirs(gray)["logits"])
+    monkeypatch.setattr(own, "_allowed", set())
+    with pytest.raises(UserError, match="is code that would run"):
+        load_model(folder / "models/teacher", torch.device("cpu"))
 
 
 def test_the_stage_says_the_sha256_of_a_file_and_records_it(tmp_path, monkeypatch):
