@@ -92,7 +92,7 @@ def build_layers(spec: Sequence[Mapping[str, Any] | str]) -> nn.Module:
 
 def _hooked(module: nn.Module) -> bool:
     """A hook may change what the layer does, as torch's spectral norm does."""
-    return bool(module._forward_pre_hooks or module._forward_hooks)
+    return any(getattr(module, name) for name in ("_forward_pre_hooks", "_forward_hooks"))
 
 
 def _layer_of(name: str, module: nn.Module) -> dict[str, Any] | None:

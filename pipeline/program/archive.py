@@ -18,6 +18,7 @@ from pipeline.program.client import Kind
 from pipeline.program.export_json import checked_export
 from pipeline.program.refused import Refused
 from pipeline.program.script_text import checked_pickle, checked_source
+from pipeline.unpacked import check_unpacked
 
 FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}  # of ONNX's ModelProto
 GRAPH = 7
@@ -48,6 +49,7 @@ def checked_copy(path: Path, kind: Kind) -> bytes:
     """
     try:
         with zipfile.ZipFile(path) as file:
+            check_unpacked(file, path, "teacher.path")
             records = _records(file, path)
             kept = _script_records(records) if kind == "torchscript" else checked_export(records)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:

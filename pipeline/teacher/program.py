@@ -22,6 +22,7 @@ from pipeline.pixels import normalise
 from pipeline.program.archive import checked_copy
 from pipeline.program.client import Kind, ProgramProcess
 from pipeline.program.onnx_graph import OnnxGraph, Tail, chosen_output, read_onnx
+from pipeline.unpacked import check_unpacked
 from pipeline.weights.files import check_sha256
 
 NAMES = {"onnx": "ONNX", "torchscript": "TorchScript", "export": "torch.export"}
@@ -335,6 +336,7 @@ def _extra(path: Path) -> str:
     """What `pipeline export` has written into an archive of torch; empty: nothing."""
     try:
         with zipfile.ZipFile(path) as file:
+            check_unpacked(file, path, "teacher.path")
             name = next(one for one in file.namelist() if one.endswith("/extra/about"))
             return file.read(name).decode()
     except (StopIteration, UnicodeDecodeError, zipfile.BadZipFile, OSError):

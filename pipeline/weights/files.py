@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.console import printable
 from pipeline.errors import UserError, first_line
+from pipeline.unpacked import SMALL, TIMES
 from pipeline.weights.candidates import (
     Candidate,
     as_float32,
@@ -84,7 +87,10 @@ def read_weights(
         raise UserError(f"{key}: {path} cannot be read: {error.strerror}") from None
     check_sha256(digest, sha256, str(path))
     value = _read(path, key)
-    found = [_with_float32(one) for one in _chosen(candidates(value), choice, path, key)]
+    chosen = _chosen(candidates(value), choice, path, key)
+    for one in chosen:
+        _check_stored(one, path, key)
+    found = [_with_float32(one) for one in chosen]
     if not found:
         what, hint = without_weights(value)
         raise UserError(f"{key}: {path} {what}", hint)
@@ -172,6 +178,39 @@ def _chosen(found: list[Candidate], choice: str, path: Path, key: str) -> list[C
             f"teacher.weights: {path} has no state dict named '{choice}'", f"its own: {known}"
         )
     return named
+
+
+def _check_stored(one: Candidate, path: Path, key: str) -> None:
+    """
+    Raises:
+        UserError: tensors are no plain numbers; or far larger than the file, as views that repeat
+            a value.
+    """
+    for name, value in one.state.items():
+        if told := _not_plain(value):
+            raise UserError(
+                f"{key}: {path}: {printable(name)} is {told}",
+                "save it again as ordinary tensors, as of the network before that was done to it",
+            )
+    larger = {name: value for name, value in one.state.items() if value.numel() > SMALL}
+    numbers = sum(value.numel() for value in larger.values())
+    if numbers > TIMES * path.stat().st_size:
+        name, value = max(larger.items(), key=lambda item: item[1].numel())
+        raise UserError(
+            f"{key}: {path}: {printable(name)} is {list(value.shape)}, which the file has no room"
+            " for",
+            "save it again with tensors that are stored in full: {k: v.clone() for k, v in …}",
+        )
+
+
+def _not_plain(value: Tensor) -> str:
+    """What is unusual about a tensor, in a word; empty for one of ordinary numbers."""
+    kinds = {
+        "without values (of the device 'meta')": value.is_meta,
+        "sparse": not value.is_meta and value.layout != torch.strided,
+        "quantised": value.is_quantized,
+    }
+    return next((kind for kind, is_so in kinds.items() if is_so), "")
 
 
 def _with_float32(one: Candidate) -> tuple[Candidate, list[str]]:

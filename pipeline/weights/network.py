@@ -265,7 +265,12 @@ def _load(
     for name in own.keys() - state.keys():
         if name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(0)
-    if problems := size_problem(network, input_size):
+    other = [
+        f"{name} is {str(value.dtype)[6:]}, not {str(own[name].dtype)[6:]}"
+        for name, value in state.items()
+        if own[name].is_floating_point() and not value.is_floating_point()
+    ]
+    if problems := [*size_problem(network, input_size), *other[:1]]:
         raise UserError(f"{weights.origin} does not fit the architecture: {'; '.join(problems)}")
     check_weights(state, weights.origin)
     network.load_state_dict(state)

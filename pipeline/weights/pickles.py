@@ -20,6 +20,7 @@ import torch
 
 from pipeline.console import listed, printable
 from pipeline.errors import UserError, first_line
+from pipeline.unpacked import check_unpacked
 
 # kinds of values that lie beside weights, by the full name that a pickle has for them
 HARMLESS = re.compile(
@@ -99,7 +100,7 @@ def read_pickle(path: Path, key: str) -> Any:
         UserError: it is no such file, or holds values that are not on the list; they are named.
         OSError: it cannot be read.
     """
-    program = _program(path)
+    program = _program(path, key)
     if program:
         raise UserError(f"{key}: {path} is {program}", "its state_dict alone can be read here")
     asked = _globals(path)
@@ -122,10 +123,11 @@ def _stand_in(name: str) -> type:
     return MappingStandIn if MAPPINGS.fullmatch(name) else StandIn
 
 
-def _program(path: Path) -> str:
+def _program(path: Path, key: str) -> str:
     """What a zip file holds that is no file of torch.save; empty if it is none or one."""
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, path, key)
             names = [name.partition("/")[2] or name for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError):
         return ""

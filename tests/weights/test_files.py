@@ -1,6 +1,7 @@
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.models import build
+from pipeline.program.archive import checked_copy
 from pipeline.weights.files import read_weights
 from pipeline.weights.network import load_teacher
 
@@ -318,3 +320,47 @@ def test_what_is_no_file_of_weights_is_one_line_that_names_parameter_and_file(
     with pytest.raises(UserError, match=rf"^teacher\.path: {path} ") as caught:
         read_weights(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path):
+    path, bomb = tmp_path / "teacher.pt", tmp_path / "bomb.pt"
+    torch.save({"fc.weight": torch.zeros(1, dtype=torch.float16).expand(2**20, 2**14)}, path)
+    with pytest.raises(UserError, match=r"fc\.weight is \[1048576, 16384\], which the file has no"):
+        read_weights(path)
+    torch.save({"fc.weight": torch.zeros(5, 8)}, path)
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert read_weights(bomb).state.keys() == {"fc.weight"}
+    with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("teacher/data/9", bytes(2**27))
+    with pytest.raises(UserError, match=r"teacher\.path: .*unpacks to 134 MB"):
+        read_weights(bomb)
+    for kind in ("torchscript", "export"):
+        with pytest.raises(UserError, match="unpacks to 134 MB"):
+            checked_copy(bomb, kind)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda one: one.to("meta"), "without values"),
+        (lambda one: one.to_sparse(), "sparse"),
+        (lambda one: torch.quantize_per_tensor(one, 0.1, 0, torch.qint8), "quantised"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_named(tmp_path, make, told):
+    path = tmp_path / "teacher.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save({"fc.weight": make(torch.ones(5, 8)), "fc.bias": torch.zeros(5)}, path)
+        with pytest.raises(UserError, match=rf"teacher\.path: .*: fc\.weight is {told}"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.cfloat])
+def test_numbers_of_another_kind_than_the_networks_are_refused(tmp_path, dtype):
+    state = trained().state_dict()
+    torch.save(state | {"fc.weight": state["fc.weight"].to(dtype)}, tmp_path / "teacher.pt")
+    with pytest.raises(UserError, match=rf"fc\.weight is {str(dtype)[6:]}, not float32"):
+        load_teacher(build("resnet8", 5), read_weights(tmp_path / "teacher.pt"), 32)
