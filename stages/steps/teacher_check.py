@@ -248,7 +248,8 @@ def _needed(network: Network, config: ModelConfig, pixels: np.ndarray) -> float:
     if first_norm(network, shown) is not None:
         return 0.0
     with torch.no_grad():
-        network(shown)  # a TorchScript is compiled in its first passes, of which this is the second
+        for _ in range(2):  # a TorchScript is compiled in its first passes
+            network(shown)
         began = time.monotonic()
         network(shown).cpu()  # waits for the device
     return (time.monotonic() - began) / len(shown) * len(pixels) * (len(NORMALISATIONS) + 1)
