@@ -51,3 +51,12 @@ def test_a_network_that_only_timm_has_is_found_in_its_family():
     state = timm.create_model("resnet26t", num_classes=3).state_dict()
     found = architectures_for(Weights(state, "file", ""), 3, lambda n=1, note="": None)
     assert "timm/resnet26t" in found
+
+
+def test_an_option_that_hinders_is_named_before_other_architectures(tmp_path):
+    torch.save(models.mobilenet_v2(num_classes=5).state_dict(), tmp_path / "teacher.pt")
+    found = refused(
+        tmp_path / "teacher.pt", "torchvision/mobilenet_v2", options={"width_mult": 0.5}
+    )
+    end = "it would fit torchvision/mobilenet_v2 without width_mult (teacher.options)"
+    assert found.endswith(end)
