@@ -106,9 +106,21 @@ def _maker(name: str) -> Callable[..., Network]:
         from pipeline.models.published import published_network
 
         return partial(published_network, name)
+    if meant := _meant_as_own(name):
+        raise UserError(f"no architecture named '{name}'", meant)
     near = difflib.get_close_matches(name, [*ARCHITECTURES, *ALIASES], n=1)
     meant = f"did you mean '{near[0]}'? " if near else ""
     known = (
         f"known: {', '.join(sorted(ARCHITECTURES))}, {TORCHVISION}NAME, {TIMM}NAME, FILE.py:NAME"
     )
     raise UserError(f"no architecture named '{name}'", meant + known)
+
+
+def _meant_as_own(name: str) -> str:
+    """What a name of one's own code lacks, in words; empty if it is not like one."""
+    if name.endswith(".py"):
+        return f"name the class or function in it: {name}:NAME"
+    module, dot, entry = name.rpartition(".")
+    if dot and "/" not in name and name.replace(".", "").isidentifier():
+        return f"code of one's own has a colon before its class or function: {module}:{entry}"
+    return ""

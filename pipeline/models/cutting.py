@@ -113,7 +113,10 @@ def _first_pass(
         return calls, logits
     side, problem = next(iter(problems.items()))
     tried = f"{side} pixels" if len(problems) == 1 else f"{', '.join(map(str, problems))} pixels"
-    raise UserError(f"{network.name} takes no images of 3 channels and {tried}: {problem}")
+    raise UserError(
+        f"{network.name} takes no images of 3 channels and {tried}: {problem}",
+        "teacher.input_size is the side of the images, of a student's too",
+    )
 
 
 def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:

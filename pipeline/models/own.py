@@ -159,7 +159,19 @@ def _made(
     except UserError:
         raise
     except Exception as error:  # the user's own code can fail in any way
-        raise UserError(source.described(error)) from None
+        needed = [name for name in _without_value(parameters) if name not in {by, *options}]
+        hint = (
+            f"set {', '.join(needed)} in teacher.options, or distill.student_options of a student"
+        )
+        raise UserError(source.described(error), hint if needed else "") from None
+
+
+def _without_value(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Names of the arguments that a callable cannot be called without."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [
+        name for name, one in parameters.items() if one.default is one.empty and one.kind in named
+    ]
 
 
 class _Source:

@@ -117,7 +117,7 @@ class Program(Network):
         """
         if not isinstance(images, Tensor):
             raise TypeError("a program takes tensors, not stand-ins for them")
-        fed = self._fed(images.detach().float().cpu())
+        fed = self.fed(images.detach().float().cpu())
         step = self.spec.batch or max(1, CHUNK // (images.shape[-1] * images.shape[-2]))
         parts = [self._answer(fed[start : start + step]) for start in range(0, len(fed), step)]
         found = torch.from_numpy(np.concatenate(parts)).to(images.device)
@@ -136,7 +136,7 @@ class Program(Network):
             )
         return answer[:count].astype(np.float32)
 
-    def _fed(self, images: Tensor) -> np.ndarray:
+    def fed(self, images: Tensor) -> np.ndarray:
         """The images as the program takes them."""
         spec = self.spec
         if spec.values != "normalised":

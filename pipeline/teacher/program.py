@@ -206,7 +206,7 @@ class _Trial:
 
     def _ask(self, spec: ProgramSpec) -> list[np.ndarray]:
         """All outputs for the pictures; they are the same whatever they are asked with."""
-        fed = Program(self.process, spec, self.section.mean, self.section.std)._fed(self.images)
+        fed = Program(self.process, spec, self.section.mean, self.section.std).fed(self.images)
         count = len(fed)
         batch = spec.batch or count
         if batch > count:

@@ -389,6 +389,14 @@ def _hint(
         pass
     else:
         return ""  # only the number of classes is wrong
+    if options:
+        try:
+            _way(weights, architecture, {}, head, 0, input_size, channels)
+        except (NoFit, UserError):
+            pass
+        else:
+            given = ", ".join(options)
+            return f"it would fit {architecture} without {given} (teacher.options)"
     known = architectures_for(weights, channels, advance)
     if known:
         return f"it would fit {', '.join(known)} (teacher.architecture)"

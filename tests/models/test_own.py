@@ -323,7 +323,8 @@ def test_logits_are_found_in_what_a_network_returns(answer, told):
         ),
         (
             "class Net(nn.Module):\n    def forward(self, x):\n        return x.nothing\n",
-            r"takes no images of 3 channels and 224, .*: .*net\.py, line 7: AttributeError",
+            r"takes no images of 3 channels and 224, .*: .*net\.py, line 7: AttributeError"
+            r".*: teacher\.input_size is the side",
         ),
         (
             "class Net(nn.Module):\n    def forward(self, x):\n        return {'a': x, 'b': x}\n",
@@ -378,3 +379,19 @@ def test_importing_the_package_of_models_imports_no_library_of_networks():
     code = "import sys, pipeline.models; print('torchvision' in sys.modules, 'timm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+def test_an_argument_without_a_value_is_named_with_where_to_set_it():
+    text = "class Net(nn.Module):\n    def __init__(self, depth, num_classes, *, wide, bias=True):"
+    Path("net.py").write_text(f"{HEADER}{text}\n        pass\n", "utf-8")
+    with pytest.raises(UserError, match=r"missing 1 .*'depth': set depth in teacher\.options"):
+        build("net.py:Net", 7, wide=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("nets/net.py", r"nets/net\.py:NAME"), ("nets.net.Net", r"a colon .*: nets\.net:Net")],
+)
+def test_a_name_of_own_code_without_its_colon_is_understood(name, meant):
+    with pytest.raises(UserError, match=f"no architecture named '{name}': .*{meant}"):
+        build(name, 7)

@@ -251,7 +251,7 @@ def test_another_kind_of_file_is_named_with_the_way_out(tmp_path, name):
     content, said = OTHERS[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f" is {said}") as caught:
-        read_state(tmp_path / name)
+        read_weights(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -267,13 +267,13 @@ def test_an_archive_of_something_else_is_named_with_the_way_out(tmp_path, inside
         for name in inside:
             archive.writestr(name, "x")
     with pytest.raises(UserError, match=f" is {said}"):
-        read_state(tmp_path / "teacher.zip")
+        read_weights(tmp_path / "teacher.zip")
 
 
 def test_a_module_in_a_dictionary_is_converted_under_its_key(tmp_path):
     torch.save({"epoch": 3, "ema": trained(), "lr": 0.1}, tmp_path / "whole.pt")
     with pytest.raises(UserError, match=r'torch\.save\(saved\["ema"\]\.state_dict\(\), '):
-        read_state(tmp_path / "whole.pt")
+        read_weights(tmp_path / "whole.pt")
 
 
 @pytest.mark.parametrize(
