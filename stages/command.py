@@ -9,8 +9,8 @@ import typer
 from pipeline.console import Console
 from pipeline.paramfile import read_params
 from pipeline.params import Params
-from pipeline.program.consent import trust_programs
 from stages.paths import PARAMS
+from stages.steps.consent import consented
 
 Set = Annotated[
     list[str] | None,
@@ -41,19 +41,3 @@ def start(
             f"{', '.join(changes)} for this run only; `dvc repro` goes back to params.yaml"
         )
     return params, console
-
-
-def consented(params: Params) -> None:
-    """Takes `teacher.trust` and `distill.trust` as consent to the code that they speak of."""
-    teacher, distill = params.teacher, params.distill
-    if teacher.trust:
-        trust_programs()
-    names = [teacher.architecture] if teacher.trust else []
-    if teacher.trust and teacher.source == "torch.hub":
-        names.append(teacher.hub_network)
-    names += [distill.student] if distill.trust else []
-    for name in names:
-        if ":" in name:
-            from pipeline.models.own import allow  # late: imports torch
-
-            allow(name)

@@ -160,8 +160,8 @@ def _alike(
 
     handle = register_module_parameter_registration_hook(check)
     try:
-<<<<<<< HEAD
-        module = _shapes(name, CLASSES, {})
+        with warnings.catch_warnings(action="ignore"):  # GoogLeNet's, of values that it has none of
+            module = _shapes(name, CLASSES, {})
     except Exception:  # foreign kernels; or one that cannot be built here is none to choose
         return None
     finally:
@@ -176,14 +176,6 @@ class _Foreign(Exception):
 
 
 def _would_fit(module: nn.Module, weights: Weights, channels: int) -> bool:
-=======
-        with warnings.catch_warnings(action="ignore"):  # GoogLeNet's, of values that it has none of
-            module = _shapes(name, CLASSES, {})
-    except Exception:  # one that cannot be built here is none to choose
-        return False
-    if not any(_sizes(module.state_dict()) <= size for size in sizes):
-        return False
->>>>>>> NEWCOMER
     own = with_channels(module, channels)
     for candidate in weights.choices:
         try:

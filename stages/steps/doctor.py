@@ -14,6 +14,7 @@ from pipeline.console import Console
 from pipeline.errors import ExternalError, PipelineError, UserError
 from pipeline.paramfile import read_params
 from stages import paths
+from stages.steps.consent import consented
 
 if TYPE_CHECKING:
     from stages.steps.teacher_check import Finding
@@ -48,7 +49,6 @@ def check_environment(console: Console) -> int:
 
 def _teacher(console: Console) -> list["Finding"]:
     """Findings about the teacher, as far as it is here; code of others runs only by consent."""
-    from stages.command import consented
     from stages.steps.teacher_check import QUICK, check_teacher  # imports torch: may be broken
 
     params = read_params(paths.PARAMS)

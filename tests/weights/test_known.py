@@ -48,7 +48,6 @@ def test_a_network_that_only_timm_has_is_found(name):
     timm = pytest.importorskip("timm", reason="needs the extra 'teachers'")
     state = timm.create_model(name, num_classes=3).state_dict()
     found = architectures_for(Weights(state, "file", ""), 3, lambda n=1, note="": None)
-<<<<<<< HEAD
     assert f"timm/{name}" in found
 
 
@@ -62,8 +61,6 @@ def test_an_architecture_of_other_kernels_is_not_built_to_its_end():
     finally:
         record.remove()
     assert len(made) < 30
-=======
-    assert "timm/resnet26t" in found
 
 
 def test_an_option_that_hinders_is_named_before_other_architectures(tmp_path):
@@ -73,4 +70,3 @@ def test_an_option_that_hinders_is_named_before_other_architectures(tmp_path):
     )
     end = "it would fit torchvision/mobilenet_v2 without width_mult (teacher.options)"
     assert found.endswith(end)
->>>>>>> NEWCOMER
