@@ -167,7 +167,7 @@ def _undone(network: nn.Module) -> Iterator[None]:
     """Takes back what is done to a network's modules: modes, buffers, attributes that are set."""
     modes = [(module, module.training) for module in network.modules()]
     kept = [
-        (module, dict(vars(module)), dict(module._buffers))
+        (module, dict(vars(module)), dict(module.named_buffers(recurse=False)))
         for module in network.modules()
         if module is not network and not isinstance(module, torch.jit.ScriptModule)
     ]
@@ -178,8 +178,11 @@ def _undone(network: nn.Module) -> Iterator[None]:
         for module, attributes, buffers in kept:
             vars(module).clear()
             vars(module).update(attributes)
-            module._buffers.clear()
-            module._buffers.update(buffers)
+            for name, _ in list(module.named_buffers(recurse=False)):
+                if name not in buffers:
+                    delattr(module, name)
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer)
         for module, mode in modes:
             module.training = mode
         with torch.no_grad():
