@@ -41,6 +41,18 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
+def build_student(section: Distill, config: ModelConfig) -> Network:
+    """The student with random weights, for the classes and the images of a teacher of `config`.
+
+    Raises:
+        UserError: as `build`.
+    """
+    options = dict(section.student_options)
+    if is_own(section.student):
+        options.setdefault("input_size", config.input_size)
+    return build(section.student, len(config.class_names), **options)
+
+
 def prepare(
     section: Distill, web: WebImages, teacher: Network, config: ModelConfig, world: World = ALONE
 ) -> Prepared:
@@ -60,10 +72,7 @@ def prepare(
     views = views_of(section, config, web.pixels.side)
     start, notes = pretrained(section), []  # before the seed: a library may draw
     torch.manual_seed(section.seed)
-    options = dict(section.student_options)
-    if is_own(section.student):
-        options.setdefault("input_size", config.input_size)
-    student = build(section.student, len(config.class_names), **options)
+    student = build_student(section, config)
     if start:
         left, told = load_pretrained(student, start)
         notes = [*start_notes(start, left, config), *told]

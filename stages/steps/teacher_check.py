@@ -11,11 +11,11 @@ import torch
 from pipeline.console import Console, printable
 from pipeline.device import resolve_device
 from pipeline.distill.objectives.objective import fitting
+from pipeline.distill.run import build_student
 from pipeline.errors import PipelineError
 from pipeline.evaluate.cost import macs
 from pipeline.images import Frame
 from pipeline.labelled import LabelledImages, Reading, load_labelled
-from pipeline.models import build
 from pipeline.models.checkpoint import CONFIG, ModelConfig, load_model
 from pipeline.models.network import Network, device_of, parameter_count
 from pipeline.params import Params
@@ -333,8 +333,7 @@ def _student(network: Network, config: ModelConfig, params: Params) -> list[Find
     except PipelineError as error:
         found.append(_wrong("objective", error))
     try:
-        options = params.distill.student_options
-        student = build(params.distill.student, len(config.class_names), **options).eval()
+        student = build_student(params.distill, config).eval()
         cost, whole = macs(student, config.input_size), macs(network, config.input_size)
     except PipelineError as error:
         return [*found, _wrong("student", error)]

@@ -45,8 +45,8 @@ METRICS = {
     "test_set": "/home/someone/secret/wild|life.parquet",
     "test_images": 90,
     "left_out": {"broken": 0, "unlabelled": 0, "other_class": 0},
-    "classes_measured": 4,
     "class_names": NAMES,
+    "classes_measured": 4,
     "teacher": {
         "architecture": "resnet20",
         "parameters": 272474,

@@ -135,7 +135,7 @@ def test_trials_that_cannot_be_trained_are_told(folder: Path, tmp_path: Path) ->
     ("arguments", "said"),
     [
         (("--search", "lrr=0.1:1"), "--search lrr=0.1:1: distill.lrr: unknown key 'lrr'"),
-        ((), "data/embed/images.parquet not found"),
+        ((), "models/teacher/config.json not found"),
     ],
 )
 def test_a_mistake_is_one_line(empty: Path, arguments: tuple[str, ...], said: str) -> None:
