@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from pipeline.device import laid_out
 from pipeline.errors import UserError, first_line
 from pipeline.models.cut_network import DROPOUTS, ENDS, SPREAD, CutNetwork, how_told
 from pipeline.models.heads import put_head
@@ -459,12 +460,12 @@ def _takes_channels_last(network: CutNetwork, logits: Tensor) -> bool:
     """Tells whether its code also works on tensors in the layout that embedding uses."""
     try:
         images = network.sample[:1].to(memory_format=torch.channels_last)
-        network.to(memory_format=torch.channels_last)
+        laid_out(network, torch.channels_last)
         return _close(network(images), logits[:1], logits)
     except RuntimeError:
         return False
     finally:
-        network.to(memory_format=torch.contiguous_format)
+        laid_out(network, torch.contiguous_format)
 
 
 def _close(one: Tensor, other: Tensor, all_of: Tensor | None = None) -> bool:

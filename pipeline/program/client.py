@@ -72,6 +72,7 @@ class ProgramProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C is for whoever asks, and may let a step end
         )
         self._said: deque[str] = deque(maxlen=20)
         listener = threading.Thread(target=_listen, args=(self._process.stderr, self._said))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pipeline.console import Console
-from pipeline.device import memory_format, resolve_device, resolve_precision
+from pipeline.device import laid_out, memory_format, resolve_device, resolve_precision
 from pipeline.distill import parallel
 from pipeline.distill.cautions import cost_notes, memory_notes
 from pipeline.distill.objectives.objective import Objective, fitting
@@ -133,7 +133,7 @@ def _ask_teacher(
     views = views_of(section, config, web.pixels.side)
     count = section.teacher_views
     if count > 1:
-        asked = fuse(teacher).to(memory_format=memory_format(web.teacher_logits.device))
+        asked = laid_out(fuse(teacher), memory_format(web.teacher_logits.device))
         with console.progress("distill: teacher's views", count * len(web.ids)) as advance:
             stored_views(section, web, asked, views, precision, folder, world, advance)
     elif count == 0 and isinstance(teacher, Program):

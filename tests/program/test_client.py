@@ -1,5 +1,8 @@
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +87,46 @@ def test_memory_has_an_end(tmp_path: Path) -> None:
         process = ProgramProcess("onnx", small(tmp_path / "m.onnx", nodes, constants))
         process(IMAGES)
     assert "\n" not in str(caught.value)
+
+
+def test_ctrl_c_is_not_for_the_process_of_a_program(tmp_path: Path) -> None:
+    process = ProgramProcess("onnx", graph(tmp_path / "m.onnx"))
+    before = process(IMAGES)[0]
+    assert os.getpgid(process._process.pid) != os.getpgid(0)  # to which a terminal sends it
+    assert np.array_equal(process(IMAGES)[0], before)
+
+
+ASKING = """
+import sys, numpy as np
+from pathlib import Path
+from pipeline.program.client import ProgramProcess
+process = ProgramProcess("onnx", Path(sys.argv[1]))
+print(process._process.pid, flush=True)
+process(np.zeros((2, 3, int(sys.argv[2]), int(sys.argv[2])), np.float32))
+"""
+
+
+def ended(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return status == "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_graph_without_an_end_ends_with_whoever_asked(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", ASKING, str(endless(tmp_path / "m.onnx")), str(SIDE)]
+    asking = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert asking.stdout is not None
+    number = int(asking.stdout.readline())
+    time.sleep(0.5)  # it is at work
+    asking.kill()
+    asking.wait()
+    until = time.monotonic() + 10
+    while not ended(number) and time.monotonic() < until:
+        time.sleep(0.1)
+    gone = ended(number)
+    if not gone:
+        os.kill(number, signal.SIGKILL)
+    assert gone
