@@ -50,10 +50,11 @@ def main() -> None:
             return
         try:
             names, answers = run(arrays[0], asked["outputs"])
+            send(out, {"names": names}, answers)
+        except OSError:  # whoever asked is gone
+            return
         except Exception as error:  # so may a graph that is given what it does not take
             send(out, {"error": _told(error)})
-        else:
-            send(out, {"names": names}, answers)
 
 
 def _onnx(request: dict[str, Any]) -> tuple[dict[str, Any], Run]:

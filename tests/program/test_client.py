@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -130,3 +131,30 @@ def test_a_graph_without_an_end_ends_with_whoever_asked(tmp_path: Path) -> None:
     if not gone:
         os.kill(number, signal.SIGKILL)
     assert gone
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_no_end(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)]
+    path = small(tmp_path / "m.onnx", nodes, [])
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    path.write_bytes(model.SerializeToString())
+    process = ProgramProcess("onnx", path)
+    for _ in range(2):
+        with pytest.raises(UserError, match="not of numbers"):
+            process(IMAGES)
+    assert not process.dead
+
+
+def test_an_end_with_an_error_of_its_own_is_not_taken_for_memory(tmp_path: Path) -> None:
+    process = ProgramProcess("onnx", graph(tmp_path / "m.onnx"))
+    os.kill(process._process.pid, signal.SIGTERM)
+    with pytest.raises(UserError, match="its process ended by signal 15"):
+        process(IMAGES)
+
+
+def test_why_a_process_was_ended_is_said_as_often_as_it_is_asked(tmp_path: Path) -> None:
+    process = ProgramProcess("onnx", endless(tmp_path / "m.onnx"), to_answer=-3.0)
+    for _ in range(2):
+        with pytest.raises(UserError, match="gave no answer in 1 seconds"):
+            process(IMAGES)
