@@ -2,8 +2,8 @@
 
 Tensors and plain values are read; of a reviewed list of kinds of values that lie beside weights
 (settings, paths, dates, scalars of numpy, optimizers) an inert stand-in takes the place: neither
-their code nor their package's runs. A file with any other kind of value is refused, and its names
-are told.
+their code nor their package's runs. Of numpy's values, texts and integers are read, as class names
+are. A file with any other kind of value is refused, and its names are told.
 """
 
 import io
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.console import listed, printable
@@ -61,6 +62,7 @@ PARTS_OF_OBJECTS = frozenset(  # modules of Python whose names stand in the pick
         "typing",
     )
 )
+PLAIN = re.compile(r"[US]\d{1,5}|[iu][1248]")  # dtypes of numpy that are read
 SHOWN = 5  # names of what is refused
 WEIGHTS_ALONE = "save its state_dict as .safetensors"
 
@@ -76,6 +78,54 @@ class StandIn:
             self.__dict__.update(state)
 
 
+class DtypeStandIn(StandIn):
+    """A dtype of numpy, by its letter and size, as `U5`, and the order of its bytes."""
+
+    def __init__(self, kind: object = "", *args: object) -> None:
+        self.kind, self.order = kind, "="
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.order = state[1]
+
+
+class ScalarStandIn:
+    """A scalar of numpy: its text or integer, else a stand-in."""
+
+    def __new__(cls, dtype: object = None, raw: object = b"", *args: object) -> Any:
+        values = _plain_values(dtype, raw)
+        return values[0] if values is not None and len(values) == 1 else StandIn()
+
+
+class ArrayStandIn(StandIn):
+    """An array of numpy, of which texts and integers in one row are read.
+
+    Attributes:
+        values: these; None of any other array.
+    """
+
+    def __init__(self, *args: object) -> None:
+        self.values: list[Any] | None = None
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) == 5:
+            _, shape, dtype, _, raw = state
+            values = list(raw) if isinstance(raw, list) else _plain_values(dtype, raw)
+            if values is not None and shape == (len(values),):
+                self.values = values
+
+
+def _plain_values(dtype: object, raw: object) -> list[Any] | None:
+    """Texts or integers in the bytes of an array; None if they are anything else."""
+    kind = dtype.kind if isinstance(dtype, DtypeStandIn) else None
+    if not isinstance(kind, str) or not isinstance(raw, bytes) or not PLAIN.fullmatch(kind):
+        return None
+    try:
+        return np.frombuffer(raw, np.dtype(dtype.order + kind)).tolist()
+    except (TypeError, ValueError):  # of another length, or characters that there are not
+        return None
+
+
 class ListStandIn:
     """A sequence of some package, read as a list."""
 
@@ -88,6 +138,13 @@ class MappingStandIn:
 
     def __new__(cls, *args: object) -> Any:
         return OrderedDict()
+
+
+OF_NUMPY: dict[str, type] = {
+    "dtype": DtypeStandIn,
+    "scalar": ScalarStandIn,
+    "_reconstruct": ArrayStandIn,
+}
 
 
 def read_pickle(path: Path, key: str) -> Any:
@@ -120,6 +177,8 @@ def read_pickle(path: Path, key: str) -> Any:
 def _stand_in(name: str) -> type:
     if name == "collections.deque":
         return ListStandIn
+    if name.startswith("numpy."):
+        return OF_NUMPY.get(name.rpartition(".")[2], StandIn)
     return MappingStandIn if MAPPINGS.fullmatch(name) else StandIn
 
 

@@ -286,7 +286,9 @@ def test_class_names_in_the_header_of_safetensors_are_read(tmp_path, written):
     save_file(
         {"fc.weight": torch.zeros(2, 3)}, tmp_path / "t.safetensors", metadata={"classes": "["}
     )
-    assert read_weights(tmp_path / "t.safetensors").class_names == []
+    read = read_weights(tmp_path / "t.safetensors")
+    assert read.class_names == []
+    assert read.names_unread.startswith("classes of the file is not read as class names: it is no")
 
 
 CONTENTS = {
