@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.imagesource.entries import counted
 from pipeline.imagesource.matching import composed, folded
 from pipeline.labelled.labels import DIGITS, NONE, Labels, listing
+from pipeline.labelled.names import unnamed
 
 
 class NothingKnown(UserError):
@@ -153,7 +154,7 @@ def _nothing_known(
             f"if they number the teacher's outputs, set {key}.class_names to the names of 0, 1, …,"
             f" as [{', '.join(map(_quoted, wanted[:3]))}{', …' if len(wanted) > 3 else ''}]"
         )
-    elif all(re.fullmatch(r"class [0-9]+", name) for name in wanted):
+    elif unnamed(wanted):
         hint = "set teacher.class_names in the order of the teacher's outputs"
     return NothingKnown(
         images,
