@@ -117,8 +117,10 @@ class ArrayStandIn(StandIn):
 
 def _plain_values(dtype: object, raw: object) -> list[Any] | None:
     """Texts or integers in the bytes of an array; None if they are anything else."""
-    kind = dtype.kind if isinstance(dtype, DtypeStandIn) else None
-    if not isinstance(kind, str) or not isinstance(raw, bytes) or not PLAIN.fullmatch(kind):
+    if not isinstance(dtype, DtypeStandIn) or not isinstance(raw, bytes):
+        return None
+    kind = dtype.kind
+    if not isinstance(kind, str) or not PLAIN.fullmatch(kind):
         return None
     try:
         return np.frombuffer(raw, np.dtype(dtype.order + kind)).tolist()
