@@ -15,6 +15,7 @@ from pipeline.imagesource.archive import Archive
 from pipeline.imagesource.decoding import decoded
 from pipeline.imagesource.entries import LINK, SPECIAL, UNREADABLE, Entry
 from pipeline.imagesource.folder import Folder
+from pipeline.imagesource.matching import composed
 from pipeline.imagesource.source import ALL_SPLITS, SPLITS, Source, open_source
 from pipeline.imagesource.table import Table, columns_told
 from pipeline.labelled.labels import Labels, listing, mapping_of, numbered, renamed
@@ -267,8 +268,12 @@ class OwnImages:
                     first, *rest = name.split("/")
                     if len(rest) > 1:
                         deeper.setdefault(first, set()).add(rest[0])
-        wanted = set(class_names)
-        found = [first for first, inside in sorted(deeper.items()) if inside & wanted]
+        wanted = set(map(composed, class_names))
+        found = [
+            first
+            for first, inside in sorted(deeper.items())
+            if not wanted.isdisjoint(map(composed, inside))
+        ]
         if not found:
             return ""
         if self._path.is_file():

@@ -108,6 +108,8 @@ def _is_onnx(path: Path) -> bool:
             if length is None:
                 return False
             if wire == 2:
+                if length > size - file.tell():
+                    return False
                 file.seek(length, 1)
             seen.add(field)
         return GRAPH in seen and file.tell() == size

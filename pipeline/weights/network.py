@@ -336,7 +336,7 @@ def _class_names(
     if named and len(named) == (count or len(named)):
         where = f"the class names are {weights.named_at} of the file" if weights.named_at else ""
         return list(named), [where] * bool(where)
-    told = []
+    told = [weights.names_unread] * bool(weights.names_unread)
     if named:
         told = [
             f"{weights.named_at or 'the source'} has {len(named)} names for {count} outputs: they"

@@ -16,6 +16,7 @@ from pipeline.demo.shapes import CLASS_NAMES
 from pipeline.errors import ExternalError, UserError
 from pipeline.images import Frame
 from pipeline.labelled import LabelledImages, Reading, load_labelled
+from pipeline.labelled.names import ClassNames
 from pipeline.store import StoredImage, write_shards
 
 NAMES = ["ant", "bee", "cat"]
@@ -599,3 +600,60 @@ def test_a_choice_between_columns_is_told(tmp_path):
     assert found.class_names == ["b"]
     assert any("labels are those of its column 'label'" in note for note in found.notes)
     assert any("evaluate.columns can name another: category" in note for note in found.notes)
+
+
+# names with accents
+
+
+COMPOSED, DECOMPOSED = "\u00e9lan", "e\u0301lan"
+
+
+def accented(root: Path, *names: str) -> str:
+    for at, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        (root / name / f"{at}.png").write_bytes(png(at))
+    return str(root)
+
+
+def load(path: str, teacher: tuple[str, ...] = (), reading: Reading | None = None):
+    return load_labelled(
+        path, "test", Frame(4), 0, 0, reading=reading or Reading(), class_names=teacher
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "teacher"), [(DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED)], ids=["mac", "teacher"]
+)
+def test_a_folder_with_its_accents_apart_is_the_teachers_class(tmp_path, folder, teacher):
+    found = load(accented(tmp_path / "set", "ant", folder), (teacher, "ant"))
+    assert found.labels.tolist() == [1, 0]
+    assert found.class_names == [teacher, "ant"]
+    assert not any(name in note for note in found.notes for name in (folder, teacher))
+
+
+def test_two_folders_of_one_name_are_one_class(tmp_path):
+    found = load(accented(tmp_path / "set", COMPOSED, DECOMPOSED, "ant"))
+    assert found.class_names == ["ant", COMPOSED]
+    assert sorted(zip(values(found), found.labels.tolist(), strict=True)) == [
+        (0, 1),
+        (1, 1),
+        (2, 0),
+    ]
+
+
+@pytest.mark.parametrize("key", [COMPOSED, DECOMPOSED])
+def test_a_mapping_names_a_folder_however_its_accents_are_encoded(tmp_path, key):
+    meant = Reading(class_names=ClassNames(renamed={key: "moose"}))
+    found = load(accented(tmp_path / "set", DECOMPOSED), ("moose", "ant"), meant)
+    assert found.labels.tolist() == [0]
+
+
+def test_the_hint_finds_a_class_with_its_accents_apart_one_folder_deeper(tmp_path):
+    path = accented(tmp_path / "set", f"one/{DECOMPOSED}", "two/ant")
+    with pytest.raises(UserError, match=r"the classes are in .*set/one: name that folder"):
+        load(path, (COMPOSED,))
+
+
+def test_a_class_of_a_column_with_its_accents_apart_is_the_teachers(tmp_path):
+    path = parquet(tmp_path / "x.parquet", [png(7), png(9)], [DECOMPOSED, "ant"])
+    assert load(str(path), ("ant", COMPOSED)).labels.tolist() == [1, 0]

@@ -149,3 +149,9 @@ def test_pickles_and_python_of_an_exported_program_stay_out(
     path = edited(files["export"], tmp_path / "p.pt2", pickled)
     with pytest.raises(UserError, match="is a pickle"):
         checked_copy(path, "export")
+
+
+def test_a_file_of_a_message_without_an_end_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x3a" + b"\xff" * 8 + b"\x01")  # of 2**57 bytes
+    assert kind_of(path) is None

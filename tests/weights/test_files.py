@@ -14,6 +14,7 @@ from torch import nn
 from pipeline.errors import UserError
 from pipeline.models import build
 from pipeline.program.archive import checked_copy
+from pipeline.weights import pickles
 from pipeline.weights.files import read_weights
 from pipeline.weights.network import load_teacher
 
@@ -270,6 +271,19 @@ def test_an_archive_of_something_else_is_named_with_the_way_out(tmp_path, inside
         read_weights(tmp_path / "teacher.zip")
 
 
+@pytest.mark.parametrize(
+    ("kind", "raw"), [("U1", b"\xff" * 4), ("U1", b"\0\xd8\0\0"), ("U2", b"\0")]
+)
+def test_texts_of_an_array_that_are_no_characters_are_not_read(kind, raw):
+    dtype = pickles.DtypeStandIn(kind, False, True)
+    dtype.__setstate__((3, "<", None, None, None, 4, 4, 8))
+    array = pickles.ArrayStandIn()
+    array.__setstate__((1, (1,), dtype, False, raw))
+    assert array.values is None
+    array.__setstate__((1, (1,), dtype, False, "ab".encode("utf-32-le")[: 4 * int(kind[1])]))
+    assert array.values == ["ab"[: int(kind[1])]]
+
+
 def test_a_module_in_a_dictionary_is_converted_under_its_key(tmp_path):
     torch.save({"epoch": 3, "ema": trained(), "lr": 0.1}, tmp_path / "whole.pt")
     with pytest.raises(UserError, match=r'torch\.save\(saved\["ema"\]\.state_dict\(\), '):
@@ -286,7 +300,9 @@ def test_class_names_in_the_header_of_safetensors_are_read(tmp_path, written):
     save_file(
         {"fc.weight": torch.zeros(2, 3)}, tmp_path / "t.safetensors", metadata={"classes": "["}
     )
-    assert read_weights(tmp_path / "t.safetensors").class_names == []
+    read = read_weights(tmp_path / "t.safetensors")
+    assert read.class_names == []
+    assert read.names_unread.startswith("classes of the file is not read as class names: it is no")
 
 
 CONTENTS = {
