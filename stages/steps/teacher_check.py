@@ -366,7 +366,9 @@ def _student(network: Network, config: ModelConfig, params: Params) -> list[Find
     except (RuntimeError, ValueError, AssertionError) as error:
         first = (str(error).splitlines() or [""])[0]
         text = (
-            f"{params.distill.student} does not take images of {config.input_size} pixels: {first}"
+            f"{params.distill.student} does not take images of {config.input_size} pixels: {first}:"
+            " choose another, or set its size in distill.student_options (timm: img_size;"
+            " torchvision's ViT: image_size)"
         )
         return [*found, Finding("student", printable(text), False, 2)]
     parameters, teachers = parameter_count(shipped), parameter_count(network)

@@ -101,6 +101,17 @@ def test_the_student_is_counted_as_it_is_shipped(tmp_path: Path, weights: Path) 
     assert found["parameters"] == plain["parameters"] + transfer
 
 
+def test_a_student_of_another_size_is_told_with_the_way_out(tmp_path: Path, weights: Path) -> None:
+    pytest.importorskip("timm", reason="needs the extra 'teachers'")
+    folder = project(tmp_path / "project", weights)
+    student = "distill.student=timm/vit_tiny_patch16_224"
+    said = check(folder, 2, "--set", student)["student"]["text"]
+    assert "does not take images of 16 pixels" in said
+    assert "distill.student_options (timm: img_size" in said
+    options = "distill.student_options={img_size: 16}"
+    assert check(folder, 0, "--set", student, "--set", options)["student"]["parameters"] > 5e6
+
+
 def test_doctor_looks_at_what_params_yaml_says_now(tmp_path: Path, weights: Path) -> None:
     folder = project(tmp_path / "project", weights, f"{NAMES}, mean: [0, 0, 0], std: [1, 1, 1]")
     invoke(folder, "teacher", "--quiet")
