@@ -217,6 +217,8 @@ def test_pictures_of_ones_own_check_the_normalisation(tmp_path: Path, weights: P
     found = check(folder, 0, "--images", "my-pictures")
     assert (found["mean and std"]["verdict"], found["mean and std"]["images"]) == ("fits", 80)
     assert found["accuracy"]["ok"] is None and "cifar10" in found["accuracy"]["text"]
+    said = invoke(folder, "teacher", "--check", "--images", "my-pictures").output
+    assert "my-pictures: read as 80 files of a folder" in said
     done = invoke(folder, "teacher", "--images", "my-pictures", check=False)
     assert done.exit_code == 2 and "--images needs --check" in done.output
 
