@@ -13,6 +13,7 @@ import inspect
 import io
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -168,35 +169,23 @@ def _without_value(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
     ]
 
 
-class _Source:
+class _Source(ABC):
     """Where the code behind a name is."""
 
     def __init__(self, name: str, shown: str, entry: str, folder: Path) -> None:
         self.name, self.shown, self.entry, self.folder = name, shown, entry, folder
 
+    @abstractmethod
     def load(self) -> Any:
         """The function or class.
 
         Raises:
             UserError: it is not there, or the code fails.
         """
-        try:
-            module = self.module()
-        except UserError:
-            raise
-        except Exception as error:  # the user's own code can fail in any way
-            raise UserError(self.described(error)) from None
-        if not hasattr(module, self.entry):
-            here = [one for one, value in vars(module).items() if _may_be_meant(module, one, value)]
-            hint = f"it has {', '.join(here[:8])}" if here else ""
-            raise UserError(f"{self.shown} has no '{self.entry}'", hint)
-        return getattr(module, self.entry)
 
-    def module(self) -> ModuleType:
-        raise NotImplementedError
-
+    @abstractmethod
     def main_file(self) -> Path | None:
-        raise NotImplementedError
+        """The user's own file with the entry; None: it is installed, or pinned by its commit."""
 
     def files(self) -> list[Path]:
         """The main file and those of its folder that it imports, directly or not."""
@@ -259,7 +248,28 @@ def _may_be_meant(module: ModuleType, name: str, value: Any) -> bool:
     return not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
 
 
-class _File(_Source):
+class _OfModule(_Source):
+    """A name in a module that is imported here."""
+
+    def load(self) -> Any:
+        try:
+            module = self.module()
+        except UserError:
+            raise
+        except Exception as error:  # the user's own code can fail in any way
+            raise UserError(self.described(error)) from None
+        if not hasattr(module, self.entry):
+            here = [one for one, value in vars(module).items() if _may_be_meant(module, one, value)]
+            hint = f"it has {', '.join(here[:8])}" if here else ""
+            raise UserError(f"{self.shown} has no '{self.entry}'", hint)
+        return getattr(module, self.entry)
+
+    @abstractmethod
+    def module(self) -> ModuleType:
+        """The module that has the entry."""
+
+
+class _File(_OfModule):
     def __init__(self, name: str) -> None:
         path, _, entry = name.rpartition(":")
         self.path = Path(path)
@@ -284,7 +294,7 @@ class _File(_Source):
         return module
 
 
-class _Package(_Source):
+class _Package(_OfModule):
     def __init__(self, name: str) -> None:
         self.dotted, _, entry = name.rpartition(":")
         super().__init__(name, self.dotted, entry, Path())
