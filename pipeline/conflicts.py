@@ -46,6 +46,8 @@ def _crawl(crawl: Crawl) -> Iterator[Conflict]:
     if crawl.engine not in WITH_SAMPLE and crawl.sample:
         only = f"only engines {', '.join(WITH_SAMPLE)}"
         yield "crawl.sample", f"{only} use it, not '{crawl.engine}'"
+    if crawl.engine != "files" and crawl.columns:
+        yield "crawl.columns", f"only engine files uses it, not '{crawl.engine}'"
 
 
 def _teacher(teacher: Teacher) -> Iterator[Conflict]:

@@ -257,6 +257,7 @@ CONFLICTS = [
         "1: crawl.sample: only engines files, urls, site use it, not 'captions'",
     ),
     ("crawl:\n  sample: 5", "2: crawl.sample: only engines files, urls, site use it, not 'auto'"),
+    ("crawl: {columns: {image: x}}", "1: crawl.columns: only engine files uses it, not 'auto'"),
     ("teacher: {source: hub}", "1: teacher.repository: source 'hub' needs owner/name:commit"),
     (
         "teacher:\n  source: torch.hub\n  repository: a/b:c",

@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.imagesource.entries import counted
 from pipeline.imagesource.matching import composed, folded
 from pipeline.labelled.labels import DIGITS, NONE, Labels, listing
+from pipeline.labelled.names import unnamed
 
 
 class NothingKnown(UserError):
@@ -153,8 +154,11 @@ def _nothing_known(
             f"if they number the teacher's outputs, set {key}.class_names to the names of 0, 1, …,"
             f" as [{', '.join(map(_quoted, wanted[:3]))}{', …' if len(wanted) > 3 else ''}]"
         )
-    elif all(re.fullmatch(r"class [0-9]+", name) for name in wanted):
+    elif unnamed(wanted):
         hint = "set teacher.class_names in the order of the teacher's outputs"
+    elif source == "demo":
+        own = {"evaluate": "evaluate.test_set", "teacher": "teacher.data"}[key]
+        hint = f"these are the demo's drawings: set {own} to images of the teacher's classes"
     return NothingKnown(
         images,
         f"none of the classes of {source} ({listing(theirs)}) is one of the teacher's"

@@ -47,7 +47,9 @@ def run(section: Embed, console: Console) -> None:
     if anew := begins_anew(folder):
         console.note(anew)
     with console.progress("embed", len(kept)) as advance:
-        embed(kept, paths.CRAWL, network, config, folder, section, device, precision, advance)
+        about = (kept, paths.CRAWL, network, config, folder, section, device, precision)
+        if told := embed(*about, advance):
+            console.note(told)
     embeddings = Embeddings.open(folder)
     predictions = read_logits(embeddings.logits)
     passes = section.off_topic + bool(section.redundant) + section.shift

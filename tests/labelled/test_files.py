@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -378,12 +379,27 @@ def test_some_broken_images_are_left_out_and_named(tmp_path):
     assert "ant/empty.jpg: not a whole image: it has no bytes" in note
 
 
+@pytest.mark.parametrize(
+    ("share", "whole", "broken"), [(0.05, 15, 0), (0.05, 19, 1), (0.29, 71, 29), (0.0625, 15, 1)]
+)
+def test_as_many_broken_images_as_the_limit_says_are_left_out_and_no_more(
+    tmp_path, share, whole, broken
+):
+    reading = Reading(broken=share)
+    root = strewn(tmp_path / "limit", whole, broken)
+    assert len(load_labelled(str(root), "test", Frame(4), 0, 0, reading=reading).labels) == whole
+    root = strewn(tmp_path / "over", whole - 1, broken + 1)
+    said = f"more than {100 * share:g}% of {whole + broken} images cannot be read"
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_labelled(str(root), "test", Frame(4), 0, 0, reading=reading)
+
+
 def test_too_many_broken_images_are_an_error_that_names_the_first_ten(tmp_path):
     root = strewn(tmp_path, 20, 20)
     with pytest.raises(UserError) as caught:
         load_labelled(str(root), "test", Frame(4), 0, 0, reading=Reading(broken=0.3))
     text = str(caught.value)
-    assert "more than 30.0% of 40 images cannot be read" in text
+    assert "more than 30% of 40 images cannot be read" in text
     assert text.count("not a whole image") == 10
     assert "and 3 more" in text
     assert "set evaluate.broken higher" in text
@@ -561,6 +577,21 @@ def test_columns_that_may_be_meant_for_the_label_are_offered(tmp_path):
         caught.value
     )
     assert str(caught.value).endswith("set evaluate.columns to {label: target}")
+
+
+def test_a_choice_between_columns_of_pictures_is_told(tmp_path):
+    path = table(
+        tmp_path / "x.parquet", mask=[png(1)], vector=[b"\0" * 9], image=[png(7)], label=["a"]
+    )
+    found = load_labelled(str(path), "test", Frame(4), 0, 0, reading=Reading("teacher"))
+    assert values(found) == [7]
+    told = "pictures are those of its column 'image'; teacher.columns can name another: mask"
+    assert f"{path}: {told}" in found.notes
+    found = load_labelled(
+        str(path), "test", Frame(4), 0, 0, reading=Reading(columns={"image": "mask"})
+    )
+    assert values(found) == [1]
+    assert not any("mask" in note for note in found.notes)
 
 
 def test_a_choice_between_columns_is_told(tmp_path):
