@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.device import autocast
+from pipeline.device import autocast, laid_out
 from pipeline.embed.batches import Batch, Decoded, Reading
 from pipeline.embed.finite import Float, judge
 from pipeline.embeddings import FEATURES, JPEGS, LOGITS, PIXELS
@@ -58,7 +58,7 @@ class TeacherPass:
     ) -> None:
         """`kind` is the dtype of the features."""
         # channels last also on a CPU: without a backward pass it is the faster layout there too
-        self.network = fuse(network).to(memory_format=torch.channels_last)
+        self.network = laid_out(fuse(network), torch.channels_last)
         self.config, self.device, self.precision = config, device, precision
         self.stored = torch.float16 if kind is np.float16 else torch.float32
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pipeline.device import laid_out
 from pipeline.models.cut_network import CutNetwork
 from pipeline.models.network import pool
 
@@ -38,12 +39,12 @@ def takes_channels_last(network: CutNetwork, logits: Tensor) -> bool:
     """Tells whether its code also works on tensors in the layout that embedding uses."""
     try:
         images = network.sample[:1].to(memory_format=torch.channels_last)
-        network.to(memory_format=torch.channels_last)
+        laid_out(network, torch.channels_last)
         return close(network(images), logits[:1], logits)
     except RuntimeError:
         return False
     finally:
-        network.to(memory_format=torch.contiguous_format)
+        laid_out(network, torch.contiguous_format)
 
 
 def close(one: Tensor, other: Tensor, all_of: Tensor | None = None) -> bool:

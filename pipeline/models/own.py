@@ -35,6 +35,9 @@ CONSENT = (
     " for a folder of a model: `pipeline predict --trust`"
 )
 
+# options of ours beside those of the callable: no argument of a function has such a name
+CODE, HEAD, CHANNELS, ORDER = "code.sha256", "head.layers", "image.channels", "image.order"
+
 _allowed: set[str] = set()
 
 
@@ -48,32 +51,23 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def own_network(
-    name: str,
-    num_classes: int,
-    *,
-    code: str = "",
-    input_size: int = 0,
-    head: Mapping[str, Any] | None = None,
-    channels: int = 3,
-    order: str = "rgb",
-    **options: Any,
-) -> CutNetwork:
+def own_network(name: str, num_classes: int, *, input_size: int = 0, **options: Any) -> CutNetwork:
     """A network that the user's code builds, cut in two.
 
     Args:
         name: as in this module's docstring.
-        code: SHA-256 of the code that the network was made with before; empty: any. The network's
-            `remembered` has it.
         input_size: side in pixels of the images that it is meant for; 0: those usual are tried.
             It also goes to a callable that has an argument of this name.
-        head, channels, order: as in `pipeline.models.heads` and `pipeline.models.adapting`.
-        options: keyword arguments of the callable.
+        options: keyword arguments of the callable; and ours. CODE: SHA-256 of the code that the
+            network was made with before, if only that will do; the network's `remembered` has it.
+            HEAD, CHANNELS, ORDER: as in `pipeline.models.heads` and `pipeline.models.adapting`.
 
     Raises:
         UserError: there is no consent; no such file, module or callable; the code fails (with file
             and line) or has changed; what it gives is no classifier of `num_classes` classes.
     """
+    code, head = options.pop(CODE, ""), options.pop(HEAD, None)
+    channels, order = options.pop(CHANNELS, 3), options.pop(ORDER, "rgb")
     if name not in _allowed and ANY not in _allowed:
         raise UserError(f"architecture '{name}' is code that would run on this machine", CONSENT)
     source = _source(name)
@@ -97,7 +91,7 @@ def own_network(
     if isinstance(network.model, Adapted):
         network.own_names = {"": f"{PREFIX}model."}
     network.told = "; ".join(filter(None, (told, network.told)))
-    network.remembered = {"code": found} if found else {}
+    network.remembered = {CODE: found} if found else {}
     if input_size:
         network.remembered["input_size"] = input_size
     return network

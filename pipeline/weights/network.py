@@ -16,7 +16,7 @@ from pipeline.models.finite import check_weights
 from pipeline.models.heads import slots_of
 from pipeline.models.layers import ARGUMENTS
 from pipeline.models.network import Network
-from pipeline.models.own import is_own
+from pipeline.models.own import CHANNELS, HEAD, ORDER, is_own
 from pipeline.weights.candidates import Candidate
 from pipeline.weights.colours import fold, input_layers, with_channels
 from pipeline.weights.files import Weights
@@ -84,12 +84,13 @@ def fitted_network(
             are not finite; or the source's own network has other logits.
     """
     given = dict(options or {})
-    head = _head_option(given.pop("head", "ReLU"))
     own_code = is_own(architecture)
+    # code of one's own has its own head, and may have an argument of this name
+    head = _head_option("ReLU" if own_code else given.pop("head", "ReLU"))
     if own_code:
         given.setdefault("input_size", input_size)
     if own_code and (channels != 3 or order != "rgb"):
-        given |= {"channels": channels, "order": order}
+        given |= {CHANNELS: channels, ORDER: order}
     read = 3 if own_code else channels
     names = list(class_names)
     try:
@@ -103,7 +104,7 @@ def fitted_network(
         ) from None
     found = way.fit
     names, told = _class_names(names, weights, found.outputs, way.candidate)
-    final = way.options | ({"head": found.head} if found.head else {})
+    final = way.options | ({HEAD if own_code else "head": found.head} if found.head else {})
     network = build(architecture, len(names), **final)
     state = found.state
     if not own_code and (channels, order) != (3, "rgb"):

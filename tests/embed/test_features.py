@@ -15,7 +15,7 @@ from pipeline.embed.features import kept_images
 from pipeline.embed.predictions import read_logits, summarise
 from pipeline.errors import ExternalError, UserError
 from pipeline.models.cutting import cut
-from pipeline.models.network import pool
+from pipeline.models.network import Network, pool
 from pipeline.params import Embed
 from pipeline.store import read_table, write_shards, write_table
 
@@ -262,3 +262,21 @@ def test_a_summary_of_huge_logits_is_finite():
     predictions = read_logits(np.array([[1e4, -1e4]]))
     assert summarise(predictions)["mean_confidence"] == 1.0
     assert predictions.energy.tolist() == [-1e4]
+
+
+class Wide(Network):
+    """A network with weights of five dimensions, as tables of relative positions are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = torch.nn.Conv2d(3, 4, 3)
+        self.table = torch.nn.Parameter(torch.ones(1, 2, 2, 1, 1))
+        self.feature_channels = 4
+        self.fc = torch.nn.Linear(4, 2)
+
+
+def test_a_teacher_with_weights_of_five_dimensions_is_passed(crawled):
+    found = passing.TeacherPass(Wide(), crawled.config, torch.device("cpu"), torch.float32)
+    assert found.network.features.weight.is_contiguous(memory_format=torch.channels_last)
+    side = crawled.config.input_size
+    assert found(np.zeros((2, side, side, 3), np.uint8))[1].shape == (2, 2)
