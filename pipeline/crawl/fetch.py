@@ -210,7 +210,7 @@ class Fetcher:
         # what was asked in vain before comes last: a host that has nothing else may be put off
         for url in sorted(urls, key=lambda url: was_asked(known.get(url))) if known else urls:
             try:
-                job = Job(url, url, self._host_of(url))
+                job = Job(url, *self._place(url))
                 job.refused_at = -1 if was_asked(known.get(url)) else None
             except Failure as failure:
                 ended.append(failure.record(url))
@@ -234,7 +234,7 @@ class Fetcher:
         try:
             if job.redirects == MAX_REDIRECTS:
                 raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
-            job.host, job.address, job.refused_at = self._host_of(outcome), outcome, None
+            (job.address, job.host), job.refused_at = self._place(outcome), None
         except Failure as failure:
             return self._failed(job, failure)
         job.redirects, job.last = job.redirects + 1, None
@@ -262,7 +262,7 @@ class Fetcher:
                 return []
             address = question.address
             try:
-                job = Job(address, address, self._host_of(address), question=question)
+                job = Job(address, *self._place(address), question=question)
             except Failure as failure:
                 origin.said.hear(question, question.nothing(str(failure)))
                 continue
@@ -335,15 +335,15 @@ class Fetcher:
             ended += self._ask(origin)
         return ended
 
-    def _host_of(self, address: str) -> Host:
+    def _place(self, address: str) -> tuple[str, Host]:
+        """An address as it is asked for, which says where it leads, and its host."""
         if rule := self.needed.blocklist.host(address):  # a redirect's: others are not begun
             raise Failure(BLOCKED, rule, more={"final_url": address})
         try:
-            return self.scheduler.host(check_url(address).raw_host or "")
+            url = check_url(address)
+            return str(url), self.scheduler.host(url.raw_host or "")
         except Forbidden as error:
             raise Failure("forbidden_address", str(error)) from None
-        except ValueError as error:
-            raise Failure("malformed_address", str(error)) from None
 
 
 def _pause(job: Job) -> float:

@@ -13,6 +13,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from pipeline.crawl.addresses import as_asked
+
 # the only block that IANA has given out for global use; mapped, NAT64 (RFC 6052), unique-local,
 # link-local and site-local addresses all lie outside
 GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
@@ -62,16 +64,16 @@ class Forbidden(Exception):
 
 
 def check_url(url: str) -> URL:
-    """`url` as aiohttp reads it, so that what is checked is what is asked.
+    """`url` as it is asked for: what is checked here is what the client connects to.
 
     Raises:
         Forbidden: it is malformed, not http(s), has credentials, leads to a port that is not the
             web's, or its host is forbidden.
     """
-    if re.search(r"[\s\x00-\x20\x7f-\x9f]", url):
-        raise Forbidden("malformed address: it has spaces or control characters")
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", url):
+        raise Forbidden("malformed address: it has control characters")
     try:
-        address = URL(url)
+        address = as_asked(url)
         host, port = address.raw_host or "", address.port or 0
     except Exception as error:  # yarl raises IndexError too, on some
         raise Forbidden(f"malformed address: {error}"[:200]) from None

@@ -17,11 +17,11 @@ from email.utils import parsedate_to_datetime
 from ssl import SSLContext
 from threading import Thread
 from typing import Any, Self
-from urllib.parse import urljoin
 
 import aiohttp
 from multidict import CIMultiDictProxy
 
+from pipeline.crawl.addresses import target_of
 from pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url
 
 CONNECT_TIMEOUT = 5.0  # seconds
@@ -204,7 +204,7 @@ def leads_to(address: str, status: int, headers: Headers) -> str | None:
         ValueError: it says something that is no address.
     """
     location = headers.get("Location")
-    return urljoin(address, location) if status in REDIRECTS and location else None
+    return target_of(address, location) if status in REDIRECTS and location else None
 
 
 def retry_after(headers: Headers) -> float | None:
