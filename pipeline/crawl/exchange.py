@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.console import printable
-from pipeline.crawl.guard import Forbidden
+from pipeline.crawl.guard import Forbidden, ForbiddenAnswer
 from pipeline.crawl.http import (
     BUSY,
     CONNECT_TIMEOUT,
@@ -29,7 +29,7 @@ from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
-from pipeline.manifest import Fetched
+from pipeline.manifest import FORBIDDEN_DNS, Fetched
 from pipeline.params import Crawl
 
 PATIENCE = 5.0  # seconds for 5 KiB of a body
@@ -116,6 +116,8 @@ class Exchange:
                 return await self._image(job, answer, incoming, said)
         except (Failure, PipelineError):
             raise
+        except ForbiddenAnswer as error:
+            raise Failure(FORBIDDEN_DNS, str(error), tries=TRIES_OF_A_NAME) from None
         except Forbidden as error:
             raise Failure("forbidden_address", str(error)) from None
         except TooSlow as error:
