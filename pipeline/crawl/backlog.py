@@ -11,6 +11,7 @@ never keeps, and which the next run asks for again if its class still needs it.
     redirects without end, or to what is no public address  once           for good
     a certificate that is not trusted                       once           for good: certificate
     a name that does not exist                              twice          for good: unknown_host
+    a name that leads to no public address                  twice          never kept: forbidden_dns
     what is no HTTP                                         three times    for good: malformed
     a body that ends early                                  three times    for good: truncated
     408, 425, 500, 502, 503, 504, 520 and what else begins  three times    for now
@@ -34,12 +35,13 @@ from typing import Any
 
 from pipeline.console import printable
 from pipeline.crawl.wording import iso
-from pipeline.manifest import NOT_NOW, Candidate, Fetched, host_of
+from pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched, host_of
 
 SILENT = frozenset({"connection", "timeout", "too_slow", "host_down"})  # no answer at all
 NOT_ASKED = frozenset({"host_down", "robots_unreachable", "put_off"})
 # what a record is called on its way here; the journals of older versions have such ones, too
 FOR_NOW = SILENT | NOT_ASKED | {"busy", NOT_NOW}
+NEVER_KEPT = FOR_NOW | {FORBIDDEN_DNS}  # by a journal
 UNASKED = "not asked: "  # so begin the details of these
 LONGEST = 200  # letters of a detail
 

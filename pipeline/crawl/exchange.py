@@ -12,7 +12,7 @@ from yarl import URL
 
 from pipeline.console import printable
 from pipeline.crawl.encodings import Packed, Swollen, Unpacker, is_text
-from pipeline.crawl.guard import Forbidden
+from pipeline.crawl.guard import Forbidden, ForbiddenAnswer
 from pipeline.crawl.http import (
     BUSY,
     CONNECT_TIMEOUT,
@@ -30,7 +30,7 @@ from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
-from pipeline.manifest import Fetched
+from pipeline.manifest import FORBIDDEN_DNS, Fetched
 from pipeline.params import Crawl
 
 PATIENCE = 5.0  # seconds for 5 KiB of a body
@@ -129,6 +129,8 @@ class Exchange:
         """What an error of the client means."""
         text, more = " ".join(f"{error}".split()), {"status": job.status}
         match error:
+            case ForbiddenAnswer():
+                return Failure(FORBIDDEN_DNS, text, tries=TRIES_OF_A_NAME)
             case Forbidden():
                 return Failure("forbidden_address", text)
             case TooSlow():

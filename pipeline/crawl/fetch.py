@@ -45,7 +45,7 @@ from pipeline.crawl.pauses import Note, Pauses, no_note
 from pipeline.crawl.robots import Rules
 from pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
 from pipeline.images import ImageError
-from pipeline.manifest import BLOCKED, NOT_NOW, Candidate, Fetched
+from pipeline.manifest import BLOCKED, FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
 from pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
@@ -53,7 +53,7 @@ BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
 # what an image is called that may be whole at another try, or without its encoding
 DOUBTFUL = {"not_an_image", "truncated", "damaged"}
 # failures that say the same of whatever else is there, robots.txt or image
-OF_THE_ORIGIN = (BLOCKED, "forbidden_address", "certificate", "unknown_host")
+OF_THE_ORIGIN = (BLOCKED, "forbidden_address", FORBIDDEN_DNS, "certificate", "unknown_host")
 
 
 def fetch(
@@ -245,6 +245,7 @@ class Fetcher:
                 raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
             (job.address, job.host), job.refused_at = self._place(outcome), None
         except Failure as failure:
+            failure.more = {"final_url": outcome, **failure.more}
             return self._failed(job, failure)
         job.redirects, job.last = job.redirects + 1, None
         return self._queued(job)
@@ -314,6 +315,8 @@ class Fetcher:
     def _ended(self, job: Job, record: Fetched) -> list[Fetched]:
         question = job.question
         if question is None and record.outcome not in FOR_NOW:
+            if record.outcome == FORBIDDEN_DNS:
+                self.backlog.records[record.url] = record  # one look a run is enough
             return [record]
         if question is None:
             if record.outcome in ("put_off", "host_down"):

@@ -6,13 +6,23 @@ without the refusal. A class that others have filled is full, and asks for nothi
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
 from pipeline.images import LONGEST
-from pipeline.manifest import BLOCKED, DUPLICATE, NOT_NOW, PLACEHOLDER, Candidate, Fetched
+from pipeline.manifest import (
+    BLOCKED,
+    DUPLICATE,
+    FORBIDDEN_DNS,
+    NOT_NOW,
+    PLACEHOLDER,
+    Candidate,
+    Fetched,
+)
 from pipeline.params import Crawl
 
 Report = Callable[[int, str], None]
@@ -79,7 +89,7 @@ class Needed:
     def put_off(self) -> Iterator[tuple[Candidate, Fetched, bool]]:
         """The candidates that are left to the next run, each with whether its class is full."""
         for candidate, record in self.found.items():
-            if record.outcome == NOT_NOW:
+            if record.outcome in (NOT_NOW, FORBIDDEN_DNS):
                 run = self._runs[candidate.label]
                 yield candidate, record, len(run.distinct) == self.params.per_class
 
@@ -156,6 +166,7 @@ class Needed:
             "too_small": min(record.width, record.height) >= params.min_side,
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
+            "forbidden_address": _taken_for_forbidden(record),
             "opted_out": kind_of(record.detail) not in obeyed_kinds(params),
             BLOCKED: not self.blocklist.holds_still(record),
         }
@@ -165,6 +176,18 @@ class Needed:
         """True if it is to be tried again whatever else holds."""
         status = str(record.status)
         return not self.retry.isdisjoint({record.outcome, status, f"{status[0]}xx"})
+
+
+def _taken_for_forbidden(record: Fetched) -> bool:
+    """Whether an older version refused an address, or what DNS said of it, that may be asked.
+
+    Of a redirect the record has where it leads.
+    """
+    if record.outcome != "forbidden_address" or record.final_url:
+        return False
+    with suppress(Forbidden):
+        return bool(check_url(record.url))
+    return False
 
 
 def _address(candidate: Candidate) -> str:

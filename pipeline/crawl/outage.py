@@ -7,14 +7,19 @@ from itertools import islice
 
 from yarl import URL
 
+from pipeline.console import printable
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import Client
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.wording import counted
 from pipeline.errors import ExternalError
-from pipeline.manifest import NOT_NOW, Candidate, Fetched
+from pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
 
-NO_ANSWER = {"certificate", "unknown_host"}  # failures for good that an outage explains as well
+NO_ANSWER = {
+    "certificate",
+    "unknown_host",
+    FORBIDDEN_DNS,
+}  # failures for good that an outage explains as well
 FAILURES = 30  # in a row without any answer
 HOSTS = 10  # from so many hosts; of a crawl with fewer, from all,
 FAILURES_OF_FEW = 3  # and then so many will do
@@ -90,6 +95,14 @@ class Outage:
     def _error(self) -> ExternalError:
         """The error when none of those answers."""
         last = self._held[-1]
+        if all(record.outcome == FORBIDDEN_DNS for record in self._held):
+            return ExternalError(
+                f"names lead to no public address: {len(self._held)} addresses of"
+                f" {counted(len(self._silent), 'host')} in a row, the last one:"
+                f" {printable(last.url)[:100]}: {last.detail}",
+                "a captive portal, a DNS filter or a proxy may answer in place of DNS (a proxy:"
+                " crawl.proxy); the images so far are kept, and the same command goes on",
+            )
         return ExternalError(
             f"the network seems to be down: {len(self._held)} addresses of"
             f" {counted(len(self._silent), 'host')} in a row gave no answer, the last one:"
@@ -99,7 +112,7 @@ class Outage:
 
     def _write(self) -> None:
         for record in self._held:
-            if record.outcome != NOT_NOW:
+            if record.outcome not in (NOT_NOW, FORBIDDEN_DNS):
                 self.journal.add(record)
         self._held.clear()
         self._silent.clear()

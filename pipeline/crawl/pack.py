@@ -16,7 +16,15 @@ from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.counts import signal_counts
 from pipeline.crawl.shortfall import add_shortfall, when_again
 from pipeline.errors import ExternalError
-from pipeline.manifest import BLOCKED, FORGOTTEN, NOT_NOW, OPTED_OUT, STORED, manifest
+from pipeline.manifest import (
+    BLOCKED,
+    FORBIDDEN_DNS,
+    FORGOTTEN,
+    NOT_NOW,
+    OPTED_OUT,
+    STORED,
+    manifest,
+)
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
@@ -26,6 +34,8 @@ HINTS = {  # outcomes that asking once more would not change, or should not
     FORGOTTEN: "`pipeline forget` dropped them: take another source",
     OPTED_OUT: "their owners say no (docs/opt-outs.md): take another source",
     "robots": "robots.txt of their hosts says no: take another source",
+    FORBIDDEN_DNS: "their names lead to no public address here, as behind a captive portal or with"
+    " a DNS filter or a proxy (crawl.proxy); the same command asks again",
     "forbidden_address": "only public http and https addresses are asked for",
 }
 

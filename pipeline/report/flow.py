@@ -25,6 +25,7 @@ REASONS = {
     "too_many_pixels": "too many pixels",
     "damaged": "data missing or overwritten",
     "forbidden_address": "address not allowed",
+    "forbidden_dns": "name leads to no public address",
     "not_now": "refused for the moment",
     "blocked": "on the blocklist",
     "forgotten": "dropped on request",
