@@ -10,6 +10,7 @@ never keeps, and which the next run asks for again if its class still needs it.
     501, 505, 526, and from 600 on                          once           for good: http_error
     redirects without end, or to what is no public address  once           for good
     a certificate that is not trusted                       once           for good: certificate
+    TLS that fails otherwise                                twice          for good: tls
     a name that does not exist                              twice          for good: unknown_host
     a name that leads to no public address                  twice          never kept: forbidden_dns
     what is no HTTP                                         three times    for good: malformed
@@ -38,7 +39,9 @@ from pipeline.crawl.wording import iso
 from pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched, host_of
 
 SILENT = frozenset({"connection", "timeout", "too_slow", "host_down"})  # no answer at all
-NOT_ASKED = frozenset({"host_down", "robots_unreachable", "put_off"})
+# of a robots.txt: no answer, or the host is ill; and an answer that nobody can read
+UNREACHABLE, UNREAD = "robots_unreachable", "robots_unreadable"
+NOT_ASKED = frozenset({"host_down", UNREACHABLE, UNREAD, "put_off"})
 # what a record is called on its way here; the journals of older versions have such ones, too
 FOR_NOW = SILENT | NOT_ASKED | {"busy", NOT_NOW}
 NEVER_KEPT = FOR_NOW | {FORBIDDEN_DNS}  # by a journal
@@ -67,7 +70,7 @@ class Backlog:
         why = record.detail
         if record.outcome in SILENT - NOT_ASKED:
             why = f"{record.outcome}: {why}"
-        if record.outcome == "robots_unreachable":
+        if record.outcome in (UNREACHABLE, UNREAD):
             detail = f"{UNASKED}{why}"
         elif record.outcome in NOT_ASKED:
             detail = f"{UNASKED}{host} {why}"
