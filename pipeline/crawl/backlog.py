@@ -21,6 +21,7 @@ never keeps, and which the next run asks for again if its class still needs it.
     refused, reset, unreachable, its name not looked up     three times    for now
     no answer in time                                       twice          for now
     a body that drips                                       once           for now
+    the proxy (`crawl.proxy`) refuses, or is out of reach   three times    for now
     nothing: its host gave no answer five times in a row,   never          for now: not asked
     or is put off, or its robots.txt cannot be had
 
@@ -37,7 +38,8 @@ from pipeline.console import printable
 from pipeline.crawl.wording import iso
 from pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched, host_of
 
-SILENT = frozenset({"connection", "timeout", "too_slow", "host_down"})  # no answer at all
+# no answer at all
+SILENT = frozenset({"connection", "timeout", "too_slow", "host_down", "proxy"})
 NOT_ASKED = frozenset({"host_down", "robots_unreachable", "put_off"})
 # what a record is called on its way here; the journals of older versions have such ones, too
 FOR_NOW = SILENT | NOT_ASKED | {"busy", NOT_NOW}

@@ -27,6 +27,7 @@ from pipeline.crawl.http import (
 from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
+from pipeline.crawl.proxy import ProxyError
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
 from pipeline.manifest import FORBIDDEN_DNS, Fetched
@@ -116,6 +117,8 @@ class Exchange:
                 return await self._image(job, answer, incoming, said)
         except (Failure, PipelineError):
             raise
+        except ProxyError as error:
+            raise Failure("proxy", str(error), tries=TRIES) from None
         except ForbiddenAnswer as error:
             raise Failure(FORBIDDEN_DNS, str(error), tries=TRIES_OF_A_NAME) from None
         except Forbidden as error:
