@@ -91,6 +91,7 @@ class Crawl(Section):
         "`urls`: a .txt, .csv, .tsv, .jsonl or .parquet file; `site`: the address of a page; "
         "`captions`: a .parquet, .csv or .tsv file, a folder of them, or a pattern",
     )
+    columns: Columns = {}
     licence: Literal["any", "creative-commons", "commercial", "modify", "public-domain"] = Field(
         "any",
         description="only results that the engine calls so; `commercial`: also for commercial "

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,6 +92,27 @@ def clear_leftovers(target: Path) -> None:
                 os.replace(path, target)
             else:
                 remove(path)
+
+
+def claim(file: IO[bytes]) -> None:
+    """Keeps a file that is written for this process alone, until it is closed.
+
+    Raises:
+        UserError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"{file.name} is being written by another process",
+            "wait for its end; what it leaves, if it is ended, the same command goes on with",
+        ) from None
+    except OSError:  # a file system without locks
+        return
 
 
 def _alive(process: int) -> bool:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.device import autocast, memory_format, resolve_device, resolve_precision
+from pipeline.device import autocast, laid_out, memory_format, resolve_device, resolve_precision
 from pipeline.errors import UserError
 
 CPU = torch.device("cpu")
@@ -64,3 +64,18 @@ def test_autocast_multiplies_in_the_given_precision_and_no_further(precision):
 def test_a_gpu_gets_channels_last():
     assert memory_format(torch.device("cuda")) == torch.channels_last
     assert memory_format(CPU) == torch.contiguous_format
+
+
+def test_a_layout_is_that_of_kernels_and_leaves_weights_of_other_dimensions():
+    module = torch.nn.Module()
+    module.kernel = torch.nn.Parameter(torch.randn(4, 3, 3, 3))
+    module.table = torch.nn.Parameter(torch.randn(1, 2, 3, 4, 5))
+    module.register_buffer("luma", torch.randn(2, 3, 2, 2))
+    values = {name: value.clone() for name, value in module.state_dict().items()}
+    kernel = module.kernel
+    for layout in (torch.channels_last, torch.contiguous_format):
+        assert laid_out(module, layout) is module
+        assert module.kernel is kernel
+        for value in (module.kernel, module.luma):
+            assert value.is_contiguous(memory_format=layout)
+        assert all(torch.equal(value, values[name]) for name, value in module.state_dict().items())

@@ -257,6 +257,7 @@ CONFLICTS = [
         "1: crawl.sample: only engines files, urls, site use it, not 'captions'",
     ),
     ("crawl:\n  sample: 5", "2: crawl.sample: only engines files, urls, site use it, not 'auto'"),
+    ("crawl: {columns: {image: x}}", "1: crawl.columns: only engine files uses it, not 'auto'"),
     ("teacher: {source: hub}", "1: teacher.repository: source 'hub' needs owner/name:commit"),
     (
         "teacher:\n  source: torch.hub\n  repository: a/b:c",
@@ -324,6 +325,12 @@ def test_a_normalisation_of_bytes_is_answered_with_the_division(tmp_path, mean, 
     with pytest.raises(UserError) as caught:
         read_params(path)
     assert all(one in str(caught.value) for one in said)
+
+
+def test_a_deviation_that_can_be_of_no_bytes_is_not_divided(tmp_path):
+    """As where the mean alone is set, and the deviation left as it is."""
+    found = problems(tmp_path, "teacher: {source: file, path: x, mean: [124, 116, 104]}")
+    assert [line.split(": ")[1] for line in found] == ["teacher.mean"]
 
 
 @pytest.mark.parametrize(("text", "line"), CONFLICTS)

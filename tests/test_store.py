@@ -1,6 +1,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ from pipeline import store
 from pipeline.errors import UserError
 from pipeline.store import (
     StoredImage,
+    claim,
     read_shard,
     read_table,
     replacing,
@@ -278,3 +281,28 @@ def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
         temporary.mkdir()
     assert names(tmp_path) == ["out"]
     assert names(tmp_path / "out") == []
+
+
+CLAIMING = """
+import sys
+from pipeline.store import claim
+file = open(sys.argv[1], "ab")
+claim(file)
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_a_file_that_another_process_writes_is_not_written_by_two(tmp_path):
+    words = [sys.executable, "-c", CLAIMING, str(tmp_path / "rows")]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "claimed\n"
+    with (tmp_path / "rows").open("ab") as file:
+        with pytest.raises(UserError, match=r"rows is being written by another process"):
+            claim(file)
+        other.kill()  # however it ends
+        other.wait()
+        claim(file)
+    with (tmp_path / "rows").open("ab") as file:
+        claim(file)

@@ -1,6 +1,7 @@
 """Wording of search queries: what to ask for a name that was written for a program."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 # numbers that data sets put before a name: WordNet's (n02085620-Chihuahua), a rank (001.Albatross),
@@ -71,7 +72,8 @@ def subject(query: str) -> str:
 
 def same(query: str) -> str:
     """A key that is equal for queries that ask for the same."""
-    return " ".join(re.sub(r"[-_\s]+", " ", query.casefold()).split())
+    text = unicodedata.normalize("NFC", query).casefold()
+    return " ".join(re.sub(r"[-_\s]+", " ", text).split())
 
 
 def _parts(word: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A collection of images that is already here, in place of a search engine."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.console import Advance, no_progress
@@ -13,6 +13,7 @@ from pipeline.imagesource.entries import UNSUPPORTED, Entry
 from pipeline.imagesource.kinds import HEAD, picture_kind, readable
 from pipeline.imagesource.matching import Matcher
 from pipeline.imagesource.source import open_source
+from pipeline.imagesource.table import NO_COLUMNS
 from pipeline.manifest import BLOCKED, OPTED_OUT, Candidate, Fetched
 
 
@@ -24,19 +25,21 @@ def read_collection(
     matcher: Matcher,
     lines: list[str],
     advance: Advance = no_progress,
+    columns: Mapping[str, str] = NO_COLUMNS,
 ) -> Iterator[tuple[Candidate, Entry]]:
     """Candidates of `path` in order, or a `sample` of them drawn by `seed` (0 takes all).
 
     Args:
         path: a folder, an archive or a Parquet file; see docs/files.md for what may be in it.
         max_bytes: larger images are not read, and have their entry still.
+        columns: of Parquet files by their role, as `open_source` takes them.
         lines: gets what a person should know, by the time the last candidate is given.
 
     Raises:
         UserError: no such source, of another kind, or it cannot be read.
         ExternalError: it holds no images.
     """
-    source = open_source(path, max_bytes, "crawl.source", advance)
+    source = open_source(path, max_bytes, "crawl.source", advance, columns)
     rows = source.drawn(sample, seed)
     if not rows:
         held = "; ".join(source.left.lines())
@@ -47,7 +50,7 @@ def read_collection(
         texts = {"title": facts.title, "licence": facts.licence, "creator": facts.creator}
         texts["licence_url"] = facts.licence_url
         yield Candidate(label, name, "files", "", rank, entry.name, **texts), entry
-    lines += source.lines()
+    lines += source.lines("crawl.columns")
     if len(rows) < len(source):
         lines.append(f"{path}: {len(rows):,} of {len(source):,} drawn (crawl.sample)")
     lines += [f"{path}: {line}" for line in matcher.lines()]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.console import Advance, no_progress
-from pipeline.device import memory_format
+from pipeline.device import laid_out, memory_format
 from pipeline.distill.objectives.objective import Objective, fitting
 from pipeline.distill.parallel import ALONE, World
 from pipeline.distill.pretrained import Pretrained, load_pretrained, pretrained, start_notes
@@ -78,11 +78,11 @@ def prepare(
         notes = [*start_notes(start, left, config), *told]
     student.to(device)
     # frozen, the teacher's batch norms can be part of its convolutions: less to read and write
-    teacher = fuse(teacher).requires_grad_(False).to(memory_format=memory_format(device))
+    teacher = laid_out(fuse(teacher).requires_grad_(False), memory_format(device))
     example = views.whole(next(iter(web.pixels.batches([web.train[:1]]))))
     _check_size(student, example, section)
     objective = OBJECTIVES.load(section.objective)(student, teacher, example, section)
-    objective.to(device, memory_format=memory_format(device))
+    laid_out(objective.to(device), memory_format(device))
     objective.world = world
     return Prepared(objective, views, start, notes)
 

@@ -18,6 +18,7 @@ from pipeline.errors import ExternalError, UserError
 from pipeline.models.network import Network
 from pipeline.params import Distill
 from pipeline.pixels import to_device
+from pipeline.store import claim
 
 VIEWS, TURNS = 2**33, 2**34  # counters that no step reaches, for the draws of what is stored
 
@@ -91,7 +92,7 @@ def stored_views(
         advance: called with the number of answers, those of earlier calls too.
 
     Raises:
-        UserError: an answer is not finite.
+        UserError: an answer is not finite, or another process writes them.
         ExternalError: the disk is full or fails.
     """
     if section.teacher_views == 0:
@@ -131,6 +132,7 @@ def _ask(
     count, size = section.teacher_views, section.batch_size
     row_bytes = 4 * count * web.teacher_logits.shape[1]
     with part.open("ab") as file:
+        claim(file)
         done = file.tell() // row_bytes // size * size
         file.truncate(done * row_bytes)
         file.seek(0, os.SEEK_END)

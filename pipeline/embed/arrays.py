@@ -10,7 +10,7 @@ from types import MappingProxyType, TracebackType
 import numpy as np
 
 from pipeline.errors import ExternalError
-from pipeline.store import write_text
+from pipeline.store import claim, write_text
 
 
 class ArrayWriter:
@@ -36,8 +36,13 @@ class ArrayWriter:
         """`layout` gives the dtype and the shape of one row of each file; `total` their rows.
 
         `blobs` gives for each file of bytes the name of the array of its ends.
+
+        Raises:
+            UserError: another process writes them.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("ab")
+        claim(lock)
         layout = {**layout, **{ends: (np.int64, ()) for ends in blobs.values()}}
         self._blobs = dict(blobs)
         self.folder, self._dtypes = folder, {name: kind for name, (kind, _) in layout.items()}
@@ -61,6 +66,7 @@ class ArrayWriter:
             self.saved, sizes = 0, {name: len(headers[name]) for name in sizes}
         self._ends = {name: sizes[name] for name in blobs}
         with ExitStack() as stack:
+            stack.enter_context(lock)
             self._files = {
                 name: stack.enter_context(path.open("r+b" if self.saved else "wb"))
                 for name, path in paths.items()

@@ -1,5 +1,6 @@
 """Coverage of classes by the crawl: what was asked for, beside what the teacher predicts."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,12 +59,17 @@ def class_rows(
     class_names: Sequence[str],
     scores: Mapping[str, Sequence[Any]],
 ) -> list[dict[str, Any]]:
-    """One row for each class of the teacher: class, images asked for by this name, images
-    predicted, and its `scores`."""
-    wanted = Counter(asked.get(label, NOT_ASKED) for label in labels.tolist())
+    """One row for each class of the teacher: class, images asked for by this name (however its
+    accents are encoded), images predicted, and its `scores`."""
+    names = {label: unicodedata.normalize("NFC", name) for label, name in asked.items()}
+    wanted = Counter(names.get(label, NOT_ASKED) for label in labels.tolist())
     predicted = np.bincount(predictions.predicted, minlength=predictions.classes).tolist()
     return [
-        {"class": name, "asked": wanted[name], "predicted": predicted[label]}
+        {
+            "class": name,
+            "asked": wanted[unicodedata.normalize("NFC", name)],
+            "predicted": predicted[label],
+        }
         | {score: values[label] for score, values in scores.items()}
         for label, name in enumerate(class_names)
     ]

@@ -1,6 +1,7 @@
 """Class names of a source beside those that are wanted."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -8,16 +9,21 @@ from pipeline.console import printable
 from pipeline.imagesource.entries import Entry, counted
 
 
+def composed(name: str) -> str:
+    """A name with its accents in their letters: some systems, as macOS, write folders without."""
+    return unicodedata.normalize("NFC", name)
+
+
 def folded(name: str) -> str:
     """A name without what people spell differently: letter case, and what stands for a space."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    return re.sub(r"[\s_-]+", " ", composed(name)).strip().casefold()
 
 
 class Matcher:
     """Labels for the pictures of a source, by the names of `crawl.classes`, with what is told.
 
-    A name counts if it is a wanted one, or is but for case, spaces, underscores and hyphens, and
-    that leaves no choice.
+    A name counts if it is a wanted one, however its accents are encoded, or is but for case,
+    spaces, underscores and hyphens, and that leaves no choice.
 
     Args:
         wanted: gives the names; asked only if the source says a class at all.
@@ -44,23 +50,25 @@ class Matcher:
             return -1, ""
         label = self._found(said)
         if label < 0:
-            self._unknown[said] += 1
+            self._unknown[composed(said)] += 1
             return -1, ""
         self.matched += 1
-        self._spellings.setdefault(label, set()).add(said)
+        self._spellings.setdefault(label, set()).add(composed(said))
         return label, self._names[label]
 
     def _found(self, name: str) -> int:
         if self._labels is None:
             self._names = list(self._ask())
-            forms = Counter(map(folded, self._names))
-            self._labels = {
-                folded(one): label
-                for label, one in enumerate(self._names)
-                if forms[folded(one)] == 1
-            }
-            self._labels |= {one: label for label, one in enumerate(self._names)}
-        return self._labels.get(name, self._labels.get(folded(name), -1))
+            self._labels = {}
+            for form in (folded, composed, str):
+                forms = Counter(map(form, self._names))
+                self._labels |= {
+                    form(one): label
+                    for label, one in enumerate(self._names)
+                    if forms[form(one)] == 1
+                }
+        found = (self._labels.get(form) for form in (name, composed(name), folded(name)))
+        return next((label for label in found if label is not None), -1)
 
     def lines(self) -> list[str]:
         """What became of the classes, for a person; one line each."""

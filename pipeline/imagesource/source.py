@@ -31,7 +31,7 @@ from pipeline.imagesource.table import (
     Table,
     columns_told,
     listing,
-    picture_column,
+    picture_columns,
 )
 from pipeline.store import open_parquet
 
@@ -67,10 +67,27 @@ class Source:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def lines(self) -> list[str]:
-        """What it was read as and what was left out, for a person; one line each."""
+    def lines(self, key: str = "") -> list[str]:
+        """What it was read as and what was left out, for a person; one line each.
+
+        Args:
+            key: of the parameter that can name another column of pictures, if there is one.
+        """
         known = ", ".join(f"{count:,} {printable(what)}" for what, count in self.layouts.items())
-        return [f"{self.path}: {line}" for line in [f"read as {known}", *self.left.lines()]]
+        lines = [f"read as {known}", *self._columns_told(key), *self.left.lines()]
+        return [f"{self.path}: {line}" for line in lines]
+
+    def _columns_told(self, key: str) -> Iterator[str]:
+        """Of tables with several columns of pictures, each choice once."""
+        chosen = dict.fromkeys(
+            (part.column, *part.other_pictures)
+            for part in self.parts
+            if isinstance(part, Table) and part.other_pictures
+        )
+        for column, *others in chosen:
+            told = f"pictures are those of its column '{printable(column)}'"
+            which = f"{key} can name another" if key else "there are some in others"
+            yield f"{told}; {which}: {', '.join(map(printable, others))}"
 
     def splits(self) -> list[str]:
         """Names of its splits, each once; "" for what belongs to none."""
@@ -273,7 +290,7 @@ def _table(
     try:
         with open_parquet(path) as opened:
             there = {name.strip().lower() for name in opened.schema_arrow.names}
-            holds = columns.get("image") or picture_column(opened)
+            holds = columns.get("image") or picture_columns(opened)
         if holds:
             table = Table(path, f"{file.name}#", max_bytes, columns)
             table.split = _split(file.name)

@@ -35,6 +35,7 @@ class Table:
     Attributes:
         names: of its classes by number, as Hugging Face writes them; empty where it has none.
         column, class_column: of the pictures and of their classes; "" for none.
+        other_pictures: columns that hold pictures as well, where nobody has named one.
         others: columns of which each may have been meant for the classes.
     """
 
@@ -52,7 +53,9 @@ class Table:
             self._rows = file.metadata.num_rows
             for role, name in columns.items():
                 _check_column(path, role, name, schema)
-            self.column = columns.get("image") or picture_column(file)
+            named = [columns["image"]] if columns.get("image") else picture_columns(file)
+        self.column = named[0] if named else ""
+        self.other_pictures = named[1:]
         candidates = class_columns(schema)
         self.class_column = columns.get("label") or (candidates[0] if candidates else "")
         self.others = [] if "label" in columns else candidates[1:]
@@ -133,22 +136,24 @@ class Table:
             return file.read(columns=[column])[column].to_pylist()
 
 
-def picture_column(file: pq.ParquetFile) -> str:
-    """The column that has pictures, "" for none: by its usual name, or by what is in it."""
-    schema = file.schema_arrow
-    holding = [one.name for one in schema if _holds_bytes(one.type)]
-    for name in PICTURES:
-        for one in holding:
-            if one.lower() == name:
-                return one
-    for batch in file.iter_batches(8, columns=holding) if holding else ():
-        for name in holding:
-            for value in batch.column(name).to_pylist():
-                data = value.get("bytes") if isinstance(value, dict) else value
-                if data and picture_kind(data[:512]):
-                    return name
+def picture_columns(file: pq.ParquetFile) -> list[str]:
+    """The columns that have pictures, the first of which counts: by its usual name, else by place.
+
+    One that is not called as usual has a picture in its first rows.
+    """
+    holding = [one.name for one in file.schema_arrow if _holds_bytes(one.type)]
+    usual = [one for name in PICTURES for one in holding if one.lower() == name]
+    looked = [name for name in holding if name not in usual[:1]]
+    seen: set[str] = set()
+    for batch in file.iter_batches(8, columns=looked) if looked else ():
+        seen = {name for name in looked if _has_picture(batch.column(name).to_pylist())}
         break
-    return ""
+    return list(dict.fromkeys([*usual[:1], *(name for name in [*usual, *holding] if name in seen)]))
+
+
+def _has_picture(values: Sequence[Any]) -> bool:
+    found = [value.get("bytes") if isinstance(value, dict) else value for value in values]
+    return any(data and picture_kind(data[:512]) for data in found)
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

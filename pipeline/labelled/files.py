@@ -15,6 +15,7 @@ from pipeline.imagesource.archive import Archive
 from pipeline.imagesource.decoding import decoded
 from pipeline.imagesource.entries import LINK, SPECIAL, UNREADABLE, Entry
 from pipeline.imagesource.folder import Folder
+from pipeline.imagesource.matching import composed
 from pipeline.imagesource.source import ALL_SPLITS, SPLITS, Source, open_source
 from pipeline.imagesource.table import Table, columns_told
 from pipeline.labelled.labels import Labels, listing, mapping_of, numbered, renamed
@@ -105,7 +106,11 @@ class OwnImages:
         self._path, self._reading = path, reading
         self._source = open_source(path, MOST_BYTES, advance=advance, columns=reading.columns)
         rows, notes = _rows_of_split(self._source, split)
-        self._notes = [*self._source.lines(), *notes, *self._columns_told()]
+        self._notes = [
+            *self._source.lines(f"{reading.section}.columns"),
+            *notes,
+            *self._columns_told(),
+        ]
         self._left: Counter[str] = Counter()
         if not rows:
             raise self._empty()
@@ -164,13 +169,13 @@ class OwnImages:
 
     def _check_broken(self, broken: Sequence[str], total: int) -> None:
         share = self._reading.broken
-        if len(broken) <= share * total:
+        if len(broken) / total <= share:  # a product may be under the number that is meant
             return
         # all that lie before the limit, for whoever mends them
         if not share:
             raise UserError(broken[0], f"mend it, or set {self._reading.section}.broken higher")
         raise UserError(
-            f"{self._path}: more than {share:.1%} of {total:,} images cannot be read:"
+            f"{self._path}: more than {100 * share:.6g}% of {total:,} images cannot be read:"
             f" {_first(broken)}",
             f"mend them, or set {self._reading.section}.broken higher",
         )
@@ -263,8 +268,12 @@ class OwnImages:
                     first, *rest = name.split("/")
                     if len(rest) > 1:
                         deeper.setdefault(first, set()).add(rest[0])
-        wanted = set(class_names)
-        found = [first for first, inside in sorted(deeper.items()) if inside & wanted]
+        wanted = set(map(composed, class_names))
+        found = [
+            first
+            for first, inside in sorted(deeper.items())
+            if not wanted.isdisjoint(map(composed, inside))
+        ]
         if not found:
             return ""
         if self._path.is_file():

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.console import printable
 from pipeline.errors import UserError
+from pipeline.imagesource.matching import composed
 from pipeline.labelled.names import ClassNames
 
 NONE = -1  # what many data sets write where there is no label, and so do we
@@ -35,6 +36,8 @@ def numbered(
 ) -> Labels:
     """What a source says about the class of each of its images, as numbers.
 
+    Names that differ in how their accents are encoded alone are one.
+
     Args:
         own: the source's names for numbers; empty where it has none.
         folders: of classes, of which some may have no image.
@@ -51,14 +54,14 @@ def numbered(
             raise UserError(f"{place(row)}: label {error}") from None
     words = {value for value in cleaned if isinstance(value, str)}
     numbers = [value for value in cleaned if isinstance(value, int)]
-    names = list(own)
+    names = [*map(composed, own)]
     if not own and words and numbers:
         raise UserError(
             f"{place(cleaned.index(min(words)))}: label {min(words)!r} is a word, and others are"
             " numbers"
         )
     if not own and (words or not numbers):
-        names = sorted(words | set(folders))
+        names = sorted(words | set(map(composed, folders)))
     by_name = {name: number for number, name in enumerate(names)}
     labels = np.empty(len(cleaned), np.int64)
     for row, value in enumerate(cleaned):
@@ -86,7 +89,7 @@ def _cleaned(value: object, remarks: Counter[str]) -> int | str | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8")  # what is none is a ValueError
     if isinstance(value, str):
-        return value if value.strip() else None
+        return composed(value) if value.strip() else None
     if isinstance(value, int):
         if value < NONE:
             raise ValueError(f"{value} is not one of its classes")
@@ -104,10 +107,11 @@ def renamed(found: Labels, given: ClassNames, key: str) -> Labels:
     Raises:
         UserError: they do not fit the labels.
     """
-    names, listed = found.names, given.listed
+    names, listed = [*map(composed, found.names)], [*map(composed, given.listed)]
+    others = {composed(name): composed(meant) for name, meant in given.renamed.items()}
     highest = int(found.labels.max(initial=NONE))
     if not names:
-        listed = listed or [given.renamed.get(str(number), "") for number in range(highest + 1)]
+        listed = listed or [others.get(str(number), "") for number in range(highest + 1)]
         for number in np.unique(found.labels[found.labels >= 0]).tolist():
             if number >= len(listed) or not listed[number]:
                 raise UserError(f"{key} has no name for the label {number}")
@@ -118,7 +122,7 @@ def renamed(found: Labels, given: ClassNames, key: str) -> Labels:
             raise UserError(f"{key} has {len(listed)} names, and none for the class '{beyond[0]}'")
         meant = [listed[int(name)] for name in names]
     else:
-        meant = [given.renamed.get(name, name) for name in names]
+        meant = [others.get(name, name) for name in names]
         if listed and not set(meant) & set(listed):
             raise UserError(
                 f"{key} lists names by number, and the classes have names: {listing(names)}",

@@ -12,8 +12,9 @@ import numpy as np
 from pipeline.console import printable
 from pipeline.errors import UserError
 from pipeline.imagesource.entries import counted
-from pipeline.imagesource.matching import folded
+from pipeline.imagesource.matching import composed, folded
 from pipeline.labelled.labels import DIGITS, NONE, Labels, listing
+from pipeline.labelled.names import unnamed
 
 
 class NothingKnown(UserError):
@@ -29,8 +30,8 @@ def matched(
 ) -> Labels:
     """The labels as numbers of the teacher's `class_names`, whose order may be another.
 
-    Classes in one order are matched by number, so two of one name stay two, others by name. Images
-    of classes that the teacher does not have get -1 and are told.
+    Classes in one order are matched by number, so two of one name stay two, others by name, however
+    its accents are encoded. Images of classes that the teacher does not have get -1 and are told.
 
     Args:
         key: of the section that has `class_names` and `alike_names`, for messages.
@@ -41,33 +42,34 @@ def matched(
         UserError: no class is the teacher's, a name may be meant and is not written so, or one that
             is needed is that of two classes.
     """
-    wanted, notes = list(class_names), list(found.notes)
+    given, notes = list(class_names), list(found.notes)
     if not found.names:
-        return Labels(_by_number(found, wanted, source, key, notes), wanted, notes)
-    check_spellings(found.names, source, wanted)
+        return Labels(_by_number(found, given, source, key, notes), given, notes)
+    theirs, wanted = [*map(composed, found.names)], [*map(composed, given)]
+    check_spellings(theirs, source, wanted)
     counts = Counter(found.labels[found.labels >= 0].tolist())
-    place = places(found.names, set(counts), wanted, source)
+    place = places(theirs, set(counts), wanted, source)
     if alike:
-        place = np.where(place < 0, _alike(found.names, wanted, place), place)
+        place = np.where(place < 0, _alike(theirs, wanted, place), place)
         told = [
-            f"'{found.names[at]}' as '{wanted[of]}'"
+            f"'{theirs[at]}' as '{wanted[of]}'"
             for at, of in enumerate(place.tolist())
-            if of >= 0 and found.names[at] != wanted[of]
+            if of >= 0 and theirs[at] != wanted[of]
         ]
         if told:
             notes.append(f"{source}: taken by {key}.alike_names: {listing(told)}")
-    elif (offered := _alike(found.names, wanted, place)).max(initial=NONE) >= 0:
-        pairs = [(found.names[at], wanted[of]) for at, of in enumerate(offered.tolist()) if of >= 0]
+    elif (offered := _alike(theirs, wanted, place)).max(initial=NONE) >= 0:
+        pairs = [(theirs[at], wanted[of]) for at, of in enumerate(offered.tolist()) if of >= 0]
         raise _offer(pairs, source, key)
     if not any(place[label] >= 0 for label in counts):
-        raise _nothing_known(found.names, wanted, source, key, within, sum(counts.values()))
-    unknown = Counter({found.names[at]: n for at, n in counts.items() if place[at] < 0})
+        raise _nothing_known(theirs, wanted, source, key, within, sum(counts.values()))
+    unknown = Counter({theirs[at]: n for at, n in counts.items() if place[at] < 0})
     if unknown:
         notes.append(
             f"{source}: {unknown.total():,} images are of classes that the teacher does not know,"
             f" and left out: {counted(unknown)}"
         )
-    return Labels(np.append(place, NONE)[found.labels], wanted, notes)
+    return Labels(np.append(place, NONE)[found.labels], given, notes)
 
 
 def _by_number(
@@ -152,8 +154,11 @@ def _nothing_known(
             f"if they number the teacher's outputs, set {key}.class_names to the names of 0, 1, …,"
             f" as [{', '.join(map(_quoted, wanted[:3]))}{', …' if len(wanted) > 3 else ''}]"
         )
-    elif all(re.fullmatch(r"class [0-9]+", name) for name in wanted):
+    elif unnamed(wanted):
         hint = "set teacher.class_names in the order of the teacher's outputs"
+    elif source == "demo":
+        own = {"evaluate": "evaluate.test_set", "teacher": "teacher.data"}[key]
+        hint = f"these are the demo's drawings: set {own} to images of the teacher's classes"
     return NothingKnown(
         images,
         f"none of the classes of {source} ({listing(theirs)}) is one of the teacher's"

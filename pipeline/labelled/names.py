@@ -62,6 +62,11 @@ def listed_names(given: str | Sequence[str], key: str) -> list[str]:
     return found.listed
 
 
+def unnamed(names: Sequence[str]) -> bool:
+    """Whether these are the names of a teacher whose classes nothing names: class 0, class 1, …"""
+    return bool(names) and list(names) == [f"class {number}" for number in range(len(names))]
+
+
 def _read(path: Path, key: str) -> Any:
     try:
         if not path.is_file():

@@ -4,6 +4,7 @@ The best of three that holds: at the last feature map before a global average po
 the input of the last layer with a matrix; or nowhere, for the logits alone.
 """
 
+import contextlib
 import copy
 import math
 import operator
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from pipeline.device import laid_out
 from pipeline.errors import UserError, first_line
 from pipeline.models.cut_network import DROPOUTS, ENDS, SPREAD, CutNetwork, how_told
 from pipeline.models.heads import put_head
-from pipeline.models.network import Cut
+from pipeline.models.network import Cut, pool
 from pipeline.models.recording import (
     Call,
     Recorder,
@@ -76,13 +78,45 @@ def cut(
     network = CutNetwork(model, name, num_classes).eval()
     try:
         with torch.no_grad():
-            calls, logits = _first_pass(network, sides, described)
+            calls, logits, fixed = _pass_in_float32(network, sides, described)
             _find(network, calls, logits)
+            if fixed and network.cut == "logits":
+                network.cut_reason = f"its code computes in {fixed}, and features are float32"
             network.rows_only = not _takes_channels_last(network, logits)
     finally:
         network.sample = torch.empty(0)
         network.train(training)
     return network
+
+
+def _pass_in_float32(
+    network: CutNetwork, sides: Sequence[int], described: Callable[[Exception], str]
+) -> tuple[list[Call], Tensor, str]:
+    """`_first_pass`, with weights in float32 if the code does not ask for those that it makes.
+
+    Returns:
+        Beside the calls and logits: the dtypes that the code asks for; empty if it does not.
+    """
+    others = [
+        (one, one.dtype)
+        for one in (*network.model.parameters(), *network.model.buffers())
+        if one.is_floating_point() and one.dtype != torch.float32
+    ]
+    kinds = " and ".join(sorted({str(dtype).removeprefix("torch.") for _, dtype in others}))
+    for one, _ in others:
+        one.data = one.data.float()
+    try:
+        calls, logits = _first_pass(network, sides, described)
+    except UserError:
+        for one, dtype in others:
+            one.data = one.data.to(dtype)
+        with contextlib.suppress(UserError):
+            if others:
+                return *_first_pass(network, sides, described), kinds
+        raise
+    told = f"its weights are {kinds} as it is built, here float32" if others else ""
+    network.told = "; ".join(filter(None, (network.told, told)))
+    return calls, logits, ""
 
 
 def _first_pass(
@@ -450,21 +484,26 @@ def _holds(network: CutNetwork, known: list[tuple[Tensor, Tensor]]) -> bool:
     """Tells whether both parts give the network's own logits; for one image, not two as before."""
     every = torch.cat([logits for _, logits in known])
     try:
-        return all(_close(network(images.clone()), logits, every) for images, logits in known)
+        return all(_close(_parts(network, images), logits, every) for images, logits in known)
     except Exception:
         return False
+
+
+def _parts(network: CutNetwork, images: Tensor) -> Tensor:
+    """Logits by both parts, with features that are float32 as they are stored."""
+    return network.classify(pool(network.features(images.clone()).float()))
 
 
 def _takes_channels_last(network: CutNetwork, logits: Tensor) -> bool:
     """Tells whether its code also works on tensors in the layout that embedding uses."""
     try:
         images = network.sample[:1].to(memory_format=torch.channels_last)
-        network.to(memory_format=torch.channels_last)
+        laid_out(network, torch.channels_last)
         return _close(network(images), logits[:1], logits)
     except RuntimeError:
         return False
     finally:
-        network.to(memory_format=torch.contiguous_format)
+        laid_out(network, torch.contiguous_format)
 
 
 def _close(one: Tensor, other: Tensor, all_of: Tensor | None = None) -> bool:

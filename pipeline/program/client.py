@@ -20,6 +20,8 @@ Kind = Literal["onnx", "torchscript", "export"]
 ROOT = Path(__file__).parents[2]
 TO_OPEN = 300.0  # seconds
 TO_ANSWER, PER_IMAGE = 60.0, 2.0  # seconds for a batch, and for each image in it
+TO_END = 5.0  # seconds after its last word
+LINE = 2**12  # bytes of what it says, at most
 CHUNK = 2**22  # pixels that are sent at once
 
 
@@ -64,6 +66,7 @@ class ProgramProcess:
         self.names: list[str] = []
         self.outputs: list[str] | None = None
         self.dead = False
+        self._failure: UserError | None = None  # why there will be no answers
         self._lock = threading.Lock()
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
@@ -72,6 +75,7 @@ class ProgramProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C is for whoever asks, and may let a step end
         )
         self._said: deque[str] = deque(maxlen=20)
         listener = threading.Thread(target=_listen, args=(self._process.stderr, self._said))
@@ -125,14 +129,15 @@ class ProgramProcess:
             answer, values = receive(self._process.stdout)  # type: ignore[arg-type]
         except (EOFError, BrokenPipeError, OSError, ValueError):
             timer.cancel()
-            raise self._ended(hung.is_set(), seconds) from None
+            self._failure = self._failure or self._ended(hung.is_set(), seconds)
+            raise self._failure from None
         finally:
             timer.cancel()
         if "error" in answer:
             raise UserError(f"{self.path.name}: {answer['error']}")
         return answer, values
 
-    def _ended(self, hung: bool, seconds: float = 0.0) -> UserError:
+    def _ended(self, hung: bool, seconds: float) -> UserError:
         """Why there is no answer, in a line."""
         self.dead = True
         if hung:
@@ -141,8 +146,13 @@ class ProgramProcess:
                 " ended",
                 "the graph does not end or is far too large for this machine: take another teacher",
             )
-        self._process.kill()
-        status = self._process.wait()
+        try:
+            status = self._process.wait(TO_END)  # it may be about to end, with an error of its own
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return UserError(
+                f"{self.path.name}: its process says what is no answer", "take another teacher"
+            )
         if status == -signal.SIGKILL or "MemoryError" in " ".join(self._said):
             return UserError(
                 f"{self.path.name}: its process was killed, most likely because memory is short",
@@ -158,7 +168,7 @@ class ProgramProcess:
 
 def _listen(stream: BinaryIO, said: deque[str]) -> None:
     """Keeps the last lines that a process writes to its standard error."""
-    for line in stream:
+    for line in iter(lambda: stream.readline(LINE), b""):  # which may have no end
         said.append(line.decode("utf-8", "replace").strip())
 
 

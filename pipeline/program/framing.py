@@ -12,8 +12,14 @@ NUMBERS = "fiub"  # kinds of dtype that an array may have
 
 
 def send(stream: BinaryIO, header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
-    """Writes one message."""
+    """Writes one message.
+
+    Raises:
+        ValueError: an array is none of numbers; nothing is written.
+    """
     arrays = [np.ascontiguousarray(array) for array in arrays]
+    for array in arrays:
+        _check(array.dtype)
     shapes = [[array.dtype.str, list(array.shape)] for array in arrays]
     text = json.dumps(header | {"arrays": shapes}).encode()
     stream.write(LENGTH.pack(len(text)) + text)
@@ -33,11 +39,15 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
     arrays = []
     for name, shape in header.pop("arrays"):
         dtype = np.dtype(name)
-        if dtype.kind not in NUMBERS:
-            raise ValueError(f"an array of {name}")
+        _check(dtype)
         data = _exactly(stream, dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
         arrays.append(np.frombuffer(data, dtype).reshape(shape))
     return header, arrays
+
+
+def _check(dtype: np.dtype) -> None:
+    if dtype.kind not in NUMBERS:
+        raise ValueError(f"an array of {dtype}, not of numbers")
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytearray:

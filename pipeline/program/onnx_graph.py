@@ -1,5 +1,6 @@
 """ONNX graph of a classifier: its output, its last linear layer, and what that is given."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from pipeline.errors import UserError, first_line
 
 LIBRARIES = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # whose operations onnxruntime has
 LARGEST = 2**31 - 1  # bytes of one message of protocol buffers
+MOST_NODES = 1_000_000  # of a graph, once all of its functions are written out
 INSTALL = "pip install 'kd3-pipeline[teachers]'"
 
 
@@ -61,12 +63,19 @@ def read_onnx(path: Path, output: str = "") -> OnnxGraph:
     try:
         model = onnx.load(path, load_external_data=False)
         _take_in(model, path)
+        _check_calls(model, path)
         model = inliner.inline_local_functions(model)
+        _check_libraries(model.graph, path)
+        return _read(model, output)
     except UserError:
         raise
-    except Exception as error:  # protocol buffers, and checks of onnx in C++, each with their own
+    except Exception as error:  # protocol buffers, checks of onnx in C++, and what they let pass
         raise UserError(f"teacher.path: {path} is no ONNX graph: {first_line(error)}") from None
-    _check_libraries(model.graph, path)
+
+
+def _read(model: Any, output: str) -> OnnxGraph:
+    from onnx import TensorProto, helper
+
     notes: list[str] = []
     graph = model.graph
     logits = chosen_output([one.name for one in graph.output], _ranks(graph.output), output)
@@ -82,9 +91,10 @@ def read_onnx(path: Path, output: str = "") -> OnnxGraph:
         pooled = place is not None
         outputs.append(place or features)
     del graph.output[:]
-    graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
     about = {one.key: one.value for one in model.metadata_props}.get("about", "")
-    sizes = [int(np.prod(one.dims)) for one in graph.initializer if one.data_type in _numbers(onnx)]
+    kinds = _numbers(TensorProto)
+    sizes = [int(np.prod(one.dims)) for one in graph.initializer if one.data_type in kinds]
     data = model.SerializeToString(deterministic=True)
     return OnnxGraph(data, outputs, tail, pooled, about, sum(sizes), notes)
 
@@ -162,7 +172,9 @@ class _Search:
     def before_pooling(self, features: str) -> str | None:
         """The map of which the features are the mean over its places, if the graph has one."""
         node = self._node(features)
-        while node is not None and node.op_type in ("Flatten", "Reshape", "Squeeze"):
+        for _ in self._made:  # and no further, as a graph that is damaged may go in a circle
+            if node is None or node.op_type not in ("Flatten", "Reshape", "Squeeze"):
+                break
             node = self._node(node.input[0])
         if node is None:
             return None
@@ -184,10 +196,11 @@ class _Search:
         return self._same(name), Tail(weight.astype(np.float32), bias.astype(np.float32))
 
     def _same(self, name: str) -> str:
-        node = self._made.get(name)
-        while node is not None and node.op_type in ("Identity", "Dropout"):
-            name = node.input[0]
+        for _ in self._made:
             node = self._made.get(name)
+            if node is None or node.op_type not in ("Identity", "Dropout"):
+                break
+            name = node.input[0]
         return name
 
     def _node(self, name: str) -> Any:
@@ -216,8 +229,7 @@ def _attribute(node: Any, name: str, default: Any) -> Any:
     return found[0] if found else default
 
 
-def _numbers(onnx: Any) -> tuple[int, ...]:
-    kinds = onnx.TensorProto
+def _numbers(kinds: Any) -> tuple[int, ...]:
     return kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16, kinds.DOUBLE, kinds.INT8, kinds.UINT8
 
 
@@ -244,10 +256,12 @@ def _take_in(model: Any, path: Path) -> None:
                 "it is not opened: export it again, with its weights inside",
             )
         inside = path.parent.resolve() in beside.resolve().parents
-        if not inside or beside.is_symlink() or not beside.is_file():
+        own = inside and not beside.is_symlink() and beside.is_file()
+        if not own or beside.stat().st_nlink > 1:
             raise UserError(
-                f"teacher.path: {path} has weights in {location!r}, which is not beside it",
-                "put that file there, as a file and no link",
+                f"teacher.path: {path} has weights in {location[:80]!r}, which is"
+                f" {'a link' if own else 'not'} beside it",
+                "put that file there, as a file and no link (`cp --remove-destination`)",
             )
         total += int(told.get("length") or beside.stat().st_size)
         if total > LARGEST:
@@ -270,6 +284,30 @@ def _tensors(graph: Any) -> Iterator[Any]:
             for inner in [attribute.g, *attribute.graphs]:
                 if inner.node or inner.initializer:
                     yield from _tensors(inner)
+
+
+def _check_calls(model: Any, path: Path) -> None:
+    """Raises a UserError where functions that call each other would fill the memory."""
+    bodies = {(one.domain, one.name, one.overload): one.node for one in model.functions}
+    sizes: dict[tuple[str, str, str], float] = {}
+
+    def size(nodes: Any) -> float:
+        return sum(map(cost, nodes))
+
+    def cost(node: Any) -> float:
+        called = node.domain, node.op_type, node.overload
+        if called in bodies and called not in sizes:
+            sizes[called] = math.inf  # of one that calls itself
+            sizes[called] = size(bodies[called])
+        inside = (g for one in node.attribute for g in [one.g, *one.graphs])
+        return sizes.get(called, 1) + sum(size(graph.node) for graph in inside)
+
+    if size(model.graph.node) > MOST_NODES:
+        raise UserError(
+            f"teacher.path: {path} calls functions within functions until they are more than"
+            f" {MOST_NODES:,} operations",
+            "it is not opened: export it again without functions",
+        )
 
 
 def _check_libraries(graph: Any, path: Path) -> None:

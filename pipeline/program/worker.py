@@ -8,6 +8,8 @@ import ctypes
 import os
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a program prints is no message
     if "cuda" not in sys.argv[1:]:
         _leave_network()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     from pipeline.program.framing import receive, send  # numpy starts threads, so not before
 
     source = sys.stdin.buffer
@@ -47,10 +50,11 @@ def main() -> None:
             return
         try:
             names, answers = run(arrays[0], asked["outputs"])
+            send(out, {"names": names}, answers)
+        except OSError:  # whoever asked is gone
+            return
         except Exception as error:  # so may a graph that is given what it does not take
             send(out, {"error": _told(error)})
-        else:
-            send(out, {"names": names}, answers)
 
 
 def _onnx(request: dict[str, Any]) -> tuple[dict[str, Any], Run]:
@@ -198,6 +202,13 @@ def _leave_network() -> None:
         ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK)
 
 
+def _end_with(parent: int) -> None:
+    """Ends this process soon after its parent, though a graph may be running that never ends."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _restrict(request: dict[str, Any]) -> None:
     """From here on nothing is written or started, and memory has an end."""
     try:
@@ -226,8 +237,10 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _told(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or [''])[0]}"[:TEXT]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    # of a script the cause comes behind the lines of its text
+    line = lines[-1 if "TorchScript interpreter" in lines[0] else 0]
+    return f"{type(error).__name__}: {line.removeprefix(f'{type(error).__name__}: ')}"[:TEXT]
 
 
 if __name__ == "__main__":

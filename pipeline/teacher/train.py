@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from pipeline.console import Advance
-from pipeline.device import autocast, memory_format
+from pipeline.device import autocast, laid_out, memory_format
 from pipeline.errors import UserError
 from pipeline.models.network import Network
 from pipeline.params import Teacher
@@ -39,8 +39,7 @@ def train(
     generator = torch.Generator().manual_seed(section.seed)
     images = torch.from_numpy(pixels).to(device)
     targets = torch.from_numpy(labels).to(device)
-    network.to(device)
-    network.to(memory_format=memory_format(device)).train()
+    laid_out(network.to(device), memory_format(device)).train()
     optimizer = torch.optim.SGD(
         network.parameters(),
         section.lr,

@@ -1,7 +1,7 @@
 """State dicts in what a file holds, and the class names beside them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.console import printable
+from pipeline.weights.pickles import ArrayStandIn
 
 DEEPEST = 4  # wrappers in wrappers
 AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow|momentum|target)($|[._])", re.I)
@@ -55,13 +56,22 @@ def _walk(value: object, place: str, depth: int) -> Iterator[Candidate]:
             yield from _walk(inner, f"{place}.{name}".lstrip("."), depth - 1)
 
 
-def class_names_beside(value: object) -> tuple[str, list[str]]:
-    """Where a file names its classes, and the names in the order of the outputs; empty if not."""
+def class_names_beside(value: object) -> tuple[str, list[str], str]:
+    """Class names that a file has for its outputs.
+
+    Returns:
+        Where they are, and the names in the order of the outputs; empty if there are none. Beside
+        them, if none could be read, what stands in their place and why it was not; else empty.
+    """
+    unread = ""
     for place, found in _values(value, "", 2):
-        names = _names(found)
-        if names:
-            return place, names
-    return "", []
+        if isinstance(found, Tensor | int | float | None) or _is_empty(found):
+            continue
+        try:
+            return place, _names(found), ""
+        except ValueError as why:
+            unread = unread or f"{printable(place)} of the file is not read as class names: {why}"
+    return "", [], unread
 
 
 def _values(value: object, place: str, depth: int) -> Iterator[tuple[str, Any]]:
@@ -74,17 +84,45 @@ def _values(value: object, place: str, depth: int) -> Iterator[tuple[str, Any]]:
             yield from _values(one, f"{place}.{name}".lstrip("."), depth - 1)
 
 
+def _is_empty(found: object) -> bool:
+    return isinstance(found, Sized) and not len(found)
+
+
 def _names(found: object) -> list[str]:
+    """
+    Raises:
+        ValueError: says why these are no names in the order of the outputs.
+    """
     if isinstance(found, Mapping):
-        if found and all(isinstance(number, int) for number in found.values()):
-            found = {number: name for name, number in found.items()}
-        numbered = {int(key): one for key, one in found.items() if str(key).isdigit()}
-        if not numbered or sorted(numbered) != list(range(len(found))):
-            return []
-        found = [numbered[place] for place in range(len(numbered))]
-    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
-        return []
-    return [printable(one) for one in found]
+        found = _in_order(found)
+    if isinstance(found, ArrayStandIn):
+        found = found.values
+    if isinstance(found, set | frozenset):
+        raise ValueError("a set has no order")
+    if not isinstance(found, list | tuple):
+        raise ValueError("it is no list, no dictionary, and no row of texts")
+    names = []
+    for one in found:
+        text = one.decode("utf-8") if isinstance(one, bytes) else one
+        if not isinstance(text, str):
+            raise ValueError("not all of its names are texts")
+        names.append(printable(text))
+    return names
+
+
+def _in_order(found: Mapping) -> list[object]:
+    """Names by number, or numbers by name, as a list.
+
+    Raises:
+        ValueError: the numbers are not those of the outputs.
+    """
+    pairs = list(found.items())
+    if all(isinstance(number, int) for _, number in pairs):
+        pairs = [(number, name) for name, number in pairs]
+    numbered = {int(key): one for key, one in pairs if str(key).isdecimal()}
+    if sorted(numbered) != list(range(len(pairs))):
+        raise ValueError(f"its numbers are not 0 to {len(pairs) - 1}, each once")
+    return [numbered[place] for place in range(len(pairs))]
 
 
 def without_weights(value: object) -> tuple[str, str]:

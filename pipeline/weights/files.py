@@ -23,7 +23,7 @@ from pipeline.weights.candidates import (
     class_names_beside,
     without_weights,
 )
-from pipeline.weights.otherfiles import PART, TOGETHER, other_kind
+from pipeline.weights.otherfiles import other_kind, part_of_several
 from pipeline.weights.pickles import read_pickle
 
 
@@ -41,6 +41,7 @@ class Weights:
         reference: the source's own network with these weights, where it comes with one.
         candidates: all state dicts that the file holds; floating tensors are float32.
         named_at: where in the file the class names are.
+        names_unread: what seems to name the classes and could not be read, and why.
         notes: what was read in an unusual way.
     """
 
@@ -52,6 +53,7 @@ class Weights:
     reference: nn.Module | None = None
     candidates: tuple[Candidate, ...] = ()
     named_at: str = ""
+    names_unread: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -95,7 +97,7 @@ def read_weights(
         what, hint = without_weights(value)
         raise UserError(f"{key}: {path} {what}", hint)
     notes = [f"{path.name}: {told}" for told in found[0][1][:1]]
-    place, names = class_names_beside(_metadata(path) or value)
+    place, names, names_unread = class_names_beside(_metadata(path) or value)
     states = tuple(one for one, _ in found)
     return Weights(
         states[0].state,
@@ -105,6 +107,7 @@ def read_weights(
         names,
         candidates=states,
         named_at=place,
+        names_unread=names_unread,
         notes=tuple(notes),
     )
 
@@ -126,9 +129,9 @@ def check_sha256(found: str, wanted: str, origin: str) -> None:
 
 def _read(path: Path, key: str) -> Any:
     try:
+        if part := part_of_several(path):
+            raise UserError(f"{key}: {path} is {part[0]}", part[1])
         if _is_safetensors(path):
-            if part := PART.search(path.name):
-                raise UserError(f"{key}: {path} is part {int(part[1])} of {int(part[2])}", TOGETHER)
             return load_file(path)
         if other := other_kind(path):
             raise UserError(f"{key}: {path} is {other[0]}", other[1])
@@ -148,12 +151,12 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """What is written as JSON in the header of a file of safetensors."""
+    """What is written in the header of a file of safetensors, as JSON or else as text."""
     if not _is_safetensors(path):
         return {}
     with safe_open(path, "pt") as file:
         written = file.metadata() or {}
-    found = {}
+    found: dict[str, Any] = dict(written)
     for name, text in written.items():
         with contextlib.suppress(ValueError, RecursionError):
             found[name] = json.loads(text)

@@ -2,8 +2,8 @@
 
 Tensors and plain values are read; of a reviewed list of kinds of values that lie beside weights
 (settings, paths, dates, scalars of numpy, optimizers) an inert stand-in takes the place: neither
-their code nor their package's runs. A file with any other kind of value is refused, and its names
-are told.
+their code nor their package's runs. Of numpy's values, texts and integers are read, as class names
+are. A file with any other kind of value is refused, and its names are told.
 """
 
 import io
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.console import listed, printable
@@ -61,6 +62,7 @@ PARTS_OF_OBJECTS = frozenset(  # modules of Python whose names stand in the pick
         "typing",
     )
 )
+TEXT, INTEGER = re.compile(r"[US]\d{1,5}"), re.compile(r"[iu][1248]")  # dtypes of numpy
 SHOWN = 5  # names of what is refused
 WEIGHTS_ALONE = "save its state_dict as .safetensors"
 
@@ -76,6 +78,58 @@ class StandIn:
             self.__dict__.update(state)
 
 
+class DtypeStandIn(StandIn):
+    """A dtype of numpy, by its letter and size, as `U5`, and the order of its bytes."""
+
+    def __init__(self, kind: object = "", *args: object) -> None:
+        self.kind, self.order = kind, "="
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.order = state[1]
+
+
+class ScalarStandIn:
+    """A scalar of numpy: its text or integer, else a stand-in."""
+
+    def __new__(cls, dtype: object = None, raw: object = b"", *args: object) -> Any:
+        values = _values(dtype, raw, TEXT) or _values(dtype, raw, INTEGER)
+        return values[0] if values is not None and len(values) == 1 else StandIn()
+
+
+class ArrayStandIn(StandIn):
+    """An array of numpy, of which texts in one row are read.
+
+    Attributes:
+        values: of a row of texts or of objects; None of any other array.
+    """
+
+    def __init__(self, *args: object) -> None:
+        self.values: list[Any] | None = None
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) == 5:
+            _, shape, dtype, _, raw = state
+            values = list(raw) if isinstance(raw, list) else _values(dtype, raw, TEXT)
+            if values is not None and shape == (len(values),):
+                self.values = values
+
+
+def _values(dtype: object, raw: object, wanted: re.Pattern[str]) -> list[Any] | None:
+    """What the bytes of an array hold; None if its dtype is not `wanted`, or they do not fit it."""
+    if not isinstance(dtype, DtypeStandIn) or not isinstance(raw, bytes):
+        return None
+    if not isinstance(dtype.kind, str) or not wanted.fullmatch(dtype.kind):
+        return None
+    try:
+        one = np.dtype(dtype.order + dtype.kind)
+        if one.kind == "U":  # numpy would make texts of any numbers, which are no characters
+            raw.decode("utf-32-le" if one.str.startswith("<") else "utf-32-be")
+        return np.frombuffer(raw, one).tolist()
+    except (TypeError, ValueError):  # of another length, or characters that there are not
+        return None
+
+
 class ListStandIn:
     """A sequence of some package, read as a list."""
 
@@ -88,6 +142,13 @@ class MappingStandIn:
 
     def __new__(cls, *args: object) -> Any:
         return OrderedDict()
+
+
+OF_NUMPY: dict[str, type] = {
+    "dtype": DtypeStandIn,
+    "scalar": ScalarStandIn,
+    "_reconstruct": ArrayStandIn,
+}
 
 
 def read_pickle(path: Path, key: str) -> Any:
@@ -120,6 +181,8 @@ def read_pickle(path: Path, key: str) -> Any:
 def _stand_in(name: str) -> type:
     if name == "collections.deque":
         return ListStandIn
+    if name.startswith("numpy."):
+        return OF_NUMPY.get(name.rpartition(".")[2], StandIn)
     return MappingStandIn if MAPPINGS.fullmatch(name) else StandIn
 
 

@@ -139,6 +139,7 @@ class Crawling:
                 matcher,
                 lines,
                 advance,
+                {str(role): name for role, name in section.columns.items()},
             )
             keep = section.damaged == "keep"
             found = collect(

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pipeline.console import Console
-from pipeline.device import memory_format, resolve_device, resolve_precision
+from pipeline.device import laid_out, memory_format, resolve_device, resolve_precision
 from pipeline.distill import parallel
 from pipeline.distill.cautions import cost_notes, memory_notes
 from pipeline.distill.objectives.objective import Objective, fitting
@@ -32,7 +32,7 @@ from pipeline.models.network import Network, parameter_count
 from pipeline.models.program import Program
 from pipeline.params import Distill, Params
 from pipeline.registry import OBJECTIVES
-from pipeline.runkey import run_key, sources_of
+from pipeline.runkey import begins_anew, run_key, sources_of
 from pipeline.store import remove, write_json, write_table
 from stages import paths
 
@@ -59,6 +59,8 @@ def run(params: Params, console: Console) -> None:
         sources=sources_of(__file__),
     )
     folder = paths.CACHE / "distill" / key
+    if anew := begins_anew(folder):
+        console.note(anew)
     place = f"{device.type}, {precision}" + (f", {world.size} processes" * (world.size > 1))
     console.note(f"trained on {place}; pixels {web.pixels.kind}")
     answers = folder / "views"
@@ -133,7 +135,7 @@ def _ask_teacher(
     views = views_of(section, config, web.pixels.side)
     count = section.teacher_views
     if count > 1:
-        asked = fuse(teacher).to(memory_format=memory_format(web.teacher_logits.device))
+        asked = laid_out(fuse(teacher), memory_format(web.teacher_logits.device))
         with console.progress("distill: teacher's views", count * len(web.ids)) as advance:
             stored_views(section, web, asked, views, precision, folder, world, advance)
     elif count == 0 and isinstance(teacher, Program):

@@ -40,7 +40,12 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
     go on from them.
     """
     params = read_params(paths.PARAMS)
-    stages = yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"]
+    try:
+        stages = yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"]
+    except FileNotFoundError:
+        raise UserError(
+            f"{paths.DVC} not found in {Path.cwd()}", "run it in the folder of the project"
+        ) from None
     outside = outside_paths(params)
     found: dict[str, dict[str, Any]] = {}
     before = _known_before()

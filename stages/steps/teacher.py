@@ -11,7 +11,7 @@ from pipeline.errors import UserError, first_line
 from pipeline.images import Frame
 from pipeline.labelled import Reading, load_labelled
 from pipeline.labelled.matching import check_spellings
-from pipeline.labelled.names import listed_names
+from pipeline.labelled.names import listed_names, unnamed
 from pipeline.models import build
 from pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
 from pipeline.models.finite import check_answers, check_weights
@@ -29,6 +29,7 @@ from pipeline.weights.files import Weights, read_weights
 from pipeline.weights.network import Fitted, fitted_network
 from stages import paths
 
+UNNAMED = "nothing names them: set teacher.class_names, in the order of its outputs"
 # with class names, options of the architecture, origin and figures
 Made = tuple[Network, list[str], dict[str, Any], str, dict[str, Any]]
 
@@ -88,6 +89,7 @@ def _checked(
     section: Teacher, made: Made, console: Console
 ) -> tuple[Network, ModelConfig, dict[str, Any]]:
     network, names, options, source, summary = made
+    _note_unnamed(names, console)
     check_weights(network.state_dict(), source, "the training failed: lower teacher.lr")
     check_answers(network, section.mean, section.std, section.input_size, source)
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -104,6 +106,11 @@ def _checked(
         source,
     )
     return network, config, summary
+
+
+def _note_unnamed(names: list[str], console: Console) -> None:
+    if unnamed(names):
+        console.note(f"the classes are {names[0]} to {names[-1]}: {UNNAMED}")
 
 
 def _program(section: Teacher, kind: Kind, console: Console) -> None:
@@ -139,6 +146,7 @@ def _read_program(section: Teacher, kind: Kind, console: Console) -> ProgramTeac
     check_answers(teacher.network, teacher.mean, teacher.std, teacher.input_size, source)
     for note in teacher.notes:
         console.note(note)
+    _note_unnamed(teacher.class_names, console)
     if section.architecture != Teacher().architecture:
         console.note(f"teacher.architecture '{section.architecture}' is not used: the file is")
     if not section.sha256:

@@ -10,16 +10,19 @@ import torch
 
 from pipeline.console import Console, printable
 from pipeline.device import resolve_device
-from pipeline.distill.objectives.objective import fitting
+from pipeline.distill.objectives.objective import fitting, with_own_settings
 from pipeline.distill.run import build_student
 from pipeline.errors import PipelineError
 from pipeline.evaluate.cost import macs
 from pipeline.images import Frame
 from pipeline.labelled import LabelledImages, Reading, load_labelled
-from pipeline.models.checkpoint import CONFIG, ModelConfig, load_model
+from pipeline.labelled.names import unnamed
+from pipeline.models.checkpoint import CONFIG, PROGRAM, ModelConfig, load_model
+from pipeline.models.fuse import fuse
 from pipeline.models.network import Network, device_of, parameter_count
-from pipeline.params import Params
+from pipeline.params import Distill, Params, Teacher
 from pipeline.pixels import normalise
+from pipeline.registry import OBJECTIVES
 from pipeline.teacher.inspection import (
     Accuracy,
     accuracy,
@@ -35,7 +38,7 @@ from pipeline.teacher.normalisation import (
     check_order,
 )
 from stages import paths
-from stages.steps.teacher import loaded
+from stages.steps.teacher import UNNAMED, loaded
 from stages.steps.teacher_pictures import pictures
 
 SHOWN = 5  # class names
@@ -43,6 +46,7 @@ DOWNLOADED = ("cifar10", "cifar100")
 SECONDS = 60.0  # of a pass over the test set
 QUICK = 10.0  # the same of `pipeline doctor`
 SURE = 3.0  # standard errors
+ORDER = "order of colours"
 OTHER_ORDER = "try teacher.order with the other value"
 NEXT = "next"  # name of the finding that says what to do
 WHOLE = 256  # images for whole passes of the network, at 32 pixels; fewer of larger ones
@@ -94,9 +98,7 @@ def check_teacher(
     """
     section = params.teacher
     here = (paths.TEACHER / CONFIG).is_file()
-    local = section.source == "file" or (
-        section.source == "torch.hub" and Path(section.repository).is_dir()
-    )
+    local = _local(section, here)
     if section.source == "train" and not here:
         text = f"{section.architecture}, will be trained here on {section.data}"
         return [Finding("teacher", text, values={"source": "train"})]
@@ -107,15 +109,32 @@ def check_teacher(
         )
         return [Finding("teacher", text, None, values={"source": section.source})]
     try:
-        if section.source == "train" or (here and not fetch):
+        # the source itself where it is here: models/teacher may be of other parameters
+        if section.source == "train" or (here and not fetch and not local):
             network, config = load_model(paths.TEACHER, resolve_device(section.device))
-            place = str(paths.TEACHER)
+            place = str(paths.TEACHER) + _made_otherwise(section, config)
         else:
             network, config, _ = loaded(section, console)
             place = section.source
     except PipelineError as error:
         return [_wrong("teacher", error)]
     return _findings(network.eval(), config, place, params, images, console, seconds)
+
+
+def _local(section: Teacher, here: bool) -> bool:
+    """Whether the teacher's source is on this machine; not if only models/teacher is left of it."""
+    if section.source == "file":
+        return Path(section.path).exists() or not here
+    return section.source == "torch.hub" and Path(section.repository).is_dir()
+
+
+def _made_otherwise(section: Teacher, config: ModelConfig) -> str:
+    """What params.yaml says now and did not when models/teacher was made, in words."""
+    if config.architecture.get("name") == PROGRAM:  # its own values come before the parameters
+        return ""
+    now = {"mean": list(section.mean), "std": list(section.std), "input_size": section.input_size}
+    changed = [f"teacher.{key}" for key, value in now.items() if getattr(config, key) != value]
+    return f", made before {', '.join(changed)} changed: `dvc repro teacher`" * bool(changed)
 
 
 def _findings(
@@ -140,7 +159,12 @@ def _findings(
             values={"architecture": about, "parameters": parameters, "source": config.source},
         ),
         Finding("cut", cut_text(network), values={"cut": network.cut}),
-        Finding("classes", f"{len(names):,}: {shown}{more}", values={"names": names}),
+        Finding(
+            "classes",
+            f"{len(names):,}: {shown}{more}" + (f": {UNNAMED}" if unnamed(names) else ""),
+            None if unnamed(names) else True,
+            values={"names": names},
+        ),
         _input(network, config, params),
         Finding(
             "features",
@@ -153,13 +177,14 @@ def _findings(
     pixels, told = pictures(images, test, frame, console)
     normalisation, better = _normalisation(network, config, pixels, told, console, seconds)
     found.append(normalisation)
+    order = Finding(ORDER, "one channel has none") if params.teacher.channels == 1 else None
     if test is not None:
         asked = _Asked(network, config, test, seconds)
         measured = asked.accuracy(console)
         accuracies = _accuracy(measured, asked, better, params)
-        found += [_order_by_labels(measured, asked), accuracies]
+        found += [order or _order_by_labels(measured, asked), accuracies]
     else:
-        found.append(_order(network, config, pixels))
+        found.append(order or _order(network, config, pixels))
         found += [problem] if problem else []
     found += _student(network, config, params)
     wrong = [one.name for one in found if one.code]
@@ -257,10 +282,9 @@ def _needed(network: Network, config: ModelConfig, pixels: np.ndarray) -> float:
 
 def _order(network: Network, config: ModelConfig, pixels: np.ndarray) -> Finding:
     """Whether the colours are in the other order, by two signs that both have to say so."""
-    name = "order of colours"
     if check_order(network, config, pixels[:MOST]).verdict == "wrong":
-        return Finding(name, f"the other one suits the network better: {OTHER_ORDER}", False, 2)
-    return Finding(name, "cannot tell without labelled images", None)
+        return Finding(ORDER, f"the other one suits the network better: {OTHER_ORDER}", False, 2)
+    return Finding(ORDER, "cannot tell without labelled images", None)
 
 
 @dataclass
@@ -284,16 +308,15 @@ class _Asked:
 
 def _order_by_labels(found: Accuracy, asked: _Asked) -> Finding:
     """Whether the colours are in the other order, by the same images the other way round."""
-    name = "order of colours"
     other = asked.accuracy(share=1 / 4, reverse=True)
     text = f"as set, accuracy {found.value:.1%}; the other way round {other.value:.1%}"
     values = {"accuracy": found.value, "other": other.value}
     gain = found.beaten_by(other)
     if gain > SURE:
-        return Finding(name, f"{text}: {OTHER_ORDER}", False, 2, values)
+        return Finding(ORDER, f"{text}: {OTHER_ORDER}", False, 2, values)
     if gain < -SURE:
-        return Finding(name, text, True, 0, values)
-    return Finding(name, f"{text}: too close to tell", None, 0, values)
+        return Finding(ORDER, text, True, 0, values)
+    return Finding(ORDER, f"{text}: too close to tell", None, 0, values)
 
 
 def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params) -> Finding:
@@ -311,6 +334,9 @@ def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params
             " teacher.class_names in the order of its outputs"
         )
         return Finding("accuracy", text, False, 2, values)
+    if found.by_chance and found.high > (1 + 1 / found.classes) / 2:  # nor far from a good one
+        text += ": too few images to tell it from guessing"
+        return Finding("accuracy", text, None, 0, values)
     if found.by_chance:
         text += (
             ": no better than guessing, so the weights, the order of the classes or the input's"
@@ -324,34 +350,49 @@ def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params
 
 def _student(network: Network, config: ModelConfig, params: Params) -> list[Finding]:
     """The objective that will run, and the student beside the teacher."""
-    found = []
+    found, section = [], params.distill
     try:
-        section, told = fitting(params.distill, network)
+        section, told = fitting(section, network)
         found.append(
             Finding("objective", told or section.objective, values={"objective": section.objective})
         )
     except PipelineError as error:
         found.append(_wrong("objective", error))
     try:
-        student = build_student(params.distill, config).eval()
-        cost, whole = macs(student, config.input_size), macs(network, config.input_size)
+        shipped = _shipped(section, network, config)
+        cost, whole = macs(shipped, config.input_size), macs(network, config.input_size)
     except PipelineError as error:
         return [*found, _wrong("student", error)]
     except (RuntimeError, ValueError, AssertionError) as error:
         first = (str(error).splitlines() or [""])[0]
         text = (
-            f"{params.distill.student} does not take images of {config.input_size} pixels: {first}"
+            f"{params.distill.student} does not take images of {config.input_size} pixels: {first}:"
+            " choose another, or set its size in distill.student_options (timm: img_size;"
+            " torchvision's ViT: image_size)"
         )
         return [*found, Finding("student", printable(text), False, 2)]
-    parameters, teachers = parameter_count(student), parameter_count(network)
+    parameters, teachers = parameter_count(shipped), parameter_count(network)
     text = f"{params.distill.student}, {parameters:,} parameters"
     text += f" ({parameters / teachers:.0%} of the teacher's)" if teachers else ""
     text += f", {cost / 1e6:,.1f} M multiplications" if cost else ""
-    dearer = bool(cost and whole and cost > whole)
+    dearer = bool(cost and whole and cost > whole) or parameters > teachers > 0
     text += f" ({cost / whole:.0%})" if cost and whole else ""
     text += ": it costs more than the teacher" if dearer else ""
     values = {"parameters": parameters, "macs": cost, "teacher_macs": whole}
     return [*found, Finding("student", text, None if dearer else True, values=values)]
+
+
+def _shipped(section: Distill, teacher: Network, config: ModelConfig) -> Network:
+    """The student as `distill` would write it: with transfer module and tail, norms folded."""
+    section, side = with_own_settings(section), config.input_size
+    student = build_student(section, config).to(device_of(teacher)).eval()
+    image = torch.zeros(1, 3, side, side, device=device_of(teacher))
+    with torch.no_grad():
+        student(image)  # whether it takes images of this size
+    objective = OBJECTIVES.load(section.objective)(student, teacher, image, section)
+    objective.to(image.device)
+    built = {"name": section.student, "num_classes": len(config.class_names)}
+    return fuse(objective.deployed(built | section.student_options, config.architecture)[0])
 
 
 def _wrong(name: str, error: PipelineError) -> Finding:

@@ -119,3 +119,16 @@ def test_objectives_of_features_fall_back_to_kd_for_a_teacher_of_logits(objectiv
 def test_features_are_not_stored() -> None:
     with pytest.raises(UserError, match=r"distill\.teacher_views: objective 'kd3'"):
         fitting(Distill(objective="kd3", teacher_views=4), teacher())
+
+
+def test_two_at_a_time_do_not_write_the_answers(tmp_path: Path) -> None:
+    class Asking(torch.nn.Module):
+        """A teacher that meets another process at its work."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            with pytest.raises(UserError, match="being written by another process"):
+                stored(tmp_path, teacher_views=2)
+            return teacher()(images)
+
+    found = shown(stored(tmp_path, Asking(), teacher_views=2), 1)[1]  # type: ignore[arg-type]
+    assert torch.equal(found, shown(stored(tmp_path / "alone", teacher_views=2), 1)[1])

@@ -211,3 +211,10 @@ def test_the_matrix_counts_what_was_asked_for_beside_what_is_seen(tmp_path):
     assert (tmp_path / "classes.csv").read_text() == (
         "class,asked,predicted,cosine,off_topic\ncat,3,2,0.5,\ndog,0,2,,\nfox,0,1,0.25,\n"
     )
+
+
+def test_a_class_asked_for_with_its_accents_apart_is_the_teachers():
+    predictions = seen_as([0, 1, 0])
+    asked = {0: "e\u0301lan"}
+    table = class_rows(predictions, np.array([0, 0, -1]), asked, ["ant", "\u00e9lan"], {})
+    assert [row["asked"] for row in table] == [0, 2]

@@ -195,3 +195,14 @@ def test_params_that_store_less_than_the_teacher_takes_are_refused_before_any_wo
     assert done.exit_code == 2
     told = " ".join(done.output.split())
     assert f"embed.size: less than teacher.input_size ({SIDE})" in told
+
+
+def test_two_at_a_time_do_not_write_one_folder(tmp_path):
+    blobs = {"all.bytes": "ends.npy"}
+    with ArrayWriter(tmp_path, 4, LAYOUT, blobs) as arrays:
+        with pytest.raises(UserError, match="being written by another process"):
+            ArrayWriter(tmp_path, 4, LAYOUT, blobs)
+        arrays.append({"a.npy": np.arange(4), "all.bytes": ROWS})
+        arrays.save()
+    with ArrayWriter(tmp_path, 4, LAYOUT, blobs) as arrays:
+        assert arrays.saved == 4

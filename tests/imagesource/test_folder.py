@@ -326,3 +326,24 @@ def test_a_broken_table_in_a_folder_has_a_row_and_another_is_told(tmp_path):
     read = Read(root)
     assert read.outcomes == {"a.jpg": "", "b.parquet": "unreadable"}
     assert read.told("c.parquet has no column of pictures: a list of addresses is for the engine")
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9 cr\u00e8me", "cafe\u0301 cre\u0300me"
+
+
+@pytest.mark.parametrize("wanted", [COMPOSED, DECOMPOSED])
+def test_a_folder_with_its_accents_apart_is_of_the_same_class(tmp_path, wanted):
+    files = {f"{DECOMPOSED}/a.jpg": PICTURES[0], f"{COMPOSED}/b.jpg": PICTURES[1]}
+    read = Read(files_of(tmp_path / "in", files), ("tea", wanted))
+    assert set(read.classes.values()) == {(1, wanted)} and len(read.classes) == 2
+    assert read.told("2 pictures have a class of crawl.classes")
+    assert not read.told("are all taken as the class")
+    shouted = files_of(tmp_path / "loud", {f"{DECOMPOSED.upper()}/a.jpg": PICTURES[0]})
+    assert set(Read(shouted, ("tea", wanted)).classes.values()) == {(1, wanted)}
+
+
+def test_accents_left_out_and_wide_letters_are_other_names(tmp_path):
+    files = {"cafe/a.jpg": PICTURES[0], "\uff43\uff41\uff46\u00e9/b.jpg": PICTURES[1]}
+    assert set(Read(files_of(tmp_path / "in", files), ("caf\u00e9",)).classes.values()) == {
+        (-1, "")
+    }

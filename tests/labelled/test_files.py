@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.demo.shapes import CLASS_NAMES
 from pipeline.errors import ExternalError, UserError
 from pipeline.images import Frame
 from pipeline.labelled import LabelledImages, Reading, load_labelled
+from pipeline.labelled.names import ClassNames
 from pipeline.store import StoredImage, write_shards
 
 NAMES = ["ant", "bee", "cat"]
@@ -377,12 +379,27 @@ def test_some_broken_images_are_left_out_and_named(tmp_path):
     assert "ant/empty.jpg: not a whole image: it has no bytes" in note
 
 
+@pytest.mark.parametrize(
+    ("share", "whole", "broken"), [(0.05, 15, 0), (0.05, 19, 1), (0.29, 71, 29), (0.0625, 15, 1)]
+)
+def test_as_many_broken_images_as_the_limit_says_are_left_out_and_no_more(
+    tmp_path, share, whole, broken
+):
+    reading = Reading(broken=share)
+    root = strewn(tmp_path / "limit", whole, broken)
+    assert len(load_labelled(str(root), "test", Frame(4), 0, 0, reading=reading).labels) == whole
+    root = strewn(tmp_path / "over", whole - 1, broken + 1)
+    said = f"more than {100 * share:g}% of {whole + broken} images cannot be read"
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_labelled(str(root), "test", Frame(4), 0, 0, reading=reading)
+
+
 def test_too_many_broken_images_are_an_error_that_names_the_first_ten(tmp_path):
     root = strewn(tmp_path, 20, 20)
     with pytest.raises(UserError) as caught:
         load_labelled(str(root), "test", Frame(4), 0, 0, reading=Reading(broken=0.3))
     text = str(caught.value)
-    assert "more than 30.0% of 40 images cannot be read" in text
+    assert "more than 30% of 40 images cannot be read" in text
     assert text.count("not a whole image") == 10
     assert "and 3 more" in text
     assert "set evaluate.broken higher" in text
@@ -562,9 +579,81 @@ def test_columns_that_may_be_meant_for_the_label_are_offered(tmp_path):
     assert str(caught.value).endswith("set evaluate.columns to {label: target}")
 
 
+def test_a_choice_between_columns_of_pictures_is_told(tmp_path):
+    path = table(
+        tmp_path / "x.parquet", mask=[png(1)], vector=[b"\0" * 9], image=[png(7)], label=["a"]
+    )
+    found = load_labelled(str(path), "test", Frame(4), 0, 0, reading=Reading("teacher"))
+    assert values(found) == [7]
+    told = "pictures are those of its column 'image'; teacher.columns can name another: mask"
+    assert f"{path}: {told}" in found.notes
+    found = load_labelled(
+        str(path), "test", Frame(4), 0, 0, reading=Reading(columns={"image": "mask"})
+    )
+    assert values(found) == [1]
+    assert not any("mask" in note for note in found.notes)
+
+
 def test_a_choice_between_columns_is_told(tmp_path):
     path = table(tmp_path / "x.parquet", image=[png(1)], category=["a"], label=["b"])
     found = load_labelled(str(path), "test", Frame(4), 0, 0)
     assert found.class_names == ["b"]
     assert any("labels are those of its column 'label'" in note for note in found.notes)
     assert any("evaluate.columns can name another: category" in note for note in found.notes)
+
+
+# names with accents
+
+
+COMPOSED, DECOMPOSED = "\u00e9lan", "e\u0301lan"
+
+
+def accented(root: Path, *names: str) -> str:
+    for at, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        (root / name / f"{at}.png").write_bytes(png(at))
+    return str(root)
+
+
+def load(path: str, teacher: tuple[str, ...] = (), reading: Reading | None = None):
+    return load_labelled(
+        path, "test", Frame(4), 0, 0, reading=reading or Reading(), class_names=teacher
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "teacher"), [(DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED)], ids=["mac", "teacher"]
+)
+def test_a_folder_with_its_accents_apart_is_the_teachers_class(tmp_path, folder, teacher):
+    found = load(accented(tmp_path / "set", "ant", folder), (teacher, "ant"))
+    assert found.labels.tolist() == [1, 0]
+    assert found.class_names == [teacher, "ant"]
+    assert not any(name in note for note in found.notes for name in (folder, teacher))
+
+
+def test_two_folders_of_one_name_are_one_class(tmp_path):
+    found = load(accented(tmp_path / "set", COMPOSED, DECOMPOSED, "ant"))
+    assert found.class_names == ["ant", COMPOSED]
+    assert sorted(zip(values(found), found.labels.tolist(), strict=True)) == [
+        (0, 1),
+        (1, 1),
+        (2, 0),
+    ]
+
+
+@pytest.mark.parametrize("key", [COMPOSED, DECOMPOSED])
+def test_a_mapping_names_a_folder_however_its_accents_are_encoded(tmp_path, key):
+    meant = Reading(class_names=ClassNames(renamed={key: "moose"}))
+    found = load(accented(tmp_path / "set", DECOMPOSED), ("moose", "ant"), meant)
+    assert found.labels.tolist() == [0]
+
+
+def test_the_hint_finds_a_class_with_its_accents_apart_one_folder_deeper(tmp_path):
+    path = accented(tmp_path / "set", f"one/{DECOMPOSED}", "two/ant")
+    with pytest.raises(UserError, match=r"the classes are in .*set/one: name that folder"):
+        load(path, (COMPOSED,))
+
+
+def test_a_class_of_a_column_with_its_accents_apart_is_the_teachers(tmp_path):
+    path = parquet(tmp_path / "x.parquet", [png(7), png(9)], [DECOMPOSED, "ant"])
+    assert load(str(path), ("ant", COMPOSED)).labels.tolist() == [1, 0]

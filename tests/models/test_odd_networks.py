@@ -143,6 +143,52 @@ def test_what_a_forward_pass_sets_is_as_it_was_after_a_cut() -> None:
     assert type(model.seen) is Tensor
 
 
+class InItsWeights(Base):
+    """It takes its images in the dtype of its weights."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.to(self.fc.weight.dtype))
+
+
+class AlwaysIn(Base):
+    """It takes its images in one dtype, whatever its weights are."""
+
+    kind = torch.float32
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.to(self.kind))
+
+    def to(self, kind: torch.dtype) -> "AlwaysIn":  # type: ignore[override]
+        self.kind = kind
+        return super().to(kind)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("form", [Base, InItsWeights])
+def test_a_network_of_other_floats_is_cut_as_its_float32_form(
+    form: type[Base], kind: torch.dtype
+) -> None:
+    network = cut(form().to(kind).eval(), "other", 5, sides=(32,))
+    plain = cut(form().to(kind).float().eval(), "plain", 5, sides=(32,))
+    assert (network.cut, network.map_shape, network.cut_reason) == ("map", (8, 16, 16), "")
+    name = str(kind).removeprefix("torch.")
+    assert network.told == f"its weights are {name} as it is built, here float32"
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        assert torch.equal(network(images), plain(images))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_a_network_whose_code_asks_for_other_floats_says_so(kind: torch.dtype) -> None:
+    model = AlwaysIn().to(kind).eval()
+    network = cut(model, "other", 5, sides=(32,))
+    name = str(kind).removeprefix("torch.")
+    assert network.cut == "logits"
+    assert network.cut_reason == f"its code computes in {name}, and features are float32"
+    assert {value.dtype for value in network.parameters()} == {kind}
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+
+
 def test_a_network_of_chance_is_told() -> None:
     network = cut(AlwaysDropping().eval(), "chance", 5, sides=(32,))
     assert network.cut == "logits"

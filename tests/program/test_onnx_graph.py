@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from pipeline.errors import UserError
 from pipeline.program.onnx_graph import read_onnx
@@ -77,3 +78,70 @@ def test_what_is_no_graph_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"\x08\x09nothing")
     with pytest.raises(UserError, match="is no ONNX graph"):
         read_onnx(tmp_path / "m.onnx")
+
+
+def nested(path: Path, levels: int) -> Path:
+    """A graph of a function that calls the one before it twice, and so on."""
+    libraries = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = []
+    for level in range(levels):
+        nodes = [helper.make_node("Add", ["a", "a"], ["b"])]
+        if level:
+            called = f"f{level - 1}"
+            nodes = [
+                helper.make_node(called, ["a"], ["t"], domain="own"),
+                helper.make_node(called, ["t"], ["b"], domain="own"),
+            ]
+        functions.append(helper.make_function("own", f"f{level}", ["a"], ["b"], nodes, libraries))
+    value = helper.make_tensor_value_info
+    last = helper.make_node(f"f{levels - 1}", ["x"], ["y"], domain="own")
+    main = helper.make_graph([last], "g", [value("x", 1, None)], [value("y", 1, None)])
+    model = helper.make_model(main, functions=functions, opset_imports=libraries, ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_functions_are_written_out_unless_they_would_fill_the_memory(tmp_path: Path) -> None:
+    few = onnx.load_from_string(read_onnx(nested(tmp_path / "few.onnx", 4)).data)
+    assert [node.op_type for node in few.graph.node] == 8 * ["Add"]
+    with pytest.raises(UserError, match=r"more than 1,000,000 operations: it is not opened"):
+        read_onnx(nested(tmp_path / "many.onnx", 60))
+
+
+def test_a_function_that_calls_itself_is_refused(tmp_path: Path) -> None:
+    model = onnx.load(nested(tmp_path / "m.onnx", 2))
+    model.functions[0].node[0].CopyFrom(helper.make_node("f1", ["a"], ["b"], domain="own"))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="it is not opened"):
+        read_onnx(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("kind", ["Identity", "Flatten", "Transpose"])
+def test_a_graph_that_goes_in_a_circle_is_read_to_its_end(tmp_path: Path, kind: str) -> None:
+    model = onnx.load(graph(tmp_path / "m.onnx"))
+    last = model.graph.node[-1]
+    place = 1 if kind == "Transpose" else 0
+    model.graph.node.append(helper.make_node(kind, ["round"], ["round"]))
+    last.input[place] = "round"
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    try:
+        assert not read_onnx(tmp_path / "m.onnx").pooled
+    except UserError as error:
+        assert "is no ONNX graph" in str(error)
+
+
+@pytest.mark.parametrize("damage", ["inputs", "raw_data", "dims", "data_type"])
+def test_a_damaged_graph_is_one_line(tmp_path: Path, damage: str) -> None:
+    model = onnx.load(graph(tmp_path / "m.onnx"))
+    last = model.graph.node[-1]
+    (weight,) = [one for one in model.graph.initializer if one.name == last.input[1]]
+    if damage == "inputs":
+        del last.input[:]
+    elif damage == "dims":
+        weight.dims[:] = [2**40, 3]
+    else:
+        setattr(weight, damage, {"raw_data": b"abc", "data_type": 29}[damage])
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="is no ONNX graph") as caught:
+        read_onnx(tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)

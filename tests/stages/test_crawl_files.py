@@ -93,3 +93,20 @@ def test_when_nothing_is_stored_the_first_reason_is_told(place: Path) -> None:
     assert done.exit_code == 3
     assert "none of 1 candidates gave an image (1 not_an_image): a.jpg: none of JPEG" in done.output
     assert "retry" not in done.output
+
+
+def stored(place: Path) -> list[bytes]:
+    return [image.data for image in read_shard(place / "data/crawl/images-00000.parquet")]
+
+
+def test_one_of_several_columns_of_pictures_is_told_and_can_be_another(place: Path) -> None:
+    columns = {"mask": [PICTURES[0]], "photo": [PICTURES[1]]}
+    for part in "xy":
+        table_of(place / f"my-pictures/{part}.parquet", columns)
+    done = invoke(place, *CRAWL)
+    told = "pictures are those of its column 'photo'; crawl.columns can name another: mask"
+    assert done.output.count(told) == 1
+    assert stored(place) == [PICTURES[1]]
+    done = invoke(place, *CRAWL, "--set", "crawl.columns={image: mask}")
+    assert "crawl.columns" not in done.output.replace("crawl.columns=", "")
+    assert stored(place) == [PICTURES[0]]

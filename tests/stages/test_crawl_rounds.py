@@ -209,6 +209,7 @@ def test_without_a_teacher_it_is_said_what_to_do(
         (["cat", "class 0"], ["class 0", "class 1"], {0: 1}),
         (["sea_lake", "SeaLake"], ["sea lake"], {}),
         (["tench, Tinca tinca"], ["tench"], {0: 0}),
+        (["caf\u00e9"], ["tea", "cafe\u0301"], {1: 0}),
         (["cat"], ["wren"], {}),
     ],
 )

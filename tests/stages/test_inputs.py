@@ -12,6 +12,7 @@ from tests.stages.workspace import (
     ROOT,
     fresh_copy,
     inside,
+    invoke,
     repro,
     run,
     stages_run,
@@ -215,3 +216,10 @@ def test_dvc_knows_a_file_for_each_stage_that_has_parameters(stub: Path) -> None
         written = {Path(str(out)).stem for out in inputs.outs}
     stages = {path.stem for path in (stub / "data/inputs").iterdir()}
     assert stages == written
+
+
+def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("crawl: {per_class: 16}\n")
+    for command in ("status", "inputs"):
+        done = invoke(tmp_path, command, check=False)
+        assert done.exit_code == 2 and "dvc.yaml not found" in done.output

@@ -4,6 +4,7 @@ import argparse
 import collections
 import datetime
 import pathlib
+import re
 import types
 from collections import OrderedDict
 
@@ -317,6 +318,16 @@ def test_weights_of_other_floating_types_are_float32_and_it_is_told(tmp_path, ki
         ({"class_to_idx": {"b": 1, "a": 0, "c": 2, "e": 4, "d": 3}}, "abcde"),
         ({"hyper_parameters": {"idx_to_class": dict(enumerate("vwxyz"))}}, "vwxyz"),
         ({"args": argparse.Namespace(class_names=list("vwxyz"))}, "vwxyz"),
+        ({"classes": tuple("vwxyz")}, "vwxyz"),
+        ({"classes": [letter.encode() for letter in "vwxyz"]}, "vwxyz"),
+        ({"classes": np.array(list("vwxyü"))}, "vwxyü"),
+        ({"classes": np.array(list("vwxyü"), ">U3")}, "vwxyü"),
+        ({"classes": np.array([b"v", b"w", b"x", b"y", b"z"])}, "vwxyz"),
+        ({"classes": np.array(list("vwxyz"), object)}, "vwxyz"),
+        ({"classes": list(np.array(list("vwxyz")))}, "vwxyz"),
+        ({"id2label": {str(place): letter for place, letter in enumerate("vwxyz")}}, "vwxyz"),
+        ({"class_to_idx": dict(zip("bacde", np.array([1, 0, 2, 3, 4]), strict=True))}, "abcde"),
+        ({"idx_to_class": dict(zip(np.arange(5), "vwxyz", strict=True))}, "vwxyz"),
     ],
 )
 def test_class_names_beside_the_weights_are_the_teachers(tmp_path, beside, names):
@@ -326,6 +337,33 @@ def test_class_names_beside_the_weights_are_the_teachers(tmp_path, beside, names
     given = fitted(tmp_path / "teacher.pt", {"weights": trained().state_dict()} | beside,
                    class_names=list("12345"))  # fmt: skip
     assert given.class_names == list("12345")
+
+
+@pytest.mark.parametrize(
+    ("beside", "why"),
+    [
+        ({"class_to_idx": {"a": 0, "b": 0, "c": 1}}, "its numbers are not 0 to 2, each once"),
+        ({"idx_to_class": {1: "a", 2: "b"}}, "its numbers are not 0 to 1, each once"),
+        ({"id2label": {"²": "a"}}, "its numbers are not 0 to 0, each once"),
+        ({"classes": set("abcde")}, "a set has no order"),
+        ({"classes": "a,b,c,d,e"}, "it is no list, no dictionary, and no row of texts"),
+        ({"classes": np.array([list("abcde")])}, "it is no list, .* no row of texts"),
+        ({"classes": np.arange(5)}, "it is no list, .* no row of texts"),
+        ({"classes": [None, "b", "c", "d", "e"]}, "not all of its names are texts"),
+    ],
+)
+def test_class_names_that_cannot_be_read_are_told(tmp_path, beside, why):
+    value = {"weights": trained().state_dict()} | beside
+    found = fitted(tmp_path / "teacher.pt", value)
+    assert found.class_names[0] == "class 0"
+    (place,) = beside
+    assert re.fullmatch(f"{place} of the file is not read as class names: {why}", found.notes[0])
+    assert not fitted(tmp_path / "teacher.pt", value, class_names=list("12345")).notes
+
+
+def test_a_number_of_classes_is_not_taken_for_their_names(tmp_path):
+    value = {"weights": trained().state_dict(), "classes": 5, "labels": torch.arange(9)}
+    assert not fitted(tmp_path / "teacher.pt", value).notes
 
 
 def test_class_names_of_another_number_are_not_used_and_it_is_told(tmp_path):
