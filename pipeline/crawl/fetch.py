@@ -50,6 +50,8 @@ from pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
+# what an image is called that may be whole at another try, or without its encoding
+DOUBTFUL = {"not_an_image", "truncated", "damaged"}
 # failures that say the same of whatever else is there, robots.txt or image
 OF_THE_ORIGIN = (BLOCKED, "forbidden_address", FORBIDDEN_DNS, "certificate", "unknown_host")
 
@@ -155,14 +157,18 @@ class Fetcher:
         try:
             found = await self._answer(job, incoming)
             # the host may be asked the next while this is decoded
-            return await self._examined(found, incoming) if isinstance(found, Fetched) else found
+            if isinstance(found, Fetched):
+                return await self._examined(job, found, incoming)
+            return found
         except Failure as failure:
             return failure
 
     async def _answer(self, job: Job, incoming: Incoming) -> str | Answer | Fetched | None:
         good = True
         try:
-            return await self.exchange.ask(job, incoming, self.origins.said(job))
+            found = await self.exchange.ask(job, incoming, self.origins.said(job))
+            good = getattr(job.doubt, "outcome", "") not in FOR_NOW
+            return found
         except Failure as failure:
             good = failure.outcome not in FOR_NOW
             raise
@@ -181,10 +187,13 @@ class Fetcher:
             job.host.good = 0
         self.outage.heard(URL(job.address))
 
-    async def _examined(self, found: Fetched, incoming: Incoming) -> Fetched:
+    async def _examined(self, job: Job, found: Fetched, incoming: Incoming) -> Fetched:
+        """An image as it is kept; of an answer that ended early, too, if it is a whole one."""
         try:
             return await self.decoder.kept(found, incoming)
         except ImageError as error:
+            if job.doubt is not None and error.outcome in DOUBTFUL:
+                raise job.doubt from None
             more = {"status": found.status, "size": found.size, "signals": found.signals}
             more |= {"width": error.width, "height": error.height}
             raise Failure(error.outcome, str(error), more=more) from None
@@ -316,9 +325,7 @@ class Fetcher:
             unread = record.outcome == "robots_unreachable" and record.status is None
             self.outage.note(later, silent=unread or record.outcome in SILENT)
             return [later]
-        # RFC 9309, section 2.3.1: no file allows all, a host that is ill nothing; of other files
-        # no standard says so
-        missing = record.outcome == "http_error" and (record.status or 500) < 500
+        missing = record.outcome == "http_error" and question.lacks(record.status or 500)
         if missing or not job.robots or not self.params.robots:
             problem = f"{record.outcome} {record.detail or record.status or ''}"
             return self._released(job, question.nothing(problem.rstrip()))

@@ -24,13 +24,13 @@ from multidict import CIMultiDictProxy
 
 from pipeline.crawl.addresses import target_of
 from pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url
+from pipeline.crawl.heads import LINE_BYTES, LINES, Connector
 from pipeline.crawl.proxy import Proxy, ProxyError
 from pipeline.errors import ExternalError
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 10.0  # seconds without a byte
 KEEP_ALIVE = 2.0  # seconds; thousands of hosts, each kept for long, would use up the open files
-HEADER_BYTES = 64 * 1024  # of one header of a page; a content security policy may be long
 SLOWEST = 5 * 1024  # bytes that have to come before `receive` loses its patience
 MAX_REDIRECTS = 5
 BUSY = {408, 425, 429}  # refusals for now besides those that begin with 5
@@ -92,7 +92,7 @@ class Client:
         asyncio.get_running_loop().set_default_executor(Lookups())
         self._web = web
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=Connector(
                 limit=0,
                 resolver=GuardedResolver(web.hosts, web.proxy.host if web.proxy else None),
                 ttl_dns_cache=300,
@@ -102,6 +102,9 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": web.user_agent},
             auto_decompress=False,
+            max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES,
+            max_headers=LINES,
             trust_env=False,  # a proxy that nobody named would resolve names behind our back
         )
 
@@ -160,7 +163,6 @@ class Client:
         """
         timeout = aiohttp.ClientTimeout(seconds, sock_connect=silence, sock_read=silence)
         options: dict[str, Any] = {"timeout": timeout, "auto_decompress": True}
-        options["max_field_size"] = HEADER_BYTES
         with _told(silence, seconds):
             for _ in range(MAX_REDIRECTS + 1):
                 async with self.get(address, headers=headers, **options) as answer:

@@ -145,6 +145,7 @@ class Job:
     refused_at: int | None = None  # good answers of its host before the first; -1: by another run
     started: float = 0.0  # the last request
     status: int | None = None  # of the last request's answer
+    doubt: Exception | None = None  # what is wrong with that, unless its bytes are a whole picture
     last: Fetched | None = None  # what it would have ended with, had that been its last try
 
     @property

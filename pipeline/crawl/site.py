@@ -225,9 +225,9 @@ class _Reader:
         """The answer; None for a robots.txt that is out of reach."""
         try:
             page = await self._ask(question.address, question.most)
-            if page.status == 200:
+            if page.leads_to is None and question.reads(page.status):
                 return question.answer(page.body)
-            problem, missing = f"HTTP {page.status}", page.status < 500 and page.status not in BUSY
+            problem, missing = f"HTTP {page.status}", question.lacks(page.status)
         except (Unanswered, Forbidden) as error:
             problem, missing = str(error), False
         return question.nothing(problem) if missing or question.kind != "robots" else None

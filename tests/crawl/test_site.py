@@ -254,6 +254,13 @@ def test_a_missing_robots_txt_allows_and_an_ill_one_forbids(status, read):
         crawled(routes)
 
 
+@pytest.mark.parametrize("status", [203, 206, 300, 302])
+def test_a_robots_txt_forbids_whatever_its_answer_calls_itself(status):
+    rules = reply(b"User-agent: *\nDisallow: /\n", status)
+    with pytest.raises(ExternalError, match=r"robots\.txt disallows it"):
+        crawled(TREE | {"/robots.txt": rules})
+
+
 @pytest.mark.parametrize("gap, delay", [(0.1, 0), (0.0, 0.1)])
 def test_pages_are_asked_for_apart(gap, delay):
     rules = robots("User-agent: *", f"Crawl-delay: {delay}")
