@@ -23,6 +23,7 @@ MOST_PAGES = 500  # asked for, whatever comes back
 MOST_IMAGES = 100_000
 MOST_TRIED = 50  # links asked for, to see whether those of their kind are pages
 TRIES = 3  # of each kind
+MOST_TOLD = 4  # reasons
 PAGE_BYTES = 5 * 2**20
 LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not asked again
 BUSY = {429, 503}
@@ -36,13 +37,14 @@ def site_candidates(
     web: Web,
     advance: Advance,
     blocklist: Blocklist = NOTHING_BLOCKED,
+    lines: list[str] | None = None,
 ) -> list[Candidate]:
     """Images of the pages that are at most `depth` links from `start`, nearest pages first.
 
     Reads the pages of one host (that of `start`, or where it redirects to), 500 at most, `gap`
     seconds apart or as far as its Crawl-delay asks; the images may be elsewhere. Obeys
     robots.txt, robots meta tags, every opt-out of docs/opt-outs.md, and rel=nofollow. No page of a
-    host in `blocklist` is asked for.
+    host in `blocklist` is asked for. Why pages could not be read is added to `lines`.
 
     Raises:
         UserError: `start` is no public web address.
@@ -56,12 +58,20 @@ def site_candidates(
     async def run() -> list[Candidate]:
         async with Client(web) as client, PageReader() as pages:
             reader = _Reader(client, pages, web.user_agent, gap, blocklist)
-            return await _walk(start, depth, reader, advance)
+            return await _walk(start, depth, reader, advance, unread)
 
-    return asyncio.run(run())
+    unread = Counter[str]()
+    found = asyncio.run(run())
+    if lines is not None and unread:
+        told = ", ".join(f"{count:,} ({why})" for why, count in unread.most_common(MOST_TOLD))
+        more = ", …" if len(unread) > MOST_TOLD else ""
+        lines.append(f"{unread.total():,} pages could not be read: {told}{more}")
+    return found
 
 
-async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> list[Candidate]:
+async def _walk(
+    start: str, depth: int, reader: "_Reader", advance: Advance, unread: Counter[str]
+) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     seen, waiting = {start}, deque([(start, 0)])
     while waiting and len(found) < MOST_IMAGES:
@@ -72,6 +82,7 @@ async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> 
             reason = (str(error) or type(error).__name__).splitlines()[0][:160]
             if not reader.host:
                 raise ExternalError(f"{start} cannot be read: {reason}") from None
+            unread[reason] += 1
             advance(1, f"{address[:80]}: {reason}")
             continue
         seen.add(address)
