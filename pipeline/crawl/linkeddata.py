@@ -32,7 +32,8 @@ def data_images(text: str) -> Iterator[tuple[str, str]]:
             waiting += [(one, title, is_image) for one in reversed(value)]
         elif isinstance(value, dict):
             title = _title(value) or title
-            if is_image or _is_image(value):
+            is_image = is_image or _is_image(value)
+            if is_image:
                 yield from _file(value, title)
             parts = [
                 (one, title, key in IMAGES)

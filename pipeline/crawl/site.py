@@ -6,7 +6,7 @@ from collections import Counter, deque
 
 from yarl import URL
 
-from pipeline.console import Advance
+from pipeline.console import Advance, printable
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
@@ -79,7 +79,7 @@ async def _walk(
         try:
             address, images, nexts = await reader.page(address)
         except (Unread, Forbidden, Unanswered) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0][:160]
+            reason = printable((str(error) or type(error).__name__).splitlines()[0])[:160]
             if not reader.host:
                 raise ExternalError(f"{start} cannot be read: {reason}") from None
             unread[reason] += 1
