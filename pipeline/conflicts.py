@@ -85,7 +85,8 @@ def _normalisation(teacher: Teacher) -> Iterator[Conflict]:
         yield "teacher.mean", f"expected numbers from 0 to 1, got {list(mean)}"
     elif max(mean) > 1:
         yield "teacher.mean", f"{list(mean)} {bytes_of} {_divided(mean)}"
-    if max(std) > 1 or max(mean) > 1:  # it was divided by in bytes: 1 is no division
+    # in bytes 1 is no division, and less than 1 is no deviation of any images
+    if max(std) > 1 or (max(mean) > 1 and max(std) == 1):
         yield "teacher.std", f"{list(std)} {bytes_of} {_divided(std)}"
     if teacher.channels == 1:
         for name, values in (("mean", mean), ("std", std)):

@@ -186,6 +186,11 @@ class Crawl(Section):
         "refuse", description="end with exit code 3 if a class has no image; the others are kept"
     )
     contact: str = Field("", description="your address or page, sent in the user agent")
+    proxy: str = Field(
+        "",
+        description="an HTTP proxy, `http://HOST:PORT`, through which all is asked; its name and "
+        "password are in the environment variable CRAWL_PROXY_LOGIN (docs/addresses.md)",
+    )
     seed: Seed = Field(0, description="seed of the demo's web and of `sample`")
 
 

@@ -49,6 +49,20 @@ def run_key(parameters: Mapping[str, Any], inputs: Iterable[Path], sources: Iter
     return digest.hexdigest()[:16]
 
 
+def begins_anew(folder: Path) -> str:
+    """What to tell where a run is not in `folder`, which its key names, and another one is beside.
+
+    Empty where there is nothing to tell.
+    """
+    others = sorted(path for path in folder.parent.glob("*") if path.is_dir())
+    if not others or folder.is_dir():
+        return ""
+    return (
+        "it begins anew: since an interrupted run its parameters, inputs or code have changed"
+        f" ({others[0]}{', …' if len(others) > 1 else ''} has what that had done)"
+    )
+
+
 def sources_of(step: str) -> list[Path]:
     """The files of this project that are loaded now and count, and `step`, the one that asks."""
     root = Path(__file__).parent

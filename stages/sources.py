@@ -8,6 +8,8 @@ from pipeline.console import Console
 from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.engines.engine import Engine
 from pipeline.crawl.guard import PRODUCT, HostTable
+from pipeline.crawl.http import Web
+from pipeline.crawl.proxy import Proxy, unused_proxies
 from pipeline.params import Crawl
 from pipeline.registry import SEARCH_ENGINES
 from pipeline.version import __version__
@@ -55,6 +57,22 @@ def engine_name(section: Crawl, classes: ClassSet) -> str:
     if section.engine != "auto":
         return section.engine
     return "demo" if classes.name in DEMO_SETS else "bing"
+
+
+def web_of(section: Crawl, console: Console, hosts: HostTable | None = None) -> Web:
+    """The web as a crawl with these parameters reaches it.
+
+    Args:
+        hosts: the names of the demo's web, while that is up; they are asked without a proxy.
+
+    Raises:
+        UserError: the proxy is none.
+    """
+    proxy = Proxy(section.proxy) if section.proxy and not hosts else None
+    if not section.proxy and not hosts and (unused := unused_proxies()):
+        # before anything is asked: without its proxy a network may answer nothing
+        console.say(f"note: {', '.join(unused)} not used: crawl.proxy names the proxy of a crawl")
+    return Web(user_agent(section.contact), hosts or {}, proxy=proxy)
 
 
 def user_agent(contact: str) -> str:

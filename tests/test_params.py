@@ -327,6 +327,12 @@ def test_a_normalisation_of_bytes_is_answered_with_the_division(tmp_path, mean, 
     assert all(one in str(caught.value) for one in said)
 
 
+def test_a_deviation_that_can_be_of_no_bytes_is_not_divided(tmp_path):
+    """As where the mean alone is set, and the deviation left as it is."""
+    found = problems(tmp_path, "teacher: {source: file, path: x, mean: [124, 116, 104]}")
+    assert [line.split(": ")[1] for line in found] == ["teacher.mean"]
+
+
 @pytest.mark.parametrize(("text", "line"), CONFLICTS)
 def test_values_that_contradict_each_other_are_named(tmp_path, text, line):
     (found,) = problems(tmp_path, text)

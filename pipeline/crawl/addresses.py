@@ -10,6 +10,10 @@ from yarl import URL
 PATH_KEPT = "!$%&'()*+,/:;=@[]^|"
 QUERY_KEPT = "!$%&()*+,/:;=?@[\\]^`{|}"
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# letters before the path; a name has 253 at most as it goes over the wire, and the time that it
+# takes to get it into that form grows with the square of what is written
+LONGEST_AUTHORITY = 1000
 # of a name beyond ASCII; what is ASCII itself is never escaped in the name of a host
 ESCAPED_NAME = re.compile(r"(?:%[89a-f][0-9a-f])+", re.IGNORECASE)
 
@@ -25,6 +29,10 @@ def as_asked(url: str) -> URL:
         ValueError: it is malformed; the parser raises IndexError too, on some.
     """
     url = url.strip(" ")
+    if CONTROLS.search(url):
+        raise ValueError("it has control characters")
+    if len(re.split(r"[/?#]", url.partition("//")[2], maxsplit=1)[0]) > LONGEST_AUTHORITY:
+        raise ValueError("its host is too long")
     written = URL(url, encoded=True)
     if re.search(r"\s", written.raw_authority):
         raise ValueError("it has spaces in its host")

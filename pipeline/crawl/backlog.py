@@ -22,6 +22,7 @@ never keeps, and which the next run asks for again if its class still needs it.
     refused, reset, unreachable, its name not looked up     three times    for now
     no answer in time                                       twice          for now
     a body that drips                                       once           for now
+    the proxy (`crawl.proxy`) refuses, or is out of reach   three times    for now
     nothing: its host gave no answer five times in a row,   never          for now: not asked
     or is put off, or its robots.txt cannot be had
 
@@ -38,7 +39,8 @@ from pipeline.console import printable
 from pipeline.crawl.wording import iso
 from pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched, host_of
 
-SILENT = frozenset({"connection", "timeout", "too_slow", "host_down"})  # no answer at all
+# no answer at all
+SILENT = frozenset({"connection", "timeout", "too_slow", "host_down", "proxy"})
 # of a robots.txt: no answer, or the host is ill; and an answer that nobody can read
 UNREACHABLE, UNREAD = "robots_unreachable", "robots_unreadable"
 NOT_ASKED = frozenset({"host_down", UNREACHABLE, UNREAD, "put_off"})

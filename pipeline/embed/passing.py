@@ -4,7 +4,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from pipeline.embeddings import FEATURES, JPEGS, LOGITS, PIXELS
 from pipeline.errors import ExternalError
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
+from pipeline.models.keeping import keeps_values
 from pipeline.models.network import Network, pool
 from pipeline.pixels import normalise, to_device
 
@@ -59,6 +62,11 @@ class TeacherPass:
         self.config, self.device, self.precision = config, device, precision
         self.stored = torch.float16 if kind is np.float16 else torch.float32
 
+    @cached_property
+    def keeps_values(self) -> bool:
+        """Whether the network keeps values that another pass at the same time would change."""
+        return keeps_values(self.network, self.config.input_size)
+
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Features [B, D], logits float32 [B, C] and verdicts of `judge` [B], on the device, of
@@ -81,10 +89,12 @@ def passed_by_threads(
     """Each thread decodes and passes batches of its own, with no other thread inside an operation.
 
     Pillow and torch work outside of the interpreter's lock. Threads that share every operation
-    wait for the slowest of them dozens of times a batch, and compete with those that decode.
+    wait for the slowest of them dozens of times a batch, and compete with those that decode. A
+    network that keeps values from one layer to another passes one part at a time.
     """
     before = torch.get_num_threads()
     ended = threading.Event()
+    in_turn = threading.Lock() if one_at_a_time(waiting, teacher, workers) else nullcontext()
     step = max(FEWEST, SLICE // teacher.config.input_size**2)
 
     def work(batch: Batch) -> Passed:
@@ -93,7 +103,8 @@ def passed_by_threads(
         for start in range(0, len(decoded.shown), step):
             if problems or decoded.problems or ended.is_set():
                 return Passed({}, NOTHING, decoded.problems)
-            parts.append(teacher(decoded.shown[start : start + step]))
+            with in_turn:
+                parts.append(teacher(decoded.shown[start : start + step]))
         features, logits, verdicts = (
             torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True)
         )
@@ -106,6 +117,11 @@ def passed_by_threads(
         ended.set()
         threads.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+def one_at_a_time(waiting: Sequence[Batch], teacher: TeacherPass, workers: int) -> bool:
+    """Whether threads that pass these batches have to wait for one another's pass."""
+    return min(workers, len(waiting)) > 1 and teacher.keeps_values
 
 
 def passed_by_device(

@@ -30,7 +30,7 @@ def weight_cosines(
     layers = [layer for layer in network.classifier.modules() if isinstance(layer, nn.Linear)]
     if len(layers) != 1 or layers[0].in_features != features.shape[1]:
         return None
-    weights = layers[0].weight.detach().double().cpu().numpy()
+    weights = layers[0].weight.detach().cpu().double().numpy()
     cosines = np.full(predictions.classes, np.nan)
     for label, rows in predictions.by_class():
         total = sum(features[some].sum(axis=0, dtype=np.float64) for some in blocks(rows))

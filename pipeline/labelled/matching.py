@@ -156,6 +156,9 @@ def _nothing_known(
         )
     elif unnamed(wanted):
         hint = "set teacher.class_names in the order of the teacher's outputs"
+    elif source == "demo":
+        own = {"evaluate": "evaluate.test_set", "teacher": "teacher.data"}[key]
+        hint = f"these are the demo's drawings: set {own} to images of the teacher's classes"
     return NothingKnown(
         images,
         f"none of the classes of {source} ({listing(theirs)}) is one of the teacher's"

@@ -13,6 +13,7 @@ import inspect
 import io
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,9 @@ CONSENT = (
     " for a folder of a model: `pipeline predict --trust`"
 )
 
+# options of ours beside those of the callable: no argument of a function has such a name
+CODE, HEAD, CHANNELS, ORDER = "code.sha256", "head.layers", "image.channels", "image.order"
+
 _allowed: set[str] = set()
 
 
@@ -47,32 +51,23 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def own_network(
-    name: str,
-    num_classes: int,
-    *,
-    code: str = "",
-    input_size: int = 0,
-    head: Mapping[str, Any] | None = None,
-    channels: int = 3,
-    order: str = "rgb",
-    **options: Any,
-) -> CutNetwork:
+def own_network(name: str, num_classes: int, *, input_size: int = 0, **options: Any) -> CutNetwork:
     """A network that the user's code builds, cut in two.
 
     Args:
         name: as in this module's docstring.
-        code: SHA-256 of the code that the network was made with before; empty: any. The network's
-            `remembered` has it.
         input_size: side in pixels of the images that it is meant for; 0: those usual are tried.
             It also goes to a callable that has an argument of this name.
-        head, channels, order: as in `pipeline.models.heads` and `pipeline.models.adapting`.
-        options: keyword arguments of the callable.
+        options: keyword arguments of the callable; and ours. CODE: SHA-256 of the code that the
+            network was made with before, if only that will do; the network's `remembered` has it.
+            HEAD, CHANNELS, ORDER: as in `pipeline.models.heads` and `pipeline.models.adapting`.
 
     Raises:
         UserError: there is no consent; no such file, module or callable; the code fails (with file
             and line) or has changed; what it gives is no classifier of `num_classes` classes.
     """
+    code, head = options.pop(CODE, ""), options.pop(HEAD, None)
+    channels, order = options.pop(CHANNELS, 3), options.pop(ORDER, "rgb")
     if name not in _allowed and ANY not in _allowed:
         raise UserError(f"architecture '{name}' is code that would run on this machine", CONSENT)
     source = _source(name)
@@ -96,7 +91,7 @@ def own_network(
     if isinstance(network.model, Adapted):
         network.own_names = {"": f"{PREFIX}model."}
     network.told = "; ".join(filter(None, (told, network.told)))
-    network.remembered = {"code": found} if found else {}
+    network.remembered = {CODE: found} if found else {}
     if input_size:
         network.remembered["input_size"] = input_size
     return network
@@ -174,35 +169,23 @@ def _without_value(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
     ]
 
 
-class _Source:
+class _Source(ABC):
     """Where the code behind a name is."""
 
     def __init__(self, name: str, shown: str, entry: str, folder: Path) -> None:
         self.name, self.shown, self.entry, self.folder = name, shown, entry, folder
 
+    @abstractmethod
     def load(self) -> Any:
         """The function or class.
 
         Raises:
             UserError: it is not there, or the code fails.
         """
-        try:
-            module = self.module()
-        except UserError:
-            raise
-        except Exception as error:  # the user's own code can fail in any way
-            raise UserError(self.described(error)) from None
-        if not hasattr(module, self.entry):
-            here = [one for one, value in vars(module).items() if _may_be_meant(module, one, value)]
-            hint = f"it has {', '.join(here[:8])}" if here else ""
-            raise UserError(f"{self.shown} has no '{self.entry}'", hint)
-        return getattr(module, self.entry)
 
-    def module(self) -> ModuleType:
-        raise NotImplementedError
-
+    @abstractmethod
     def main_file(self) -> Path | None:
-        raise NotImplementedError
+        """The user's own file with the entry; None: it is installed, or pinned by its commit."""
 
     def files(self) -> list[Path]:
         """The main file and those of its folder that it imports, directly or not."""
@@ -265,7 +248,28 @@ def _may_be_meant(module: ModuleType, name: str, value: Any) -> bool:
     return not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
 
 
-class _File(_Source):
+class _OfModule(_Source):
+    """A name in a module that is imported here."""
+
+    def load(self) -> Any:
+        try:
+            module = self.module()
+        except UserError:
+            raise
+        except Exception as error:  # the user's own code can fail in any way
+            raise UserError(self.described(error)) from None
+        if not hasattr(module, self.entry):
+            here = [one for one, value in vars(module).items() if _may_be_meant(module, one, value)]
+            hint = f"it has {', '.join(here[:8])}" if here else ""
+            raise UserError(f"{self.shown} has no '{self.entry}'", hint)
+        return getattr(module, self.entry)
+
+    @abstractmethod
+    def module(self) -> ModuleType:
+        """The module that has the entry."""
+
+
+class _File(_OfModule):
     def __init__(self, name: str) -> None:
         path, _, entry = name.rpartition(":")
         self.path = Path(path)
@@ -290,7 +294,7 @@ class _File(_Source):
         return module
 
 
-class _Package(_Source):
+class _Package(_OfModule):
     def __init__(self, name: str) -> None:
         self.dotted, _, entry = name.rpartition(":")
         super().__init__(name, self.dotted, entry, Path())

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.program.client import Kind
 from pipeline.program.export_json import checked_export
 from pipeline.program.refused import Refused
@@ -27,18 +27,26 @@ STAMP = (1980, 1, 1, 0, 0, 0)  # so that equal records are equal archives
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What kind of program a file is, by its content; None: none, it may hold weights."""
+    """What kind of program a file is, by its content; None: none, it may hold weights.
+
+    Raises:
+        UserError: an archive is damaged.
+    """
     if not path.is_file():
         return None
-    if zipfile.is_zipfile(path):
+    try:
+        if not zipfile.is_zipfile(path):
+            return "onnx" if _is_onnx(path) else None
         with zipfile.ZipFile(path) as file:
-            names = [name.partition("/")[2] for name in file.namelist()]
-        if any(name.startswith("models/") or COMPILED.search(name) for name in names):
-            return "export"
-        if "serialized_exported_program.json" in [*names, *file.namelist()]:
-            return "export"
-        return "torchscript" if any(name.startswith("code/") for name in names) else None
-    return "onnx" if _is_onnx(path) else None
+            every = file.namelist()
+    except Exception as error:  # a damaged file may fail in any way
+        raise _damaged(path, error) from None
+    names = [name.partition("/")[2] for name in every]
+    if any(name.startswith("models/") or COMPILED.search(name) for name in names):
+        return "export"
+    if "serialized_exported_program.json" in [*names, *every]:
+        return "export"
+    return "torchscript" if any(name.startswith("code/") for name in names) else None
 
 
 def checked_copy(path: Path, kind: Kind) -> bytes:
@@ -52,18 +60,24 @@ def checked_copy(path: Path, kind: Kind) -> bytes:
             check_unpacked(file, path, "teacher.path")
             records = _records(file, path)
             kept = _script_records(records) if kind == "torchscript" else checked_export(records)
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"teacher.path: {path} is damaged: {error}", "get it again") from None
+    except UserError:
+        raise
     except Refused as refused:
         raise UserError(
             f"teacher.path: {path} may do more than compute: {refused}",
             "export it again as ONNX; or, if you trust who made it, set teacher.trust",
         ) from None
+    except Exception as error:  # so may a damaged one
+        raise _damaged(path, error) from None
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as copy:
         for name, data in kept.items():
             copy.writestr(zipfile.ZipInfo(f"program/{name}", STAMP), data)
     return out.getvalue()
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"teacher.path: {path} is damaged: {first_line(error)}", "get it again")
 
 
 def _records(file: zipfile.ZipFile, path: Path) -> dict[str, Callable[[], bytes]]:

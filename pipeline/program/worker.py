@@ -237,8 +237,10 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _told(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or [''])[0]}"[:TEXT]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    # of a script the cause comes behind the lines of its text
+    line = lines[-1 if "TorchScript interpreter" in lines[0] else 0]
+    return f"{type(error).__name__}: {line.removeprefix(f'{type(error).__name__}: ')}"[:TEXT]
 
 
 if __name__ == "__main__":

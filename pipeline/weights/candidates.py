@@ -100,7 +100,7 @@ def _names(found: object) -> list[str]:
     if isinstance(found, set | frozenset):
         raise ValueError("a set has no order")
     if not isinstance(found, list | tuple):
-        raise ValueError("it is no list, no dictionary, and no array of one row")
+        raise ValueError("it is no list, no dictionary, and no row of texts")
     names = []
     for one in found:
         text = one.decode("utf-8") if isinstance(one, bytes) else one

@@ -23,7 +23,7 @@ from pipeline.weights.candidates import (
     class_names_beside,
     without_weights,
 )
-from pipeline.weights.otherfiles import PART, TOGETHER, other_kind
+from pipeline.weights.otherfiles import other_kind, part_of_several
 from pipeline.weights.pickles import read_pickle
 
 
@@ -129,9 +129,9 @@ def check_sha256(found: str, wanted: str, origin: str) -> None:
 
 def _read(path: Path, key: str) -> Any:
     try:
+        if part := part_of_several(path):
+            raise UserError(f"{key}: {path} is {part[0]}", part[1])
         if _is_safetensors(path):
-            if part := PART.search(path.name):
-                raise UserError(f"{key}: {path} is part {int(part[1])} of {int(part[2])}", TOGETHER)
             return load_file(path)
         if other := other_kind(path):
             raise UserError(f"{key}: {path} is {other[0]}", other[1])

@@ -16,7 +16,7 @@ from pipeline.models.finite import check_weights
 from pipeline.models.heads import slots_of
 from pipeline.models.layers import ARGUMENTS
 from pipeline.models.network import Network
-from pipeline.models.own import is_own
+from pipeline.models.own import CHANNELS, HEAD, ORDER, is_own
 from pipeline.weights.candidates import Candidate
 from pipeline.weights.colours import fold, input_layers, with_channels
 from pipeline.weights.files import Weights
@@ -84,12 +84,13 @@ def fitted_network(
             are not finite; or the source's own network has other logits.
     """
     given = dict(options or {})
-    head = _head_option(given.pop("head", "ReLU"))
     own_code = is_own(architecture)
+    # code of one's own has its own head, and may have an argument of this name
+    head = _head_option("ReLU" if own_code else given.pop("head", "ReLU"))
     if own_code:
         given.setdefault("input_size", input_size)
     if own_code and (channels != 3 or order != "rgb"):
-        given |= {"channels": channels, "order": order}
+        given |= {CHANNELS: channels, ORDER: order}
     read = 3 if own_code else channels
     names = list(class_names)
     try:
@@ -103,7 +104,7 @@ def fitted_network(
         ) from None
     found = way.fit
     names, told = _class_names(names, weights, found.outputs, way.candidate)
-    final = way.options | ({"head": found.head} if found.head else {})
+    final = way.options | ({HEAD if own_code else "head": found.head} if found.head else {})
     network = build(architecture, len(names), **final)
     state = found.state
     if not own_code and (channels, order) != (3, "rgb"):
@@ -137,8 +138,7 @@ def load_teacher(network: Network, weights: Weights, input_size: int) -> None:
             if found.head:
                 raise NoFit(["its last layers are others than the network's"], 1)
         except NoFit as error:
-            if problem is None or error.misfits < problem.misfits:
-                problem = error
+            problem = _nearer(problem, error)
             continue
         _load(network, found, weights, input_size)
         return
@@ -169,14 +169,18 @@ def backbone_state(
             try:
                 state, notes = fit_trunk(inner.state_dict(), slot, candidate.state)
             except NoFit as error:
-                if problem is None or error.misfits < problem.misfits:
-                    problem = error
+                problem = _nearer(problem, error)
                 continue
             check_weights(state, weights.origin)
             own = {key_of(network, name): tensor for name, tensor in state.items()}
             return own, [*weights.notes, *notes]
     reason = problem or "it has no layer that is known as its last"
     raise UserError(f"{key}: {weights.origin} does not fit the student: {reason}")
+
+
+def _nearer(best: NoFit | None, other: NoFit) -> NoFit:
+    """The one of two that fails by less, which is what to tell."""
+    return other if best is None or other.misfits < best.misfits else best
 
 
 def _head_option(head: object) -> str | list[Any]:
@@ -218,8 +222,7 @@ def _way(
             try:
                 found = _fit_module(module, own, candidate, weights, head, classes)
             except NoFit as error:
-                if best is None or error.misfits < best.misfits:
-                    best = error
+                best = _nearer(best, error)
                 continue
             ways.append(_Way(found, option, candidate))
         if ways:
@@ -377,26 +380,21 @@ def _hint(
 ) -> str:
     """What would fit."""
     other = 4 - channels
-    try:
-        _way(weights, architecture, options, head, 0, input_size, other)
-    except (NoFit, UserError):
-        pass
-    else:
-        return f"it takes images of {other} channel{'s' * (other > 1)}: teacher.channels: {other}"
-    try:
-        _way(weights, architecture, options, head, 0, input_size, channels)
-    except NoFit:
-        pass
-    else:
-        return ""  # only the number of classes is wrong
-    if options:
+
+    def fits(options: dict[str, Any], channels: int) -> bool:
         try:
-            _way(weights, architecture, {}, head, 0, input_size, channels)
+            _way(weights, architecture, options, head, 0, input_size, channels)
         except (NoFit, UserError):
-            pass
-        else:
-            given = ", ".join(options)
-            return f"it would fit {architecture} without {given} (teacher.options)"
+            return False
+        return True
+
+    if fits(options, other):
+        return f"it takes images of {other} channel{'s' * (other > 1)}: teacher.channels: {other}"
+    if fits(options, channels):
+        return ""  # only the number of classes is wrong
+    if options and fits({}, channels):
+        given = ", ".join(options)
+        return f"it would fit {architecture} without {given} (teacher.options)"
     known = architectures_for(weights, channels, advance)
     if known:
         return f"it would fit {', '.join(known)} (teacher.architecture)"

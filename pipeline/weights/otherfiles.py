@@ -1,6 +1,7 @@
 """Files that are no weights, by their content: what they are, and the way out."""
 
 import re
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from pipeline.console import printable
 LAYOUTS = "docs/teacher-files.md lists what is read"
 UNPACK = "unpack it, and name the file of weights in it"
 PROGRAM = "export the network as ONNX, which is read as it is (docs/black-box.md)"
-TOGETHER = (
+OF_SAFETENSORS = (
     "put the parts together: from safetensors.torch import load_file, save_file; save_file("
     "{name: one for part in sorted(FOLDER.glob('*-of-*.safetensors'))"
     " for name, one in load_file(part).items()}, 'weights.safetensors')"
 )
-PART = re.compile(r"-(\d+)-of-(\d+)\.")
+OF_PICKLES = (
+    "put the parts together: torch.save({name: one for part in sorted(FOLDER.glob('*-of-*.bin'))"
+    " for name, one in torch.load(part, weights_only=True).items()}, 'weights.pt')"
+)
+PART = re.compile(r"-(\d{4,})-of-(\d{4,})\.|-(\d+)-of-(\d+)\.safetensors$")
 READ = 4096  # bytes of a file that are looked at
 STARTS = {
     b"\x89HDF": ("an HDF5 file, as Keras writes it", PROGRAM),
@@ -57,9 +62,37 @@ def other_kind(path: Path) -> tuple[str, str] | None:
         return "a file of Core ML", PROGRAM
     if text.startswith(b"{"):
         if b'"weight_map"' in start:
-            return "the index of weights in several files", TOGETHER
+            of_pickles = b".bin" in start or ".bin." in path.name
+            way = OF_PICKLES if of_pickles else OF_SAFETENSORS
+            return "the index of weights in several files", way
         return "text (JSON)", LAYOUTS
-    return _archive(path)
+    return _tar(path) if start[257:262] == b"ustar" else _archive(path)
+
+
+def part_of_several(path: Path) -> tuple[str, str] | None:
+    """Which part of the weights a file is by its name, and what to do; None: it has all."""
+    found = PART.search(path.name)
+    place, parts = [int(one) for one in found.groups() if one] if found else (1, 1)
+    if parts == 1:
+        return None
+    way = OF_SAFETENSORS if path.suffix == ".safetensors" else OF_PICKLES
+    return f"part {place} of {parts}", way
+
+
+def _tar(path: Path) -> tuple[str, str]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            names = archive.getnames()
+    except tarfile.TarError:
+        return "a tar archive that cannot be read", "get it again"
+    if {"pickle", "storages", "tensors"} <= set(names):
+        return "a file of torch.save of PyTorch 0.1", "load and save it again with a newer PyTorch"
+    return f"a tar archive{_with(names)}", UNPACK
+
+
+def _with(names: list[str]) -> str:
+    inside = [printable(name) for name in names if name.endswith(ENDINGS)][:3]
+    return f" with {', '.join(inside)} in it" if inside else ""
 
 
 def _archive(path: Path) -> tuple[str, str] | None:
@@ -75,6 +108,4 @@ def _archive(path: Path) -> tuple[str, str] | None:
         return None
     if any(re.match(r"([^/]+/)?(code/|models/|serialized_exported_program)", one) for one in names):
         return None
-    inside = [printable(name) for name in names if name.endswith(ENDINGS)][:3]
-    has = f" with {', '.join(inside)} in it" if inside else ""
-    return f"a zip archive{has}", UNPACK
+    return f"a zip archive{_with(names)}", UNPACK

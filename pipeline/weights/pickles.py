@@ -62,7 +62,7 @@ PARTS_OF_OBJECTS = frozenset(  # modules of Python whose names stand in the pick
         "typing",
     )
 )
-PLAIN = re.compile(r"[US]\d{1,5}|[iu][1248]")  # dtypes of numpy that are read
+TEXT, INTEGER = re.compile(r"[US]\d{1,5}"), re.compile(r"[iu][1248]")  # dtypes of numpy
 SHOWN = 5  # names of what is refused
 WEIGHTS_ALONE = "save its state_dict as .safetensors"
 
@@ -93,15 +93,15 @@ class ScalarStandIn:
     """A scalar of numpy: its text or integer, else a stand-in."""
 
     def __new__(cls, dtype: object = None, raw: object = b"", *args: object) -> Any:
-        values = _plain_values(dtype, raw)
+        values = _values(dtype, raw, TEXT) or _values(dtype, raw, INTEGER)
         return values[0] if values is not None and len(values) == 1 else StandIn()
 
 
 class ArrayStandIn(StandIn):
-    """An array of numpy, of which texts and integers in one row are read.
+    """An array of numpy, of which texts in one row are read.
 
     Attributes:
-        values: these; None of any other array.
+        values: of a row of texts or of objects; None of any other array.
     """
 
     def __init__(self, *args: object) -> None:
@@ -110,18 +110,22 @@ class ArrayStandIn(StandIn):
     def __setstate__(self, state: object) -> None:
         if isinstance(state, tuple) and len(state) == 5:
             _, shape, dtype, _, raw = state
-            values = list(raw) if isinstance(raw, list) else _plain_values(dtype, raw)
+            values = list(raw) if isinstance(raw, list) else _values(dtype, raw, TEXT)
             if values is not None and shape == (len(values),):
                 self.values = values
 
 
-def _plain_values(dtype: object, raw: object) -> list[Any] | None:
-    """Texts or integers in the bytes of an array; None if they are anything else."""
-    kind = dtype.kind if isinstance(dtype, DtypeStandIn) else None
-    if not isinstance(kind, str) or not isinstance(raw, bytes) or not PLAIN.fullmatch(kind):
+def _values(dtype: object, raw: object, wanted: re.Pattern[str]) -> list[Any] | None:
+    """What the bytes of an array hold; None if its dtype is not `wanted`, or they do not fit it."""
+    if not isinstance(dtype, DtypeStandIn) or not isinstance(raw, bytes):
+        return None
+    if not isinstance(dtype.kind, str) or not wanted.fullmatch(dtype.kind):
         return None
     try:
-        return np.frombuffer(raw, np.dtype(dtype.order + kind)).tolist()
+        one = np.dtype(dtype.order + dtype.kind)
+        if one.kind == "U":  # numpy would make texts of any numbers, which are no characters
+            raw.decode("utf-32-le" if one.str.startswith("<") else "utf-32-be")
+        return np.frombuffer(raw, one).tolist()
     except (TypeError, ValueError):  # of another length, or characters that there are not
         return None
 

@@ -32,7 +32,7 @@ from pipeline.models.network import Network, parameter_count
 from pipeline.models.program import Program
 from pipeline.params import Distill, Params
 from pipeline.registry import OBJECTIVES
-from pipeline.runkey import run_key, sources_of
+from pipeline.runkey import begins_anew, run_key, sources_of
 from pipeline.store import remove, write_json, write_table
 from stages import paths
 
@@ -59,6 +59,8 @@ def run(params: Params, console: Console) -> None:
         sources=sources_of(__file__),
     )
     folder = paths.CACHE / "distill" / key
+    if anew := begins_anew(folder):
+        console.note(anew)
     place = f"{device.type}, {precision}" + (f", {world.size} processes" * (world.size > 1))
     console.note(f"trained on {place}; pixels {web.pixels.kind}")
     answers = folder / "views"

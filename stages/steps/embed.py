@@ -23,7 +23,7 @@ from pipeline.embed.storeloss import looked_at, store_bytes, store_loss
 from pipeline.embeddings import FILES, STORES, Embeddings
 from pipeline.models.checkpoint import ModelConfig, load_model
 from pipeline.params import Embed
-from pipeline.runkey import run_key, sources_of
+from pipeline.runkey import begins_anew, run_key, sources_of
 from pipeline.store import remove, replacing, shard_paths, write_csv, write_json
 from pipeline.teacher.normalisation import NormalisationCheck, check_normalisation, sample, spread
 from pipeline.verdicts import read_verdicts
@@ -44,8 +44,12 @@ def run(section: Embed, console: Console) -> None:
     kept = kept_images(read_verdicts(paths.DEDUP))
     network, config = load_model(paths.TEACHER, device)
     folder = _unfinished(section, device, precision)
+    if anew := begins_anew(folder):
+        console.note(anew)
     with console.progress("embed", len(kept)) as advance:
-        embed(kept, paths.CRAWL, network, config, folder, section, device, precision, advance)
+        about = (kept, paths.CRAWL, network, config, folder, section, device, precision)
+        if told := embed(*about, advance):
+            console.note(told)
     embeddings = Embeddings.open(folder)
     predictions = read_logits(embeddings.logits)
     passes = section.off_topic + bool(section.redundant) + section.shift

@@ -15,11 +15,14 @@ from pipeline.report.thumbnails import encode_thumbnail, read_thumbnails
 from pipeline.store import write_text
 from pipeline.verdicts import read_verdicts
 from stages import paths
+from stages.steps.consent import consented
 
 
 def run(image: str, k: int, html: Path | None, as_json: bool) -> None:
     """Prints the `k` images nearest to one, and writes them as a page to `html`."""
-    section = read_params(paths.PARAMS).embed
+    params = read_params(paths.PARAMS)
+    consented(params)
+    section = params.embed
     embeddings = Embeddings.open(paths.EMBED)
     found = nearest(image, k, section.fit, section.size, embeddings, paths.TEACHER, paths.MANIFEST)
     console = Console(as_json=as_json)

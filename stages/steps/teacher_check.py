@@ -46,6 +46,7 @@ DOWNLOADED = ("cifar10", "cifar100")
 SECONDS = 60.0  # of a pass over the test set
 QUICK = 10.0  # the same of `pipeline doctor`
 SURE = 3.0  # standard errors
+ORDER = "order of colours"
 OTHER_ORDER = "try teacher.order with the other value"
 NEXT = "next"  # name of the finding that says what to do
 WHOLE = 256  # images for whole passes of the network, at 32 pixels; fewer of larger ones
@@ -176,13 +177,14 @@ def _findings(
     pixels, told = pictures(images, test, frame, console)
     normalisation, better = _normalisation(network, config, pixels, told, console, seconds)
     found.append(normalisation)
+    order = Finding(ORDER, "one channel has none") if params.teacher.channels == 1 else None
     if test is not None:
         asked = _Asked(network, config, test, seconds)
         measured = asked.accuracy(console)
         accuracies = _accuracy(measured, asked, better, params)
-        found += [_order_by_labels(measured, asked), accuracies]
+        found += [order or _order_by_labels(measured, asked), accuracies]
     else:
-        found.append(_order(network, config, pixels))
+        found.append(order or _order(network, config, pixels))
         found += [problem] if problem else []
     found += _student(network, config, params)
     wrong = [one.name for one in found if one.code]
@@ -280,10 +282,9 @@ def _needed(network: Network, config: ModelConfig, pixels: np.ndarray) -> float:
 
 def _order(network: Network, config: ModelConfig, pixels: np.ndarray) -> Finding:
     """Whether the colours are in the other order, by two signs that both have to say so."""
-    name = "order of colours"
     if check_order(network, config, pixels[:MOST]).verdict == "wrong":
-        return Finding(name, f"the other one suits the network better: {OTHER_ORDER}", False, 2)
-    return Finding(name, "cannot tell without labelled images", None)
+        return Finding(ORDER, f"the other one suits the network better: {OTHER_ORDER}", False, 2)
+    return Finding(ORDER, "cannot tell without labelled images", None)
 
 
 @dataclass
@@ -307,16 +308,15 @@ class _Asked:
 
 def _order_by_labels(found: Accuracy, asked: _Asked) -> Finding:
     """Whether the colours are in the other order, by the same images the other way round."""
-    name = "order of colours"
     other = asked.accuracy(share=1 / 4, reverse=True)
     text = f"as set, accuracy {found.value:.1%}; the other way round {other.value:.1%}"
     values = {"accuracy": found.value, "other": other.value}
     gain = found.beaten_by(other)
     if gain > SURE:
-        return Finding(name, f"{text}: {OTHER_ORDER}", False, 2, values)
+        return Finding(ORDER, f"{text}: {OTHER_ORDER}", False, 2, values)
     if gain < -SURE:
-        return Finding(name, text, True, 0, values)
-    return Finding(name, f"{text}: too close to tell", None, 0, values)
+        return Finding(ORDER, text, True, 0, values)
+    return Finding(ORDER, f"{text}: too close to tell", None, 0, values)
 
 
 def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params) -> Finding:
@@ -334,6 +334,9 @@ def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params
             " teacher.class_names in the order of its outputs"
         )
         return Finding("accuracy", text, False, 2, values)
+    if found.by_chance and found.high > (1 + 1 / found.classes) / 2:  # nor far from a good one
+        text += ": too few images to tell it from guessing"
+        return Finding("accuracy", text, None, 0, values)
     if found.by_chance:
         text += (
             ": no better than guessing, so the weights, the order of the classes or the input's"
@@ -363,14 +366,16 @@ def _student(network: Network, config: ModelConfig, params: Params) -> list[Find
     except (RuntimeError, ValueError, AssertionError) as error:
         first = (str(error).splitlines() or [""])[0]
         text = (
-            f"{params.distill.student} does not take images of {config.input_size} pixels: {first}"
+            f"{params.distill.student} does not take images of {config.input_size} pixels: {first}:"
+            " choose another, or set its size in distill.student_options (timm: img_size;"
+            " torchvision's ViT: image_size)"
         )
         return [*found, Finding("student", printable(text), False, 2)]
     parameters, teachers = parameter_count(shipped), parameter_count(network)
     text = f"{params.distill.student}, {parameters:,} parameters"
     text += f" ({parameters / teachers:.0%} of the teacher's)" if teachers else ""
     text += f", {cost / 1e6:,.1f} M multiplications" if cost else ""
-    dearer = bool(cost and whole and cost > whole)
+    dearer = bool(cost and whole and cost > whole) or parameters > teachers > 0
     text += f" ({cost / whole:.0%})" if cost and whole else ""
     text += ": it costs more than the teacher" if dearer else ""
     values = {"parameters": parameters, "macs": cost, "teacher_macs": whole}

@@ -49,6 +49,8 @@ def _own_images(images: Path, frame: Frame, console: Console) -> np.ndarray:
         UserError: nothing there is a picture.
     """
     source = open_source(images, MOST_BYTES)
+    for line in source.lines():
+        console.note(line)
     rows = [int(row) for row in spread(len(source))]
     with console.progress("teacher: reading images", len(rows)) as advance:
         found = []

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import random
 import string
+import time
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -147,6 +148,17 @@ def test_an_international_host_may_be_spelt_in_escapes(name):
 def test_a_host_stays_strict_and_control_characters_are_refused(address):
     with pytest.raises(Forbidden):
         check_url(address)
+
+
+@pytest.mark.parametrize("host", ["a\u0301\u0323", "%CC%81", "ü", "１", "ü.", "%C3%BC.", "a"])
+def test_a_host_without_end_takes_no_time(host):
+    start = time.perf_counter()
+    with pytest.raises(Forbidden):
+        check_url(f"http://{host * 30_000}.test/x.jpg")
+    assert wire_host(f"http://{host * 30_000}.test/x.jpg") == ""
+    with pytest.raises(Forbidden):
+        check_url(f"http://{(host * 1000)[:980]}.test/x.jpg")
+    assert time.perf_counter() - start < 1
 
 
 PARTS = [

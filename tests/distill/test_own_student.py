@@ -75,7 +75,7 @@ def test_a_student_of_ones_own_is_trained_saved_and_loaded(
         torch.testing.assert_close(loaded(images), expected, rtol=1e-4, atol=1e-5)
     written = json.dumps(config.architecture)
     digest = own.code_digest(own.code_files(name))
-    assert f'"code": "{digest}"' in written
+    assert f'"code.sha256": "{digest}"' in written
     assert f'"input_size": {SIDE}' in written
     assert '"width": 6' in written
     own._allowed.clear()

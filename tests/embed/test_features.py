@@ -1,20 +1,25 @@
 import resource
+import time
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch import nn
 
+from pipeline.console import no_progress
 from pipeline.embed import features, passing
 from pipeline.embed.batches import KeptImage
 from pipeline.embed.features import kept_images
 from pipeline.embed.predictions import read_logits, summarise
 from pipeline.errors import ExternalError, UserError
+from pipeline.models.cutting import cut
 from pipeline.models.network import Network, pool
+from pipeline.params import Embed
 from pipeline.store import read_table, write_shards, write_table
 
-from .conftest import contents, run
+from .conftest import SIDE, contents, run
 
 
 def test_only_kept_images_come_and_in_the_order_of_the_shards(crawled):
@@ -73,6 +78,48 @@ def test_the_number_of_threads_changes_no_bit(crawled, tmp_path, workers):
     run(crawled, tmp_path / "other", workers=workers)
     assert contents(tmp_path / "two") == contents(tmp_path / "other")
     assert torch.get_num_threads() == 1  # as before
+
+
+class Keeping(nn.Module):
+    """A convolution and what goes into it, which waits in an attribute meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.before = x
+        x = self.conv(x)
+        time.sleep(0.002)
+        return x + self.before
+
+
+class OfKeeping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.keeping = nn.Conv2d(3, 8, 3, 2, 1), Keeping()
+        self.last, self.fc = nn.Conv2d(8, 8, 3, 1, 1), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.last(self.keeping(self.stem(x))).mean((2, 3)))
+
+
+def test_a_network_that_keeps_activations_is_passed_by_one_thread_at_a_time(crawled, tmp_path):
+    network = cut(OfKeeping().eval(), "keeping", 10, sides=(SIDE,))
+    crawled = replace(crawled, network=network)
+    run(crawled, tmp_path / "one", workers=1, batch_size=1)
+    run(crawled, tmp_path / "four", workers=4, batch_size=1)
+    assert contents(tmp_path / "one") == contents(tmp_path / "four")
+
+
+def test_passes_that_take_turns_are_told(crawled, tmp_path):
+    keeping = cut(OfKeeping().eval(), "keeping", 10, sides=(SIDE,))
+    section, cpu = Embed(workers=2, batch_size=2), torch.device("cpu")
+    for network, told in ((crawled.network, ""), (keeping, features.IN_TURN)):
+        about = (kept_images(crawled.verdicts()), crawled.folder, network, crawled.config)
+        place = tmp_path / network.cut / type(network).__name__
+        assert features.embed(*about, place, section, cpu, torch.float32, no_progress) == told
 
 
 def test_processes_that_decode_for_a_device_bring_the_same(crawled, tmp_path, monkeypatch):

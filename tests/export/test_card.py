@@ -122,7 +122,8 @@ def test_what_was_not_measured_is_not_told() -> None:
     assert "were not looked for in the crawl" in card
     assert "was not looked at." in card
     assert "None" not in card.replace("run(None", "")
-    for absent in ("top-5", "corrupted", "8 bits"):
+    assert "No temperature was fitted" in card
+    for absent in ("top-5", "corrupted", "8 bits", "before the softmax"):
         assert absent not in card
     assert "\n\n\n" not in card
 

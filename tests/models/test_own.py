@@ -208,8 +208,8 @@ def test_code_runs_with_consent_only(project, monkeypatch):
 
 def test_code_that_changed_is_refused():
     network = network_of("backbone")
-    code = network.remembered["code"]
-    assert network.remembered == {"code": code, "input_size": 32}
+    code = network.remembered[own.CODE]
+    assert network.remembered == {own.CODE: code, "input_size": 32}
     again = build("backbone.py:Net", 7, **json.loads(json.dumps(network.remembered)))
     again.load_state_dict(network.state_dict())
     Path("backbone.py").write_text(source("backbone") + "\n# another\n", "utf-8")
@@ -254,7 +254,7 @@ def test_a_package_of_the_project_is_one_too(project):
     (package / "__init__.py").write_text("from mine.nets.small import Net as small\n", "utf-8")
     (package / "small.py").write_text(source("backbone"), "utf-8")
     network = build("mine.nets:small", 7, input_size=32)
-    assert network.cut == "map" and network.remembered["code"]
+    assert network.cut == "map" and network.remembered[own.CODE]
     assert "mine" not in sys.modules
     assert build("torchvision.models:resnet18", 7, input_size=64).feature_channels == 512
 
@@ -351,6 +351,22 @@ def test_what_is_not_there_is_named():
     assert build("net.py:Net", 7, width=4).feature_channels == 4
 
 
+def test_any_argument_of_a_network_can_be_an_option():
+    text = (
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, num_classes=10, channels=8, order='bgr', head='', code=''):\n"
+        "        assert (order, head, code) == ('rgb', 'two', 'x')\n"
+        "        super().__init__(nn.Conv2d(1, channels, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),\n"
+        "            nn.Flatten(), nn.Linear(channels, num_classes))\n"
+    )
+    Path("net.py").write_text(f"from torch import nn\n{text}", "utf-8")
+    theirs = {"channels": 5, "order": "rgb", "head": "two", "code": "x"}
+    network = build("net.py:Net", 7, **theirs, **{own.CHANNELS: 1})
+    assert network.feature_channels == 5
+    options = theirs | {own.CHANNELS: 1} | dict(network.remembered)
+    assert build("net.py:Net", 7, **options)(IMAGES).shape == (3, 7)
+
+
 def test_a_network_without_a_vector_gives_its_logits_alone():
     text = (
         "class Net(nn.Module):\n"
@@ -372,7 +388,7 @@ def test_a_hub_function_gives_its_own_network(project):
     text = source("backbone") + "\ndef small(pretrained=False):\n    return Net(7)\n"
     (project / "repository" / "hubconf.py").write_text("dependencies = ['torch']\n" + text, "utf-8")
     network = build("torch.hub:repository:small", 7, input_size=32)
-    assert network.cut == "map" and network.remembered["code"]
+    assert network.cut == "map" and network.remembered[own.CODE]
 
 
 def test_importing_the_package_of_models_imports_no_library_of_networks():

@@ -7,6 +7,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.program.archive import checked_copy, kind_of
+from pipeline.program.client import Kind
 from tests.program.graphs import edited, exported, graph, network, script, with_json
 
 
@@ -155,3 +156,36 @@ def test_a_file_of_a_message_without_an_end_is_none(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"\x3a" + b"\xff" * 8 + b"\x01")  # of 2**57 bytes
     assert kind_of(path) is None
+
+
+def spoiled(data: bytes, damage: str) -> bytes:
+    """An archive of which one thing is no longer as it was."""
+    place = data.rindex(b"PK\x01\x02")  # the last entry of the directory
+    if damage == "directory":
+        return data[:place] + b"XX" + data[place + 2 :]
+    if damage == "name":
+        return data[: place + 50] + b"\xff" + data[place + 51 :]
+    return data[: place + 6] + b"\xff" + data[place + 7 :]  # of what is needed to read it
+
+
+@pytest.mark.parametrize("damage", ["directory", "name", "version"])
+@pytest.mark.parametrize("kind", ["torchscript", "export"])
+def test_a_damaged_archive_is_one_line(
+    files: dict[str, Path], tmp_path: Path, kind: Kind, damage: str
+) -> None:
+    path = tmp_path / "spoiled"
+    path.write_bytes(spoiled(files[kind].read_bytes(), damage))
+    with pytest.raises(UserError, match=r"is damaged: .*: get it again") as caught:
+        checked_copy(path, kind_of(path) or kind)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_exported_program_without_what_it_lists_is_damaged(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    def change(name: str, data: bytes) -> bytes:
+        return b"null" if name.endswith(".json") else data
+
+    path = edited(files["export"], tmp_path / "m.pt2", change)
+    with pytest.raises(UserError, match=r"is damaged|may do more"):
+        checked_copy(path, "export")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from pipeline.errors import UserError
@@ -61,6 +62,17 @@ def test_answers_come_from_a_process_and_errors_in_one_line(tmp_path: Path) -> N
         process(IMAGES[:, :1])
     assert "\n" not in str(caught.value)
     assert np.array_equal(process(IMAGES)[0], logits)  # and it goes on
+
+
+def test_an_error_of_a_script_is_its_cause(tmp_path: Path) -> None:
+    class Failing(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.reshape(7, 11)
+
+    torch.jit.script(Failing()).save(str(tmp_path / "m.pt"))
+    process = ProgramProcess("torchscript", tmp_path / "m.pt")
+    with pytest.raises(UserError, match=r"m\.pt: RuntimeError: shape '\[7, 11\]' is invalid"):
+        process(IMAGES)
 
 
 def test_a_process_that_was_killed_gives_one_clear_error(tmp_path: Path) -> None:

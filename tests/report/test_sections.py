@@ -55,6 +55,18 @@ def test_the_summary_has_the_figures_of_the_file(small: ReportFiles, html: str) 
     assert "first five" not in text  # of three classes
 
 
+def test_a_temperature_that_was_not_fitted_is_not_said_to_be(tmp_path: Path) -> None:
+    files = World().write(tmp_path)
+    assert "The temperature was fitted" in section(
+        build_report(files, thumbnails=0, map_images=0), "summary"
+    )
+    metrics = json.loads(files.metrics.read_text())
+    metrics["student"]["temperature"] = 1.0  # as evaluate has it with too few held-out images
+    files.metrics.write_text(json.dumps(metrics))
+    text = section(build_report(files, thumbnails=0, map_images=0), "summary")
+    assert "No temperature was fitted." in text and "The temperature was fitted" not in text
+
+
 def test_top_5_is_shown_where_there_are_classes_enough(tmp_path: Path) -> None:
     world = World(class_names=[f"class {index}" for index in range(6)])
     html = build_report(world.write(tmp_path), thumbnails=0, map_images=0)

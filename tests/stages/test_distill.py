@@ -183,6 +183,8 @@ def test_an_interrupted_run_goes_on_and_other_runs_take_nothing_from_it(
     # other parameters
     done = distil(folder, "--set", "distill.objective=official", "--epochs", "1")
     assert len(curves(folder)) == 1
+    told = next(line for line in done.stderr.splitlines() if "begins anew" in line)
+    assert Path(next(iter(left))).parent.name in told
     (note,) = (line for line in done.stderr.splitlines() if "objective" in line and "sets" in line)
     assert note.startswith("note: objective 'official' sets ")
     told = dict(item.split(" ") for item in note.split(" sets ")[1].split(", "))
@@ -203,7 +205,7 @@ def test_an_interrupted_run_goes_on_and_other_runs_take_nothing_from_it(
     distil(other)
     assert states(other) == left
 
-    distil(folder)
+    assert "begins anew" not in distil(folder).stderr
     assert states(folder) == {}
     thresholds = "data/distill/thresholds.parquet"
     assert (folder / thresholds).read_bytes() == (finished / thresholds).read_bytes()

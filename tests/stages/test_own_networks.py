@@ -117,6 +117,19 @@ def test_code_that_is_not_trusted_is_not_run(project):
     assert "teacher.trust" in command("teacher", code=2)
 
 
+def test_every_command_that_asks_a_teacher_of_ones_own_takes_the_consent(project):
+    with_teacher("backbone")
+    for stage in ("teacher", "embed"):
+        command(stage, "--quiet")
+    picture = str(next(Path("tests").glob("*/*.png")))
+    assert "predicted" in command("neighbours", picture, "--json")
+    params = Path("params.yaml").read_text("utf-8")
+    Path("params.yaml").write_text(params.replace("trust: true", "trust: false"), "utf-8")
+    Path("backbone.py").write_text("raise SystemExit(77)", "utf-8")
+    for words in (["neighbours", picture], ["embed"], ["distill"], ["evaluate"], ["tune"]):
+        assert "set teacher.trust" in command(*words, code=2)
+
+
 def test_code_that_changed_since_the_teacher_was_made_is_refused(project):
     with_teacher("backbone")
     command("teacher", "--quiet")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,9 +15,10 @@ from pipeline.models import build
 from pipeline.models.checkpoint import ModelConfig
 from pipeline.models.fuse import fuse
 from pipeline.models.network import parameter_count
-from pipeline.params import Teacher
+from pipeline.params import Params, Teacher
+from pipeline.teacher.inspection import Accuracy, _wilson
 from pipeline.teacher.train import train
-from stages.steps.teacher_check import _needed
+from stages.steps.teacher_check import _accuracy, _needed
 from tests.stages.workspace import copy_project, invoke
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -99,6 +101,17 @@ def test_the_student_is_counted_as_it_is_shipped(tmp_path: Path, weights: Path) 
     assert found["parameters"] == plain["parameters"] + transfer
 
 
+def test_a_student_of_another_size_is_told_with_the_way_out(tmp_path: Path, weights: Path) -> None:
+    pytest.importorskip("timm", reason="needs the extra 'teachers'")
+    folder = project(tmp_path / "project", weights)
+    student = "distill.student=timm/vit_tiny_patch16_224"
+    said = check(folder, 2, "--set", student)["student"]["text"]
+    assert "does not take images of 16 pixels" in said
+    assert "distill.student_options (timm: img_size" in said
+    options = "distill.student_options={img_size: 16}"
+    assert check(folder, 0, "--set", student, "--set", options)["student"]["parameters"] > 5e6
+
+
 def test_doctor_looks_at_what_params_yaml_says_now(tmp_path: Path, weights: Path) -> None:
     folder = project(tmp_path / "project", weights, f"{NAMES}, mean: [0, 0, 0], std: [1, 1, 1]")
     invoke(folder, "teacher", "--quiet")
@@ -130,6 +143,16 @@ def test_labels_tell_the_other_order_of_colours(tmp_path: Path, weights: Path) -
     assert both["accuracy"] == found["accuracy"]["accuracy"]
 
 
+def test_one_channel_has_no_order_of_colours(tmp_path: Path, weights: Path) -> None:
+    state = torch.load(weights, weights_only=True)
+    state["conv1.weight"] = state["conv1.weight"].sum(dim=1, keepdim=True)
+    torch.save(state, tmp_path / "grey.pt")
+    folder = project(tmp_path / "project", tmp_path / "grey.pt", f"{NAMES}, channels: 1")
+    found = check(folder, 0)
+    assert found["order of colours"] == {"ok": True, "text": "one channel has none"}
+    assert "1 channel (brightness)" in found["input"]["text"]
+
+
 def test_doctor_leaves_out_what_takes_long_and_says_what_does_it(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +177,17 @@ def test_what_a_pass_of_all_the_network_takes_is_measured_where_it_is_needed(
     assert _needed(fuse(network), config, pixels[:0]) == 0
 
 
+@pytest.mark.parametrize(("images", "right", "ok"), [(20, 13, None), (200, 110, False)])
+def test_few_images_condemn_no_teacher(images: int, right: int, ok: bool | None) -> None:
+    """Of two classes, 65% of 20 images is what guessing gives, and what a good teacher gives."""
+    low, high = _wilson(right, images)
+    share, hits = right / images, np.zeros(images, bool)
+    found = Accuracy(share, images, low, high, share, 2, hits)
+    said = _accuracy(found, None, None, Params())
+    assert (said.ok, said.code) == (ok, 2 * (ok is False))
+    assert ("too few images" in said.text) == (ok is None)
+
+
 def test_names_in_another_order_are_told_by_the_labels(tmp_path: Path, weights: Path) -> None:
     turned = [*CLASS_NAMES[3:], *CLASS_NAMES[:3]]
     found = check(project(tmp_path / "project", weights, f"class_names: [{', '.join(turned)}]"), 2)
@@ -168,6 +202,7 @@ def test_a_test_set_of_other_classes_is_a_finding_and_the_rest_goes_on(
     more = "class_names: [" + ", ".join(f"k{k}" for k in range(10)) + "]"
     found = check(project(tmp_path / "project", weights, more), 2)
     assert found["accuracy"]["ok"] is False
+    assert "set evaluate.test_set to images of the teacher's classes" in found["accuracy"]["text"]
     assert found["mean and std"]["ok"] is None  # no images that are known to be of its kind
     assert "no images" in found["mean and std"]["text"]
     assert found["student"]["parameters"] > 0
@@ -182,6 +217,8 @@ def test_pictures_of_ones_own_check_the_normalisation(tmp_path: Path, weights: P
     found = check(folder, 0, "--images", "my-pictures")
     assert (found["mean and std"]["verdict"], found["mean and std"]["images"]) == ("fits", 80)
     assert found["accuracy"]["ok"] is None and "cifar10" in found["accuracy"]["text"]
+    said = invoke(folder, "teacher", "--check", "--images", "my-pictures").output
+    assert "my-pictures: read as 80 files of a folder" in said
     done = invoke(folder, "teacher", "--images", "my-pictures", check=False)
     assert done.exit_code == 2 and "--images needs --check" in done.output
 

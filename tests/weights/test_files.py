@@ -1,6 +1,7 @@
 import hashlib
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from torch import nn
 from pipeline.errors import UserError
 from pipeline.models import build
 from pipeline.program.archive import checked_copy
+from pipeline.weights import pickles
 from pipeline.weights.files import read_weights
 from pipeline.weights.network import load_teacher
 
@@ -242,6 +244,8 @@ OTHERS = {
     "log.json": (b'{"acc": 1}', "text .JSON"),
     "model.safetensors.index.json": (b'{"weight_map": {}}', "the index of .*: put the parts"),
     "model-00002-of-00003.safetensors": (save_bytes({"a": torch.zeros(2)}), "part 2 of 3: put"),
+    "pytorch_model-00001-of-00002.bin": (b"any", r"part 1 of 2: put .*\*-of-\*\.bin"),
+    "model.bin.index.json": (b'{"weight_map": {"a": "b.bin"}}', r"the index of .*-of-\*\.bin"),
     "none.pt": (b"", "empty: get it again"),
 }
 
@@ -268,6 +272,42 @@ def test_an_archive_of_something_else_is_named_with_the_way_out(tmp_path, inside
             archive.writestr(name, "x")
     with pytest.raises(UserError, match=f" is {said}"):
         read_weights(tmp_path / "teacher.zip")
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        (["run/best.pt", "run/log.txt"], r"a tar archive with run/best\.pt in it: unpack it"),
+        (["pickle", "storages", "tensors"], r"a file of torch\.save of PyTorch 0\.1: load and"),
+    ],
+)
+def test_a_tar_is_named_with_the_way_out(tmp_path, inside, said):
+    (tmp_path / "file").write_bytes(b"x")
+    with tarfile.open(tmp_path / "teacher.pth.tar", "w") as archive:
+        for name in inside:
+            archive.add(tmp_path / "file", name)
+    with pytest.raises(UserError, match=f" is {said}"):
+        read_weights(tmp_path / "teacher.pth.tar")
+
+
+def test_one_part_of_one_is_a_whole_file(tmp_path):
+    save_file({"fc.weight": torch.zeros(2, 3)}, tmp_path / "model-00001-of-00001.safetensors")
+    torch.save({"fc.weight": torch.zeros(2, 3)}, tmp_path / "fold-1-of-5.pt")
+    for path in tmp_path.iterdir():
+        assert read_weights(path).state.keys() == {"fc.weight"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"), [("U1", b"\xff" * 4), ("U1", b"\0\xd8\0\0"), ("U2", b"\0")]
+)
+def test_texts_of_an_array_that_are_no_characters_are_not_read(kind, raw):
+    dtype = pickles.DtypeStandIn(kind, False, True)
+    dtype.__setstate__((3, "<", None, None, None, 4, 4, 8))
+    array = pickles.ArrayStandIn()
+    array.__setstate__((1, (1,), dtype, False, raw))
+    assert array.values is None
+    array.__setstate__((1, (1,), dtype, False, "ab".encode("utf-32-le")[: 4 * int(kind[1])]))
+    assert array.values == ["ab"[: int(kind[1])]]
 
 
 def test_a_module_in_a_dictionary_is_converted_under_its_key(tmp_path):

@@ -346,8 +346,9 @@ def test_class_names_beside_the_weights_are_the_teachers(tmp_path, beside, names
         ({"idx_to_class": {1: "a", 2: "b"}}, "its numbers are not 0 to 1, each once"),
         ({"id2label": {"²": "a"}}, "its numbers are not 0 to 0, each once"),
         ({"classes": set("abcde")}, "a set has no order"),
-        ({"classes": "a,b,c,d,e"}, "it is no list, no dictionary, and no array of one row"),
-        ({"classes": np.array([list("abcde")])}, "it is no list, .* no array of one row"),
+        ({"classes": "a,b,c,d,e"}, "it is no list, no dictionary, and no row of texts"),
+        ({"classes": np.array([list("abcde")])}, "it is no list, .* no row of texts"),
+        ({"classes": np.arange(5)}, "it is no list, .* no row of texts"),
         ({"classes": [None, "b", "c", "d", "e"]}, "not all of its names are texts"),
     ],
 )
