@@ -5,7 +5,7 @@ never keeps, and which the next run asks for again if its class still needs it.
 
     answer                                                  asked          outcome
     ------------------------------------------------------  -------------  -----------------------
-    200 with what is no good image, opted out, too large    once           for good
+    2xx with what is no good image, opted out, too large    once           for good
     401, 403, 404, 410, 451 and what else begins with 4     once           for good: http_error
     501, 505, 526, and from 600 on                          once           for good: http_error
     redirects without end, or to what is no public address  once           for good
@@ -14,7 +14,7 @@ never keeps, and which the next run asks for again if its class still needs it.
     a name that does not exist                              twice          for good: unknown_host
     a name that leads to no public address                  twice          never kept: forbidden_dns
     what is no HTTP                                         three times    for good: malformed
-    a body that ends early                                  three times    for good: truncated
+    a body that ends early, and is no whole picture         three times    for good: truncated
     408, 425, 500, 502, 503, 504, 520 and what else begins  three times    for now
     with 5
     429; and with Retry-After all of the two lines above,   after pauses   for now; its host may be

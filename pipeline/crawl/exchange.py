@@ -12,6 +12,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.console import printable
+from pipeline.crawl.disk import refuse_if_out_of_files
 from pipeline.crawl.encodings import Packed, Swollen, Unpacker, is_text
 from pipeline.crawl.guard import Forbidden, ForbiddenAnswer
 from pipeline.crawl.http import (
@@ -127,6 +128,7 @@ class Exchange:
         except (Failure, PipelineError):
             raise
         except Exception as error:  # a hostile answer may break the client anywhere
+            refuse_if_out_of_files(error)
             raise self._failure(job, error) from None
 
     def _failure(self, job: Job, error: Exception) -> Failure:

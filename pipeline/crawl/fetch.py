@@ -250,11 +250,10 @@ class Fetcher:
         try:
             if job.redirects == MAX_REDIRECTS:
                 raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
-            (job.address, job.host), job.refused_at = self._place(outcome), None
+            job.leads(*self._place(outcome))
         except Failure as failure:
             failure.more = {"final_url": outcome, **failure.more}
             return self._failed(job, failure)
-        job.redirects, job.last = job.redirects + 1, None
         return self._queued(job)
 
     def _queued(self, job: Job, *, first: bool = True) -> list[Fetched]:
@@ -302,7 +301,7 @@ class Fetcher:
             job.failures += 1
             again = job.failures < failure.tries
             if failure.more.get("status") in SLOW_DOWN:
-                host.slow_down(now, job.started)
+                self.pauses.slow(job, now)
             if failure.outcome == "busy":
                 self.pauses.missed(host, failure)
         job.last = failure.record(job.url)
@@ -310,8 +309,8 @@ class Fetcher:
         if refused or not again:
             ended += self._ended(job, job.last)
         elif failure.refusal:
-            # as the last: what others of its host get tells whether it refuses all, or this one
-            self.scheduler.add(job, first=job.question is not None)
+            # behind others: what they get tells whether the host refuses all, or this one
+            self.scheduler.add(job, first=job.question is not None or job.behind)
         else:
             self.scheduler.add(job, first=True, after=_pause(job))
         if refused:

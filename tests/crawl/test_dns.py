@@ -13,6 +13,7 @@ from pipeline.errors import ExternalError
 from pipeline.manifest import FORBIDDEN_DNS, Fetched
 from tests.crawl.hosts import candidates_of, crawl, outcomes, picture, serving
 from tests.crawl.listener import Listener
+from tests.crawl.test_guard import resolve
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,13 @@ def test_an_answer_that_leads_to_a_public_address_is_taken(address):
 def test_an_answer_that_does_not_is_refused(address):
     with pytest.raises(ForbiddenAnswer, match="no public address"):
         check_answer(address)
+
+
+def test_a_network_without_ipv4_resolves_names():
+    both = ["64:ff9b::5db8:d70e", "93.184.215.14"]
+    assert [found["host"] for found in resolve(*both)] == both
+    with pytest.raises(ForbiddenAnswer):
+        resolve(*both, "64:ff9b::7f00:1")
 
 
 def test_an_address_that_a_proxy_makes_up_is_called_so():
