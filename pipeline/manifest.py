@@ -23,6 +23,8 @@ PLACEHOLDER = "placeholder"
 NOT_NOW = "not_now"  # refused for the moment, or never asked: the next run asks for it
 BLOCKED = "blocked"  # by the user's blocklist; such rows have no addresses
 FORGOTTEN = "forgotten"  # dropped on request: never asked for again
+# its host's name led to no public address, as behind a captive portal: the next run asks again
+FORBIDDEN_DNS = "forbidden_dns"
 OPTED_OUT = "opted_out"  # its owner says no
 NOT_NEEDED = "not_needed"  # the class had its images before this candidate's turn
 LATER = (  # columns that early crawls lack
@@ -78,6 +80,8 @@ class Fetched:
     # pixels; also of an image that is too small; in the shards' columns, not in the manifest's
     width: int = field(default=0, kw_only=True, metadata={"column": None})
     height: int = field(default=0, kw_only=True, metadata={"column": None})
+    # asked for with the page that shows it (`crawl.referer`)
+    referer: bool = field(default=False, kw_only=True, metadata={"column": None})
 
 
 def _columns() -> dict[str, tuple[str, pa.DataType]]:

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from pipeline.classes import DEMO_SETS, ClassSet
 from pipeline.console import Console
 from pipeline.crawl.engines.bing import Bing
 from pipeline.crawl.engines.engine import Engine
 from pipeline.crawl.guard import PRODUCT, HostTable
+from pipeline.crawl.http import Web
+from pipeline.crawl.proxy import Proxy, unused_proxies
 from pipeline.params import Crawl
 from pipeline.registry import SEARCH_ENGINES
 from pipeline.version import __version__
 
+CONTACT_KEPT = " !\"#$%&'*+,/:;<=>?@[]^`{|}"  # of what quote does not keep anyway
 DEMO_SURPLUS = 1.2  # results of a demo query for each image wanted
 
 
@@ -57,11 +61,28 @@ def engine_name(section: Crawl, classes: ClassSet) -> str:
     return "demo" if classes.name in DEMO_SETS else "bing"
 
 
+def web_of(section: Crawl, console: Console, hosts: HostTable | None = None) -> Web:
+    """The web as a crawl with these parameters reaches it.
+
+    Args:
+        hosts: the names of the demo's web, while that is up; they are asked without a proxy.
+
+    Raises:
+        UserError: the proxy is none.
+    """
+    proxy = Proxy(section.proxy) if section.proxy and not hosts else None
+    if not section.proxy and not hosts and (unused := unused_proxies()):
+        # before anything is asked: without its proxy a network may answer nothing
+        console.say(f"note: {', '.join(unused)} not used: crawl.proxy names the proxy of a crawl")
+    return Web(user_agent(section.contact), hosts or {}, proxy=proxy)
+
+
 def user_agent(contact: str) -> str:
     """The usual form of an honest robot's name, with the user's address if given.
 
     Robots that call themselves NAME/VERSION and no more are refused here and there, or fed with
-    other pages than people are.
+    other pages than people are. What is not ASCII, and what would end the comment, is escaped as in
+    an address: not every server takes it otherwise, and in one it leads to the same place.
     """
-    reach = f"; +{contact}" if contact else ""
+    reach = f"; +{quote(contact, safe=CONTACT_KEPT)}" if contact else ""
     return f"Mozilla/5.0 (compatible; {PRODUCT}/{__version__}{reach})"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from yarl import URL
 
+from pipeline.crawl.addresses import as_asked
 from pipeline.errors import UserError
 from pipeline.images import decode
 from pipeline.manifest import BLOCKED, FORGOTTEN, Fetched
@@ -152,8 +152,8 @@ def _host(rule: str) -> str:
 def wire_host(address: str) -> str:
     """The host of an address as it goes over the wire, "" where there is none."""
     try:
-        return (URL(address).raw_host or "").lower().rstrip(".")
-    except ValueError:  # the name of a file, or of what is no address
+        return (as_asked(address).raw_host or "").lower().rstrip(".")
+    except Exception:  # the name of a file, or what is no address: yarl raises IndexError too
         return ""
 
 

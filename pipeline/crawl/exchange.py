@@ -5,13 +5,16 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from ssl import SSLError
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from pipeline.console import printable
-from pipeline.crawl.guard import Forbidden
+from pipeline.crawl.disk import refuse_if_out_of_files
+from pipeline.crawl.encodings import Packed, Swollen, Unpacker, is_text
+from pipeline.crawl.guard import Forbidden, ForbiddenAnswer
 from pipeline.crawl.http import (
     BUSY,
     CONNECT_TIMEOUT,
@@ -27,22 +30,27 @@ from pipeline.crawl.http import (
 from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
+from pipeline.crawl.proxy import ProxyError
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
-from pipeline.manifest import Fetched
+from pipeline.manifest import FORBIDDEN_DNS, Fetched
 from pipeline.params import Crawl
 
 PATIENCE = 5.0  # seconds for 5 KiB of a body
 TRIES = 3
 TRIES_AFTER_TIMEOUT = 2  # a host that was silent once is rarely worth a third wait
 TRIES_OF_A_NAME = 2
+TRIES_OF_TLS = 2
 SLOW_DOWN = {429, 503}
 # of what begins with 5: the method, the protocol, and the certificate behind Cloudflare
 FOR_GOOD = {501, 505, 526}
+NO_BODY = {204, 205}
+UNREADABLE = "malformed"  # outcome of an answer that is no HTTP
+LONGEST_ENCODING = 100  # letters of a header
 REASON_BYTES = 4096  # of the body of a refusal
 REASON_PATIENCE = 2.0  # seconds for them
 NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
-# what unpacks may be a bomb, and the bytes are kept as they come
+# what unpacks may be a bomb; who packs all the same is unpacked within the limit of an image
 IMAGE_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}
 QUESTION_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -91,15 +99,17 @@ class Exchange:
     ) -> str | Answer | Fetched | None:
         """The address that the answer leads to, what a question brought, or the image it has.
 
-        The image's bytes go to `incoming`, unchecked, the answer's status to `job.status`. None
-        where the answer's headers name a licence that `said`, its origin, has not read yet.
+        The image's bytes go to `incoming`, unchecked, the answer's status to `job.status`; to
+        `job.doubt` what is wrong with the answer, such as its end that did not come, unless the
+        bytes are a whole picture. None where the answer's headers name a licence that `said`, its
+        origin, has not read yet.
 
         Raises:
             Failure: there is none of these.
             ExternalError: the disk will not have the bytes.
         """
-        job.status = None
-        headers = QUESTION_HEADERS if job.question else IMAGE_HEADERS
+        job.status = job.doubt = None
+        headers = QUESTION_HEADERS if job.question else IMAGE_HEADERS | _referer(job)
         try:
             async with self.client.get(
                 job.address, headers=headers, timeout=self._timeout
@@ -108,36 +118,52 @@ class Exchange:
                 target = leads_to(job.address, answer.status, answer.headers)
                 if target is not None:
                     return target
-                if answer.status != 200:
-                    raise await _failure_of(answer)
-                _check_encoding(answer)
                 if job.question is not None:
+                    if not job.question.reads(answer.status):
+                        raise await _failure_of(answer)
                     return await _answered(job.question, answer)
+                if not 200 <= answer.status < 300 or answer.status in NO_BODY:
+                    raise await _failure_of(answer)
                 return await self._image(job, answer, incoming, said)
         except (Failure, PipelineError):
             raise
-        except Forbidden as error:
-            raise Failure("forbidden_address", str(error)) from None
-        except TooSlow as error:
-            raise Failure("too_slow", str(error), more={"status": job.status}) from None
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise Failure("certificate", str(error)) from None
-        except aiohttp.ClientConnectorDNSError as error:
-            gone = error.os_error.errno in NO_SUCH_NAME
-            word, tries = ("unknown_host", TRIES_OF_A_NAME) if gone else ("connection", TRIES)
-            raise Failure(word, str(error), tries=tries) from None
-        except aiohttp.ClientResponseError as error:
-            raise Failure("malformed", error.message, tries=TRIES) from None
-        except ValueError as error:  # aiohttp.InvalidURL, and what urljoin makes of a Location
-            raise Failure("malformed_address", str(error)) from None
-        except TimeoutError:
-            detail = f"{self.params.timeout} s"
-            raise Failure("timeout", detail, tries=TRIES_AFTER_TIMEOUT) from None
-        except aiohttp.ClientPayloadError as error:
-            raise Failure("truncated", str(error), tries=TRIES) from None
         except Exception as error:  # a hostile answer may break the client anywhere
-            detail = f"{type(error).__name__}: {error}"
-            raise Failure("connection", detail, tries=TRIES) from None
+            refuse_if_out_of_files(error)
+            raise self._failure(job, error) from None
+
+    def _failure(self, job: Job, error: Exception) -> Failure:
+        """What an error of the client means."""
+        text, more = " ".join(f"{error}".split()), {"status": job.status}
+        match error:
+            case ProxyError():
+                return Failure("proxy", text, tries=TRIES)
+            case ForbiddenAnswer():
+                return Failure(FORBIDDEN_DNS, text, tries=TRIES_OF_A_NAME)
+            case Forbidden():
+                return Failure("forbidden_address", text)
+            case TooSlow():
+                return Failure("too_slow", text, more=more)
+            case Packed():
+                return Failure("encoded", text, more=more)
+            case aiohttp.ClientConnectorCertificateError():
+                return Failure("certificate", text)
+            case aiohttp.ClientSSLError() | SSLError():
+                return Failure("tls", text, tries=TRIES_OF_TLS)
+            case aiohttp.ClientOSError() if "[SSL: " in text:  # it refused behind the handshake
+                return Failure("tls", text, tries=TRIES_OF_TLS)
+            case aiohttp.ClientConnectorDNSError():
+                gone = error.os_error.errno in NO_SUCH_NAME
+                word, tries = ("unknown_host", TRIES_OF_A_NAME) if gone else ("connection", TRIES)
+                return Failure(word, text, tries=tries)
+            case aiohttp.ClientResponseError():
+                return Failure(UNREADABLE, " ".join(error.message.split()), tries=TRIES)
+            case ValueError():  # aiohttp.InvalidURL, and what urljoin makes of a Location
+                return Failure("malformed_address", text)
+            case TimeoutError():
+                return Failure("timeout", f"{self.params.timeout} s", tries=TRIES_AFTER_TIMEOUT)
+            case aiohttp.ClientPayloadError():
+                return Failure("truncated", text, tries=TRIES)
+        return Failure("connection", f"{type(error).__name__}: {text}", tries=TRIES)
 
     async def _image(
         self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming, said: Said | None
@@ -152,13 +178,39 @@ class Exchange:
             more = {"status": status, "signals": verdict.text}
             raise Failure("opted_out", verdict.refusal, more=more)
         size = answer.content_length or 0
-        if size <= most:
-            size = await receive(answer, most, incoming.write, PATIENCE)
+        try:
+            if size <= most:
+                await self._received(job, answer, incoming)
+                size = incoming.size
+        except Swollen:
+            size = incoming.size
         if size > most:
             more = {"status": status, "size": size, "signals": verdict.text}
             raise Failure("too_large", f"more than {most} bytes", more=more)
         found = Fetched(job.url, "ok", status=status, final_url=job.address, size=size)
         return replace(found, signals=verdict.text)
+
+    async def _received(self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming) -> None:
+        """Takes the bytes of an image, and in `job.doubt` what is wrong with how they came."""
+        most = self.params.max_bytes
+        unpacker = Unpacker(_encoding(answer), incoming.write, most)
+        try:
+            if await receive(answer, most, unpacker.write, PATIENCE) > most:
+                raise Swollen
+        except (TooSlow, TimeoutError, aiohttp.ClientError) as error:
+            if not incoming.size:
+                raise
+            job.doubt = self._failure(job, error)
+        if not unpacker.end() and job.doubt is None:
+            job.doubt = Failure("truncated", f"{_encoding(answer)} without its end")
+        if unpacker.taken_as_is and job.doubt is None:
+            job.doubt = Failure("encoded", _encoding(answer), more={"status": job.status})
+
+
+def _referer(job: Job) -> dict[str, str]:
+    """The header with the page that shows an image; no page of https is told in the clear."""
+    clear = job.page.startswith("https:") and job.address.startswith("http:")
+    return {"Referer": job.page} if job.page and not clear else {}
 
 
 async def _failure_of(answer: aiohttp.ClientResponse) -> Failure:
@@ -182,13 +234,17 @@ async def _reason(answer: aiohttp.ClientResponse) -> str:
     return line or printable(answer.reason or "")
 
 
-def _check_encoding(answer: aiohttp.ClientResponse) -> None:
-    encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise Failure("encoded", encoding, more={"status": answer.status})
+def _encoding(answer: aiohttp.ClientResponse) -> str:
+    return ", ".join(answer.headers.getall("Content-Encoding", []))[:LONGEST_ENCODING]
 
 
 async def _answered(question: Question, answer: aiohttp.ClientResponse) -> Answer:
     text = bytearray()
-    await receive(answer, question.most, text.extend, PATIENCE)
+    unpacker = Unpacker(_encoding(answer), text.extend, question.most)
+    with suppress(Swollen):  # what is beyond is left out
+        await receive(answer, question.most, unpacker.write, PATIENCE)
+        if not unpacker.end():
+            raise Failure("truncated", f"{_encoding(answer)} without its end")
+    if unpacker.taken_as_is and not is_text(text):
+        raise Failure("encoded", _encoding(answer), more={"status": answer.status})
     return await asyncio.to_thread(question.answer, bytes(text))

@@ -28,10 +28,10 @@ from dataclasses import replace
 
 from yarl import URL
 
-from pipeline.crawl.backlog import FOR_NOW, SILENT, Backlog, was_asked
+from pipeline.crawl.backlog import FOR_NOW, SILENT, UNREACHABLE, UNREAD, Backlog, was_asked
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.decoding import Decoder
-from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
+from pipeline.crawl.exchange import SLOW_DOWN, UNREADABLE, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
 from pipeline.crawl.incoming import Incoming
@@ -40,18 +40,20 @@ from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.optouts.origin import Answer
 from pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds
 from pipeline.crawl.origins import Origin, Origins
-from pipeline.crawl.outage import Outage
+from pipeline.crawl.outage import NO_TRUST, Outage
 from pipeline.crawl.pauses import Note, Pauses, no_note
 from pipeline.crawl.robots import Rules
 from pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
 from pipeline.images import ImageError
-from pipeline.manifest import BLOCKED, NOT_NOW, Candidate, Fetched
+from pipeline.manifest import BLOCKED, FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
 from pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
+# what an image is called that may be whole at another try, or without its encoding
+DOUBTFUL = {"not_an_image", "truncated", "damaged"}
 # failures that say the same of whatever else is there, robots.txt or image
-OF_THE_ORIGIN = (BLOCKED, "forbidden_address", "certificate", "unknown_host")
+OF_THE_ORIGIN = (BLOCKED, "forbidden_address", FORBIDDEN_DNS, *NO_TRUST, "unknown_host")
 
 
 def fetch(
@@ -85,7 +87,7 @@ def fetch(
     """
     backlog = backlog or Backlog()
     needed = Needed(params, journal, report, refused, retry, backlog.records, blocklist)
-    outage = Outage(journal, candidates)
+    outage = Outage(journal, candidates, blocklist)
 
     async def run() -> None:
         async with Client(web) as client:
@@ -155,36 +157,48 @@ class Fetcher:
         try:
             found = await self._answer(job, incoming)
             # the host may be asked the next while this is decoded
-            return await self._examined(found, incoming) if isinstance(found, Fetched) else found
+            if isinstance(found, Fetched):
+                return await self._examined(job, found, incoming)
+            return found
         except Failure as failure:
             return failure
 
     async def _answer(self, job: Job, incoming: Incoming) -> str | Answer | Fetched | None:
-        good = True
+        outcome, good = "", False
         try:
-            return await self.exchange.ask(job, incoming, self.origins.said(job))
+            found = await self.exchange.ask(job, incoming, self.origins.said(job))
+            good = getattr(job.doubt, "outcome", "") not in FOR_NOW
+            return found
         except Failure as failure:
-            good = failure.outcome not in FOR_NOW
+            outcome, good = failure.outcome, failure.outcome not in FOR_NOW
             raise
         finally:
-            self._heard(job, good)
+            self._heard(job, outcome, good)
             self.scheduler.done(job.host)
 
-    def _heard(self, job: Job, good: bool) -> None:
+    def _heard(self, job: Job, outcome: str, good: bool) -> None:
         """Takes note of a host that answered, whatever it said; `good`: not a refusal for now."""
-        if job.status is None:
+        if outcome in NO_TRUST:
+            self.outage.met()
+        elif job.status is not None or outcome == UNREADABLE:
+            self.outage.heard(URL(job.address))
+        else:
             return
         job.host.silent = 0
+        if job.status is None:
+            return
         if good:
             job.host.speed_up(job.started)
         else:
             job.host.good = 0
-        self.outage.heard(URL(job.address))
 
-    async def _examined(self, found: Fetched, incoming: Incoming) -> Fetched:
+    async def _examined(self, job: Job, found: Fetched, incoming: Incoming) -> Fetched:
+        """An image as it is kept; of an answer that ended early, too, if it is a whole one."""
         try:
             return await self.decoder.kept(found, incoming)
         except ImageError as error:
+            if job.doubt is not None and error.outcome in DOUBTFUL:
+                raise job.doubt from None
             more = {"status": found.status, "size": found.size, "signals": found.signals}
             more |= {"width": error.width, "height": error.height}
             raise Failure(error.outcome, str(error), more=more) from None
@@ -199,6 +213,8 @@ class Fetcher:
         ended = deque(records)
         while ended:
             record = ended.popleft()
+            if record.url in self.needed.pages:
+                record = replace(record, referer=True)
             if record.outcome != NOT_NOW:
                 self.outage.note(record)
             ended += self._begun(self.needed.settle(record))
@@ -210,7 +226,7 @@ class Fetcher:
         # what was asked in vain before comes last: a host that has nothing else may be put off
         for url in sorted(urls, key=lambda url: was_asked(known.get(url))) if known else urls:
             try:
-                job = Job(url, url, self._host_of(url))
+                job = Job(url, *self._place(url), page=self.needed.pages.get(url, ""))
                 job.refused_at = -1 if was_asked(known.get(url)) else None
             except Failure as failure:
                 ended.append(failure.record(url))
@@ -234,10 +250,10 @@ class Fetcher:
         try:
             if job.redirects == MAX_REDIRECTS:
                 raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
-            job.host, job.address, job.refused_at = self._host_of(outcome), outcome, None
+            job.leads(*self._place(outcome))
         except Failure as failure:
+            failure.more = {"final_url": outcome, **failure.more}
             return self._failed(job, failure)
-        job.redirects, job.last = job.redirects + 1, None
         return self._queued(job)
 
     def _queued(self, job: Job, *, first: bool = True) -> list[Fetched]:
@@ -262,7 +278,7 @@ class Fetcher:
                 return []
             address = question.address
             try:
-                job = Job(address, address, self._host_of(address), question=question)
+                job = Job(address, *self._place(address), question=question)
             except Failure as failure:
                 origin.said.hear(question, question.nothing(str(failure)))
                 continue
@@ -285,7 +301,7 @@ class Fetcher:
             job.failures += 1
             again = job.failures < failure.tries
             if failure.more.get("status") in SLOW_DOWN:
-                host.slow_down(now, job.started)
+                self.pauses.slow(job, now)
             if failure.outcome == "busy":
                 self.pauses.missed(host, failure)
         job.last = failure.record(job.url)
@@ -293,8 +309,8 @@ class Fetcher:
         if refused or not again:
             ended += self._ended(job, job.last)
         elif failure.refusal:
-            # as the last: what others of its host get tells whether it refuses all, or this one
-            self.scheduler.add(job, first=job.question is not None)
+            # behind others: what they get tells whether the host refuses all, or this one
+            self.scheduler.add(job, first=job.question is not None or job.behind)
         else:
             self.scheduler.add(job, first=True, after=_pause(job))
         if refused:
@@ -305,17 +321,17 @@ class Fetcher:
     def _ended(self, job: Job, record: Fetched) -> list[Fetched]:
         question = job.question
         if question is None and record.outcome not in FOR_NOW:
+            if record.outcome == FORBIDDEN_DNS:
+                self.backlog.records[record.url] = record  # one look a run is enough
             return [record]
         if question is None:
             if record.outcome in ("put_off", "host_down"):
                 record = job.last or record  # it was asked before its host was put off
             later = self.backlog.take(record, job.host.name)
-            unread = record.outcome == "robots_unreachable" and record.status is None
+            unread = record.outcome == UNREACHABLE and record.status is None
             self.outage.note(later, silent=unread or record.outcome in SILENT)
             return [later]
-        # RFC 9309, section 2.3.1: no file allows all, a host that is ill nothing; of other files
-        # no standard says so
-        missing = record.outcome == "http_error" and (record.status or 500) < 500
+        missing = record.outcome == "http_error" and question.lacks(record.status or 500)
         if missing or not job.robots or not self.params.robots:
             problem = f"{record.outcome} {record.detail or record.status or ''}"
             return self._released(job, question.nothing(problem.rstrip()))
@@ -323,7 +339,8 @@ class Fetcher:
             return self._released(job, record)
         word = "" if record.outcome in ("busy", "http_error") else f"{record.outcome}: "
         detail = f"{job.address}: {word}{record.detail}"[:200].rstrip(": ")
-        return self._released(job, replace(record, outcome="robots_unreachable", detail=detail))
+        outcome = UNREAD if record.outcome == UNREADABLE else UNREACHABLE
+        return self._released(job, replace(record, outcome=outcome, detail=detail))
 
     def _released(self, job: Job, found: Answer | Fetched) -> list[Fetched]:
         """A question has its answer, or can have none: the origins that asked go on."""
@@ -335,15 +352,15 @@ class Fetcher:
             ended += self._ask(origin)
         return ended
 
-    def _host_of(self, address: str) -> Host:
+    def _place(self, address: str) -> tuple[str, Host]:
+        """An address as it is asked for, which says where it leads, and its host."""
         if rule := self.needed.blocklist.host(address):  # a redirect's: others are not begun
             raise Failure(BLOCKED, rule, more={"final_url": address})
         try:
-            return self.scheduler.host(check_url(address).raw_host or "")
+            url = check_url(address)
+            return str(url), self.scheduler.host(url.raw_host or "")
         except Forbidden as error:
             raise Failure("forbidden_address", str(error)) from None
-        except ValueError as error:
-            raise Failure("malformed_address", str(error)) from None
 
 
 def _pause(job: Job) -> float:

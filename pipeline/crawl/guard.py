@@ -13,6 +13,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from pipeline.crawl.addresses import as_asked
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address follows
+# RFC 2544 gives it to benchmarks; proxies make up an address of it for each name
+FAKE = ipaddress.ip_network("198.18.0.0/15")
 # the only block that IANA has given out for global use; mapped, NAT64 (RFC 6052), unique-local,
 # link-local and site-local addresses all lie outside
 GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
@@ -27,7 +32,7 @@ NEVER = [
         "192.0.0.0/24",  # 192.0.0.192 is a metadata service
         "192.0.2.0/24",
         "192.88.99.0/24",
-        "198.18.0.0/15",
+        str(FAKE),
         "198.51.100.0/24",
         "203.0.113.0/24",
         "224.0.0.0/3",
@@ -61,17 +66,19 @@ class Forbidden(Exception):
     """This address must not be fetched."""
 
 
+class ForbiddenAnswer(Forbidden):
+    """DNS says an address that must not be connected to; of the name that is no judgement."""
+
+
 def check_url(url: str) -> URL:
-    """`url` as aiohttp reads it, so that what is checked is what is asked.
+    """`url` as it is asked for: what is checked here is what the client connects to.
 
     Raises:
         Forbidden: it is malformed, not http(s), has credentials, leads to a port that is not the
             web's, or its host is forbidden.
     """
-    if re.search(r"[\s\x00-\x20\x7f-\x9f]", url):
-        raise Forbidden("malformed address: it has spaces or control characters")
     try:
-        address = URL(url)
+        address = as_asked(url)
         host, port = address.raw_host or "", address.port or 0
     except Exception as error:  # yarl raises IndexError too, on some
         raise Forbidden(f"malformed address: {error}"[:200]) from None
@@ -110,11 +117,30 @@ def check_address(address: str) -> None:
         raise Forbidden(f"{address} is not a public address")
 
 
-class GuardedResolver(AbstractResolver):
-    """Resolves a name and refuses it when any of its addresses is forbidden."""
+def check_answer(address: str) -> None:
+    """Raises ForbiddenAnswer unless an address that DNS gave for a name leads to a public one.
 
-    def __init__(self, hosts: HostTable) -> None:
-        self.hosts = hosts
+    A network that has no IPv4 gets there by NAT64: the address inside is where such a one leads.
+    """
+    ip = ipaddress.ip_address(address)
+    behind = ip in NAT64 and isinstance(ip, ipaddress.IPv6Address) and ip.scope_id is None
+    try:
+        check_address(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)) if behind else address)
+    except Forbidden:
+        fake = f", but one that a proxy makes up ({FAKE})" if ip in FAKE else ""
+        raise ForbiddenAnswer(f"DNS says {address}, no public address{fake}") from None
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves a name and refuses it when any of its addresses is forbidden.
+
+    Args:
+        proxy: the host of the user's own proxy, which may be anywhere; where there is one, nothing
+            else is resolved here.
+    """
+
+    def __init__(self, hosts: HostTable, proxy: str | None = None) -> None:
+        self.hosts, self.proxy = hosts, proxy
         self.system: AbstractResolver = ThreadedResolver()
 
     async def resolve(
@@ -124,8 +150,8 @@ class GuardedResolver(AbstractResolver):
             address, port = self.hosts[host]
             return [_result(host, address, port)]
         found = await self.system.resolve(host, port, family)
-        for result in found:
-            check_address(result["host"])
+        for result in found if host.rstrip(".") != self.proxy else ():
+            check_answer(result["host"])
         return found
 
     async def close(self) -> None:

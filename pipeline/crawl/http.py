@@ -1,7 +1,8 @@
 """HTTP client of the crawl: searches, sites and downloads ask through it, under one guard.
 
 Whoever asks, the same holds: public addresses only, checked at every hop and again where the
-connection is made; no proxy, no cookie, certificates verified, no body beyond its limit.
+connection is made; no proxy but the user's, no cookie, certificates verified, no body beyond its
+limit.
 """
 
 import asyncio
@@ -17,17 +18,19 @@ from email.utils import parsedate_to_datetime
 from ssl import SSLContext
 from threading import Thread
 from typing import Any, Self
-from urllib.parse import urljoin
 
 import aiohttp
 from multidict import CIMultiDictProxy
 
+from pipeline.crawl.addresses import target_of
 from pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url
+from pipeline.crawl.heads import LINE_BYTES, LINES, Connector
+from pipeline.crawl.proxy import Proxy, ProxyError
+from pipeline.errors import ExternalError
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 10.0  # seconds without a byte
 KEEP_ALIVE = 2.0  # seconds; thousands of hosts, each kept for long, would use up the open files
-HEADER_BYTES = 64 * 1024  # of one header of a page; a content security policy may be long
 SLOWEST = 5 * 1024  # bytes that have to come before `receive` loses its patience
 MAX_REDIRECTS = 5
 BUSY = {408, 425, 429}  # refusals for now besides those that begin with 5
@@ -61,11 +64,14 @@ class Web:
         hosts: names, and the addresses, otherwise forbidden, that they lead to; for the demo and
             for tests, and no parameter reaches it.
         tls: authorities that are trusted; those of the system by default.
+        proxy: through which all but `hosts` are asked; it resolves their names, and no guard of
+            ours sees to what.
     """
 
     user_agent: str
     hosts: HostTable = field(default_factory=dict)
     tls: SSLContext | None = None
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True)
@@ -84,10 +90,11 @@ class Client:
 
     def __init__(self, web: Web) -> None:
         asyncio.get_running_loop().set_default_executor(Lookups())
+        self._web = web
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=Connector(
                 limit=0,
-                resolver=GuardedResolver(web.hosts),
+                resolver=GuardedResolver(web.hosts, web.proxy.host if web.proxy else None),
                 ttl_dns_cache=300,
                 keepalive_timeout=KEEP_ALIVE,
                 ssl=web.tls or True,
@@ -95,10 +102,20 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": web.user_agent},
             auto_decompress=False,
-            trust_env=False,  # a proxy would resolve names behind the guard's back
+            max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES,
+            max_headers=LINES,
+            trust_env=False,  # a proxy that nobody named would resolve names behind our back
         )
 
     async def __aenter__(self) -> Self:
+        """Raises ExternalError if there is a proxy, and nothing listens there."""
+        if self._web.proxy is not None:
+            try:
+                await self._web.proxy.reach()
+            except ExternalError:
+                await self._session.close()
+                raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -113,7 +130,10 @@ class Client:
             Forbidden: the address is, or its name leads to one that is.
             aiohttp.ClientError, OSError, ValueError: there is no answer.
         """
-        return self._session.request(method, check_url(address), allow_redirects=False, **options)
+        url, proxy = check_url(address), self._web.proxy
+        if proxy is None or url.raw_host in self._web.hosts:
+            return self._session.request(method, url, allow_redirects=False, **options)
+        return proxy.ask(self._session, method, url, allow_redirects=False, **options)
 
     async def page(
         self,
@@ -143,7 +163,6 @@ class Client:
         """
         timeout = aiohttp.ClientTimeout(seconds, sock_connect=silence, sock_read=silence)
         options: dict[str, Any] = {"timeout": timeout, "auto_decompress": True}
-        options["max_field_size"] = HEADER_BYTES
         with _told(silence, seconds):
             for _ in range(MAX_REDIRECTS + 1):
                 async with self.get(address, headers=headers, **options) as answer:
@@ -158,11 +177,13 @@ class Client:
         raise Unanswered(f"more than {MAX_REDIRECTS} redirects")
 
     async def answers(self, address: str) -> bool:
-        """True if anything answers at this address now."""
+        """True if anything answers at this address now, readable or not."""
         timeout = aiohttp.ClientTimeout(total=2 * CONNECT_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
         try:
             async with self.get(address, timeout=timeout):
                 return True
+        except aiohttp.ClientResponseError:
+            return True
         except (Forbidden, TimeoutError, ValueError, OSError, aiohttp.ClientError):
             return False
 
@@ -204,7 +225,7 @@ def leads_to(address: str, status: int, headers: Headers) -> str | None:
         ValueError: it says something that is no address.
     """
     location = headers.get("Location")
-    return urljoin(address, location) if status in REDIRECTS and location else None
+    return target_of(address, location) if status in REDIRECTS and location else None
 
 
 def retry_after(headers: Headers) -> float | None:
@@ -255,6 +276,8 @@ def _told(silence: float, seconds: float) -> Iterator[None]:
         yield
     except (Forbidden, Unanswered):
         raise
+    except ProxyError as error:
+        raise Unanswered(str(error)) from None
     except aiohttp.ServerTimeoutError:  # of connecting, or between two parts
         raise Unanswered(f"no answer in {silence:g} s", transient=True) from None
     except TimeoutError:

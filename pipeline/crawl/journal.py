@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 
-from pipeline.crawl.backlog import FOR_NOW, was_asked
+from pipeline.crawl.backlog import NEVER_KEPT, was_asked
 from pipeline.crawl.disk import writing
 from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.sealed import Sealed
@@ -231,7 +231,7 @@ class Journal:
                     record = Fetched(**values)
                 except (ValueError, AttributeError, TypeError, RecursionError):
                     continue  # not a record, or of another version: the URL is asked for again
-                if record.outcome not in FOR_NOW:
+                if record.outcome not in NEVER_KEPT:
                     self.records[record.url] = record
                 elif path == self._later and record.url not in self.records:
                     self.put_off[record.url] = record

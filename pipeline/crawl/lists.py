@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.console import Advance, no_progress
 from pipeline.crawl.columns import ADDRESS, Columns, check_no_header, licence_of
+from pipeline.crawl.links import ends_as_image
 from pipeline.errors import UserError
 from pipeline.manifest import Candidate
 from pipeline.store import open_parquet
@@ -24,7 +25,8 @@ TEXT_FORMS = {1: "an address", 2: "an id and an address", -2: "an address and a 
 TEXT_TITLES: dict[int, dict[str, str]] = {1: {}, 2: {"title": "id"}, -2: {"title": "text"}}
 TEXT_HINT = (
     "a .txt list has an address (http://… or https://…) a line, or an id and an address with a tab"
-    " between them, all lines alike; a table with names of columns is a .csv or .tsv"
+    " between them, all lines alike; spaces within an address may have to be written %20; a table"
+    " with names of columns is a .csv or .tsv"
 )
 
 PlacedRow = tuple[str, Mapping[str, Any]]  # where it is, its values by what they are
@@ -120,10 +122,16 @@ def _text_columns(line: str) -> tuple[int, str, str]:
         if not more and bool(ADDRESS.match(one)) != bool(ADDRESS.match(other)):
             return (-2, one, other) if ADDRESS.match(one) else (2, other, one)
         return 0, "", ""
-    *before, address = line.split()
-    if len(before) > 1 or not ADDRESS.match(address) or ADDRESS.match((before or [""])[0]):
+    first, *rest = line.split(maxsplit=1)
+    title, address = (first, rest[0]) if rest and not ADDRESS.match(first) else ("", line)
+    words = address.split()
+    # a name may have spaces where nothing before its last word ends as one: a text has no tab then
+    named = ends_as_image(address) and not any(map(ends_as_image, words[:-1]))
+    if not ADDRESS.match(address) or any(map(ADDRESS.match, words[1:])):
         return 0, "", ""
-    return 1 + len(before), address, "".join(before)
+    if len(words) > 1 and not named:
+        return 0, "", ""
+    return (2 if title else 1), address, title
 
 
 def _csv(path: Path, columns: Columns) -> Iterator[PlacedRow]:

@@ -6,16 +6,32 @@ without the refusal. A class that others have filled is full, and asks for nothi
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.links import without_tracking
 from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
+from pipeline.crawl.placeholders import given_for_many
 from pipeline.images import LONGEST
-from pipeline.manifest import BLOCKED, DUPLICATE, NOT_NOW, PLACEHOLDER, Candidate, Fetched
+from pipeline.manifest import (
+    BLOCKED,
+    DUPLICATE,
+    FORBIDDEN_DNS,
+    FORGOTTEN,
+    NOT_NOW,
+    PLACEHOLDER,
+    Candidate,
+    Fetched,
+)
 from pipeline.params import Crawl
 
 Report = Callable[[int, str], None]
+# what hosts answer who refuse to show an image elsewhere than on its page, besides placeholders
+WITHOUT_PAGE = {"http_error", "not_an_image", "too_small"}
+LONGEST_PAGE = 2000  # letters of an address
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +49,10 @@ class Needed:
 
     `start` and `settle` name the URLs that are to be asked for now. Each of them has to be settled
     some time; those that the journal knows, or that this run has `put_off`, are settled here.
+    Addresses that differ in fragment and tracking parameters are one, and the first is asked for.
+
+    Attributes:
+        pages: with `crawl.referer`: URL → the page that shows it.
     """
 
     def __init__(
@@ -52,6 +72,9 @@ class Needed:
         self._runs: dict[int, ClassRun] = {}  # by label
         self._asking: dict[str, list[tuple[ClassRun, Candidate]]] = {}
         self._decided = dict(put_off)  # in this run
+        self.pages: dict[str, str] = {}
+        self._first: dict[str, str] = {}  # address without what tracks → the first of its spellings
+        self._one_for_many: frozenset[str] = frozenset()  # ids that came without a page
 
     @property
     def complete(self) -> bool:
@@ -60,6 +83,9 @@ class Needed:
 
     def start(self, candidates: Sequence[Candidate]) -> list[str]:
         """Begins with the first candidates of every class."""
+        self._spell(candidates)
+        if self.params.referer:
+            self._place(candidates)
         by_class: dict[int, list[Candidate]] = {}
         for candidate in candidates:
             by_class.setdefault(candidate.label, []).append(candidate)
@@ -79,9 +105,44 @@ class Needed:
     def put_off(self) -> Iterator[tuple[Candidate, Fetched, bool]]:
         """The candidates that are left to the next run, each with whether its class is full."""
         for candidate, record in self.found.items():
-            if record.outcome == NOT_NOW:
+            if record.outcome in (NOT_NOW, FORBIDDEN_DNS):
                 run = self._runs[candidate.label]
                 yield candidate, record, len(run.distinct) == self.params.per_class
+
+    def _spell(self, candidates: Sequence[Candidate]) -> None:
+        """Finds the first spelling of each address of which there may be several."""
+        keys = {
+            key
+            for candidate in candidates
+            if (key := without_tracking(candidate.url)) != candidate.url.partition("#")[0]
+        }
+        for candidate in candidates if keys else ():
+            key, url = without_tracking(candidate.url), candidate.url.partition("#")[0]
+            if key in keys and not self._is_forgotten(url):
+                self._first.setdefault(key, url)
+
+    def _place(self, candidates: Sequence[Candidate]) -> None:
+        """Finds the page of each address, and what hosts gave for many without one."""
+        for candidate in candidates:
+            if 0 < len(candidate.page_url) <= LONGEST_PAGE:
+                with suppress(Forbidden):
+                    self.pages.setdefault(
+                        self._address(candidate), str(check_url(candidate.page_url))
+                    )
+        known = filter(None, map(self.journal.records.get, self.pages))
+        given = [(one.url, one.id) for one in known if one.id is not None and not one.referer]
+        self._one_for_many = frozenset(given_for_many(given))
+
+    def _address(self, candidate: Candidate) -> str:
+        """The address that is asked for; its fragment never leaves a browser either."""
+        url = candidate.url.partition("#")[0]
+        if not self._first or self._is_forgotten(url):
+            return url
+        return self._first.get(without_tracking(url), url)
+
+    def _is_forgotten(self, url: str) -> bool:
+        record = self.journal.records.get(url)
+        return record is not None and record.outcome == FORGOTTEN
 
     def _fill(self, run: ClassRun) -> list[str]:
         urls = []
@@ -90,7 +151,7 @@ class Needed:
             candidate = next(run.waiting, None)
             if candidate is None:
                 break
-            url = _address(candidate)
+            url = self._address(candidate)
             record = self._blocked(candidate) or self._decided.get(url)
             if record is None and (left := self._left(candidate, url)) is not None:
                 self._account(run, candidate, left)
@@ -131,12 +192,12 @@ class Needed:
         """The outcome of a candidate whose host is in the blocklist: nobody is asked for it."""
         block = self.blocklist.host
         rule = block(candidate.url) or (candidate.original and block(candidate.original))
-        return Fetched(_address(candidate), BLOCKED, rule) if rule else None
+        return Fetched(self._address(candidate), BLOCKED, rule) if rule else None
 
     def _known(self, url: str) -> Fetched | None:
         """The journal's record, unless the URL is to be asked for again."""
         record, params = self.journal.records.get(url), self.params
-        if record is None:
+        if record is None or self._may_change_by_page(record):
             return None
         if record.id is not None:
             if not self.journal.holds(record):
@@ -156,10 +217,18 @@ class Needed:
             "too_small": min(record.width, record.height) >= params.min_side,
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
+            "forbidden_address": _taken_for_forbidden(record),
             "opted_out": kind_of(record.detail) not in obeyed_kinds(params),
             BLOCKED: not self.blocklist.holds_still(record),
         }
         return None if self._named(record) or changed.get(record.outcome) else record
+
+    def _may_change_by_page(self, record: Fetched) -> bool:
+        """Whether a host may give another answer to who says which page shows the image."""
+        if record.referer or record.url not in self.pages:
+            return False
+        bad = record.id in self.refused or record.id in self._one_for_many
+        return bad or record.outcome in WITHOUT_PAGE
 
     def _named(self, record: Fetched) -> bool:
         """True if it is to be tried again whatever else holds."""
@@ -167,5 +236,13 @@ class Needed:
         return not self.retry.isdisjoint({record.outcome, status, f"{status[0]}xx"})
 
 
-def _address(candidate: Candidate) -> str:
-    return candidate.url.partition("#")[0]  # the fragment never leaves a browser either
+def _taken_for_forbidden(record: Fetched) -> bool:
+    """Whether an older version refused an address, or what DNS said of it, that may be asked.
+
+    Of a redirect the record has where it leads.
+    """
+    if record.outcome != "forbidden_address" or record.final_url:
+        return False
+    with suppress(Forbidden):
+        return bool(check_url(record.url))
+    return False

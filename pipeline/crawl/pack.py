@@ -14,20 +14,24 @@ from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.counts import signal_counts
+from pipeline.crawl.outcomes import remedy
+from pipeline.crawl.placeholders import given_for_many
 from pipeline.crawl.shortfall import add_shortfall, when_again
 from pipeline.errors import ExternalError
-from pipeline.manifest import BLOCKED, FORGOTTEN, NOT_NOW, OPTED_OUT, STORED, manifest
+from pipeline.manifest import (
+    BLOCKED,
+    FORBIDDEN_DNS,
+    FORGOTTEN,
+    NOT_NOW,
+    OPTED_OUT,
+    STORED,
+    manifest,
+)
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
-HINTS = {  # outcomes that asking once more would not change, or should not
-    BLOCKED: "crawl.blocklist refuses them; what an earlier crawl has of them is dropped by"
-    " `pipeline forget --blocklist`",
-    FORGOTTEN: "`pipeline forget` dropped them: take another source",
-    OPTED_OUT: "their owners say no (docs/opt-outs.md): take another source",
-    "robots": "robots.txt of their hosts says no: take another source",
-    "forbidden_address": "only public http and https addresses are asked for",
-}
+# outcomes that say nothing of a file: what is wrong with the first one helps no further
+BY_RULE = {BLOCKED, FORGOTTEN, OPTED_OUT, "robots", FORBIDDEN_DNS, "forbidden_address"}
 
 
 def pack(
@@ -64,14 +68,10 @@ def _advice(table: pa.Table, outcomes: Counter[str], gathered: Gathered) -> str:
             f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again {when}"
         )
     most = outcomes.most_common(1)[0][0]
-    if most not in HINTS and set(table["engine"].to_pylist()) == {"files"}:
+    if most not in BY_RULE and set(table["engine"].to_pylist()) == {"files"}:
         first = table.slice(0, 1).to_pylist()[0]
         return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"
-    return HINTS.get(
-        most,
-        "see the network and crawl.* in params.yaml, then try them again with"
-        f" `pipeline crawl --retry-failed {most}`",
-    )
+    return remedy(most)
 
 
 def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
 
     `brightened` counts images of 16 bits that are read as the fewer bits that they use.
     `with_location` counts images whose metadata says where they were taken; they are stored as
-    they came, metadata and all. `signals` counts what owners say of such use: docs/opt-outs.md.
+    they came, metadata and all. `one_for_many` has the hosts that gave one image for many
+    addresses, each with the most. `signals` counts what owners say of such use: docs/opt-outs.md.
     """
     stored = table.filter(pc.field("outcome") == STORED)
     classes, outcomes = table["class"].to_pylist(), table["outcome"].to_pylist()
@@ -104,12 +105,22 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
         "signals": signal_counts(table),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
+        "one_for_many": _one_for_many(table),
         "blocked": outcomes.count(BLOCKED),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()
         ],
     }
+
+
+def _one_for_many(table: pa.Table) -> dict[str, int]:
+    given = table.filter(pc.field("id").is_valid())
+    pairs = zip(given["url"].to_pylist(), given["id"].to_pylist(), strict=True)
+    most: dict[str, int] = {}
+    for hosts in given_for_many(pairs).values():
+        most |= {host: max(count, most.get(host, 0)) for host, count in hosts.items()}
+    return dict(sorted(most.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _host(url: str) -> str:

@@ -113,6 +113,11 @@ class Crawling:
             return refusals(path, self.journal, self.retry, advance)
 
     @cached_property
+    def web(self) -> Web:
+        """The web as all but a search of the demo's reaches it."""
+        return sources.web_of(self.section, self.console)
+
+    @cached_property
     def classes(self) -> ClassSet:
         """The classes that the section names."""
         return load_classes(self.section.classes)
@@ -177,22 +182,24 @@ class Crawling:
             )
         for line in found.notes():
             self.console.note(line)
-        wanted, web = [section.per_class] * len(names), Web(sources.user_agent(section.contact))
-        gathered = self._gathered(found.first, web, names, wanted)
+        wanted = [section.per_class] * len(names)
+        gathered = self._gathered(found.first, self.web, names, wanted)
         return replace(gathered, wanted=wanted, account=found.account())
 
     def _site(self) -> Gathered:
-        section, web = self.section, Web(sources.user_agent(self.section.contact))
+        section, lines = self.section, list[str]()
         with self.console.progress("crawl: reading pages") as advance:
             candidates = site_candidates(
-                section.source, section.depth, section.host_gap, web, advance, self.blocklist
+                *(section.source, section.depth, section.host_gap, self.web, advance),
+                *(self.blocklist, lines),
             )
+        for line in lines:
+            self.console.note(line)
         return self._all_of(candidates, [], section.sample or len(candidates))
 
     def _all_of(self, candidates: list[Candidate], names: list[str], wanted: int) -> Gathered:
         """Downloads from a list that does not grow."""
-        web = Web(sources.user_agent(self.section.contact))
-        return self._gathered(lambda _: candidates, web, names, wanted)
+        return self._gathered(lambda _: candidates, self.web, names, wanted)
 
     def _gathered(
         self, search: Searching, web: Web, names: list[str], wanted: int | Sequence[int]
@@ -215,7 +222,7 @@ class Crawling:
             sources.engine_for(section, self.classes, self.console) as (engine, hosts),
             PageLog(folder) as log,
         ):
-            web = Web(sources.user_agent(section.contact), hosts)
+            web = sources.web_of(section, self.console, hosts)
             if self.search_again:
                 log.clear()
             for line in told_before(self.classes, log):

@@ -55,7 +55,7 @@ def check_engine(name: str, query: str | None, console: Console) -> None:
     classes = load_classes(section.classes)
     query = query or classes.classes[0].queries[0]
     with sources.engine_for(section, classes, console) as (engine, hosts):
-        web = Web(sources.user_agent(section.contact), hosts)
+        web = sources.web_of(section, console, hosts)
         with console.progress(f"doctor: asking {name}", 4) as advance:
             asked = asyncio.run(_ask_all(engine, section, web, query, advance))
         text = "\n".join(lines(engine, section, query, asked))

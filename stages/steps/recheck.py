@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.classes import load_classes
 from pipeline.console import Console, printable
 from pipeline.crawl.guard import HostTable
-from pipeline.crawl.http import Web
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.signals import kind_of
 from pipeline.crawl.removal.drop import Dropped, planned
@@ -54,7 +53,7 @@ def run(section: Crawl, console: Console, dry_run: bool) -> None:
             _hosts(section, console, every) as hosts,
             console.progress("recheck", sum(not log.known(one) for one in kept)) as advance,
         ):
-            web = Web(sources.user_agent(section.contact), hosts)
+            web = sources.web_of(section, console, hosts)
             # the demo's hosts are this process's own
             limits = {"host_gap": 0.0} if hosts else {}
             recheck(kept, section.model_copy(update=limits), web, log, advance)

@@ -134,10 +134,10 @@ FAULTS = {
     ),
     "/pixel.gif": (reply(picture(7, "GIF", 1)), "too_small", 1),
     "/bomb.png": (reply(png_claiming(30_000, 30_000)), "too_many_pixels", 1),
-    "/gzip.jpg": (reply(gzip.compress(JPEG), Content_Encoding="gzip"), "encoded", 1),
+    "/gzip.jpg": (reply(gzip.compress(JPEG), Content_Encoding="gzip"), "stored", 1),
     "/gzip-bomb.jpg": (
         reply(zlib.compress(bytes(50_000_000)), Content_Encoding="deflate"),
-        "encoded",
+        "too_large",
         1,
     ),
     "/identity.jpg": (reply(picture(14), Content_Encoding="identity"), "stored", 1),

@@ -189,6 +189,15 @@ def test_a_text_may_have_a_caption_behind_a_tab(tmp_path):
     assert (one.url, one.title) == (URLS[0], "a red cat")
 
 
+@pytest.mark.parametrize("name", ["my  red cat.jpg", "a b/c.JPG?size=1", "cat (1).webp"])
+def test_a_name_of_an_image_may_have_spaces(tmp_path, name):
+    address = f"http://example.com/{name}"
+    [one, _] = listed_candidates(written(tmp_path, "a.txt", f"{address}\n{URLS[0]}\n"), NAMES)
+    assert (one.url, one.title) == (address, "")
+    [one] = listed_candidates(written(tmp_path, "b.txt", f"id-1   {address}\n"), NAMES)
+    assert (one.url, one.title) == (address, "id-1")
+
+
 def test_behind_a_tab_an_address_may_have_spaces(tmp_path):
     [one] = listed_candidates(written(tmp_path, "a.txt", f"id\t{URLS[0]} x.jpg"), NAMES)
     assert (one.url, one.title) == (f"{URLS[0]} x.jpg", "id")
@@ -204,7 +213,10 @@ def test_behind_a_tab_an_address_may_have_spaces(tmp_path):
         ("a red cat http://example.com/1.jpg", "is no web address"),
         ("http://example.com/1.jpg http://example.com/2.jpg", "is no web address"),
         ("http://example.com/1.jpg\thttp://example.com/2.jpg", "is no web address"),
-        ("http://example.com/a cat.jpg", "is no web address"),
+        ("http://example.com/1.jpg a cat", "is no web address"),
+        ("http://example.com/1.jpg cat.jpg", "is no web address"),
+        ("http://example.com/id=1 a cat", "is no web address"),
+        ("http://example.com/a?x=1.jpg a cat", "is no web address"),
         ("a\tb\thttp://example.com/1.jpg", "is no web address"),
         (
             "id\thttp://example.com/1.jpg",

@@ -1,3 +1,4 @@
+import gzip
 import time
 
 import pytest
@@ -88,6 +89,7 @@ def test_a_rule_that_is_cut_in_half_is_none():
     assert rules_of(text).allow("http://0.test/a.jpg")
 
 
+FORBIDS = b"User-agent: *\nDisallow: /\n"
 ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     "missing": (reply(b"", 404), "ok", 1),
     "empty": (reply(b""), "ok", 1),
@@ -99,6 +101,21 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     "longer_than_read": (reply(b"User-agent: *\nDisallow: /\n" + b"#\n" * 400_000), "robots", 1),
     "endless": (chunks(b"User-agent: *\nDisallow: /\n" * 900), "robots", 1),
     "garbage": (reply(bytes(range(256)) * 20), "ok", 1),
+    "second_hand": (reply(FORBIDS, 203), "robots", 1),
+    "partial": (reply(FORBIDS, 206), "robots", 1),
+    "choices": (reply(FORBIDS, 300), "robots", 1),
+    "leads_nowhere": (reply(FORBIDS, 302), "robots", 1),
+    "busy": (reply(b"", 429, Retry_After="3"), "not_now", 1),
+    "refused_for_now": (reply(b"", 408), "not_now", 3),
+    "gzip": (reply(gzip.compress(FORBIDS), Content_Encoding="gzip"), "robots", 1),
+    "said_to_be_gzip": (reply(FORBIDS, Content_Encoding="gzip"), "robots", 1),
+    "said_to_be_utf_8": (reply(FORBIDS, Content_Encoding="UTF-8"), "robots", 1),
+    "unknown_encoding": (reply(bytes(range(256)), Content_Encoding="br"), "not_now", 1),
+    "gzip_bomb": (
+        reply(gzip.compress(FORBIDS + b"#\n" * 9_000_000), Content_Encoding="gzip"),
+        "robots",
+        1,
+    ),
     "packed": (reply(b"\x1f\x8b", Content_Encoding="gzip"), "not_now", 1),
     "ill": (reply(b"oops", 500), "not_now", 3),
     "silent": (silent(2.0), "not_now", 2),

@@ -121,9 +121,7 @@ def wiki(*names):
     """Pages of a wiki: thumbnails that lead to the pages of their files, and those pages."""
     thumbs = "".join(f'<a href="/wiki/{n}.jpg"><img src="/t/{i}.jpg"></a>' for i, n in names)
     files = {
-        f"/wiki/{name.replace('%3A', ':')}.jpg": page(
-            f'<a href="/images/full{index}.jpg">original</a>'
-        )
+        f"/wiki/{name}.jpg": page(f'<a href="/images/full{index}.jpg">original</a>')
         for index, name in names
     }
     return {
@@ -145,7 +143,7 @@ def test_the_page_of_a_wikis_file_is_no_image_and_is_followed(name):
     assert urls(routes, start=start, depth=0) == ["http://0.test/t/0.jpg"]
     found, host = crawled(routes, start=start, depth=1)
     assert [one.url for one in found] == ["http://0.test/t/0.jpg", "http://0.test/images/full0.jpg"]
-    assert host.requests[f"/wiki/{name.replace('%3A', ':')}.jpg"] == 1
+    assert host.requests[f"/wiki/{name}.jpg"] == 1
 
 
 @pytest.mark.parametrize(
@@ -256,6 +254,13 @@ def test_a_missing_robots_txt_allows_and_an_ill_one_forbids(status, read):
         crawled(routes)
 
 
+@pytest.mark.parametrize("status", [203, 206, 300, 302])
+def test_a_robots_txt_forbids_whatever_its_answer_calls_itself(status):
+    rules = reply(b"User-agent: *\nDisallow: /\n", status)
+    with pytest.raises(ExternalError, match=r"robots\.txt disallows it"):
+        crawled(TREE | {"/robots.txt": rules})
+
+
 @pytest.mark.parametrize("gap, delay", [(0.1, 0), (0.0, 0.1)])
 def test_pages_are_asked_for_apart(gap, delay):
     rules = robots("User-agent: *", f"Crawl-delay: {delay}")
@@ -351,6 +356,34 @@ def test_pages_behind_the_start_may_fail_and_are_told():
     # aiohttp asks twice where a connection just ends
     assert sum(n for n, _ in notes) == host.images_asked() - 1 == 6
     assert any("404" in note for _, note in notes)
+
+
+def test_pages_that_could_not_be_read_are_told_with_reasons():
+    bomb = b"<img " + b" ".join(b"a%d=1" % number for number in range(100_000)) + b">"
+    links = "".join(f"<a href=/{n}>x</a>" for n in ("404", "405", "pdf", "bomb", "y"))
+    routes = {
+        "/": page("<img src=a.jpg>" + links),
+        "/pdf": reply(b"%PDF-", Content_Type="application/\x1b[2Jpdf"),
+        "/bomb": reply(bomb, **HTML),
+        "/y": TREE["/y"],
+    }
+    lines, host = [], Host(routes)
+    with serving(host) as hosts, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.crawl.pagereader.SECONDS", 1.0)
+        start = "http://0.test/"
+        found = site_candidates(start, 1, 0.0, Web(US, hosts), no_progress, lines=lines)
+    assert len(found) == 3
+    (line,) = lines
+    assert line.startswith("4 pages could not be read: 2 (it answered 404), ")
+    assert "1 (it is no HTML page but 'application/[2jpdf')" in line
+    assert "1 (it takes more than 1 s to read)" in line
+
+
+def test_a_backslash_in_a_link_does_not_get_around_robots_txt():
+    rules = robots("User-agent: *", "Disallow: /x/")
+    links = r"<a href='/x\y'>x</a><a href='/x\y.jpg'>x</a><img src=a.jpg>"
+    _, host = crawled({"/": page(links), "/robots.txt": rules})
+    assert [path for path in host.requests if path.startswith("/x")] == []
 
 
 def test_a_busy_server_is_asked_once_more():

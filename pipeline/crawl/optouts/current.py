@@ -88,7 +88,8 @@ class CurrentSignals:
 
     async def _address(self, url: str) -> Now:
         for _ in range(MAX_REDIRECTS + 1):
-            origin = str(check_url(url).origin())
+            asked = check_url(url)
+            url, origin = str(asked), str(asked.origin())
             said = await self._said(origin)
             if origin in self._problems:
                 return Now(problem=self._problems[origin])

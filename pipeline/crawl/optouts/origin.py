@@ -7,6 +7,7 @@ from urllib.parse import urljoin
 
 from yarl import URL
 
+from pipeline.crawl.http import BUSY
 from pipeline.crawl.optouts import rsl, tdmrep
 from pipeline.crawl.optouts.headers import RESERVATION, Heard
 from pipeline.crawl.optouts.paths import spelt
@@ -34,6 +35,22 @@ class Question:
         """Bytes of it that are read."""
         sizes = {"robots": MAX_BYTES, "licence": rsl.MAX_BYTES, "tdmrep": tdmrep.MAX_BYTES}
         return sizes[self.kind]
+
+    def reads(self, status: int) -> bool:
+        """Whether the body of an answer with this status, no redirect, is the file.
+
+        A robots.txt is meant whatever the answer calls itself, as long as it is no error.
+        """
+        return 200 <= status < (400 if self.kind == "robots" else 300)
+
+    @staticmethod
+    def lacks(status: int) -> bool:
+        """Whether an answer with this status says that there is no such file.
+
+        RFC 9309, section 2.3.1: then all is allowed; a host that is ill, or has no time, allows
+        nothing. Of other files no standard says so.
+        """
+        return 400 <= status < 500 and status not in BUSY
 
     def answer(self, data: bytes) -> Answer:
         """What the file says."""

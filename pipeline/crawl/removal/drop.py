@@ -20,6 +20,7 @@ from pipeline.crawl.sealed import rewrite_shards, with_column
 from pipeline.manifest import (
     ARRIVED,
     DUPLICATE,
+    FORBIDDEN_DNS,
     FORGOTTEN,
     NOT_NEEDED,
     NOT_NOW,
@@ -34,7 +35,8 @@ from pipeline.store import clear_leftovers, replacing, write_table
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 FRAGMENT = r"(?is)^(https?://[^#]*)#.*"
-MAY_CHANGE = (*ARRIVED, PLACEHOLDER, NOT_NEEDED, NOT_NOW)  # outcomes that gave an image, or may yet
+# outcomes that gave an image, or may yet
+MAY_CHANGE = (*ARRIVED, PLACEHOLDER, NOT_NEEDED, NOT_NOW, FORBIDDEN_DNS)
 NO_IMAGE = {"id": None, "format": "", "size": 0, "has_gps": False}  # columns of a row without one
 
 
