@@ -10,7 +10,8 @@ from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.pictures import image_signals
 from pipeline.crawl.optouts.signals import OptedOut, verdict
-from pipeline.images import FORMATS, ImageError, ImageInfo, inspect, open_image
+from pipeline.formats import FORMATS
+from pipeline.images import ImageError, ImageInfo, inspect, open_image
 from pipeline.manifest import Fetched
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads

@@ -29,6 +29,7 @@ from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
+from pipeline.formats import accepted
 from pipeline.manifest import Fetched
 from pipeline.params import Crawl
 
@@ -43,7 +44,7 @@ REASON_BYTES = 4096  # of the body of a refusal
 REASON_PATIENCE = 2.0  # seconds for them
 NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 # what unpacks may be a bomb, and the bytes are kept as they come
-IMAGE_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}
+IMAGE_HEADERS = {"Accept": accepted(), "Accept-Encoding": "identity"}
 QUESTION_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 

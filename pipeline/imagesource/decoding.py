@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from pipeline.formats import HEAD, picture_kind, readable
 from pipeline.images import Frame, ImageError, decode
 from pipeline.imagesource.entries import Entry
-from pipeline.imagesource.kinds import HEAD, picture_kind, readable
 
 MOST_THREADS = 8  # each may have a picture of 50 million pixels
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.console import Advance, no_progress, printable
 from pipeline.errors import UserError
+from pipeline.formats import HEAD
 from pipeline.imagesource.archive import Archive
 from pipeline.imagesource.entries import UNREADABLE, Entry, Facts, Left, Part, facts_of
 from pipeline.imagesource.folder import (
@@ -23,7 +24,7 @@ from pipeline.imagesource.folder import (
     read_file,
     stem_of,
 )
-from pipeline.imagesource.kinds import HEAD, is_parquet, is_tar
+from pipeline.imagesource.kinds import is_parquet, is_tar
 from pipeline.imagesource.table import (
     DONE,
     LISTED,

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline.console import printable
 from pipeline.errors import UserError
+from pipeline.formats import picture_kind
 from pipeline.imagesource.entries import MISSING, SAYS, TOO_LARGE, UNREADABLE, Entry, facts_of
-from pipeline.imagesource.kinds import picture_kind
 from pipeline.store import open_parquet
 
 # usual columns, the first that is there counts; img2dataset calls it by the format
