@@ -227,14 +227,8 @@ def test_a_side_that_later_stages_cannot_read_is_refused_by_the_first(size, kind
             read(data)
 
 
-LONGEST = {
-    "PNG": 65_535,
-    "BMP": 65_535,
-    "GIF": 65_535,
-    "JPEG": 65_500,
-    "WEBP": 16_383,
-    "AVIF": 65_535,
-}
+LONGEST = dict.fromkeys(("PNG", "BMP", "GIF"), 65_535) | {"JPEG": 65_500, "WEBP": 16_383}
+LONGEST["AVIF"] = 32_768  # that its decoder reads
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -32,6 +32,7 @@ from pipeline.imagesource.table import (
     Table,
     columns_told,
     listing,
+    one_line,
     picture_columns,
 )
 from pipeline.store import open_parquet
@@ -289,7 +290,7 @@ def _table(
     """A Parquet file in a folder: pictures, img2dataset's list of them, or neither."""
     path = Path(file.path)
     try:
-        with open_parquet(path) as opened:
+        with open_parquet(path, streamed=True) as opened, one_line(path):
             there = {name.strip().lower() for name in opened.schema_arrow.names}
             holds = columns.get("image") or picture_columns(opened)
         if holds:
