@@ -2,8 +2,9 @@
 
 import contextlib
 import io
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ from pipeline.endings import webp_of_its_size, with_its_end
 from pipeline.formats import FORMATS, OWN_FORMATS, picture_kind
 from pipeline.pngfile import SIGNATURE, Tidied, tidied
 from pipeline.samples import eight_bits
+from pipeline.strips import strips
 from pipeline.weight import MOST_BYTES, WEBP_WEIGHT, webp_size, weight
 
 UPRIGHT = {  # EXIF orientation -> what undoes it
@@ -31,7 +33,8 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
 }
 MAX_PIXELS = 50_000_000
 LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
-STRIP = 2**20  # pixels that are put on white at a time
+LARGE = 48_000_000  # bytes that decoding takes
+LARGE_TURN = threading.Lock()
 LONG_HEAD = 4096  # bytes in which an SVG has said what it is
 MAX_SCANS = 100  # of a JPEG; usual are 10, and 12 bytes more are one more pass over all pixels
 ORIENTATION, GPS, LATITUDE = 0x0112, 0x8825, 0x0002  # tags of Exif 2.32, 4.6.4 and 4.6.6
@@ -68,6 +71,7 @@ class _File:
     image: Image.Image
     data: bytes
     colours: Colours
+    taken: float  # bytes while it is decoded
     remark: str = ""
 
     def loaded(self) -> Image.Image:
@@ -112,12 +116,37 @@ def _open(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> _File:
         raise ImageError("unsupported", reason, image.width, image.height)
     # a chunk behind a PNG's pixels may turn it too, and Pillow turns a TIFF itself
     turned = bool(orientation(image)) or (image.format == "PNG" and b"eXIf" in png.data)
-    _check_pixels(image.size, weight(image, png.data, turned or image.format == "TIFF"))
+    heavy = weight(image, png.data, turned or image.format == "TIFF")
+    _check_pixels(image.size, heavy)
     if image.format in ("JPEG", "MPO"):
         whole = with_its_end(data, image.mode)
         if whole is not data:
             image, png = _header(whole, formats), Tidied(whole)
-    return _File(image, png.data, colours_of(image, png.data, png.colour), png.remark)
+    colours, taken = colours_of(image, png.data, png.colour), image.width * image.height * heavy
+    return _File(image, png.data, colours, taken, png.remark)
+
+
+def is_large(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> bool:
+    """Whether to decode a picture takes so much that threads do it one after the other.
+
+    Raises:
+        ImageError: as `open_image`.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # not opened: that takes most of it
+        width, height = webp_size(data)
+        return width * height * WEBP_WEIGHT > LARGE
+    return _open(data, formats).taken > LARGE
+
+
+@contextlib.contextmanager
+def one_large(data: bytes) -> Iterator[None]:
+    """A time for a picture in which no other thread has a large one, if it is large itself.
+
+    Raises:
+        ImageError: as `open_image`.
+    """
+    with LARGE_TURN if is_large(data) else contextlib.nullcontext():
+        yield
 
 
 def _header(data: bytes, formats: Sequence[str]) -> Image.Image:
@@ -336,11 +365,9 @@ def flat(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     made = Image.new("RGB", image.size)
-    rows = max(1, STRIP // image.width)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+    for top, strip in strips(image):
         paper = Image.new("RGBA", strip.size, "white")
-        made.paste(Image.alpha_composite(paper, strip).convert("RGB"), (0, top))
+        made.paste(Image.alpha_composite(paper, strip.convert("RGBA")).convert("RGB"), (0, top))
     return made
 
 
