@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 
 from pipeline.pngfile import MOST_PROFILE, unpacked
 
+RECOLOURED, COLOURS_UNREAD = "colours brought to sRGB", "colours taken for sRGB"
 SAME = 2  # levels by which a profile may move a colour and still be sRGB
 REMEMBERED = 64 * 1024  # bytes of a profile whose transform is kept for the next picture
 GAMMA_SLACK = 0.05  # of what gAMA says: libpng's, below which there is nothing to correct
@@ -80,9 +81,9 @@ def colours_of(image: Image.Image, data: bytes, said: Mapping[bytes, bytes]) -> 
         profile = _profile(image, data, said)
         if not profile or not _moves(profile, image.mode):
             return PLAIN
-        return Colours(profile, "colours brought to sRGB")
+        return Colours(profile, RECOLOURED)
     except _Unread as error:
-        return Colours(remark=f"colours taken for sRGB: {error}")
+        return Colours(remark=f"{COLOURS_UNREAD}: {error}")
 
 
 def in_srgb(image: Image.Image, colours: Colours) -> Image.Image:
@@ -138,9 +139,9 @@ def _of_png(said: Mapping[bytes, bytes]) -> bytes | None:
     elif points is None:
         return None
     if points is None:
-        return _built(curve, PRIMARIES[1], D65)
+        return matrix_profile(curve, PRIMARIES[1], D65)
     pairs = np.reshape(points, (4, 2)) / 100_000  # white, red, green, blue
-    return _built(curve, pairs[1:], pairs[0])
+    return matrix_profile(curve, pairs[1:], pairs[0])
 
 
 def _of_points(primaries: int, curve: int) -> bytes | None:
@@ -151,10 +152,10 @@ def _of_points(primaries: int, curve: int) -> bytes | None:
         raise _Unread(f"primaries {primaries} and curve {curve} of H.273 are not known here")
     if primaries == 1 and CURVES[curve] is _srgb_curve:
         return None
-    return _built(CURVES[curve], PRIMARIES[primaries], D65)
+    return matrix_profile(CURVES[curve], PRIMARIES[primaries], D65)
 
 
-def _built(curve: Curve, primaries: Any, white: Any) -> bytes:
+def matrix_profile(curve: Curve, primaries: Any, white: Any) -> bytes:
     """A profile of three primaries, a white and one curve (ICC.1:2001, 6.3.1.2)."""
     try:
         with np.errstate(all="raise"):

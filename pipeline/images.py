@@ -20,7 +20,7 @@ from pipeline.formats import FORMATS, OWN_FORMATS, picture_kind
 from pipeline.pngfile import SIGNATURE, Tidied, tidied
 from pipeline.samples import eight_bits
 from pipeline.strips import strips
-from pipeline.weight import MOST_BYTES, WEBP_WEIGHT, webp_size, weight
+from pipeline.weight import LONGEST, MOST_BYTES, RGB, WEBP_WEIGHT, webp_size, weight
 
 UPRIGHT = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,8 +32,7 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
     8: Image.Transpose.ROTATE_90,
 }
 MAX_PIXELS = 50_000_000
-LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
-LARGE = 48_000_000  # bytes that decoding takes
+LARGE = 12_000_000  # pixels of four bytes, or as many bytes of a decoder
 LARGE_TURN = threading.Lock()
 LONG_HEAD = 4096  # bytes in which an SVG has said what it is
 MAX_SCANS = 100  # of a JPEG; usual are 10, and 12 bytes more are one more pass over all pixels
@@ -126,16 +125,21 @@ def _open(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> _File:
     return _File(image, png.data, colours, taken, png.remark)
 
 
-def is_large(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> bool:
+def is_large(data: bytes, formats: Sequence[str] = OWN_FORMATS, pixels: int | None = None) -> bool:
     """Whether to decode a picture takes so much that threads do it one after the other.
+
+    Args:
+        pixels: of four bytes, from which on it does; None for LARGE.
 
     Raises:
         ImageError: as `open_image`.
     """
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # not opened: that takes most of it
         width, height = webp_size(data)
-        return width * height * WEBP_WEIGHT > LARGE
-    return _open(data, formats).taken > LARGE
+        taken = width * height * WEBP_WEIGHT
+    else:
+        taken = _open(data, formats).taken
+    return taken > RGB * (LARGE if pixels is None else pixels)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.damage import jpeg_segments
 
+LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
 MOST_BYTES = 270_000_000
 WEBP_WEIGHT = 16.5  # two canvases of the animation decoder, what it hands over, and the picture
 DECODERS = {"AVIF": 20, "JPEG2000": 20}
@@ -33,6 +34,12 @@ def weight(image: Image.Image, data: bytes, turned: bool) -> float:
     if isinstance(image, JpegImageFile) and _in_scans(image, data):
         most = max(most, own + _coefficients(image))
     return max(most, 2 * RGB) if turned else most
+
+
+def is_too_large(width: int, height: int, format: str) -> bool:
+    """Whether a stored picture, of which no more is known, is too large to be decoded."""
+    least = WEBP_WEIGHT if format == "WEBP" else DECODERS.get(format, 0)
+    return max(width, height) > LONGEST or width * height * least > MOST_BYTES
 
 
 def _in_scans(image: JpegImageFile, data: bytes) -> bool:

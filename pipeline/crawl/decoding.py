@@ -11,7 +11,7 @@ from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.pictures import image_signals
 from pipeline.crawl.optouts.signals import OptedOut, verdict
 from pipeline.formats import FORMATS
-from pipeline.images import ImageError, ImageInfo, inspect, is_large
+from pipeline.images import LARGE, ImageError, ImageInfo, inspect, is_large
 from pipeline.manifest import Fetched
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
@@ -69,7 +69,7 @@ class Decoder:
         signals = "\n".join(filter(None, (found.signals, said.text)))
         if said.refusal:
             raise OptedOut(said.refusal, signals)
-        if not alone and is_large(data, FORMATS):
+        if not alone and is_large(data, FORMATS, LARGE):
             return None
         info = self._inspect(data)
         if refused := self._blocklist.image(data):

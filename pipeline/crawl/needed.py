@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
-from pipeline.images import LONGEST
 from pipeline.manifest import BLOCKED, DUPLICATE, NOT_NOW, PLACEHOLDER, Candidate, Fetched
 from pipeline.params import Crawl
+from pipeline.weight import is_too_large
 
 Report = Callable[[int, str], None]
 
@@ -141,7 +141,7 @@ class Needed:
         if record.id is not None:
             if not self.journal.holds(record):
                 return None
-            if max(record.width, record.height) > LONGEST:  # older crawls kept such
+            if is_too_large(record.width, record.height, record.format):  # older crawls kept such
                 return replace(record, outcome="too_many_pixels", id=None)
             if min(record.width, record.height) < params.min_side:
                 return replace(record, outcome="too_small", id=None)
