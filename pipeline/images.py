@@ -186,7 +186,10 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         ImageError: as `open_image`, or `truncated` when the pixels cannot be decoded.
     """
-    file = _open(data)
+    return _decoded(_open(data))
+
+
+def _decoded(file: _File) -> Image.Image:
     image = file.image
     try:
         image.seek(0)
@@ -221,7 +224,8 @@ def decode_reduced(
         # of another colour space, or broken: the full decode copes, or says why
         with contextlib.suppress(Exception):
             return (*_drafted(file, side, mode), None)
-    image = decode(data)
+        file = _open(data)
+    image = _decoded(file)
     factor = max(1, min(image.size) // side)
     box = (0.0, 0.0, image.width / factor, image.height / factor)
     return image.reduce(factor), box, image

@@ -25,7 +25,9 @@ before = highest()
 said = ""
 try:
     inspect(data, 16)
-    to_square(decode(data), 224, "crop"), decode_reduced(data, 128), decode_small(data, 96)
+    to_square(decode(data), 224, "crop")
+    decode_reduced(data, 128)
+    decode_small(data, 96)
     measure(data)
 except ImageError as error:
     said = str(error)
@@ -52,10 +54,8 @@ HOSTILE = {
     ),
     "PNG": lambda: encoded(dotted(), "PNG"),
     "PNG with alpha": lambda: encoded(plain("RGBA"), "PNG"),
-    "PNG with alpha as large as may be": lambda: encoded(plain("RGBA", (5700, 5700)), "PNG"),
     "JPEG": lambda: encoded(dotted(), "JPEG"),
     "progressive JPEG": lambda: encoded(dotted(size=(6100, 6100)), "JPEG", progressive=True),
-    "GIF": lambda: encoded(plain("P"), "GIF"),
 }
 
 
@@ -72,7 +72,7 @@ def test_no_reader_takes_more_than_300_mb_for_a_picture(name):
 def test_what_takes_too_much_is_refused_with_its_size_before_it_is_decoded():
     for data in (HOSTILE["WebP of few bytes"](), HOSTILE["PNG with alpha"]()):
         for read in (lambda data: inspect(data, 16), decode, open_image):
-            with pytest.raises(ImageError, match="7000 x 7000: to decode it takes .* MB") as caught:
+            with pytest.raises(ImageError, match=r"7000 x 7000: .* takes \d+ MB") as caught:
                 read(data)
             assert (caught.value.outcome, caught.value.width) == ("too_many_pixels", 7000)
 
