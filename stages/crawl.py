@@ -36,12 +36,14 @@ def crawl(
     """Crawl images by class name into data/crawl."""
     options = {"classes": classes, "per_class": per_class, "engine": engine, "source": source}
     params, console = start("crawl", overrides, quiet, as_json, **options)
+    from pipeline.crawl.outcomes import retried
+
+    retry = retried(retry_failed)
     from stages.steps.crawl import run
     from stages.steps.crawl_remarks import refuse_empty
 
     if params.teacher.source != "train" and not TEACHER.exists():
         console.say("the teacher was not read yet: `pipeline teacher --check` says what it is")
-    retry = frozenset(filter(None, (word.strip() for word in retry_failed.split(","))))
     section = params.crawl.model_copy(update={"side": params.picture_side})
     text, summary = run(section, console, retry, search_again, params.embed)
     console.result(text, summary)

@@ -5,15 +5,16 @@ never keeps, and which the next run asks for again if its class still needs it.
 
     answer                                                  asked          outcome
     ------------------------------------------------------  -------------  -----------------------
-    200 with what is no good image, opted out, too large    once           for good
+    2xx with what is no good image, opted out, too large    once           for good
     401, 403, 404, 410, 451 and what else begins with 4     once           for good: http_error
     501, 505, 526, and from 600 on                          once           for good: http_error
     redirects without end, or to what is no public address  once           for good
     a certificate that is not trusted                       once           for good: certificate
+    TLS that fails otherwise                                twice          for good: tls
     a name that does not exist                              twice          for good: unknown_host
     a name that leads to no public address                  twice          never kept: forbidden_dns
     what is no HTTP                                         three times    for good: malformed
-    a body that ends early                                  three times    for good: truncated
+    a body that ends early, and is no whole picture         three times    for good: truncated
     408, 425, 500, 502, 503, 504, 520 and what else begins  three times    for now
     with 5
     429; and with Retry-After all of the two lines above,   after pauses   for now; its host may be
@@ -40,7 +41,9 @@ from pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched, host_o
 
 # no answer at all
 SILENT = frozenset({"connection", "timeout", "too_slow", "host_down", "proxy"})
-NOT_ASKED = frozenset({"host_down", "robots_unreachable", "put_off"})
+# of a robots.txt: no answer, or the host is ill; and an answer that nobody can read
+UNREACHABLE, UNREAD = "robots_unreachable", "robots_unreadable"
+NOT_ASKED = frozenset({"host_down", UNREACHABLE, UNREAD, "put_off"})
 # what a record is called on its way here; the journals of older versions have such ones, too
 FOR_NOW = SILENT | NOT_ASKED | {"busy", NOT_NOW}
 NEVER_KEPT = FOR_NOW | {FORBIDDEN_DNS}  # by a journal
@@ -69,7 +72,7 @@ class Backlog:
         why = record.detail
         if record.outcome in SILENT - NOT_ASKED:
             why = f"{record.outcome}: {why}"
-        if record.outcome == "robots_unreachable":
+        if record.outcome in (UNREACHABLE, UNREAD):
             detail = f"{UNASKED}{why}"
         elif record.outcome in NOT_ASKED:
             detail = f"{UNASKED}{host} {why}"

@@ -4,12 +4,14 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from ssl import SSLError
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from pipeline.console import printable
+from pipeline.crawl.disk import refuse_if_out_of_files
 from pipeline.crawl.encodings import Packed, Swollen, Unpacker, is_text
 from pipeline.crawl.guard import Forbidden, ForbiddenAnswer
 from pipeline.crawl.http import (
@@ -37,10 +39,12 @@ PATIENCE = 5.0  # seconds for 5 KiB of a body
 TRIES = 3
 TRIES_AFTER_TIMEOUT = 2  # a host that was silent once is rarely worth a third wait
 TRIES_OF_A_NAME = 2
+TRIES_OF_TLS = 2
 SLOW_DOWN = {429, 503}
 # of what begins with 5: the method, the protocol, and the certificate behind Cloudflare
 FOR_GOOD = {501, 505, 526}
 NO_BODY = {204, 205}
+UNREADABLE = "malformed"  # outcome of an answer that is no HTTP
 LONGEST_ENCODING = 100  # letters of a header
 REASON_BYTES = 4096  # of the body of a refusal
 REASON_PATIENCE = 2.0  # seconds for them
@@ -123,6 +127,7 @@ class Exchange:
         except (Failure, PipelineError):
             raise
         except Exception as error:  # a hostile answer may break the client anywhere
+            refuse_if_out_of_files(error)
             raise self._failure(job, error) from None
 
     def _failure(self, job: Job, error: Exception) -> Failure:
@@ -141,12 +146,16 @@ class Exchange:
                 return Failure("encoded", text, more=more)
             case aiohttp.ClientConnectorCertificateError():
                 return Failure("certificate", text)
+            case aiohttp.ClientSSLError() | SSLError():
+                return Failure("tls", text, tries=TRIES_OF_TLS)
+            case aiohttp.ClientOSError() if "[SSL: " in text:  # it refused behind the handshake
+                return Failure("tls", text, tries=TRIES_OF_TLS)
             case aiohttp.ClientConnectorDNSError():
                 gone = error.os_error.errno in NO_SUCH_NAME
                 word, tries = ("unknown_host", TRIES_OF_A_NAME) if gone else ("connection", TRIES)
                 return Failure(word, text, tries=tries)
             case aiohttp.ClientResponseError():
-                return Failure("malformed", " ".join(error.message.split()), tries=TRIES)
+                return Failure(UNREADABLE, " ".join(error.message.split()), tries=TRIES)
             case ValueError():  # aiohttp.InvalidURL, and what urljoin makes of a Location
                 return Failure("malformed_address", text)
             case TimeoutError():

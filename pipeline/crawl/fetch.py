@@ -28,10 +28,10 @@ from dataclasses import replace
 
 from yarl import URL
 
-from pipeline.crawl.backlog import FOR_NOW, SILENT, Backlog, was_asked
+from pipeline.crawl.backlog import FOR_NOW, SILENT, UNREACHABLE, UNREAD, Backlog, was_asked
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.decoding import Decoder
-from pipeline.crawl.exchange import SLOW_DOWN, Exchange, Failure
+from pipeline.crawl.exchange import SLOW_DOWN, UNREADABLE, Exchange, Failure
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
 from pipeline.crawl.incoming import Incoming
@@ -40,7 +40,7 @@ from pipeline.crawl.needed import Needed, Report
 from pipeline.crawl.optouts.origin import Answer
 from pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds
 from pipeline.crawl.origins import Origin, Origins
-from pipeline.crawl.outage import Outage
+from pipeline.crawl.outage import NO_TRUST, Outage
 from pipeline.crawl.pauses import Note, Pauses, no_note
 from pipeline.crawl.robots import Rules
 from pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
@@ -53,7 +53,7 @@ BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
 # what an image is called that may be whole at another try, or without its encoding
 DOUBTFUL = {"not_an_image", "truncated", "damaged"}
 # failures that say the same of whatever else is there, robots.txt or image
-OF_THE_ORIGIN = (BLOCKED, "forbidden_address", FORBIDDEN_DNS, "certificate", "unknown_host")
+OF_THE_ORIGIN = (BLOCKED, "forbidden_address", FORBIDDEN_DNS, *NO_TRUST, "unknown_host")
 
 
 def fetch(
@@ -87,7 +87,7 @@ def fetch(
     """
     backlog = backlog or Backlog()
     needed = Needed(params, journal, report, refused, retry, backlog.records, blocklist)
-    outage = Outage(journal, candidates)
+    outage = Outage(journal, candidates, blocklist)
 
     async def run() -> None:
         async with Client(web) as client:
@@ -164,28 +164,33 @@ class Fetcher:
             return failure
 
     async def _answer(self, job: Job, incoming: Incoming) -> str | Answer | Fetched | None:
-        good = True
+        outcome, good = "", False
         try:
             found = await self.exchange.ask(job, incoming, self.origins.said(job))
             good = getattr(job.doubt, "outcome", "") not in FOR_NOW
             return found
         except Failure as failure:
-            good = failure.outcome not in FOR_NOW
+            outcome, good = failure.outcome, failure.outcome not in FOR_NOW
             raise
         finally:
-            self._heard(job, good)
+            self._heard(job, outcome, good)
             self.scheduler.done(job.host)
 
-    def _heard(self, job: Job, good: bool) -> None:
+    def _heard(self, job: Job, outcome: str, good: bool) -> None:
         """Takes note of a host that answered, whatever it said; `good`: not a refusal for now."""
-        if job.status is None:
+        if outcome in NO_TRUST:
+            self.outage.met()
+        elif job.status is not None or outcome == UNREADABLE:
+            self.outage.heard(URL(job.address))
+        else:
             return
         job.host.silent = 0
+        if job.status is None:
+            return
         if good:
             job.host.speed_up(job.started)
         else:
             job.host.good = 0
-        self.outage.heard(URL(job.address))
 
     async def _examined(self, job: Job, found: Fetched, incoming: Incoming) -> Fetched:
         """An image as it is kept; of an answer that ended early, too, if it is a whole one."""
@@ -243,11 +248,10 @@ class Fetcher:
         try:
             if job.redirects == MAX_REDIRECTS:
                 raise Failure("too_many_redirects", f"more than {MAX_REDIRECTS}")
-            (job.address, job.host), job.refused_at = self._place(outcome), None
+            job.leads(*self._place(outcome))
         except Failure as failure:
             failure.more = {"final_url": outcome, **failure.more}
             return self._failed(job, failure)
-        job.redirects, job.last = job.redirects + 1, None
         return self._queued(job)
 
     def _queued(self, job: Job, *, first: bool = True) -> list[Fetched]:
@@ -295,7 +299,7 @@ class Fetcher:
             job.failures += 1
             again = job.failures < failure.tries
             if failure.more.get("status") in SLOW_DOWN:
-                host.slow_down(now, job.started)
+                self.pauses.slow(job, now)
             if failure.outcome == "busy":
                 self.pauses.missed(host, failure)
         job.last = failure.record(job.url)
@@ -303,8 +307,8 @@ class Fetcher:
         if refused or not again:
             ended += self._ended(job, job.last)
         elif failure.refusal:
-            # as the last: what others of its host get tells whether it refuses all, or this one
-            self.scheduler.add(job, first=job.question is not None)
+            # behind others: what they get tells whether the host refuses all, or this one
+            self.scheduler.add(job, first=job.question is not None or job.behind)
         else:
             self.scheduler.add(job, first=True, after=_pause(job))
         if refused:
@@ -322,7 +326,7 @@ class Fetcher:
             if record.outcome in ("put_off", "host_down"):
                 record = job.last or record  # it was asked before its host was put off
             later = self.backlog.take(record, job.host.name)
-            unread = record.outcome == "robots_unreachable" and record.status is None
+            unread = record.outcome == UNREACHABLE and record.status is None
             self.outage.note(later, silent=unread or record.outcome in SILENT)
             return [later]
         missing = record.outcome == "http_error" and question.lacks(record.status or 500)
@@ -333,7 +337,8 @@ class Fetcher:
             return self._released(job, record)
         word = "" if record.outcome in ("busy", "http_error") else f"{record.outcome}: "
         detail = f"{job.address}: {word}{record.detail}"[:200].rstrip(": ")
-        return self._released(job, replace(record, outcome="robots_unreachable", detail=detail))
+        outcome = UNREAD if record.outcome == UNREADABLE else UNREACHABLE
+        return self._released(job, replace(record, outcome=outcome, detail=detail))
 
     def _released(self, job: Job, found: Answer | Fetched) -> list[Fetched]:
         """A question has its answer, or can have none: the origins that asked go on."""

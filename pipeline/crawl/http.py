@@ -177,11 +177,13 @@ class Client:
         raise Unanswered(f"more than {MAX_REDIRECTS} redirects")
 
     async def answers(self, address: str) -> bool:
-        """True if anything answers at this address now."""
+        """True if anything answers at this address now, readable or not."""
         timeout = aiohttp.ClientTimeout(total=2 * CONNECT_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
         try:
             async with self.get(address, timeout=timeout):
                 return True
+        except aiohttp.ClientResponseError:
+            return True
         except (Forbidden, TimeoutError, ValueError, OSError, aiohttp.ClientError):
             return False
 

@@ -14,6 +14,7 @@ from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.counts import signal_counts
+from pipeline.crawl.outcomes import remedy
 from pipeline.crawl.shortfall import add_shortfall, when_again
 from pipeline.errors import ExternalError
 from pipeline.manifest import (
@@ -28,16 +29,8 @@ from pipeline.manifest import (
 from pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
-HINTS = {  # outcomes that asking once more would not change, or should not
-    BLOCKED: "crawl.blocklist refuses them; what an earlier crawl has of them is dropped by"
-    " `pipeline forget --blocklist`",
-    FORGOTTEN: "`pipeline forget` dropped them: take another source",
-    OPTED_OUT: "their owners say no (docs/opt-outs.md): take another source",
-    "robots": "robots.txt of their hosts says no: take another source",
-    FORBIDDEN_DNS: "their names lead to no public address here, as behind a captive portal or with"
-    " a DNS filter or a proxy (crawl.proxy); the same command asks again",
-    "forbidden_address": "only public http and https addresses are asked for",
-}
+# outcomes that say nothing of a file: what is wrong with the first one helps no further
+BY_RULE = {BLOCKED, FORGOTTEN, OPTED_OUT, "robots", FORBIDDEN_DNS, "forbidden_address"}
 
 
 def pack(
@@ -74,14 +67,10 @@ def _advice(table: pa.Table, outcomes: Counter[str], gathered: Gathered) -> str:
             f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again {when}"
         )
     most = outcomes.most_common(1)[0][0]
-    if most not in HINTS and set(table["engine"].to_pylist()) == {"files"}:
+    if most not in BY_RULE and set(table["engine"].to_pylist()) == {"files"}:
         first = table.slice(0, 1).to_pylist()[0]
         return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"
-    return HINTS.get(
-        most,
-        "see the network and crawl.* in params.yaml, then try them again with"
-        f" `pipeline crawl --retry-failed {most}`",
-    )
+    return remedy(most)
 
 
 def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:

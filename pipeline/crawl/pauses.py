@@ -5,7 +5,15 @@ from collections.abc import Callable
 
 from pipeline.crawl.backlog import Backlog, PutOffHost
 from pipeline.crawl.exchange import Failure
-from pipeline.crawl.scheduler import DOWN_AFTER, ILL_AFTER, REFUSALS, Host, Job, Scheduler
+from pipeline.crawl.scheduler import (
+    DOWN_AFTER,
+    ILL_AFTER,
+    MOST_UNASKED,
+    REFUSALS,
+    Host,
+    Job,
+    Scheduler,
+)
 
 TELLING = 3  # refusals in a row of one address, by a host that gave others, are about the address
 TOLD = 2.0  # seconds; of longer pauses a person hears
@@ -34,17 +42,27 @@ class Pauses:
     def begin(self, job: Job, now: float, refused: Failure) -> bool:
         """Pauses the host of a job that was refused, or puts it off.
 
-        False: after too many refusals in a row the job is to be put off and not its host, which has
-        given others: all were of this one address, or it was refused before them, too. Where
-        nothing else is left to ask for, a few such addresses would put off all that come after.
+        False: the job is to be put off and not its host, which has given others between several
+        refusals of it, or, after too many in a row, before them: all were of this one address, or
+        it was refused before, too. Where nothing else is left to ask for, a few such addresses
+        would put off all that come after.
         """
         host = job.host
         if job.refused_at is None:
             job.refused_at = host.gave
         if host.name in self.backlog.hosts:
             return True
-        before = host.paused_until
+        well = self._alone(job)
+        host.picky = host.picky or job.alone >= TELLING - 1
+        if host.picky and job.refusals >= TELLING and not self._too_long(refused):
+            return False
+        if well and not refused.pause:
+            return True
+        before, gap = host.paused_until, host.gap
         sign = host.pause(now, job.started, refused.pause)
+        job.sign = gap if job.told_at is None and sign else None
+        job.behind = job.sign is not None and not refused.pause and job.question is None
+        job.told_at = host.well
         host.refuser = job.url if host.refusals == 1 or host.refuser == job.url else ""
         if host.waited > self.patience or host.refusals >= REFUSALS:
             alone = host.refuser and host.refusals >= TELLING and host.given
@@ -64,6 +82,29 @@ class Pauses:
             go_on = {0: "no other host has anything to do", 1: "1 other host goes on"}
             rest = go_on.get(others, f"{others:,} other hosts go on")
             self.note(f"{host.name} {says} {seconds:.0f} s ({refused}); {rest}")
+        return True
+
+    def slow(self, job: Job, now: float) -> None:
+        """Takes the pace of a host back, which refused for a moment, at an address's first time."""
+        if not self._alone(job):
+            if job.told_at is None:
+                gap = job.host.gap
+                sign = job.host.slow_down(now, job.started, MOST_UNASKED)
+                job.sign, job.behind = gap if sign else None, sign and job.question is None
+            job.told_at = job.host.well
+
+    def _alone(self, job: Job) -> bool:
+        """Whether a host that refuses an address again gave others since: then it is well.
+
+        What it was slowed down by for the first time is taken back.
+        """
+        host = job.host
+        if job.told_at is None or host.well <= job.told_at:
+            return False
+        if job.sign is not None:
+            host.take_back(job.sign)
+        job.sign, job.behind = None, False
+        job.told_at, job.alone = host.well, job.alone + 1
         return True
 
     def missed(self, host: Host, failure: Failure) -> None:

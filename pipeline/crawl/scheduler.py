@@ -10,6 +10,7 @@ from pipeline.crawl.optouts.origin import Question
 from pipeline.manifest import Fetched
 
 MOST_BACK_OFF = 60.0  # seconds between requests to a host that asked for fewer
+MOST_UNASKED = 8.0  # seconds, where it did not say how long it wants to be left alone
 STEP_BACK_AFTER = 10  # good answers in a row
 DOWN_AFTER = 5  # requests without an answer in a row
 FIRST_PAUSE = 0.5  # seconds, where a refusal names none; twice as many after each one in vain
@@ -42,6 +43,8 @@ class Host:
     since: float = -1.0  # when it was first asked, or asked again after a pause
     given: int = 0  # good answers since then
     gave: int = 0  # good answers in all
+    well: int = 0  # of these, to what was asked for after the last refusal
+    picky: bool = False  # it refuses some addresses for ever, and gives others
     refuser: str = ""  # the address whose refusals alone are in a row; "" of several
     listed: bool = False  # has an entry in the scheduler's heap
 
@@ -55,26 +58,32 @@ class Host:
         """The host did not answer too often in a row."""
         return self.silent >= DOWN_AFTER
 
-    def slow_down(self, now: float, asked: float) -> bool:
+    def slow_down(self, now: float, asked: float, most: float = MOST_BACK_OFF) -> bool:
         """Takes the pace back after an answer to what was asked for at `asked`.
 
-        Several answers to requests that were under way together are one sign: the others are False.
+        The gap grows to `most` seconds at most. Several answers to requests that were under way
+        together are one sign: the others are False.
         """
         sign = asked >= self.slowed
         if sign:
             self.limit = max(1, self.limit // 2)
-            self.gap = max(min(2 * self.gap, MOST_BACK_OFF), self.least_gap)
+            self.gap = max(min(2 * self.gap, max(most, self.gap)), self.least_gap)
             self.slowed = now
         self.good = 0
         self.next_start = max(self.next_start, now + self.gap)
         return sign
+
+    def take_back(self, gap: float | None = None) -> None:
+        """Undoes one step of `slow_down`; `gap`: all since it was so, which was no sign of it."""
+        self.limit = min(2 * self.limit, self.most)
+        self.gap = max(self.gap / 2 if gap is None else min(self.gap, gap), self.least_gap)
 
     def pause(self, now: float, asked: float, named: float | None) -> bool:
         """Leaves the host alone for as long as its refusal says; False if it is no new sign.
 
         A pause that was in vain was too short, whatever the host says: ours are added, and grow.
         """
-        sign = self.slow_down(now, asked)
+        sign = self.slow_down(now, asked, MOST_BACK_OFF if named else MOST_UNASKED)
         self.refusals += sign
         vain = self.refusals - (1 if named is None else 2)
         own = FIRST_PAUSE * 2**vain if sign and vain >= 0 else 0.0
@@ -101,6 +110,7 @@ class Host:
         if asked < self.slowed:
             self.given += 1
             return  # it says nothing of the time since then
+        self.well += 1
         if self.refusals:
             self._learn()
         self.given += 1
@@ -108,8 +118,7 @@ class Host:
         self.good += 1
         if self.good >= self.step:
             self.good = 0
-            self.limit = min(2 * self.limit, self.most)
-            self.gap = max(self.gap / 2, self.least_gap)
+            self.take_back()
 
     def _learn(self) -> None:
         """Takes what came before the pause that is over now for what the host allows in that time.
@@ -143,6 +152,11 @@ class Job:
     failures: int = 0  # that may be tried again
     refusals: int = 0  # by its host, whatever was asked for
     refused_at: int | None = None  # good answers of its host before the first; -1: by another run
+    told_at: int | None = None  # answers of its well host before the last refusal
+    sign: float | None = None  # the gap of its host before its first refusal took the pace back
+    # it waits behind the next one of its host, whose answer tells which of the two is ill
+    behind: bool = False
+    alone: int = 0  # refusals while its host gave others
     started: float = 0.0  # the last request
     status: int | None = None  # of the last request's answer
     doubt: Exception | None = None  # what is wrong with that, unless its bytes are a whole picture
@@ -152,6 +166,12 @@ class Job:
     def overtaken(self) -> bool:
         """It was refused, and its host has given others since, or may have in another run."""
         return self.refused_at is not None and self.host.gave > self.refused_at
+
+    def leads(self, address: str, host: Host) -> None:
+        """A redirect leads to another address, of which nothing is known."""
+        self.address, self.host, self.redirects, self.last = address, host, self.redirects + 1, None
+        self.refused_at, self.told_at, self.sign, self.alone = None, None, None, 0
+        self.behind = False
 
     @property
     def robots(self) -> bool:
@@ -184,13 +204,16 @@ class Scheduler:
         return self.hosts[name]
 
     def add(self, job: Job, *, first: bool = False, after: float = 0.0) -> None:
-        """Queues a job at its host: as the last, as the `first`, or so in `after` seconds."""
+        """Queues a job at its host: as the last, as the `first`, or so in `after` seconds.
+
+        The first one that is refused comes second: see `Job.behind`.
+        """
         if after:
             when = self._loop.time() + after
             heapq.heappush(self._heap, (when, next(self._order), job.host, job))
             self._wake(when)
         else:
-            (job.host.jobs.appendleft if first else job.host.jobs.append)(job)
+            job.host.jobs.insert(job.behind if first else len(job.host.jobs), job)
             self._list(job.host)
 
     def drain(self, host: Host) -> list[Job]:
@@ -266,7 +289,7 @@ class Scheduler:
         while self._heap and self._heap[0][0] <= self._loop.time():
             _, _, host, late = heapq.heappop(self._heap)
             if late is not None:
-                host.jobs.appendleft(late)
+                host.jobs.insert(late.behind, late)
                 self._list(host)
                 continue
             host.listed = False

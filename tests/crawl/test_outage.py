@@ -1,0 +1,143 @@
+"""A network that is down, and hosts that merely look like it."""
+
+import ssl
+from collections import Counter
+
+import pytest
+
+from pipeline.crawl import fetch as module
+from pipeline.crawl.blocklist import Blocklist
+from pipeline.crawl.journal import Journal
+from pipeline.errors import ExternalError
+from tests.crawl.hosts import (
+    Host,
+    candidates_of,
+    certificates,
+    crawl,
+    image,
+    outcomes,
+    raw,
+    reply,
+    serving,
+)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    monkeypatch.setattr(module, "BACK_OFF", 0.01)
+
+
+@pytest.fixture
+def dead():
+    """Addresses of 60 hosts whose port is closed."""
+    gone = Host()
+    gone.server_close()
+    return {f"dead{n}.test": gone.server_address for n in range(60)}
+
+
+UNREADABLE = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n123456")
+
+
+@pytest.mark.parametrize("hosts", [1, 12])
+def test_hosts_whose_answers_nobody_can_read_are_no_outage(tmp_path, hosts):
+    servers = [Host() for _ in range(hosts)]
+    for server in servers:
+        server.otherwise = UNREADABLE
+    with serving(*servers) as table:
+        urls = [f"http://{n % hosts}.test/{n}.jpg" for n in range(5 * hosts)]
+        found = crawl(tmp_path / "obedient", candidates_of(urls), table)
+        assert set(outcomes(found).values()) == {"not_now"}
+        details = {record.detail.split(": Duplicate")[0] for record in found.values()}
+        asked = {f"not asked: http://{n}.test/robots.txt: malformed" for n in range(hosts)}
+        assert details == asked
+        found = crawl(tmp_path, candidates_of(urls), table, robots=False, opt_outs="none")
+        assert set(outcomes(found).values()) == {"malformed"}
+    with Journal(tmp_path) as journal:
+        assert set(journal.records) == set(urls)  # they did answer
+
+
+@pytest.mark.parametrize("robots", [True, False])
+def test_certificates_that_are_not_trusted_are_no_outage(tmp_path, robots):
+    server, trusts = certificates(tmp_path, "0.test", "1.test")
+    hosts = [Host({f"/{n}.jpg": image(n) for n in range(4)}, server) for _ in range(2)]
+    with serving(*hosts) as table:
+        candidates = candidates_of([f"https://{n % 2}.test/{n}.jpg" for n in range(4)])
+        limits = {"robots": robots, "opt_outs": "none"}
+        folder = tmp_path / "journal"
+        found = crawl(folder, candidates, table, tls=ssl.create_default_context(), **limits)
+        assert set(outcomes(found).values()) == {"certificate"}
+        # the network may have answered in place of the hosts, so that is not kept
+        with Journal(folder) as journal:
+            assert not journal.records
+        found = crawl(folder, candidates, table, tls=trusts, **limits)
+    assert set(outcomes(found).values()) == {"ok"}
+
+
+def test_a_certificate_is_judged_for_good_once_another_host_answers(tmp_path):
+    server, _ = certificates(tmp_path, "0.test")
+    with serving(Host(tls=server), Host({"/1.jpg": image(1, seconds=0.2)})) as table:
+        urls = ["https://0.test/0.jpg", "http://1.test/1.jpg"]
+        found = crawl(tmp_path / "journal", candidates_of(urls), table)
+    assert outcomes(found) == dict(zip(urls, ["certificate", "ok"], strict=True))
+    with Journal(tmp_path / "journal") as journal:
+        assert set(journal.records) == set(urls)
+
+
+@pytest.mark.parametrize("robots", [True, False])
+def test_a_host_without_tls_is_named_and_is_no_outage(tmp_path, robots):
+    host = Host()
+    host.otherwise = image(0)
+    with serving(host) as table:
+        candidates = candidates_of([f"https://0.test/{n}.jpg" for n in range(4)])
+        found = crawl(tmp_path, candidates, table, robots=robots, opt_outs="none")
+    assert {(record.outcome, record.status) for record in found.values()} == {("tls", None)}
+    assert all("SSL" in record.detail for record in found.values())
+
+
+def test_a_host_of_an_old_tls_alone_is_named(tmp_path):
+    server, client = certificates(tmp_path, "0.test")
+    server.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.minimum_version = ssl.TLSVersion.TLSv1_3
+    with serving(Host({"/0.jpg": image(0)}, server)) as table:
+        candidates = candidates_of(["https://0.test/0.jpg"])
+        found = crawl(tmp_path / "journal", candidates, table, tls=client)
+    assert [record.outcome for record in found.values()] == ["tls"]
+
+
+def test_a_list_that_begins_with_dead_hosts_is_no_outage(tmp_path, dead):
+    servers = [Host({"/a.jpg": image(n)}) for n in range(8)]
+    with serving(*servers) as table:
+        urls = [f"http://{name}/a.jpg" for name in dead]
+        urls += [f"http://{n}.test/a.jpg" for n in range(8)]
+        found = crawl(tmp_path, candidates_of(urls), dead | table, per_class=3)
+        assert Counter(outcomes(found).values()) == {"not_now": 60, "ok": 3}
+        assert crawl(tmp_path, candidates_of(urls), dead | table, per_class=3) == found
+    assert sum(server.images_asked() for server in servers) == 3
+
+
+def test_of_a_network_that_is_down_other_hosts_are_asked_and_named(tmp_path, dead):
+    urls = [f"http://{name}/a.jpg" for name in dead]
+    with pytest.raises(ExternalError, match=r"gave no answer, nor did \d+ other hosts, the last"):
+        crawl(tmp_path, candidates_of(urls), dead, per_class=1)
+
+
+def test_a_host_of_the_blocklist_is_not_asked_whether_the_network_is_up(tmp_path, dead):
+    blocked = Host({"/a.jpg": image(1)})
+    with serving(blocked) as table:
+        urls = [f"http://{name}/a.jpg" for name in dead] + ["http://0.test/a.jpg"]
+        blocklist = Blocklist(frozenset({"0.test"}))
+        with pytest.raises(ExternalError, match="seems to be down"):
+            crawl(tmp_path, candidates_of(urls), dead | table, per_class=1, blocklist=blocklist)
+    assert not blocked.requests
+
+
+def test_hosts_that_go_silent_after_answers_nobody_can_read_are_an_outage(tmp_path, dead):
+    odd = Host({"/a.jpg": UNREADABLE, "/robots.txt": reply(b"", 404)})
+    with serving(odd) as table:
+        urls = ["http://0.test/a.jpg"]
+        first = crawl(tmp_path, candidates_of(urls), table, opt_outs="none")
+    assert [record.outcome for record in first.values()] == ["malformed"]
+    urls += [f"http://{name}/a.jpg" for name in dead]
+    gone = dict.fromkeys(table, dead["dead0.test"])
+    with pytest.raises(ExternalError, match="seems to be down"):
+        crawl(tmp_path, candidates_of(urls), dead | gone)
