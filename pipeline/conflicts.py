@@ -1,5 +1,6 @@
 """Conflicts: values of `params.yaml` that are right one by one and wrong together."""
 
+import re
 from collections.abc import Iterator
 
 from pipeline.console import printable
@@ -14,6 +15,8 @@ WITH_SOURCE = {
     "captions": "a .parquet, .csv or .tsv of captions and addresses, a folder, or a pattern",
 }
 WITH_SAMPLE = tuple(engine for engine in WITH_SOURCE if engine != "captions")  # not by class
+NO_HEADER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+LONGEST_CONTACT = 300  # letters; hosts refuse long headers
 LIGHTEST = 255  # of a byte
 WITH_REPOSITORY = ("torch.hub", "hub")
 WITH_WEIGHTS = ("torch.hub", "timm", "torchvision")  # optional for `hub`
@@ -46,6 +49,10 @@ def _crawl(crawl: Crawl) -> Iterator[Conflict]:
     if crawl.engine not in WITH_SAMPLE and crawl.sample:
         only = f"only engines {', '.join(WITH_SAMPLE)}"
         yield "crawl.sample", f"{only} use it, not '{crawl.engine}'"
+    if NO_HEADER.search(crawl.contact):
+        yield "crawl.contact", "it has line ends or other control characters, as no header may"
+    if len(crawl.contact) > LONGEST_CONTACT:
+        yield "crawl.contact", f"it has more than {LONGEST_CONTACT} letters: give an address"
     if crawl.engine != "files" and crawl.columns:
         yield "crawl.columns", f"only engine files uses it, not '{crawl.engine}'"
 

@@ -66,7 +66,7 @@ class Console:
 
     def result(self, text: str, values: dict[str, Any]) -> None:
         """Says what the command achieved, on stdout: `text`, or `values` as one JSON object."""
-        shown = json.dumps(values, ensure_ascii=False) if self.as_json else printable_lines(text)
+        shown = _as_json(values) if self.as_json else printable_lines(text)
         print(shown, flush=True)
         if not self.quiet:
             for note in self._notes:
@@ -99,6 +99,14 @@ class Console:
                 yield ClassProgress(title, found, wanted, bars)
         else:
             yield ClassProgress(title, found, wanted)
+
+
+def _as_json(values: Mapping[str, Any]) -> str:
+    """Values as one line, in which a program finds every letter and a terminal no control one."""
+    text = json.dumps(values, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
@@ -137,7 +145,7 @@ class ClassProgress:
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY
             for line in self.lines():
-                print(line, file=sys.stderr, flush=True)
+                print(printable(line), file=sys.stderr, flush=True)
 
     def lines(self) -> list[str]:
         """The classes that are under way, then all together."""
@@ -194,13 +202,13 @@ def _bar(title: str, total: int | None) -> Iterator[Advance]:
     from rich.markup import escape
 
     with _progress(BAR) as progress:
-        task = progress.add_task(escape(title), total=total, note="")
+        task = progress.add_task(escape(printable(title)), total=total, note="")
         shown = ""
 
         def advance(n: int = 1, note: str = "") -> None:
             nonlocal shown
             shown = note or shown
-            progress.update(task, advance=n, note=escape(shown))
+            progress.update(task, advance=n, note=escape(printable(shown)))
 
         yield advance
 
@@ -211,12 +219,14 @@ def _bars(names: Sequence[str], wanted: int) -> Iterator[Callable[[int, int, str
 
     with _progress(SHORT_BAR) as progress:
         tasks = [
-            progress.add_task(escape(name[:24]), total=wanted, note="", visible=row < MOST_CLASSES)
+            progress.add_task(
+                escape(printable(name)[:24]), total=wanted, note="", visible=row < MOST_CLASSES
+            )
             for row, name in enumerate(names)
         ]
 
         def update(label: int, good: int, note: str) -> None:
-            progress.update(tasks[label], completed=good, note=escape(note))
+            progress.update(tasks[label], completed=good, note=escape(printable(note)))
             waiting = [one for one in progress.tasks if not one.visible and not one.finished]
             if good >= wanted and waiting:
                 progress.update(tasks[label], visible=False)
@@ -236,6 +246,7 @@ def _lines(title: str, total: int | None) -> Advance:
             return
         next_line = time.monotonic() + LINE_EVERY
         count = f"{done:,} of {total:,}" if total else f"{done:,}"
-        print(f"{title}: {count}{said and f', {said}'}", file=sys.stderr, flush=True)
+        line = printable(f"{title}: {count}{said and f', {said}'}")
+        print(line, file=sys.stderr, flush=True)
 
     return advance

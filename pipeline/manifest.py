@@ -80,6 +80,8 @@ class Fetched:
     # pixels; also of an image that is too small; in the shards' columns, not in the manifest's
     width: int = field(default=0, kw_only=True, metadata={"column": None})
     height: int = field(default=0, kw_only=True, metadata={"column": None})
+    # asked for with the page that shows it (`crawl.referer`)
+    referer: bool = field(default=False, kw_only=True, metadata={"column": None})
 
 
 def _columns() -> dict[str, tuple[str, pa.DataType]]:

@@ -185,7 +185,16 @@ class Crawl(Section):
     empty_classes: Literal["refuse", "keep"] = Field(
         "refuse", description="end with exit code 3 if a class has no image; the others are kept"
     )
-    contact: str = Field("", description="your address or page, sent in the user agent")
+    referer: bool = Field(
+        False,
+        description="send the page where an image was found, as `Referer`: some hosts answer a "
+        "placeholder, or 403, without",
+    )
+    contact: str = Field(
+        "",
+        description="your address or page, sent in the user agent (what is not ASCII in escapes, "
+        "as in addresses)",
+    )
     proxy: str = Field(
         "",
         description="an HTTP proxy, `http://HOST:PORT`, through which all is asked; its name and "

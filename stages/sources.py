@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from pipeline.classes import DEMO_SETS, ClassSet
 from pipeline.console import Console
@@ -14,6 +15,7 @@ from pipeline.params import Crawl
 from pipeline.registry import SEARCH_ENGINES
 from pipeline.version import __version__
 
+CONTACT_KEPT = " !\"#$%&'*+,/:;<=>?@[]^`{|}"  # of what quote does not keep anyway
 DEMO_SURPLUS = 1.2  # results of a demo query for each image wanted
 
 
@@ -79,7 +81,8 @@ def user_agent(contact: str) -> str:
     """The usual form of an honest robot's name, with the user's address if given.
 
     Robots that call themselves NAME/VERSION and no more are refused here and there, or fed with
-    other pages than people are.
+    other pages than people are. What is not ASCII, and what would end the comment, is escaped as in
+    an address: not every server takes it otherwise, and in one it leads to the same place.
     """
-    reach = f"; +{contact}" if contact else ""
+    reach = f"; +{quote(contact, safe=CONTACT_KEPT)}" if contact else ""
     return f"Mozilla/5.0 (compatible; {PRODUCT}/{__version__}{reach})"

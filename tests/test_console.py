@@ -42,6 +42,27 @@ def test_what_is_quoted_from_outside_sends_no_control_characters(capsys):
     assert all(letter.isprintable() or letter == "\n" for letter in err)
 
 
+def test_json_has_every_letter_and_no_control_character_of_a_terminal(capsys):
+    values = {"why": "a\x1b[2J\x9bb\u202ec\u3000", "name": "日本 é 💩"}
+    Console(as_json=True).result("", values)
+    out = capsys.readouterr().out
+    assert out.rstrip("\n").isprintable() and "日本 é 💩" in out
+    assert json.loads(out) == values
+
+
+def test_progress_sends_no_control_characters(capsys, clock):
+    console = Console()
+    with console.progress("crawl\x1b") as advance:
+        clock.now += 10
+        advance(1, "a\x1b[2J")
+    with console.progress_by_class("crawl", {"x\x1b[31m": 1}, 2) as progress:
+        clock.now += 10
+        progress.report(0, "odd\x9b")
+    err = capsys.readouterr().err
+    assert "a[2J" in err and "x[31m" in err and "odd" in err
+    assert all(letter.isprintable() or letter == "\n" for letter in err)
+
+
 class Clock:
     """Time that passes when told to."""
 
@@ -137,12 +158,12 @@ def test_without_classes_all_images_are_one_line(capsys, clock):
 PROGRAM = """
 from pipeline.console import Console
 with Console().progress("crawl [red]x[/nope]", 3) as advance:
-    advance(2, "[bold]hostile[/] note")
+    advance(2, "[bold]hostile[/] \\x1b[2Jnote")
     advance(1)
 names = {f"[i]{n}[/x]": 7 for n in range(25)}
 with Console().progress_by_class("crawl", names, 2) as progress:
     for label in range(25):
-        for outcome in ("ok", "[b]odd[/]", "ok"):
+        for outcome in ("ok", "[b]\\x1b[2Jodd[/]", "ok"):
             progress.report(label, outcome)
 Console().result("done", {})
 """
@@ -171,10 +192,11 @@ def test_on_a_terminal_there_is_a_bar_and_text_is_no_markup():
     os.close(ours)
     assert (process.returncode, out) == (0, b"done\n")
     assert b"crawl [red]x[/nope]" in shown
-    assert b"[bold]hostile[/] note" in shown
+    assert b"[bold]hostile[/] [2Jnote" in shown
+    assert b"\x1b[2J" not in shown
     assert b"3/3" in shown
     assert b"[i]24[/x]" in shown
-    assert b"found 7, 1 [b]odd[/]" in shown
+    assert b"found 7, 1 [b][2Jodd[/]" in shown
     assert b"2/2" in shown
 
 

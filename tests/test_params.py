@@ -198,6 +198,19 @@ def test_words_stay_words(tmp_path, word):
     assert read(tmp_path, f"crawl: {{contact: {word}}}").crawl.contact == word
 
 
+@pytest.mark.parametrize(
+    "contact", ["a\\r\\nX-Evil: 1", "a\\tb", "\\e[31m", "\\x9b", "\\u2028", "x" * 301]
+)
+def test_a_contact_that_no_header_may_have_is_an_error(tmp_path, contact):
+    with pytest.raises(UserError, match=r"crawl\.contact: it has"):
+        read(tmp_path, f'crawl: {{contact: "{contact}"}}')
+
+
+@pytest.mark.parametrize("contact", ["山田\u3000太郎", "Jürgen <a@bücher.example>", "x" * 300])
+def test_a_contact_may_have_letters_of_any_script(tmp_path, contact):
+    assert read(tmp_path, f'crawl: {{contact: "{contact}"}}').crawl.contact == contact
+
+
 def test_a_section_may_build_on_another(tmp_path):
     params = read(tmp_path, "teacher: &a {device: cpu, seed: 4}\nembed: {device: cpu}\n"
                   "distill:\n  <<: *a\n  seed: 5\n")  # fmt: skip

@@ -108,7 +108,7 @@ class Exchange:
             ExternalError: the disk will not have the bytes.
         """
         job.status = job.doubt = None
-        headers = QUESTION_HEADERS if job.question else IMAGE_HEADERS
+        headers = QUESTION_HEADERS if job.question else IMAGE_HEADERS | _referer(job)
         try:
             async with self.client.get(
                 job.address, headers=headers, timeout=self._timeout
@@ -210,6 +210,12 @@ class Exchange:
             job.doubt = Failure("truncated", f"{_encoding(answer)} without its end")
         if unpacker.taken_as_is and job.doubt is None:
             job.doubt = Failure("encoded", _encoding(answer), more={"status": job.status})
+
+
+def _referer(job: Job) -> dict[str, str]:
+    """The header with the page that shows an image; no page of https is told in the clear."""
+    clear = job.page.startswith("https:") and job.address.startswith("http:")
+    return {"Referer": job.page} if job.page and not clear else {}
 
 
 async def _failure_of(answer: aiohttp.ClientResponse) -> Failure:

@@ -213,6 +213,8 @@ class Fetcher:
         ended = deque(records)
         while ended:
             record = ended.popleft()
+            if record.url in self.needed.pages:
+                record = replace(record, referer=True)
             if record.outcome != NOT_NOW:
                 self.outage.note(record)
             ended += self._begun(self.needed.settle(record))
@@ -224,7 +226,7 @@ class Fetcher:
         # what was asked in vain before comes last: a host that has nothing else may be put off
         for url in sorted(urls, key=lambda url: was_asked(known.get(url))) if known else urls:
             try:
-                job = Job(url, *self._place(url))
+                job = Job(url, *self._place(url), page=self.needed.pages.get(url, ""))
                 job.refused_at = -1 if was_asked(known.get(url)) else None
             except Failure as failure:
                 ended.append(failure.record(url))

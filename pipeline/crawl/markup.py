@@ -1,25 +1,42 @@
 """Markup of a page: the images on it, the links of it, and how both are read."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from urllib.parse import urldefrag, urljoin
 
 from lxml import etree, html
 
+from pipeline.crawl.addresses import as_asked, target_of
 from pipeline.crawl.guard import Forbidden, check_url
+from pipeline.crawl.linkeddata import data_images
 from pipeline.crawl.links import ends_as_image
 
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
 IMAGE_TYPE = re.compile(r"image/(jpeg|png|webp|gif|bmp)|", re.IGNORECASE)
-# an address, and its width or density unless a comma ends it (HTML, "Parsing a srcset attribute");
+# an address, and its descriptors unless a comma ends it (HTML, "Parsing a srcset attribute");
 # nothing here goes back, so that hostile text takes no longer than other
-SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|\s*+(?:([\d.]++)[wx])?+[^,]*+)")
+SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|([^,]*+))")
+SIZE = re.compile(r"(?<!\S)(\d++(?:\.\d*+)?+|\.\d++)[wx](?!\S)", re.ASCII)
+# where scripts that load images late keep what an img will show, the larger picture first
+SETS = ("srcset", "data-srcset", "data-lazy-srcset", "data-original-set")
+LATE = (
+    *("data-original", "data-original-src", "data-lazy-src", "data-src", "data-lazy"),
+    *("data-lazyload", "data-img-src", "data-echo", "data-flickity-lazyload"),
+)
+# of a meta element, under `property`, `name` or `itemprop`
+META_IMAGES = {
+    *("og:image", "og:image:url", "og:image:secure_url", "twitter:image", "twitter:image:src"),
+    *("image", "thumbnailurl"),
+}
+WEB = re.compile(r"https?://", re.IGNORECASE)
+DATA_TYPE = "application/ld+json"
 
 # the address of an image, its title, and whether the page only links to it, and does not show it
 FoundImage = tuple[str, str, bool]
+Largest = tuple[float, str]  # its size, and its address as it stands there
+NONE: Largest = (0.0, "")
 
 
 # icrawler's GreedyParser knows only absolute addresses with a suffix, takes `in` for "same host",
@@ -47,42 +64,79 @@ def images_of(tree: html.HtmlElement, address: str) -> Iterator[FoundImage]:
     """The images that a page shows or links to, in the order in which they stand there."""
     base = _base(tree, address)
     page_title = tree.findtext(".//title") or ""
-    for one in tree.iter("a", "img", "link", "meta"):
-        title, relations = page_title, one.get("rel", "").lower().split()
-        if one.tag == "img":
-            link, title = _source(one), one.get("alt") or one.get("title") or ""
-        elif one.tag == "meta":
-            link = one.get("content", "") if one.get("property", "") == "og:image" else ""
-        elif one.tag == "link":
-            link = one.get("href", "") if "image_src" in relations else ""
-        else:
-            link = one.get("href", "")
-            if "nofollow" in relations or not ends_as_image(_joined(base, link)):
-                continue
-            inner = one.find(".//img")
-            title = inner.get("alt", "") if inner is not None else one.get("title", "")
-        url = _joined(base, link) if link.strip() else ""
-        if url.lower().startswith(("http://", "https://")) and len(url) <= MOST_CHARACTERS:
-            yield url, " ".join(title.split())[:MOST_CHARACTERS], one.tag == "a"
+    pictures = _pictures(tree)
+    for one in tree.iter("a", "img", "link", "meta", "script"):
+        for link, title in _named(one, page_title, base, pictures):
+            url = _joined(base, link) if link.strip() else ""
+            if url and len(url) <= MOST_CHARACTERS:
+                yield url, " ".join(title.split())[:MOST_CHARACTERS], one.tag == "a"
 
 
-def _source(image: html.HtmlElement) -> str:
+def _named(
+    one: html.HtmlElement, page_title: str, base: str, pictures: Mapping[html.HtmlElement, Largest]
+) -> Iterator[tuple[str, str]]:
+    """The images that an element names: their addresses, as they stand there, and titles."""
+    relations = one.get("rel", "").lower().split()
+    if one.tag == "img":
+        yield _source(one, pictures), one.get("alt") or one.get("title") or ""
+    elif one.tag == "meta":
+        names = {one.get(key, "").strip().lower() for key in ("property", "name", "itemprop")}
+        if names & META_IMAGES:
+            yield one.get("content", ""), page_title
+    elif one.tag == "link":
+        if "image_src" in relations or one.get("itemprop", "").strip().lower() == "image":
+            yield one.get("href", ""), page_title
+    elif one.tag == "script":
+        if one.get("type", "").partition(";")[0].strip().lower() == DATA_TYPE:
+            for link, title in data_images(one.text or ""):
+                yield link, title or page_title
+    elif "nofollow" not in relations and ends_as_image(_joined(base, one.get("href", ""))):
+        inner = next(one.iterdescendants("img"), None) if len(one) else None
+        yield one.get("href", ""), one.get("title", "") if inner is None else inner.get("alt", "")
+
+
+def _pictures(tree: html.HtmlElement) -> dict[html.HtmlElement, Largest]:
+    """The largest picture among the sources of each picture element, of the kinds that are read."""
+    found: dict[html.HtmlElement, Largest] = {}
+    for source in tree.iter("source"):
+        # lxml does not know that a source has no content: the next ones are somewhere within
+        picture = next(source.iterancestors("picture"), None)
+        if picture is not None and IMAGE_TYPE.fullmatch(source.get("type", "").strip()):
+            found[picture] = _largest(source, found.get(picture, NONE))
+    return found
+
+
+def _source(image: html.HtmlElement, pictures: Mapping[html.HtmlElement, Largest]) -> str:
     """The largest picture that an img stands for, its picture element's sources included."""
-    places = [image]
-    # lxml does not know that a source has no content: the img is somewhere within
-    for picture in image.iterancestors("picture"):
-        kinds = [(one, one.get("type", "").strip()) for one in picture.iter("source")]
-        places += [one for one, kind in kinds if IMAGE_TYPE.fullmatch(kind)]
-    best, largest = "", 0.0
-    for place in places:
-        # pages that load images late keep the addresses under these names
-        for text in (place.get("srcset", ""), place.get("data-srcset", "")):
-            for url, size in SRCSET.findall(text):
-                value = float(size) if size.replace(".", "", 1).isdecimal() else 1.0
-                if value > largest and not url.startswith("data:"):
-                    best, largest = url.rstrip(","), value
-    late, now = image.get("data-src", ""), image.get("src", "")
-    return best or late or now
+    picture = next(image.iterancestors("picture"), None) if pictures else None
+    others = NONE if picture is None else pictures.get(picture, NONE)
+    return _largest(image, others)[1] or _late(image) or image.get("src", "")
+
+
+def _largest(place: html.HtmlElement, known: Largest) -> Largest:
+    """`known`, unless a set of images of an element has a larger one."""
+    largest = known
+    for text in filter(None, map(place.get, SETS)):
+        for url, descriptors in SRCSET.findall(text):
+            size = SIZE.search(descriptors)
+            value = float(size[1]) if size else 1.0
+            if value > largest[0] and not url.startswith("data:"):
+                largest = value, url.rstrip(",")
+    return largest
+
+
+def _late(image: html.HtmlElement) -> str:
+    """What a script shows in place of an img's `src`, which often is a blank; "" if none does."""
+    for name in LATE:
+        value = image.get(name, "").strip()
+        # other scripts keep a yes or a no there, or numbers
+        if not value.startswith(("data:", "{", "[")) and re.search(r"/|\.[a-z]", value.lower()):
+            return value
+    if not (src := image.get("src", "").strip()) or src.startswith("data:"):
+        for name, value in image.attrib.items():  # under a name that is not known here
+            if name.startswith("data-") and ends_as_image(value.strip()):
+                return value
+    return ""
 
 
 def links_of(tree: html.HtmlElement, address: str) -> Iterator[str]:
@@ -114,9 +168,16 @@ def page_address(address: str) -> str:
 
 
 def _joined(base: str, link: str) -> str:
-    """Target of a link, without its fragment, as browsers read it; empty when malformed."""
-    link = re.sub(r"[\t\r\n]", "", link.strip()).replace(" ", "%20")
+    """Target of a link as it is asked for; empty when malformed, or of another scheme than http(s).
+
+    What is longer than any address that is kept is not looked at: to join it takes time with the
+    square of its length.
+    """
+    link = re.sub(r"[\t\r\n]", "", link.strip())
+    if len(link) > MOST_CHARACTERS:
+        return ""
     try:
-        return urldefrag(urljoin(base, link)).url
-    except ValueError:
+        target = target_of(base, link)
+        return str(as_asked(target)) if WEB.match(target) else ""
+    except (ValueError, IndexError):
         return ""

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field, replace
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.guard import Forbidden, check_url
 from pipeline.crawl.journal import Journal
+from pipeline.crawl.links import without_tracking
 from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
+from pipeline.crawl.placeholders import given_for_many
 from pipeline.images import LONGEST
 from pipeline.manifest import (
     BLOCKED,
     DUPLICATE,
     FORBIDDEN_DNS,
+    FORGOTTEN,
     NOT_NOW,
     PLACEHOLDER,
     Candidate,
@@ -26,6 +29,9 @@ from pipeline.manifest import (
 from pipeline.params import Crawl
 
 Report = Callable[[int, str], None]
+# what hosts answer who refuse to show an image elsewhere than on its page, besides placeholders
+WITHOUT_PAGE = {"http_error", "not_an_image", "too_small"}
+LONGEST_PAGE = 2000  # letters of an address
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +49,10 @@ class Needed:
 
     `start` and `settle` name the URLs that are to be asked for now. Each of them has to be settled
     some time; those that the journal knows, or that this run has `put_off`, are settled here.
+    Addresses that differ in fragment and tracking parameters are one, and the first is asked for.
+
+    Attributes:
+        pages: with `crawl.referer`: URL → the page that shows it.
     """
 
     def __init__(
@@ -62,6 +72,9 @@ class Needed:
         self._runs: dict[int, ClassRun] = {}  # by label
         self._asking: dict[str, list[tuple[ClassRun, Candidate]]] = {}
         self._decided = dict(put_off)  # in this run
+        self.pages: dict[str, str] = {}
+        self._first: dict[str, str] = {}  # address without what tracks → the first of its spellings
+        self._one_for_many: frozenset[str] = frozenset()  # ids that came without a page
 
     @property
     def complete(self) -> bool:
@@ -70,6 +83,9 @@ class Needed:
 
     def start(self, candidates: Sequence[Candidate]) -> list[str]:
         """Begins with the first candidates of every class."""
+        self._spell(candidates)
+        if self.params.referer:
+            self._place(candidates)
         by_class: dict[int, list[Candidate]] = {}
         for candidate in candidates:
             by_class.setdefault(candidate.label, []).append(candidate)
@@ -93,6 +109,41 @@ class Needed:
                 run = self._runs[candidate.label]
                 yield candidate, record, len(run.distinct) == self.params.per_class
 
+    def _spell(self, candidates: Sequence[Candidate]) -> None:
+        """Finds the first spelling of each address of which there may be several."""
+        keys = {
+            key
+            for candidate in candidates
+            if (key := without_tracking(candidate.url)) != candidate.url.partition("#")[0]
+        }
+        for candidate in candidates if keys else ():
+            key, url = without_tracking(candidate.url), candidate.url.partition("#")[0]
+            if key in keys and not self._is_forgotten(url):
+                self._first.setdefault(key, url)
+
+    def _place(self, candidates: Sequence[Candidate]) -> None:
+        """Finds the page of each address, and what hosts gave for many without one."""
+        for candidate in candidates:
+            if 0 < len(candidate.page_url) <= LONGEST_PAGE:
+                with suppress(Forbidden):
+                    self.pages.setdefault(
+                        self._address(candidate), str(check_url(candidate.page_url))
+                    )
+        known = filter(None, map(self.journal.records.get, self.pages))
+        given = [(one.url, one.id) for one in known if one.id is not None and not one.referer]
+        self._one_for_many = frozenset(given_for_many(given))
+
+    def _address(self, candidate: Candidate) -> str:
+        """The address that is asked for; its fragment never leaves a browser either."""
+        url = candidate.url.partition("#")[0]
+        if not self._first or self._is_forgotten(url):
+            return url
+        return self._first.get(without_tracking(url), url)
+
+    def _is_forgotten(self, url: str) -> bool:
+        record = self.journal.records.get(url)
+        return record is not None and record.outcome == FORGOTTEN
+
     def _fill(self, run: ClassRun) -> list[str]:
         urls = []
         # with more under way than are wanted still, a class could end beyond its shortest run
@@ -100,7 +151,7 @@ class Needed:
             candidate = next(run.waiting, None)
             if candidate is None:
                 break
-            url = _address(candidate)
+            url = self._address(candidate)
             record = self._blocked(candidate) or self._decided.get(url)
             if record is None and (left := self._left(candidate, url)) is not None:
                 self._account(run, candidate, left)
@@ -141,12 +192,12 @@ class Needed:
         """The outcome of a candidate whose host is in the blocklist: nobody is asked for it."""
         block = self.blocklist.host
         rule = block(candidate.url) or (candidate.original and block(candidate.original))
-        return Fetched(_address(candidate), BLOCKED, rule) if rule else None
+        return Fetched(self._address(candidate), BLOCKED, rule) if rule else None
 
     def _known(self, url: str) -> Fetched | None:
         """The journal's record, unless the URL is to be asked for again."""
         record, params = self.journal.records.get(url), self.params
-        if record is None:
+        if record is None or self._may_change_by_page(record):
             return None
         if record.id is not None:
             if not self.journal.holds(record):
@@ -172,6 +223,13 @@ class Needed:
         }
         return None if self._named(record) or changed.get(record.outcome) else record
 
+    def _may_change_by_page(self, record: Fetched) -> bool:
+        """Whether a host may give another answer to who says which page shows the image."""
+        if record.referer or record.url not in self.pages:
+            return False
+        bad = record.id in self.refused or record.id in self._one_for_many
+        return bad or record.outcome in WITHOUT_PAGE
+
     def _named(self, record: Fetched) -> bool:
         """True if it is to be tried again whatever else holds."""
         status = str(record.status)
@@ -188,7 +246,3 @@ def _taken_for_forbidden(record: Fetched) -> bool:
     with suppress(Forbidden):
         return bool(check_url(record.url))
     return False
-
-
-def _address(candidate: Candidate) -> str:
-    return candidate.url.partition("#")[0]  # the fragment never leaves a browser either

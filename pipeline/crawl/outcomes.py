@@ -29,12 +29,13 @@ REMEDIES = {
     " a DNS filter or a proxy (crawl.proxy); the same command asks again",
     "forbidden_address": "only public http and https addresses are asked for",
     PLACEHOLDER: "many addresses gave the same picture, such as one for what is gone:"
+    " crawl.referer: true sends the page that shows an image, without which some hosts answer so;"
     f" crawl.placeholder_urls says from how many on; or {OTHER_SOURCE}",
     DUPLICATE: f"they gave images that the crawl has: {OTHER_SOURCE}",
     NOT_NEEDED: "raise crawl.per_class",
     NOT_NOW: "run the same command again",
     "http_error": "their hosts say no: see `detail` in data/crawl/manifest.parquet; where that is"
-    f" 403, crawl.contact says who asks; then {AGAIN}",
+    f" 403, crawl.contact says who asks, and crawl.referer from which page; then {AGAIN}",
     "certificate": "their certificates are not trusted here: see this machine's clock and"
     f" authorities, and whether a network answers in place of the hosts; then {AGAIN}",
     "tls": f"their hosts have no TLS in common with this machine: {OTHER_SOURCE}",

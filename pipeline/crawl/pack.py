@@ -15,6 +15,7 @@ from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
 from pipeline.crawl.optouts.counts import signal_counts
 from pipeline.crawl.outcomes import remedy
+from pipeline.crawl.placeholders import given_for_many
 from pipeline.crawl.shortfall import add_shortfall, when_again
 from pipeline.errors import ExternalError
 from pipeline.manifest import (
@@ -78,7 +79,8 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
 
     `brightened` counts images of 16 bits that are read as the fewer bits that they use.
     `with_location` counts images whose metadata says where they were taken; they are stored as
-    they came, metadata and all. `signals` counts what owners say of such use: docs/opt-outs.md.
+    they came, metadata and all. `one_for_many` has the hosts that gave one image for many
+    addresses, each with the most. `signals` counts what owners say of such use: docs/opt-outs.md.
     """
     stored = table.filter(pc.field("outcome") == STORED)
     classes, outcomes = table["class"].to_pylist(), table["outcome"].to_pylist()
@@ -103,12 +105,22 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
         "signals": signal_counts(table),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
+        "one_for_many": _one_for_many(table),
         "blocked": outcomes.count(BLOCKED),
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()
         ],
     }
+
+
+def _one_for_many(table: pa.Table) -> dict[str, int]:
+    given = table.filter(pc.field("id").is_valid())
+    pairs = zip(given["url"].to_pylist(), given["id"].to_pylist(), strict=True)
+    most: dict[str, int] = {}
+    for hosts in given_for_many(pairs).values():
+        most |= {host: max(count, most.get(host, 0)) for host, count in hosts.items()}
+    return dict(sorted(most.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _host(url: str) -> str:

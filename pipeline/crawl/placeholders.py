@@ -9,6 +9,7 @@ scheme, port, www., the number of a mirror, query, fragment, letter case, or a s
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +17,11 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from pipeline.crawl.links import without_tracking
 from pipeline.images import ImageError, decode_small
-from pipeline.manifest import Candidate, Fetched
+from pipeline.manifest import Candidate, Fetched, host_of
 
+MANY = 5  # addresses of a host that give one picture are told
 CLASSES = 3  # two classes may be names of one thing
 SIDE = 64  # pixels of the picture that is looked at
 GROUND, REST = (
@@ -97,6 +100,28 @@ def place_of(url: str) -> Place:
     folders = [one for one in folders if not SEGMENT_OF_SIZE.fullmatch(one)]
     name = SUFFIX_OF_SIZE.sub("", PREFIX_OF_SIZE.sub("", name))
     return site, "/".join([*folders, name])
+
+
+def given_for_many(given: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Ids of images that one host gave for many addresses → that host, and how many.
+
+    That may be a placeholder, for a robot or for all, or one picture that has many addresses.
+    Spellings of one address count once.
+
+    Args:
+        given: addresses, and the ids of the images that they gave.
+    """
+    addresses: dict[str, set[str]] = {}
+    for url, name in given:
+        addresses.setdefault(name, set()).add(without_tracking(url))
+    found: dict[str, dict[str, int]] = {}
+    for name, some in addresses.items():
+        if len(some) < MANY:
+            continue
+        hosts = Counter(host for host in map(host_of, some) if host)
+        if many := {host: count for host, count in hosts.items() if count >= MANY}:
+            found[name] = many
+    return found
 
 
 def drawn_in_few_colours(data: bytes) -> bool:

@@ -148,6 +148,7 @@ class Job:
     address: str  # where redirects have led
     host: Host  # of the address
     question: Question | None = None  # what it asks of an origin, not for an image
+    page: str = ""  # that shows the image, where hosts are told
     redirects: int = 0
     failures: int = 0  # that may be tried again
     refusals: int = 0  # by its host, whatever was asked for

@@ -3,27 +3,19 @@
 import asyncio
 import time
 from collections import Counter, deque
-from itertools import islice
 
 from yarl import URL
 
-from pipeline.console import Advance
+from pipeline.console import Advance, printable
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
 from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
 from pipeline.crawl.links import ends_as_image, link_kind, names_page
-from pipeline.crawl.markup import (
-    IMAGE_TYPE,
-    PAGE_IMAGES,
-    FoundImage,
-    images_of,
-    links_of,
-    page_address,
-    parsed,
-)
+from pipeline.crawl.markup import IMAGE_TYPE, FoundImage, page_address
+from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
-from pipeline.crawl.optouts.pages import page_heard, page_words
 from pipeline.crawl.optouts.signals import ALL_KINDS
+from pipeline.crawl.pagereader import PageReader, Unread
 from pipeline.errors import ExternalError, UserError
 from pipeline.manifest import Candidate
 
@@ -31,14 +23,11 @@ MOST_PAGES = 500  # asked for, whatever comes back
 MOST_IMAGES = 100_000
 MOST_TRIED = 50  # links asked for, to see whether those of their kind are pages
 TRIES = 3  # of each kind
+MOST_TOLD = 4  # reasons
 PAGE_BYTES = 5 * 2**20
 LONGEST_WAIT = 30.0  # seconds; a server that asks for more is not asked again
 BUSY = {429, 503}
 HTML = {"text/html", "application/xhtml+xml"}
-
-
-class Unread(Exception):
-    """A page gave nothing, and why."""
 
 
 def site_candidates(
@@ -48,13 +37,14 @@ def site_candidates(
     web: Web,
     advance: Advance,
     blocklist: Blocklist = NOTHING_BLOCKED,
+    lines: list[str] | None = None,
 ) -> list[Candidate]:
     """Images of the pages that are at most `depth` links from `start`, nearest pages first.
 
     Reads the pages of one host (that of `start`, or where it redirects to), 500 at most, `gap`
     seconds apart or as far as its Crawl-delay asks; the images may be elsewhere. Obeys
     robots.txt, robots meta tags, every opt-out of docs/opt-outs.md, and rel=nofollow. No page of a
-    host in `blocklist` is asked for.
+    host in `blocklist` is asked for. Why pages could not be read is added to `lines`.
 
     Raises:
         UserError: `start` is no public web address.
@@ -66,14 +56,22 @@ def site_candidates(
         raise UserError(f"crawl.source: {error}", "give the address of a page") from None
 
     async def run() -> list[Candidate]:
-        async with Client(web) as client:
-            reader = _Reader(client, web.user_agent, gap, blocklist)
-            return await _walk(start, depth, reader, advance)
+        async with Client(web) as client, PageReader() as pages:
+            reader = _Reader(client, pages, web.user_agent, gap, blocklist)
+            return await _walk(start, depth, reader, advance, unread)
 
-    return asyncio.run(run())
+    unread = Counter[str]()
+    found = asyncio.run(run())
+    if lines is not None and unread:
+        told = ", ".join(f"{count:,} ({why})" for why, count in unread.most_common(MOST_TOLD))
+        more = ", …" if len(unread) > MOST_TOLD else ""
+        lines.append(f"{unread.total():,} pages could not be read: {told}{more}")
+    return found
 
 
-async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> list[Candidate]:
+async def _walk(
+    start: str, depth: int, reader: "_Reader", advance: Advance, unread: Counter[str]
+) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     seen, waiting = {start}, deque([(start, 0)])
     while waiting and len(found) < MOST_IMAGES:
@@ -81,9 +79,10 @@ async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> 
         try:
             address, images, nexts = await reader.page(address)
         except (Unread, Forbidden, Unanswered) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0][:160]
+            reason = printable((str(error) or type(error).__name__).splitlines()[0])[:160]
             if not reader.host:
                 raise ExternalError(f"{start} cannot be read: {reason}") from None
+            unread[reason] += 1
             advance(1, f"{address[:80]}: {reason}")
             continue
         seen.add(address)
@@ -108,9 +107,11 @@ async def _walk(start: str, depth: int, reader: "_Reader", advance: Advance) -> 
 class _Reader:
     """Reads pages of one host, politely. `host` is empty until the first has been read."""
 
-    def __init__(self, client: Client, user_agent: str, gap: float, blocklist: Blocklist) -> None:
-        self.client, self.user_agent, self.gap = client, user_agent, gap
-        self.blocklist = blocklist
+    def __init__(
+        self, client: Client, pages: PageReader, user_agent: str, gap: float, blocklist: Blocklist
+    ) -> None:
+        self.client, self.pages = client, pages
+        self.user_agent, self.gap, self.blocklist = user_agent, gap, blocklist
         self.host = ""
         self._origins: dict[str, Said] = {}
         self._closed: set[str] = set()  # origins whose robots.txt is out of reach
@@ -138,7 +139,7 @@ class _Reader:
             said = await self._said(url.origin())
             if said is None:
                 raise Unread("its robots.txt cannot be read")
-            if not said.may_ask(address):
+            if not said.may_ask(str(url)):
                 raise Unread("robots.txt disallows it")
             page = await self._ask(address)
             if page.leads_to is not None:
@@ -170,7 +171,8 @@ class _Reader:
             if url.raw_host != self.host or self._tried.total() >= MOST_TRIED:
                 return False
             said = await self._said(url.origin())
-            if said is None or not said.may_ask(link):
+            # as it is asked for: a backslash, say, is a slash to the server
+            if said is None or not said.may_ask(str(url)):
                 return False
             self._tried[kind] += 1
             page = await self._ask(link)
@@ -190,18 +192,14 @@ class _Reader:
             raise Unread(f"it answered {page.status}")
         if _kind(page.headers) not in HTML:
             raise Unread(f"it is no HTML page but '{_kind(page.headers)[:40]}'")
-        tree = parsed(page.body, page.headers["Content-Type"])
-        if tree is None:
-            return [], []
-        words = robots_words(page.headers.getall("X-Robots-Tag", []), self.user_agent)
-        words |= page_words(tree, product_name(self.user_agent))
-        signals = page_heard(tree, page.headers, page.address)
+        kind, robot = page.headers["Content-Type"], product_name(self.user_agent)
+        found = await self.pages.read(page.body, kind, page.address, robot)
+        words = found.words | robots_words(page.headers.getall("X-Robots-Tag", []), self.user_agent)
+        signals = heard(page.headers, page.address) + found.said
         if said.unread(signals):
             await self._said(URL(said.origin))
         closed = words & OPT_OUTS or said.verdict(page.address, signals).refusal
-        images = [] if closed else list(islice(images_of(tree, page.address), PAGE_IMAGES))
-        links = [] if words & {"nofollow", "none"} else list(links_of(tree, page.address))
-        return images, links
+        return [] if closed else found.images, [] if words & {"nofollow", "none"} else found.links
 
     async def _said(self, origin: URL) -> Said | None:
         """What an origin says of its files, asked for as far as it is not known.

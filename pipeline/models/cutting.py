@@ -5,22 +5,20 @@ the input of the last layer with a matrix; or nowhere, for the logits alone.
 """
 
 import contextlib
-import copy
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
-from pipeline.device import laid_out
 from pipeline.errors import UserError, first_line
-from pipeline.models.cut_network import DROPOUTS, ENDS, SPREAD, CutNetwork, how_told
+from pipeline.models.cut_check import answers, close, holds, takes_channels_last
+from pipeline.models.cut_network import ENDS, CutNetwork, how_told
 from pipeline.models.heads import put_head
-from pipeline.models.network import Cut, pool
+from pipeline.models.network import Cut
+from pipeline.models.pooled_tail import is_dropout, pooled_tail
 from pipeline.models.recording import (
     Call,
     Recorder,
@@ -33,9 +31,7 @@ from pipeline.models.recording import (
     watched,
 )
 
-TOLERANCE = 1e-4  # of the logits' spread
 SIDES = (224, 32, 64, 28, 96, 128, 160, 192, 256, 299, 320, 384, 448, 512, 48, 16)
-OTHER_SIDES = (1, 3, 4, 7)  # of random maps
 SMALL = 96  # side that is tried first with networks for any: it leaves maps of 3×3 after 32-fold
 MAPS = 3  # the last ones of a network that may be that before the pooling
 
@@ -82,7 +78,7 @@ def cut(
             _find(network, calls, logits)
             if fixed and network.cut == "logits":
                 network.cut_reason = f"its code computes in {fixed}, and features are float32"
-            network.rows_only = not _takes_channels_last(network, logits)
+            network.rows_only = not takes_channels_last(network, logits)
     finally:
         network.sample = torch.empty(0)
         network.train(training)
@@ -156,10 +152,10 @@ def _first_pass(
 def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:
     """Cuts the network; it stays one of logits alone where nothing better holds."""
     reasons = []
-    if not _close(network.whole(network.sample), logits):
+    if not close(network.whole(network.sample), logits):
         network.cut_reason = "it gives the same images other logits each time"
         return
-    known = _answers(network, logits)
+    known = answers(network, logits)
     for recorder in _recorders(calls):
         try:
             graph = record(network, recorder)
@@ -169,7 +165,7 @@ def _find(network: CutNetwork, calls: list[Call], logits: Tensor) -> None:
         start = _start(network, recorder)
         for found in _places(network, graph, start, recorder.start is not None):
             _apply(network, graph, found, recorder, calls)
-            if _holds(network, known):
+            if holds(network, known):
                 network.cut_reason = found.reason
                 return
             _undo(network)
@@ -243,7 +239,7 @@ def _places(network: CutNetwork, graph: fx.Graph, start: Tensor, later: bool) ->
         if tail is None:
             continue
         for last_axis in _layouts(shapes[node]):
-            after = _pooled_tail(network, tail, shapes[node], last_axis)
+            after = pooled_tail(network, tail, shapes[node], last_axis)
             if after is not None:
                 _, *size = shapes[node]
                 channels, *area = size if not last_axis else (size[2], *size[:2])
@@ -273,149 +269,6 @@ def _layouts(shape: tuple[int, ...]) -> tuple[bool, ...]:
     return (False,) if first and not last else (True,) if last and not first else (False, True)
 
 
-def _pooled_tail(
-    network: CutNetwork, tail: fx.Graph, shape: tuple[int, ...], last_axis: bool
-) -> fx.Graph | None:
-    """`tail` as a function of the average of its map, [B, C]; None if it is none of it.
-
-    Args:
-        shape: of the map in the network.
-        last_axis: the map is [B, H, W, C].
-    """
-    area = shape[1:3] if last_axis else shape[2:]
-    channels = shape[3] if last_axis else shape[1]
-    weights = _drawn(network, tail)
-    several = False
-    for height, width in dict.fromkeys([tuple(area), *((side, side) for side in OTHER_SIDES)]):
-        draw = torch.Generator().manual_seed(height)
-        maps = torch.randn(1, channels, height, width, generator=draw) + 0.3
-        level = maps.mean((2, 3), keepdim=True).expand_as(maps).contiguous()
-        if last_axis:
-            maps, level = (value.permute(0, 2, 3, 1).contiguous() for value in (maps, level))
-        try:
-            one, other = (weights.run(value.clone()) for value in (maps, level))
-        except Exception:  # the tail takes no maps of this size
-            if (height, width) == tuple(area):
-                return None
-            continue
-        if one.shape != (1, network.num_classes):
-            if (height, width) == tuple(area):
-                return None
-            continue
-        if not _close(one, other):
-            return None
-        several = several or height * width > 1
-    if not several:
-        return None
-    return _from_pooled(network, tail, weights, channels, area, last_axis)
-
-
-class _Drawn:
-    """A tail with weights of its own where those of the network would hide what it does."""
-
-    def __init__(self, network: CutNetwork, tail: fx.Graph) -> None:
-        self.network, self.graph = network, tail
-        self.module: nn.Module = network
-
-    def run(self, value: Tensor) -> Tensor:
-        return Values(self.module, self.graph, lambda one: None).run(value)
-
-
-def _drawn(network: CutNetwork, tail: fx.Graph) -> _Drawn:
-    """The tail with weights that all matter: those that it starts with may be zero, or so small
-    (a scale of layers of 1e-5) that what a layer does would not show in the logits."""
-    drawn = _Drawn(network, tail)
-    drawn.module = copy.deepcopy(fx.GraphModule(network, tail))
-    draw = torch.Generator().manual_seed(1)
-    for one in drawn.module.parameters():
-        values = torch.randn(one.shape, generator=draw)
-        matrix = one.ndim > 1 and one.numel() > max(one.shape)
-        one.copy_(values / math.sqrt(one[0].numel()) if matrix else 1 + 0.3 * values)
-    return drawn
-
-
-def _from_pooled(
-    network: CutNetwork,
-    tail: fx.Graph,
-    drawn: _Drawn,
-    channels: int,
-    area: Sequence[int],
-    last_axis: bool,
-) -> fx.Graph:
-    """The tail as a function of the average of its map, [B, C].
-
-    It starts from the first value that is the average, as a vector, else as a map of one position;
-    else from a map that is the average everywhere.
-    """
-    maps = torch.randn(2, channels, *area, generator=torch.Generator().manual_seed(2)) + 0.3
-    pooled = maps.mean((2, 3))
-    run = Values(drawn.module, tail, torch.clone)
-    run.run((maps.permute(0, 2, 3, 1).contiguous() if last_axis else maps).clone())
-    one_place = (2, 1, 1, channels) if last_axis else (2, channels, 1, 1)
-    for shape in (pooled.shape, one_place):
-        for node, value in run.found.items():
-            if value.shape != shape or not _close(value, pooled.view(shape)):
-                continue
-            after = part(tail, answer(tail), node)
-            if after is not None:
-                dropouts = _dropouts_to(network, node, run.found)
-                return _behind(after, None if len(shape) == 2 else last_axis, (), dropouts)
-    return _behind(tail, last_axis, (-1, *area, -1) if last_axis else (-1, -1, *area), [])
-
-
-def _behind(
-    after: fx.Graph, last_axis: bool | None, sizes: Sequence[int], dropouts: list[fx.Node]
-) -> fx.Graph:
-    """`after` as a function of vectors, after `dropouts` on them.
-
-    Args:
-        last_axis: as what it takes them: maps of one position, [B, C, 1, 1] or [B, 1, 1, C]; None:
-            as vectors.
-        sizes: that these maps are expanded to; empty: they are not.
-    """
-    new = fx.Graph()
-    x = new.placeholder("pooled")
-    for node in dropouts:
-        if node.op == "call_module":
-            x = new.call_module(str(node.target), (x,))
-        else:
-            values = {one: x for one in node.all_input_nodes}
-            values |= {
-                one: new.create_node("get_attr", "training")
-                for one in node.all_input_nodes
-                if one.target == "training"
-            }
-            x = new.node_copy(node, values.__getitem__)
-    if last_axis is not None:
-        x = new.create_node("call_function", operator.getitem, (x, SPREAD[last_axis]), name="map")
-    if sizes:
-        x = new.call_method("expand", (x, *sizes))
-    new.output(new.graph_copy(after, {next(iter(after.nodes)): x}))
-    return new
-
-
-def _dropouts_to(
-    network: CutNetwork, node: fx.Node, values: dict[fx.Node, Tensor]
-) -> list[fx.Node]:
-    """Dropouts between the pooling and `node`, in their order."""
-    found: list[fx.Node] = []
-    while node.op != "placeholder":
-        inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
-        if len(inputs) != 1 and node.op != "call_method":
-            break
-        positions = values[node].shape[2:] if node in values else ()
-        if _is_dropout(network, node) and math.prod(positions) == 1:
-            found.append(node)
-        node = inputs[0]
-    return found[::-1]
-
-
-def _is_dropout(network: CutNetwork, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return isinstance(network.get_submodule(str(node.target)), DROPOUTS)
-    return node.target in (functional.dropout, functional.dropout2d, functional.alpha_dropout)
-
-
 def _before_dropout(
     network: CutNetwork, node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]]
 ) -> fx.Node:
@@ -425,7 +278,7 @@ def _before_dropout(
             network.get_submodule(str(node.target)), nn.Identity
         )
         inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
-        if not (same or _is_dropout(network, node)) or len(inputs) != 1:
+        if not (same or is_dropout(network, node)) or len(inputs) != 1:
             return node
         if len(shapes.get(inputs[0], ())) != 2:
             return node
@@ -467,46 +320,3 @@ def _undo(network: CutNetwork) -> None:
         vars(network.get_submodule(network.stop[0])).pop(ENDS, None)
     network.cut, network.before, network.after, network.stop = "logits", None, None, None
     network.feature_channels, network.map_shape = network.num_classes, (network.num_classes,)
-
-
-def _answers(network: CutNetwork, logits: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Images and the network's logits for them: one of the sample, and a brighter and a darker
-    one, as a record can hold what its code saw in the sample."""
-    draw = torch.Generator().manual_seed(3)
-    found = [(network.sample[:1], logits[:1])]
-    for scale, level in ((2.0, 1.0), (0.5, -1.0)):
-        images = scale * torch.randn(network.sample[:1].shape, generator=draw) + level
-        found.append((images, network.whole(images.clone())))
-    return [(images, answer) for images, answer in found if answer.isfinite().all()]
-
-
-def _holds(network: CutNetwork, known: list[tuple[Tensor, Tensor]]) -> bool:
-    """Tells whether both parts give the network's own logits; for one image, not two as before."""
-    every = torch.cat([logits for _, logits in known])
-    try:
-        return all(_close(_parts(network, images), logits, every) for images, logits in known)
-    except Exception:
-        return False
-
-
-def _parts(network: CutNetwork, images: Tensor) -> Tensor:
-    """Logits by both parts, with features that are float32 as they are stored."""
-    return network.classify(pool(network.features(images.clone()).float()))
-
-
-def _takes_channels_last(network: CutNetwork, logits: Tensor) -> bool:
-    """Tells whether its code also works on tensors in the layout that embedding uses."""
-    try:
-        images = network.sample[:1].to(memory_format=torch.channels_last)
-        laid_out(network, torch.channels_last)
-        return _close(network(images), logits[:1], logits)
-    except RuntimeError:
-        return False
-    finally:
-        laid_out(network, torch.contiguous_format)
-
-
-def _close(one: Tensor, other: Tensor, all_of: Tensor | None = None) -> bool:
-    """Tells whether logits are the same to 1e-4 of their spread."""
-    spread = float((other if all_of is None else all_of).std())
-    return bool((one - other).abs().max() <= TOLERANCE * max(spread, 1e-12))

@@ -187,11 +187,14 @@ class Crawling:
         return replace(gathered, wanted=wanted, account=found.account())
 
     def _site(self) -> Gathered:
-        section = self.section
+        section, lines = self.section, list[str]()
         with self.console.progress("crawl: reading pages") as advance:
             candidates = site_candidates(
-                section.source, section.depth, section.host_gap, self.web, advance, self.blocklist
+                *(section.source, section.depth, section.host_gap, self.web, advance),
+                *(self.blocklist, lines),
             )
+        for line in lines:
+            self.console.note(line)
         return self._all_of(candidates, [], section.sample or len(candidates))
 
     def _all_of(self, candidates: list[Candidate], names: list[str], wanted: int) -> Gathered:

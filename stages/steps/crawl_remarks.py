@@ -10,6 +10,7 @@ from pipeline.params import Crawl
 from stages import paths
 
 MOST_NAMED = 10  # classes in a message
+MOST_HOSTS = 3
 
 
 def refuse_empty(section: Crawl, summary: dict[str, Any]) -> None:
@@ -42,6 +43,18 @@ def remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
             f" and are put aside: see outcome '{PLACEHOLDER}' and its detail in {paths.MANIFEST};"
             " crawl.placeholder_urls: 0 keeps them"
         )
+    if hosts := summary["one_for_many"]:
+        named = ", ".join(
+            f"{printable(host)} {count:,}" for host, count in list(hosts.items())[:MOST_HOSTS]
+        )
+        more = f" and {len(hosts) - MOST_HOSTS:,} more hosts" if len(hosts) > MOST_HOSTS else ""
+        referer = (
+            "although crawl.referer sent the page"
+            if section.referer
+            else "crawl.referer: true sends the page that shows an image, without which some hosts"
+            " answer a placeholder"
+        )
+        yield f"one picture for many addresses: {named}{more}; {referer}"
     if count := outcomes.get("damaged", 0):
         yield (
             f"{count:,} JPEGs are refused because data is missing or was overwritten: see outcome"

@@ -358,6 +358,34 @@ def test_pages_behind_the_start_may_fail_and_are_told():
     assert any("404" in note for _, note in notes)
 
 
+def test_pages_that_could_not_be_read_are_told_with_reasons():
+    bomb = b"<img " + b" ".join(b"a%d=1" % number for number in range(100_000)) + b">"
+    links = "".join(f"<a href=/{n}>x</a>" for n in ("404", "405", "pdf", "bomb", "y"))
+    routes = {
+        "/": page("<img src=a.jpg>" + links),
+        "/pdf": reply(b"%PDF-", Content_Type="application/\x1b[2Jpdf"),
+        "/bomb": reply(bomb, **HTML),
+        "/y": TREE["/y"],
+    }
+    lines, host = [], Host(routes)
+    with serving(host) as hosts, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.crawl.pagereader.SECONDS", 1.0)
+        start = "http://0.test/"
+        found = site_candidates(start, 1, 0.0, Web(US, hosts), no_progress, lines=lines)
+    assert len(found) == 3
+    (line,) = lines
+    assert line.startswith("4 pages could not be read: 2 (it answered 404), ")
+    assert "1 (it is no HTML page but 'application/[2jpdf')" in line
+    assert "1 (it takes more than 1 s to read)" in line
+
+
+def test_a_backslash_in_a_link_does_not_get_around_robots_txt():
+    rules = robots("User-agent: *", "Disallow: /x/")
+    links = r"<a href='/x\y'>x</a><a href='/x\y.jpg'>x</a><img src=a.jpg>"
+    _, host = crawled({"/": page(links), "/robots.txt": rules})
+    assert [path for path in host.requests if path.startswith("/x")] == []
+
+
 def test_a_busy_server_is_asked_once_more():
     def busy(request):
         first = request.asked() == 1

@@ -169,7 +169,7 @@ class Student(nn.Module):
         return self.fc(pool(self.backbone.features(images)))
 
 
-@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize("role", ["teacher", pytest.param("student", marks=pytest.mark.slow)])
 def test_exported_files_run_where_the_code_is_not(project, role):
     expected = {}
     for shape in SHAPES:

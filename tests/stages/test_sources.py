@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.classes import load_classes
 from pipeline.console import Console
-from pipeline.crawl.guard import PRODUCT
+from pipeline.crawl.guard import PRODUCT, product_name
 from pipeline.params import Crawl
 from pipeline.version import __version__
 from stages.sources import engine_for, user_agent
@@ -19,6 +19,25 @@ def test_we_go_by_the_usual_form_of_a_robots_name() -> None:
     )
     assert found is not None
     assert found.groups() == ("kd3-pipeline", "https://example.org/me")
+
+
+@pytest.mark.parametrize(
+    ("contact", "sent"),
+    [
+        ("山田", "%E5%B1%B1%E7%94%B0"),
+        (
+            "Jürgen, https://bücher.example/?a=b&c#d",
+            "J%C3%BCrgen, https://b%C3%BCcher.example/?a=b&c#d",
+        ),
+        ("山田\u3000x", "%E5%B1%B1%E7%94%B0%E3%80%80x"),
+        ("Ann (ACME) \\", "Ann %28ACME%29 %5C"),
+        ("https://example.org/%7Eme", "https://example.org/%7Eme"),
+    ],
+)
+def test_a_contact_of_any_letters_goes_into_a_header(contact: str, sent: str) -> None:
+    name = user_agent(contact)
+    assert name == f"Mozilla/5.0 (compatible; {PRODUCT}/{__version__}; +{sent})"
+    assert product_name(name) == PRODUCT
 
 
 def test_the_terms_of_an_engine_are_told_before_it_is_asked(

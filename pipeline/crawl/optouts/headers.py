@@ -32,6 +32,10 @@ class Heard:
         """True if it says whether mining is reserved: then no file is needed."""
         return any(one.kind == RESERVATION and one.allows is not None for one in self.signals)
 
+    def __add__(self, more: "Heard") -> "Heard":
+        licences = dict.fromkeys([*self.licences, *more.licences])
+        return Heard((*self.signals, *more.signals), tuple(licences))
+
 
 def heard(headers: Mapping[str, str], address: str) -> Heard:
     """Reads the headers that answered `address`. A mapping with `getall` may repeat headers."""

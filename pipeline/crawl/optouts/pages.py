@@ -1,13 +1,12 @@
 """What an HTML page says of the images on it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import islice
 
 from lxml import html
 
 from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.headers import Heard, heard, licence_named
+from pipeline.crawl.optouts.headers import Heard, licence_named
 from pipeline.crawl.optouts.signals import Signal
 
 MOST = 1000  # elements that are looked at
@@ -23,17 +22,16 @@ def page_words(tree: html.HtmlElement, robot: str) -> set[str]:
     return words
 
 
-def page_heard(tree: html.HtmlElement, headers: Mapping[str, str], address: str) -> Heard:
-    """What the headers that came with a page say, and its elements beside."""
-    found = heard(headers, address)
-    signals, licences = list(found.signals), list(found.licences)
+def page_heard(tree: html.HtmlElement, address: str) -> Heard:
+    """What a page's elements say, beside the headers that came with it."""
+    signals, licences = list[Signal](), list[str]()
     for name, content in _metas(tree):
         if name == RESERVATION_FORM.kind:
             allows = RESERVATION_FORM.read(content)
             signals.append(Signal(RESERVATION_FORM.kind, "page meta", content, allows))
     for link in islice(tree.iter("link"), MOST):
         licences += licence_named(link.attrib, link.get("href", ""), address)
-    return replace(found, signals=tuple(signals), licences=tuple(dict.fromkeys(licences)))
+    return Heard(tuple(signals), tuple(dict.fromkeys(licences)))
 
 
 def _metas(tree: html.HtmlElement) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,51 @@
+"""Process in which pages are read: what a hostile page does to it ends with it.
+
+libxml2 compares each attribute of a tag with all before it: a page of a few hundred KiB holds it
+for minutes, in which nothing interrupts it but its end.
+"""
+
+import json
+import signal
+import struct
+import sys
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from pipeline.crawl.markup import PAGE_IMAGES, images_of, links_of, parsed
+from pipeline.crawl.optouts.pages import page_heard, page_words
+
+LENGTH = struct.Struct("<I")  # before each part of a message
+
+
+def content(body: bytes, kind: str, address: str, robot: str) -> dict[str, Any]:
+    """What a page says of itself and what is on it, in the words of `PageContent`."""
+    tree = parsed(body, kind)
+    if tree is None:
+        return {"words": [], "signals": [], "licences": [], "images": [], "links": []}
+    said = page_heard(tree, address)
+    return {
+        "words": sorted(page_words(tree, robot)),
+        "signals": [asdict(signal) for signal in said.signals],
+        "licences": said.licences,
+        "images": list(islice(images_of(tree, address), PAGE_IMAGES)),
+        "links": list(links_of(tree, address)),
+    }
+
+
+def main() -> None:
+    """Answers messages on stdin, a header in JSON and the bytes of a page, until stdin ends."""
+    inlet, outlet = sys.stdin.buffer, sys.stdout.buffer
+    while length := inlet.read(LENGTH.size):
+        header = json.loads(inlet.read(*LENGTH.unpack(length)))
+        body = inlet.read(*LENGTH.unpack(inlet.read(LENGTH.size)))
+        # of computing: at their end the system ends this process, wherever it is
+        signal.setitimer(signal.ITIMER_PROF, header.pop("seconds"))
+        reply = json.dumps(content(body, **header)).encode()
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        outlet.write(LENGTH.pack(len(reply)) + reply)
+        outlet.flush()
+
+
+if __name__ == "__main__":
+    main()

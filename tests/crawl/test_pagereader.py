@@ -1,0 +1,87 @@
+"""Reading of pages in a process of its own, which hostile pages cannot hold."""
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from pipeline.crawl import pagereader
+from pipeline.crawl.pagereader import PageContent, PageReader, Unread
+from pipeline.crawl.pageworker import content
+
+# libxml2 compares every attribute with all before it
+BOMB = b"<img " + b" ".join(b"a%d=1" % number for number in range(300_000)) + b"><img src=/a.jpg>"
+PAGE = b"<meta name=robots content=noai><img src=a.jpg alt=cat><a href=/b>b</a>"
+
+
+async def read(reader: PageReader, body: bytes) -> PageContent:
+    return await reader.read(body, "text/html", "http://0.test/", "robot")
+
+
+def test_a_page_is_read() -> None:
+    async def run() -> PageContent:
+        async with PageReader() as reader:
+            return await read(reader, PAGE)
+
+    found = asyncio.run(run())
+    assert found.images == [("http://0.test/a.jpg", "cat", False)]
+    assert (found.words, found.links) == ({"noai"}, ["http://0.test/b"])
+
+
+def test_a_page_that_takes_too_long_is_ended_and_the_next_one_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run() -> None:
+        async with PageReader() as reader:
+            await read(reader, PAGE)
+            monkeypatch.setattr(pagereader, "SECONDS", 0.3)
+            with pytest.raises(Unread, match=r"it takes more than 0\.3 s to read"):
+                await read(reader, BOMB)
+            assert len((await read(reader, PAGE)).images) == 1
+
+    start = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - start < 20
+
+
+def test_who_waits_for_a_page_can_stop_at_once_and_nothing_is_left() -> None:
+    async def run() -> int:
+        async with PageReader() as reader:
+            await read(reader, PAGE)
+            assert reader._process is not None
+            number = reader._process.pid
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await read(reader, BOMB)
+            with pytest.raises(ProcessLookupError):
+                os.kill(number, 0)
+            assert len((await read(reader, PAGE)).images) == 1  # and not what came late
+            return reader._process.pid
+
+    start = time.monotonic()
+    number = asyncio.run(run())
+    assert time.monotonic() - start < 4
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+
+
+def test_a_reader_that_dies_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with PageReader() as reader:
+            await read(reader, PAGE)
+            assert reader._process is not None
+            os.kill(reader._process.pid, 9)
+            with pytest.raises(Unread, match="its reader ended with -9"):
+                await read(reader, PAGE)
+            # an error of its own, not one of the page
+            monkeypatch.setattr(pagereader, "SECONDS", -1.0)
+            with pytest.raises(Unread, match="itimer_error"):
+                await read(reader, PAGE)
+
+    asyncio.run(run())
+
+
+def test_of_a_page_of_nothing_there_is_nothing() -> None:
+    nothing = {"words": [], "signals": [], "licences": [], "images": [], "links": []}
+    assert content(b"", "text/html", "http://0.test/", "robot") == nothing
