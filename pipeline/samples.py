@@ -9,11 +9,13 @@ its own.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops
+
+from pipeline.pngfile import SIGNATURE, chunks
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits of the converters in use
 COLOURS = {0: 1, 2: 3, 4: 1, 6: 3}  # PNG's colour type -> samples beside alpha
@@ -143,20 +145,11 @@ def _lower_bytes(data: bytes, kind: int) -> Sequence[Image.Image]:
 
 def _significant(data: bytes) -> int:
     """The most bits of a colour that the chunk sBIT calls significant; 0 without one."""
-    if data[:4] != b"\x89PNG" or data[24:25] != b"\x10":
+    if data[:8] != SIGNATURE or data[24:25] != b"\x10":
         return 0
-    for kind, start, end in _chunks(data):
+    for kind, start, end in chunks(data):
         if kind == b"sBIT":
             return max(data[start : min(end, start + COLOURS.get(data[25], 3))], default=0)
         if kind == b"IDAT":
             break
     return 0
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of the data of each chunk (PNG 3rd edition, 5.3), as far as there are."""
-    at = 8
-    while at + 8 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 8], at + 8, min(at + 8 + length, len(data))
-        at += length + 12

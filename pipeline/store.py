@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 SHARD_ROWS = 2000
 SHARD_BYTES = 256 * 2**20
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
+STREAM = 2**20  # bytes of a streamed file that are held back
 ROW_GROUP = 100  # rows that are read at once
 IMAGE_COLUMNS = {
     "id": pa.string(),
@@ -266,12 +267,16 @@ def read_table(path: Path, columns: Sequence[str] | None = None, hint: str = "")
 
 
 @contextmanager
-def open_parquet(path: Path, hint: str = "") -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file, with a UserError that names it when that fails."""
+def open_parquet(path: Path, hint: str = "", *, streamed: bool = False) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file, with a UserError that names it when that fails.
+
+    Args:
+        streamed: read a bit at a time, and not a whole column of a row group before its first row.
+    """
     if not path.is_file():
         raise UserError(f"{path} not found", hint or "run `dvc repro`, or the stage that writes it")
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=not streamed, buffer_size=STREAM if streamed else 0)
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error, hint) from None
     with file:

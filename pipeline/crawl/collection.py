@@ -8,9 +8,9 @@ from pipeline.console import Advance, no_progress
 from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
+from pipeline.formats import HEAD, picture_kind, readable
 from pipeline.images import ImageError, inspect
 from pipeline.imagesource.entries import UNSUPPORTED, Entry
-from pipeline.imagesource.kinds import HEAD, picture_kind, readable
 from pipeline.imagesource.matching import Matcher
 from pipeline.imagesource.source import open_source
 from pipeline.imagesource.table import NO_COLUMNS

@@ -10,11 +10,11 @@ from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from pipeline.crawl.incoming import Incoming
 from pipeline.crawl.optouts.pictures import image_signals
 from pipeline.crawl.optouts.signals import OptedOut, verdict
-from pipeline.images import FORMATS, ImageError, ImageInfo, inspect, open_image
+from pipeline.formats import FORMATS
+from pipeline.images import LARGE, ImageError, ImageInfo, inspect, is_large
 from pipeline.manifest import Fetched
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
-LARGE = 8_000_000  # pixels; of such images one is decoded at a time, in up to 250 MB
 FOUND = [field.name for field in fields(ImageInfo)]
 
 
@@ -55,24 +55,22 @@ class Decoder:
             ExternalError: the disk will not have it.
         """
         run = asyncio.get_running_loop().run_in_executor
-        kept = await run(self._threads, self._kept, found, incoming, LARGE)
+        kept = await run(self._threads, self._kept, found, incoming, False)
         if kept is None:
             async with self._large:
-                kept = await run(self._threads, self._kept, found, incoming, None)
+                kept = await run(self._threads, self._kept, found, incoming, True)
         assert kept is not None  # the second time nothing is too large
         return kept
 
-    def _kept(self, found: Fetched, incoming: Incoming, most: int | None) -> Fetched | None:
-        """The record of an image that is kept; None if it has more than `most` pixels."""
+    def _kept(self, found: Fetched, incoming: Incoming, alone: bool) -> Fetched | None:
+        """The record of an image that is kept; None if it is large, and others are decoded."""
         data = incoming.read()
         said = verdict(image_signals(data), self._obeyed)
         signals = "\n".join(filter(None, (found.signals, said.text)))
         if said.refusal:
             raise OptedOut(said.refusal, signals)
-        if most is not None:
-            image = open_image(data, FORMATS)
-            if image.width * image.height > most:
-                return None
+        if not alone and is_large(data, FORMATS, LARGE):
+            return None
         info = self._inspect(data)
         if refused := self._blocklist.image(data):
             raise ImageError(*refused, info.width, info.height)

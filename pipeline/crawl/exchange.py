@@ -32,6 +32,7 @@ from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.proxy import ProxyError
 from pipeline.crawl.scheduler import Job
 from pipeline.errors import PipelineError
+from pipeline.formats import accepted
 from pipeline.manifest import FORBIDDEN_DNS, Fetched
 from pipeline.params import Crawl
 
@@ -50,7 +51,7 @@ REASON_BYTES = 4096  # of the body of a refusal
 REASON_PATIENCE = 2.0  # seconds for them
 NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 # what unpacks may be a bomb; who packs all the same is unpacked within the limit of an image
-IMAGE_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}
+IMAGE_HEADERS = {"Accept": accepted(), "Accept-Encoding": "identity"}
 QUESTION_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 

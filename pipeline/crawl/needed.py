@@ -15,7 +15,6 @@ from pipeline.crawl.journal import Journal
 from pipeline.crawl.links import without_tracking
 from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
 from pipeline.crawl.placeholders import given_for_many
-from pipeline.images import LONGEST
 from pipeline.manifest import (
     BLOCKED,
     DUPLICATE,
@@ -27,6 +26,7 @@ from pipeline.manifest import (
     Fetched,
 )
 from pipeline.params import Crawl
+from pipeline.weight import is_too_large
 
 Report = Callable[[int, str], None]
 # what hosts answer who refuse to show an image elsewhere than on its page, besides placeholders
@@ -202,7 +202,7 @@ class Needed:
         if record.id is not None:
             if not self.journal.holds(record):
                 return None
-            if max(record.width, record.height) > LONGEST:  # older crawls kept such
+            if is_too_large(record.width, record.height, record.format):  # older crawls kept such
                 return replace(record, outcome="too_many_pixels", id=None)
             if min(record.width, record.height) < params.min_side:
                 return replace(record, outcome="too_small", id=None)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
+from pipeline.colour import COLOURS_UNREAD, RECOLOURED
 from pipeline.console import printable
 from pipeline.crawl.gather import Gathered
 from pipeline.crawl.journal import Journal
@@ -77,12 +78,15 @@ def _advice(table: pa.Table, outcomes: Counter[str], gathered: Gathered) -> str:
 def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
     """Counts of the candidates by outcome and class, and of what the stored images are.
 
-    `brightened` counts images of 16 bits that are read as the fewer bits that they use.
+    `brightened` counts images of 16 bits that are read as the fewer bits that they use,
+    `recoloured` those whose colours are brought to sRGB, and `colours_unread` those whose profile
+    is broken.
     `with_location` counts images whose metadata says where they were taken; they are stored as
     they came, metadata and all. `one_for_many` has the hosts that gave one image for many
     addresses, each with the most. `signals` counts what owners say of such use: docs/opt-outs.md.
     """
     stored = table.filter(pc.field("outcome") == STORED)
+    details = stored["detail"].to_pylist()
     classes, outcomes = table["class"].to_pylist(), table["outcome"].to_pylist()
     by_class: dict[str, Counter[str]] = {name: Counter() for name in class_names}
     for name, outcome in zip(classes, outcomes, strict=True):
@@ -101,7 +105,9 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
         },
         "formats": _counted(stored["format"].to_pylist()),
         "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
-        "brightened": sum(map(bool, stored["detail"].to_pylist())),
+        "brightened": sum("brightened" in detail for detail in details),
+        "recoloured": sum(RECOLOURED in detail for detail in details),
+        "colours_unread": sum(COLOURS_UNREAD in detail for detail in details),
         "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
         "signals": signal_counts(table),
         "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),

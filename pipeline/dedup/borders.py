@@ -19,14 +19,14 @@ def may_have_border(grey: np.ndarray) -> np.ndarray:
     return (off.mean(axis=2) <= 2 * STRAY).any(axis=1)
 
 
-def inside_border(grey: Image.Image, box: Box) -> Box:
+def inside_border(grey: Image.Image | np.ndarray, box: Box) -> Box:
     """Part inside a picture's border of one colour a side, as shares of `box`.
 
     Of a picture that is all border nothing is left: right is then not above left, or bottom not
     above top.
     """
-    pixels = np.asarray(grey).astype(np.int16)
-    left, top, right, bottom = 0, 0, grey.width, grey.height
+    pixels = np.asarray(grey)
+    left, top, right, bottom = 0, 0, pixels.shape[1], pixels.shape[0]
     for _ in range(2):  # a pillar box inside a letter box, or the other way round
         rows = pixels[top:bottom, left:right]
         top, bottom = top + _border(rows), bottom - _border(rows[::-1])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from pipeline.dedup.hashing import (
     library_hash,
 )
 from pipeline.images import Box, ImageError, decode, decode_reduced
+from pipeline.strips import levels_of
 
 SMALL = 128  # pixels of the shorter side that a scaled decode leaves, at least
 COLOUR = 32  # side of the colour picture
@@ -94,14 +96,10 @@ def fingerprint_images(
     greys: dict[int, tuple[Image.Image, Box]] = {}
     for row, one in enumerate(data):
         try:
-            small, box, full = decode_reduced(one, SMALL)
+            greys[row] = _take_in(fingerprints, row, one, kind, pixels)
         except ImageError as problem:
             errors[row] = str(problem) or problem.outcome
             continue
-        greys[row] = _look_at(fingerprints, row, small, box)
-        if kind in SHAPES:
-            source = (greys[row][0], kind, box) if full is None else (full.convert("L"), kind)
-            pixels[row] = lanczos(*source)
         _take_rows(greys[row][0], rows[row])
 
     fingerprints.sharpness[:] = sharpness(rows)
@@ -139,6 +137,18 @@ def fingerprint_images(
     return fingerprints, errors
 
 
+def _take_in(
+    fingerprints: Fingerprints, row: int, data: bytes, kind: str, pixels: np.ndarray
+) -> tuple[Image.Image, Box]:
+    """Looks at an encoded image, and returns its grey; no large picture of it stays."""
+    small, box, full = decode_reduced(data, SMALL)
+    found = _look_at(fingerprints, row, small, box)
+    if kind in SHAPES:
+        source = (found[0], kind, box) if full is None else (full.convert("L"), kind)
+        pixels[row] = lanczos(*source)
+    return found
+
+
 def _look_at(
     fingerprints: Fingerprints, row: int, picture: Image.Image, box: Box
 ) -> tuple[Image.Image, Box]:
@@ -161,8 +171,7 @@ def _cut_out(
     fingerprints: Fingerprints, row: int, picture: Image.Image, kind: str, pixels: np.ndarray
 ) -> None:
     """Looks again, in full, at a picture that is mostly one ground: at what there is on it."""
-    levels = np.asarray(picture).reshape(-1, 3)
-    fingerprints.range[row] = np.ptp(levels, axis=0).max()
+    fingerprints.range[row] = np.ptp(picture.getextrema(), axis=1).max()
     shown = _shown(picture)
     box = np.array(_with_room(shown), np.float32)
     fingerprints.cut[row] = box
@@ -177,7 +186,8 @@ def _cut_out(
 def _shown(picture: Image.Image) -> Box:
     """Part of a picture inside its borders in any channel, as shares; all where nothing is."""
     whole = (0.0, 0.0, float(picture.width), float(picture.height))
-    boxes = np.array([inside_border(channel, whole) for channel in picture.split()])
+    bands = [methodcaller("getchannel", band) for band in range(3)]
+    boxes = np.array([inside_border(levels_of(picture, band), whole) for band in bands])
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
     if not len(boxes):
         return WHOLE

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.dedup.fingerprints import Fingerprints, part, squashed
-from pipeline.images import ImageError, decode, decode_reduced
+from pipeline.images import ImageError, decode, decode_reduced, one_large
 from pipeline.store import ROW_GROUP, open_parquet
 
 KEPT = 100_000_000  # bytes of close-ups
@@ -79,10 +79,11 @@ class CloseUps:
 def close_up(data: bytes, cut: np.ndarray, side: int) -> np.ndarray:
     """uint8 [side, side, 3] of a part of an encoded image; black where it cannot be decoded."""
     try:
-        if (cut[2:] - cut[:2]).min() < 1:
-            there = part(decode(data), cut)
-            return np.asarray(squashed(there, side, (0, 0, *there.size)))
-        small, box, _ = decode_reduced(data, side)
-        return np.asarray(squashed(small, side, box).convert("RGB"))
+        with one_large(data):
+            if (cut[2:] - cut[:2]).min() < 1:
+                there = part(decode(data), cut)
+                return np.asarray(squashed(there, side, (0, 0, *there.size)))
+            small, box, _ = decode_reduced(data, side)
+            return np.asarray(squashed(small, side, box).convert("RGB"))
     except ImageError:
         return np.zeros((side, side, 3), np.uint8)

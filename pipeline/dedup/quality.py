@@ -6,7 +6,6 @@ that. Their spectra are compared at equal frequencies, in cycles a picture: a co
 once lacks what was above its limit then, however large it is now.
 """
 
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,8 @@ from PIL import Image
 
 from pipeline.console import Advance, no_progress
 from pipeline.dedup.borders import LEVELS, STRAY, inside_border
-from pipeline.images import Box, ImageError, decode
+from pipeline.images import Box, ImageError, decode, open_image
+from pipeline.strips import PIXELS, levels_of, strips
 
 TRIMMED = 512  # pixels of the longer side, at most, at which borders are looked for
 BAR = 0.3  # share of a line that is of the border's colour, at least, where a caption is on it
@@ -179,8 +179,8 @@ def measure(data: bytes) -> Measures:
         ImageError: as `pipeline.images.decode`.
     """
     image = decode(data)
-    grey = image.convert("L")
-    levels = np.asarray(grey)
+    levels = levels_of(image, lambda strip: strip.convert("L"))
+    grey = Image.fromarray(levels)
     boxes = [(0, 0, *image.size)]
     for box in _inner_boxes(grey):
         if box not in boxes:
@@ -189,8 +189,16 @@ def measure(data: bytes) -> Measures:
         tuple(_view(image, levels, box) for box in boxes),
         len(data),
         max(_table_step(data), _earlier_step(levels)),
-        blake2b(image.tobytes(), digest_size=16, key=repr(image.size).encode()).digest(),
+        _digest(image),
     )
+
+
+def _digest(image: Image.Image) -> bytes:
+    """Equal for pictures of equal pixels."""
+    found = blake2b(digest_size=16, key=repr(image.size).encode())
+    for _, strip in strips(image):
+        found.update(strip.tobytes())
+    return found.digest()
 
 
 # the part that is the picture
@@ -315,7 +323,12 @@ def _spectrum(levels: np.ndarray) -> np.ndarray:
 def _grid(levels: np.ndarray) -> int:
     """Pixels across from which these were made by repeating them, or the width."""
     width = levels.shape[1]
-    steps = np.abs(np.diff(levels.astype(np.int16), axis=1)).mean(axis=0)
+    height, rows = len(levels), max(1, PIXELS // width)
+    sums = np.zeros(width - 1, np.int64)
+    for top in range(0, height, rows):
+        strip = levels[top : top + rows].astype(np.int16)
+        sums += np.abs(np.diff(strip, axis=1)).sum(axis=0, dtype=np.int64)
+    steps = sums / height
     total = steps.sum()
     if not total:
         return width
@@ -348,7 +361,7 @@ def _colour(pixels: np.ndarray) -> float:
 
 def _table_step(data: bytes) -> float:
     """Mean step of a JPEG's low frequencies, in levels; 0 for other formats."""
-    tables = getattr(Image.open(io.BytesIO(data)), "quantization", None)  # in rows of 8
+    tables = getattr(open_image(data), "quantization", None)  # in rows of 8
     if not tables:
         return 0.0
     return float(np.mean([tables[0][8 * row + column] for row, column in FREQUENCIES]))
@@ -363,8 +376,9 @@ def _earlier_step(levels: np.ndarray) -> float:
     height, width = (side // 8 for side in levels.shape)
     if height * width < NONZERO:
         return 0.0
-    blocks = levels[: 8 * height, : 8 * width].reshape(height, 8, width, 8).swapaxes(1, 2)
-    blocks = blocks.reshape(-1, 8, 8)[:: max(1, height * width // BLOCKS)].astype(np.float64)
+    grid = levels[: 8 * height, : 8 * width].reshape(height, 8, width, 8).swapaxes(1, 2)
+    some = np.arange(0, height * width, max(1, height * width // BLOCKS))
+    blocks = grid[some // width, some % width].astype(np.float64)
     k = np.arange(8)
     waves = np.cos(np.pi * (2 * k + 1) * k[:, None] / 16) / 2
     waves[0] /= np.sqrt(2)

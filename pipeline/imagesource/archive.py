@@ -11,6 +11,7 @@ from lzma import LZMAError
 from pathlib import Path
 
 from pipeline.console import Advance, no_progress
+from pipeline.formats import HEAD
 from pipeline.imagesource.entries import (
     LINK,
     MOST_SIDECAR,
@@ -25,7 +26,7 @@ from pipeline.imagesource.entries import (
     kind_counted,
     sidecar_facts,
 )
-from pipeline.imagesource.kinds import HEAD, is_picture
+from pipeline.imagesource.kinds import is_picture
 
 BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, LZMAError, ValueError)
 MOST_NAMES = 2**20  # bytes of a header that gives the next member its name and the like

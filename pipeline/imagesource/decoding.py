@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from pipeline.images import Frame, ImageError, decode
+from pipeline.formats import HEAD, picture_kind, readable
+from pipeline.images import Frame, ImageError, decode, one_large
 from pipeline.imagesource.entries import Entry
-from pipeline.imagesource.kinds import HEAD, picture_kind, readable
 
-MOST_THREADS = 8  # each may have a picture of 50 million pixels
+MOST_THREADS = 8
 
 
 def decoded(entries: Iterable[Entry], frame: Frame) -> Iterator[tuple[Entry, np.ndarray | str]]:
@@ -32,7 +32,8 @@ def _pixels(entry: Entry, frame: Frame) -> np.ndarray | str:
     if entry.outcome:
         return f"{entry.outcome}: {entry.detail}" if entry.detail else entry.outcome
     try:
-        return frame.of(decode(entry.data))
+        with one_large(entry.data):
+            return frame.of(decode(entry.data))
     except ImageError as error:
         kind = picture_kind(entry.data[:HEAD])
         if error.outcome == "not_an_image" and kind and kind not in readable():

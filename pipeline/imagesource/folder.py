@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.console import Advance, no_progress
+from pipeline.formats import HEAD
 from pipeline.imagesource.entries import (
     LINK,
     MISSING,
@@ -22,7 +23,7 @@ from pipeline.imagesource.entries import (
     kind_counted,
     sidecar_facts,
 )
-from pipeline.imagesource.kinds import HEAD, ending, is_parquet, is_picture, is_tar
+from pipeline.imagesource.kinds import ending, is_parquet, is_picture, is_tar
 
 LOOKED_AT = 1000  # files between two signs of life
 LISTINGS = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}  # Hugging Face's imagefolder

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.console import Advance, no_progress, printable
 from pipeline.errors import UserError
+from pipeline.formats import HEAD
 from pipeline.imagesource.archive import Archive
 from pipeline.imagesource.entries import UNREADABLE, Entry, Facts, Left, Part, facts_of
 from pipeline.imagesource.folder import (
@@ -23,7 +24,7 @@ from pipeline.imagesource.folder import (
     read_file,
     stem_of,
 )
-from pipeline.imagesource.kinds import HEAD, is_parquet, is_tar
+from pipeline.imagesource.kinds import is_parquet, is_tar
 from pipeline.imagesource.table import (
     DONE,
     LISTED,
@@ -31,6 +32,7 @@ from pipeline.imagesource.table import (
     Table,
     columns_told,
     listing,
+    one_line,
     picture_columns,
 )
 from pipeline.store import open_parquet
@@ -288,7 +290,7 @@ def _table(
     """A Parquet file in a folder: pictures, img2dataset's list of them, or neither."""
     path = Path(file.path)
     try:
-        with open_parquet(path) as opened:
+        with open_parquet(path, streamed=True) as opened, one_line(path):
             there = {name.strip().lower() for name in opened.schema_arrow.names}
             holds = columns.get("image") or picture_columns(opened)
         if holds:

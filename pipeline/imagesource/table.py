@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pyarrow.parquet as pq
 
 from pipeline.console import printable
 from pipeline.errors import UserError
+from pipeline.formats import picture_kind
 from pipeline.imagesource.entries import MISSING, SAYS, TOO_LARGE, UNREADABLE, Entry, facts_of
-from pipeline.imagesource.kinds import picture_kind
 from pipeline.store import open_parquet
 
 # usual columns, the first that is there counts; img2dataset calls it by the format
 PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo")
-BATCH = 100  # rows in memory
+BATCH = 100  # rows in memory, or as many as BATCH_BYTES are sure to hold
+BATCH_BYTES = 32 * 2**20
+FIRST = 8  # rows in which a column of pictures shows one
 KEPT = frozenset(spelling for spellings in SAYS.values() for spelling in spellings)
 LISTED = "file_name"  # the column by which Hugging Face's metadata names a file
 STATUS = {"status", "error_message"}  # what img2dataset says of a picture that it does not have
@@ -48,12 +51,13 @@ class Table:
             UserError: it cannot be read, or has no column of that name.
         """
         self.path, self.prefix, self.split, self._most = path, prefix, "", max_bytes
-        with open_parquet(path) as file:
+        with open_parquet(path, streamed=True) as file:
             schema = file.schema_arrow
             self._rows = file.metadata.num_rows
             for role, name in columns.items():
                 _check_column(path, role, name, schema)
-            named = [columns["image"]] if columns.get("image") else picture_columns(file)
+            with one_line(path):
+                named = [columns["image"]] if columns.get("image") else picture_columns(file)
         self.column = named[0] if named else ""
         self.other_pictures = named[1:]
         candidates = class_columns(schema)
@@ -84,12 +88,11 @@ class Table:
         row = next(wanted, None)
         try:
             for start, batch in self._batches():
-                values = batch.column(self.column)
                 while row is not None and row < start + len(batch):
                     said = {name: batch.column(name)[row - start].as_py() for name in self._said}
                     if self.class_column:
                         said["class"] = batch.column(self.class_column)[row - start].as_py()
-                    yield self._entry(row, values[row - start].as_py(), said)
+                    yield self._entry(row, batch.column(self.column)[row - start], said)
                     row = next(wanted, None)
                 if row is None:
                     return
@@ -102,19 +105,24 @@ class Table:
 
     def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         start, own = 0, [self.class_column] if self.class_column else []
-        with open_parquet(self.path) as file:
-            for batch in file.iter_batches(BATCH, columns=[self.column, *own, *self._said]):
+        with open_parquet(self.path, streamed=True) as file:
+            for batch in batches(file, [self.column, *own, *self._said]):
                 yield start, batch
                 start += len(batch)
 
-    def _entry(self, row: int, value: Any, said: Mapping[str, Any]) -> Entry:
-        data = (value.get("bytes") if isinstance(value, dict) else value) or b""
-        outcome, detail, size = "", "", len(data)
+    def _entry(self, row: int, value: pa.Scalar, said: Mapping[str, Any]) -> Entry:
+        packed = value.get("bytes") if value.is_valid and hasattr(value, "keys") else value
+        there = isinstance(packed, pa.Scalar) and packed.is_valid
+        size = packed.as_buffer().size if there and hasattr(packed, "as_buffer") else 0
+        outcome, detail, data = "", "", b""
         if size > self._most:
-            outcome, detail, data = TOO_LARGE, f"more than {self._most} bytes", b""
-        elif not data:
+            outcome, detail = TOO_LARGE, f"more than {self._most} bytes"
+        elif size:
+            data = packed.as_py()
+        else:
             # a path in its place is not opened: a table may name any file
-            path = value.get("path") if isinstance(value, dict) else None
+            whole = value.as_py()
+            path = whole.get("path") if isinstance(whole, dict) else None
             told = [
                 str(said[name]) for name in sorted(STATUS & set(said), reverse=True) if said[name]
             ]
@@ -132,8 +140,39 @@ class Table:
 
     def values(self, column: str) -> list[Any]:
         """All of a column."""
-        with open_parquet(self.path) as file:
+        with open_parquet(self.path) as file, one_line(self.path):
             return file.read(columns=[column])[column].to_pylist()
+
+
+def batches(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a table in order, few at a time where they may be large.
+
+    No value is larger than all that its column has in a row group, and a dictionary of one large
+    value may stand for any number of rows.
+    """
+    for group in range(file.num_row_groups):
+        there = file.metadata.row_group(group)
+        weights = [there.column(place) for place in range(there.num_columns)]
+        # the path of a struct's field begins with the column's name
+        largest = max(
+            (one.total_uncompressed_size for one in weights if _column_of(one, columns)), default=0
+        )
+        rows = min(BATCH, max(1, BATCH_BYTES // max(1, largest)))
+        yield from file.iter_batches(rows, [group], columns=list(columns), use_threads=False)
+
+
+def _column_of(chunk: Any, columns: Sequence[str]) -> bool:
+    path = chunk.path_in_schema
+    return any(path == name or path.startswith(f"{name}.") for name in columns)
+
+
+@contextmanager
+def one_line(path: Path) -> Iterator[None]:
+    """Arrow's errors as one that names the table."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def picture_columns(file: pq.ParquetFile) -> list[str]:
@@ -145,9 +184,14 @@ def picture_columns(file: pq.ParquetFile) -> list[str]:
     usual = [one for name in PICTURES for one in holding if one.lower() == name]
     looked = [name for name in holding if name not in usual[:1]]
     seen: set[str] = set()
-    for batch in file.iter_batches(8, columns=looked) if looked else ():
-        seen = {name for name in looked if _has_picture(batch.column(name).to_pylist())}
-        break
+    rows = 0
+    for batch in batches(file, looked) if looked else ():
+        seen |= {
+            name for name in looked if _has_picture(batch.column(name)[: FIRST - rows].to_pylist())
+        }
+        rows += len(batch)
+        if rows >= FIRST:
+            break
     return list(dict.fromkeys([*usual[:1], *(name for name in [*usual, *holding] if name in seen)]))
 
 

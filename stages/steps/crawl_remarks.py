@@ -70,3 +70,8 @@ def remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
             f"{count:,} images of 16 bits use fewer, and are read as such: brighter than they were"
             f" written (see detail in {paths.MANIFEST})"
         )
+    if count := summary["colours_unread"]:
+        yield (
+            f"{count:,} images say their colours in a way that is not understood, and are taken for"
+            f" sRGB (see detail in {paths.MANIFEST})"
+        )

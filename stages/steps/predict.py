@@ -16,9 +16,10 @@ import numpy as np
 from pipeline.console import Advance, Console, printable
 from pipeline.errors import UserError
 from pipeline.export.model import BATCH, Model, open_model
+from pipeline.formats import HEAD
 from pipeline.imagesource.decoding import decoded
 from pipeline.imagesource.entries import Entry, counted
-from pipeline.imagesource.kinds import HEAD, is_parquet, is_tar
+from pipeline.imagesource.kinds import is_parquet, is_tar
 from pipeline.imagesource.source import Source, open_source
 from pipeline.labelled.names import listed_names
 from stages import paths

@@ -23,6 +23,7 @@ from pipeline.crawl.fetch import fetch
 from pipeline.crawl.http import Lookups, Web
 from pipeline.crawl.journal import Journal
 from pipeline.errors import ExternalError
+from pipeline.formats import FORMATS, readable
 from pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
@@ -283,6 +284,14 @@ def test_cookies_are_never_sent_back(faulty):
 def test_requests_say_who_asks_and_want_plain_bytes(faulty):
     assert {headers["User-Agent"] for headers in faulty["headers"]} == {AGENT}
     assert {headers["Accept-Encoding"] for headers in faulty["headers"]} == {"identity"}
+
+
+def test_hosts_are_asked_for_what_is_read_and_for_nothing_else(tmp_path):
+    host = Host({"/a.jpg": image(1)})
+    with serving(host) as hosts:
+        crawl(tmp_path, candidates_of(["http://0.test/a.jpg"]), hosts)
+    (asked,) = [headers["Accept"] for headers in host.headers if headers["Accept"] != "*/*"]
+    assert set(asked.split(",")) == {f"image/{kind.lower()}" for kind in readable(FORMATS)}
 
 
 def test_every_stored_object_is_what_its_name_says(faulty):

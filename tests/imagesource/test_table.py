@@ -1,6 +1,9 @@
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import UserError
+from pipeline.imagesource.table import BATCH_BYTES, Table, batches
 from tests.imagesource.making import PICTURES, Read, table_of
 
 NAMES = ["cat", "dog"]
@@ -81,3 +84,32 @@ def test_a_table_that_breaks_off_gives_each_row_a_reason(tmp_path):
     read = Read(path)
     assert len(read.rows) == 250
     assert "unreadable" in read.outcomes.values()
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+@pytest.mark.parametrize("struct", [True, False])
+def test_rows_are_read_by_what_they_may_weigh(tmp_path, dictionary, struct):
+    large = [bytes([number]) * (BATCH_BYTES // 4) for number in range(3)]
+    values = [large[0]] * 12 if dictionary else large * 4
+    path = tmp_path / "x.parquet"
+    column = structs(values) if struct else values
+    pq.write_table(pa.table({"image": column}), path, use_dictionary=dictionary)
+    with pq.ParquetFile(path) as file:
+        found = list(batches(file, ["image"]))
+    assert sum(map(len, found)) == 12
+    assert max(batch.nbytes for batch in found) <= 1.1 * BATCH_BYTES
+    entries = list(Table(path, "x#", BATCH_BYTES // 8).read(range(12)))
+    assert {(one.outcome, one.data, one.size) for one in entries} == {
+        ("too_large", b"", BATCH_BYTES // 4)
+    }
+
+
+def test_a_table_that_breaks_while_it_is_looked_at_is_one_line(tmp_path):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"photograph": [bytes(5000)] * 50}), path, compression="none")
+    data = bytearray(path.read_bytes())
+    data[4:40] = b"\xff" * 36
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        Table(path, "x#", 10**6)
+    assert "\n" not in str(caught.value)

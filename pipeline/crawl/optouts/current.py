@@ -20,6 +20,7 @@ from pipeline.crawl.optouts.headers import heard
 from pipeline.crawl.optouts.origin import Answer, Question, Said
 from pipeline.crawl.optouts.rsl import Licence
 from pipeline.crawl.optouts.signals import Verdict, obeyed_kinds, refusal_in
+from pipeline.formats import accepted
 from pipeline.params import Crawl
 
 GONE = {404, 410}
@@ -107,7 +108,7 @@ class CurrentSignals:
     async def _head(self, url: str, said: Said) -> tuple[int, str | None, Verdict]:
         """Status, target of a redirect, and verdict of the headers."""
         await self._turn(url)
-        options = {"headers": {"Accept": "image/*"}, "timeout": self._timeout}
+        options = {"headers": {"Accept": accepted()}, "timeout": self._timeout}
         async with self.client.get(url, method="HEAD", **options) as answer:
             target = leads_to(url, answer.status, answer.headers)
             signals = heard(answer.headers, url) if target is None else None

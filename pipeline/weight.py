@@ -1,0 +1,73 @@
+"""Bytes that a picture takes while it is decoded: of its pixels, and of its decoder.
+
+A WebP of 46 bytes may have 50 million pixels, of which its decoder holds four copies. The numbers
+are bytes a pixel at the highest point, as measured, until the picture is RGB and upright.
+"""
+
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from pipeline.damage import jpeg_segments
+
+LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
+MOST_BYTES = 270_000_000
+WEBP_WEIGHT = 16.5  # two canvases of the animation decoder, what it hands over, and the picture
+DECODERS = {"AVIF": 20, "JPEG2000": 20}
+RGB = 4  # Pillow's, of a pixel
+OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # others are four
+DEEP_GREY, DEEP_COLOUR = 10, 18  # of 16 bits, which become eight
+
+
+def weight(image: Image.Image, data: bytes, turned: bool) -> float:
+    """Bytes a pixel that an open picture takes until it is RGB, and upright if it is `turned`."""
+    if image.format == "WEBP":
+        return WEBP_WEIGHT
+    if image.format in DECODERS:
+        return DECODERS[image.format]
+    own: float = OF_MODE.get(image.mode, 4)
+    if image.mode.startswith("I;16"):
+        return DEEP_GREY
+    if image.format == "PNG" and data[24:25] == b"\x10":
+        return DEEP_COLOUR
+    made = 0 if image.mode == "RGB" and not image.has_transparency_data else RGB
+    most = own + made
+    if isinstance(image, JpegImageFile) and _in_scans(image, data):
+        most = max(most, own + _coefficients(image))
+    return max(most, 2 * RGB) if turned else most
+
+
+def is_too_large(width: int, height: int, format: str) -> bool:
+    """Whether a stored picture, of which no more is known, is too large to be decoded."""
+    least = WEBP_WEIGHT if format == "WEBP" else DECODERS.get(format, 0)
+    return max(width, height) > LONGEST or width * height * least > MOST_BYTES
+
+
+def _in_scans(image: JpegImageFile, data: bytes) -> bool:
+    """Whether a JPEG comes in several scans, so that all of its coefficients are held."""
+    if image.info.get("progressive"):
+        return True
+    scan = next((start for marker, start, _ in jpeg_segments(data) if marker == 0xDA), 0)
+    return scan > 0 and data[scan + 4] < image.layers
+
+
+def _coefficients(image: JpegImageFile) -> float:
+    """Bytes a pixel of the coefficients of all components, two each."""
+    sizes = [across * down for _, across, down, _ in image.layer]
+    most = max(one[1] for one in image.layer) * max(one[2] for one in image.layer)
+    return 2 * sum(sizes) / most
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the header of a WebP (RFC 9649); 0, 0 where there is none."""
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return 0, 0
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        bits = int.from_bytes(body[6:10], "little")
+        return bits & 0x3FFF, bits >> 16 & 0x3FFF
+    return 0, 0
