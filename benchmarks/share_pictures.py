@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 SIDE = 96
 PNG_HEAD = 33  # bytes up to the end of IHDR
 PNG_END = 12  # bytes of IEND
+PROFILE_DATE = 24  # where a profile has the date of its making (ICC.1, 7.2)
 ORIENTATION = 0x0112
 COLORANTS = (b"rXYZ", b"gXYZ")
 
@@ -68,6 +69,7 @@ class Pictures:
     def profiled(self) -> Files:
         """Pictures with colour profiles, whole, swapped, broken and long."""
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        srgb = srgb[:PROFILE_DATE] + bytes(12) + srgb[PROFILE_DATE + 12 :]
         red, green = COLORANTS
         swapped = srgb.replace(red, b"?").replace(green, red).replace(b"?", green)
         swapped_jpeg = encoded(self.drawn(), "JPEG", icc_profile=swapped)
