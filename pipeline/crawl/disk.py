@@ -11,7 +11,7 @@ from pipeline.errors import ExternalError
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path | str) -> Iterator[None]:
     """Makes an error of the disk one of the world, since the crawl can go on once it is mended."""
     try:
         yield

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from ssl import SSLError
 from typing import Any
 
@@ -188,8 +187,14 @@ class Exchange:
         if size > most:
             more = {"status": status, "size": size, "signals": verdict.text}
             raise Failure("too_large", f"more than {most} bytes", more=more)
-        found = Fetched(job.url, "ok", status=status, final_url=job.address, size=size)
-        return replace(found, signals=verdict.text)
+        return Fetched(
+            job.url,
+            "ok",
+            status=status,
+            final_url=job.address,
+            size=size,
+            signals=verdict.text,
+        )
 
     async def _received(self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming) -> None:
         """Takes the bytes of an image, and in `job.doubt` what is wrong with how they came."""

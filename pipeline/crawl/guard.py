@@ -8,6 +8,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
@@ -92,6 +93,7 @@ def check_url(url: str) -> URL:
     return address
 
 
+@lru_cache(maxsize=4096)  # of what may be asked: the text alone decides, and hosts come again
 def check_host(host: str) -> None:
     """Raises Forbidden when a host is no public name, nor a public IP address as usually spelt."""
     try:

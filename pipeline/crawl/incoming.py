@@ -4,11 +4,11 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.crawl.disk import writing
-from pipeline.manifest import Fetched
 
 IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
 
@@ -22,15 +22,20 @@ class Incoming:
     """
 
     def __init__(
-        self, path: Path, place: Callable[[str], Path], holds: Callable[[Fetched], bool]
+        self, path: str, place: Callable[[str], str], held: Callable[[str, int], bool]
     ) -> None:
-        """`place` and `holds` are the journal's `path` and `holds`."""
-        self.path = path  # of the temporary file
+        """`place` of the image with a SHA-256; whether it is `held`, with so many bytes."""
+        self._path = path
         self.size = 0  # bytes
-        self._place, self._holds = place, holds
+        self._place, self._held = place, held
         self._hash = hashlib.sha256()
         self._memory = bytearray()
         self._file: BinaryIO | None = None
+
+    @property
+    def path(self) -> Path:
+        """The temporary file, where there is one."""
+        return Path(self._path)
 
     def __enter__(self) -> "Incoming":
         return self
@@ -38,7 +43,8 @@ class Incoming:
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
-            self.path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
 
     def write(self, part: bytes) -> None:
         """Appends bytes; raises ExternalError when the disk is full, or will not have them."""
@@ -46,9 +52,9 @@ class Incoming:
         self._memory += part
         if self.size > IN_MEMORY:
             self._hash.update(self._memory)
-            with writing(self.path):
+            with writing(self._path):
                 if self._file is None:
-                    self._file = self.path.open("wb", buffering=0)
+                    self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
                 if self._file.write(self._memory) < len(self._memory):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._memory.clear()
@@ -64,22 +70,25 @@ class Incoming:
         name = self._hash.hexdigest()
         path = self._place(name)
         with writing(path):
-            if not self._holds(Fetched("", "ok", id=name, size=self.size)):
+            if not self._held(name, self.size):
                 try:
                     self._move_to(path)
                 except FileNotFoundError:  # the first image of this folder
-                    path.parent.mkdir(exist_ok=True)
+                    Path(path).parent.mkdir(exist_ok=True)
                     self._move_to(path)
         return name
 
-    def _move_to(self, path: Path) -> None:
+    def _move_to(self, path: str) -> None:
         if self._file is None:
             # beside its place: ext4 was seen to take 20 times as long for a new file in a folder
             # of many folders
-            self.path = path.with_name(self.path.name)
+            self._path = f"{os.path.dirname(path)}/{os.path.basename(self._path)}"
             try:
-                self.path.write_bytes(self._memory)
+                with open(self._path, "wb", buffering=0) as file:
+                    if file.write(self._memory) < len(self._memory):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
-                self.path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path)
                 raise
-        os.replace(self.path, path)
+        os.replace(self._path, path)

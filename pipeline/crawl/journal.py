@@ -41,6 +41,8 @@ class Journal:
         self.full: dict[str, dict[str, int]] = {}
         self._now_full: dict[str, dict[str, int]] = {}  # a round is no run: this is for the next
         self._path = folder / "journal.jsonl"
+        # as text: a path is made for each image, and three take longer than to write its record
+        self._objects = os.path.join(folder, "objects")
         self._later = folder / "later.jsonl"
         self._numbers = itertools.count()
         self._unsynced = 0
@@ -85,8 +87,8 @@ class Journal:
 
     def incoming(self) -> Incoming:
         """An image that is still to come, for a `with` block."""
-        path = self.folder / "objects" / f"{os.getpid()}.{next(self._numbers)}.tmp"
-        return Incoming(path, self.path, self.holds)
+        path = f"{self._objects}/{os.getpid()}.{next(self._numbers)}.tmp"
+        return Incoming(path, self._place, self._held)
 
     def keep(self, data: bytes) -> str:
         """Stores an image's bytes and returns their SHA-256 in hex.
@@ -144,20 +146,30 @@ class Journal:
 
     def path(self, name: str) -> Path:
         """Place of the image with this SHA-256 until it is sealed."""
-        return self.folder / "objects" / name[:2] / name
+        return Path(self._place(name))
+
+    def _place(self, name: str) -> str:
+        return f"{self._objects}/{name[:2]}/{name}"
 
     def read(self, name: str) -> bytes:
         """The bytes of the image with this SHA-256."""
-        path = self.path(name)
-        return path.read_bytes() if path.exists() else self._sealed.read(name)
+        try:
+            with open(self._place(name), "rb", buffering=0) as file:
+                return file.readall()
+        except FileNotFoundError:
+            return self._sealed.read(name)
 
     def holds(self, record: Fetched) -> bool:
         """True if the image of a record is there, with all of its bytes as far as is known."""
+        return self._held(record.id or "", record.size)
+
+    def _held(self, name: str, size: int) -> bool:
+        """`size`: bytes that the image has; 0 if that is not known."""
         try:
-            size = self.path(record.id or "").stat().st_size
+            there = os.stat(self._place(name)).st_size
         except OSError:
-            return record.id in self._sealed
-        return size == (record.size or size)
+            return name in self._sealed
+        return there == (size or there)
 
     def sync(self) -> None:
         """Makes sure that no power cut loses a record.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from yarl import URL
 
@@ -40,6 +41,12 @@ class Origin:
         return waiting[::-1]
 
 
+@lru_cache(maxsize=128)  # those under way: it is asked for more than once, and may be long
+def origin_of(address: str) -> str:
+    """Scheme, host and port of an address."""
+    return str(URL(address).origin())
+
+
 class Origins:
     """The origins of one round, and their questions that are under way."""
 
@@ -51,7 +58,7 @@ class Origins:
 
     def of(self, job: Job) -> Origin:
         """The origin of the address that a job asks for."""
-        name = str(URL(job.address).origin())
+        name = origin_of(job.address)
         if name not in self._known:
             said = Said.of(name, self.params)
             self._known[name] = Origin(said, ready=said.question is None)
