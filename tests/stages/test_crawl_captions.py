@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.crawl.http import Web
-from stages.steps import crawl as step
+from stages import sources
 from tests.crawl.hosts import Host, image, reply, serving
 from tests.pages import blocks
 from tests.stages.workspace import invoke
@@ -64,7 +64,7 @@ def crawled(
     }
     host = Host(routes | {"/robots.txt": reply(b"", 404)})
     with serving(host) as hosts:
-        monkeypatch.setattr(step, "Web", lambda agent, *_: Web(agent, hosts))
+        monkeypatch.setattr(sources, "Web", lambda agent, *_, **__: Web(agent, hosts))
         done = invoke(project, "crawl", "--json", *options, check=False)
     assert done.exit_code == code, done.stderr
     assert not any(path.startswith("/none/") for path in host.requests)
@@ -151,7 +151,7 @@ def test_the_example_of_the_page_does_what_it_says(
     names = ("fox-1", "fox-2", "badger", "both")
     host = Host({f"/{name}.jpg": image(index) for index, name in enumerate(names)})
     with serving(host) as hosts:
-        monkeypatch.setattr(step, "Web", lambda agent, *_: Web(agent, hosts))
+        monkeypatch.setattr(sources, "Web", lambda agent, *_, **__: Web(agent, hosts))
         done = invoke(tmp_path, *words[1:])
     assert set(page["text"].splitlines()) <= {
         line.removeprefix("note: ") for line in done.stderr.splitlines()
