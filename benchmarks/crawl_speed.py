@@ -2,6 +2,7 @@
 
     python -m benchmarks.crawl_speed --img2dataset /tmp/i2d/bin/python
     python -m benchmarks.crawl_speed --quick --arms ours,bare,icrawler
+    python -m benchmarks.crawl_speed --before ../checkout-of-another-version
 
 Every arm runs in a fresh process, arms take turns --repeats times, and medians are shown; a ratio
 is the median of the rounds' ratios. A rate is active: from the first request for an image to the
@@ -39,6 +40,7 @@ from benchmarks.crawl_arms import ARMS, SEARCHING, img2dataset
 from benchmarks.crawl_web import SEARCH, Web, image, image_url, serving
 from pipeline.store import read_shard
 
+BEFORE = "before"  # ours, of another version
 CHILD_TIMEOUT = 600.0  # seconds
 BAD = ["/big", "/big", "/bomb.png", "/big", "/big"]
 TITLES = {
@@ -106,19 +108,24 @@ class Bench:
         """Seconds by the wall, of idleness at the ends and of all CPUs; rates; peak memory."""
         Path(job["folder"], "job.json").write_text(json.dumps(job))
         command = [sys.executable, "-m", "benchmarks.crawl_arms", arm, job["folder"]]
+        tree = None  # of this version: where the benchmark runs
         if arm == "img2dataset":
             command = img2dataset(job, self.given.img2dataset)
+        if arm == BEFORE:
+            command[3], tree = "ours", self.given.before
         # no proxies, and no look for news before the work
         clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         clean |= {"SSL_CERT_FILE": job["trusted"], "REQUESTS_CA_BUNDLE": job["trusted"]}
-        clean |= {"NO_ALBUMENTATIONS_UPDATE": "1"}
+        clean |= {"NO_ALBUMENTATIONS_UPDATE": "1"} | ({"PYTHONPATH": str(tree)} if tree else {})
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(command, capture_output=True, env=clean, timeout=CHILD_TIMEOUT)
+        done = subprocess.run(
+            command, capture_output=True, cwd=tree, env=clean, timeout=CHILD_TIMEOUT
+        )
         wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
             raise SystemExit(f"{arm} failed:\n{done.stderr.decode(errors='replace')[-4000:]}")
         stats = self.web.stats()
-        peak = json.loads(done.stdout.splitlines()[-1]) if arm in ARMS else {}
+        peak = {} if arm == "img2dataset" else json.loads(done.stdout.splitlines()[-1])
         return peak | {
             "wall": wall,
             "fixed": wall - stats["seconds"],
@@ -217,6 +224,7 @@ def main() -> None:
     options.add_argument("--scenarios", default="ABCE")
     options.add_argument("--arms", default="ours,icrawler,img2dataset,bare")
     options.add_argument("--img2dataset", default="", metavar="PYTHON", help="of its environment")
+    options.add_argument("--before", type=Path, metavar="TREE", help="a checkout to compare with")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--json", type=Path)
     given = options.parse_args()
@@ -226,6 +234,9 @@ def main() -> None:
     arms = given.arms.split(",")
     if unknown := {*arms} - {*ARMS, "img2dataset"}:
         options.error(f"no arm is called {', '.join(sorted(unknown))}")
+    if given.before:
+        given.before = given.before.resolve(strict=True)
+        arms.append(BEFORE)
     if "ours" in arms:
         arms.append(SEARCHING)
     if "img2dataset" in arms and not given.img2dataset:
@@ -237,19 +248,19 @@ def main() -> None:
     facts = machine(given)
     with tempfile.TemporaryDirectory() as folder, serving(given.seed, Path(folder)) as web:
         bench = Bench(given, arms, web)
-        fetching = ["ours", "icrawler", "img2dataset", "bare"]
+        fetching = ["ours", BEFORE, "icrawler", "img2dataset", "bare"]
         if "A" in given.scenarios:
             images = given.classes * given.per_class
             everyone = [*fetching, SEARCHING]
             bench.rounds("A", everyone, images, classes=given.classes, latency=0.1)
-            bench.rounds("politeness", ["ours"], min(images, 160), latency=0.1, polite=True)
+            bench.rounds("politeness", ["ours", BEFORE], min(images, 160), latency=0.1, polite=True)
         if "B" in given.scenarios:
             bench.rounds("B", fetching, given.images // 2, tls=True)
         if "C" in given.scenarios:
             bench.rounds("C", fetching, given.images)
         if "E" in given.scenarios:
             wanted = given.few + len(BAD)
-            bench.rounds("hostile", ["ours"], given.few, bad=BAD, per_class=wanted)
+            bench.rounds("hostile", ["ours", BEFORE], given.few, bad=BAD, per_class=wanted)
             bench.rounds("queue", ["ours"], given.queue, stop_after=given.few)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     if given.quick:
