@@ -7,8 +7,8 @@ For photographs (CIFAR-10, Tiny-ImageNet), for PACS's cartoons and sketches, for
 (scikit-learn) and for drawn kinds (`benchmarks.drawings`): which share of the web images is taken
 for test images though none is one, and which share of edited copies of test images is found. By
 the similarity of edges alone (the rule before, on the candidates of today), and by the rule of
-`kd3_pipeline.copies`. Tuned were the rule's numbers on cifar10, digits, ones, logos and sketches; the
-other sets are new to it.
+`kd3_pipeline.copies`. Tuned were the rule's numbers on cifar10, digits, ones, logos and sketches;
+the other sets are new to it.
 """
 
 import argparse

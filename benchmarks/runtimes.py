@@ -6,8 +6,8 @@
 Takes export folders, as one that takes bytes and one that takes floats. Each file is run by its own
 runtime, and the ONNX files by the others too, on web images of data/embed (noise where there are
 none) in one batch; the student is model.safetensors. A difference is told in spreads: deviations of
-the student's logits over the classes (kd3_pipeline.export.checks). --web runs onnxruntime-web, which
-`npm install onnxruntime-web` puts into NODE_MODULES, in WebAssembly under node.
+the student's logits over the classes (kd3_pipeline.export.checks). --web runs onnxruntime-web,
+which `npm install onnxruntime-web` puts into NODE_MODULES, in WebAssembly under node.
 """
 
 import argparse

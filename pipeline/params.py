@@ -1,7 +1,7 @@
 """Parameters: `params.yaml` as typed, frozen values, each declared once.
 
 One section a stage; an empty file is a valid one. Defaults are those of the demo, except where
-drawings and photographs differ: there they are for photographs, and pipeline/presets/demo.yaml differs.
+drawings and photographs differ: there they are for photographs, and its preset differs.
 Allowed values, messages, params.yaml and docs/parameters.md follow from the declarations
 (`make generated`).
 """
@@ -381,7 +381,7 @@ class Teacher(Section):
 
     @property
     def hub_network(self) -> str:
-        """Name by which `kd3_pipeline.models.build` knows the own network of a torch.hub function."""
+        """Name by which `kd3_pipeline.models.build` knows a torch.hub function's own network."""
         return f"{HUB}{self.repository}:{self.weights}"
 
 

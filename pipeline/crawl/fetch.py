@@ -2,7 +2,7 @@
 
 A class stops at the shortest run of candidates that holds the wanted number of distinct images.
 That depends on the answers alone and not on their timing, so the same web gives the same data set.
-What a host refuses for the moment is left to the next run, and told: see `kd3_pipeline.crawl.backlog`.
+What a host refuses for the moment is left to the next run, and told: `kd3_pipeline.crawl.backlog`.
 
 The life of a download, from `_begun` to `_settle`:
 

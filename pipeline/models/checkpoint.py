@@ -29,8 +29,9 @@ class ModelConfig:
     """All that is needed to use the weights beside it.
 
     Attributes:
-        architecture: `name`, `num_classes` and options of `kd3_pipeline.models.build`; of a distilled
-            student, `Distilled.architecture`; `fused` if it went through `kd3_pipeline.models.fuse`.
+        architecture: `name`, `num_classes` and options of `kd3_pipeline.models.build`; of a
+            distilled student, `Distilled.architecture`; `fused` if it went through
+            `kd3_pipeline.models.fuse`.
         mean, std: of the input, for pixels from 0 to 1.
         input_size: side of the input in pixels.
         source: where the weights come from.

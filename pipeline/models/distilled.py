@@ -70,8 +70,8 @@ class Distilled(Network):
             backbone, backbone_options: of `kd3_pipeline.models.build`.
             side: as in the constructor.
             channels: of the teacher's features.
-            tail: the teacher's classifier as `kd3_pipeline.models.layers.layers_of` gives it; with it
-                nothing else of the teacher is needed.
+            tail: the teacher's classifier as `kd3_pipeline.models.layers.layers_of` gives it; with
+                it nothing else of the teacher is needed.
             teacher: its own architecture, which has the classifier; kept where there is no `tail`.
             factor, transfer: of the transfer module, and its options.
             fused: the network went through `kd3_pipeline.models.fuse`.

@@ -60,7 +60,8 @@ def own_network(name: str, num_classes: int, *, input_size: int = 0, **options: 
             It also goes to a callable that has an argument of this name.
         options: keyword arguments of the callable; and ours. CODE: SHA-256 of the code that the
             network was made with before, if only that will do; the network's `remembered` has it.
-            HEAD, CHANNELS, ORDER: as in `kd3_pipeline.models.heads` and `kd3_pipeline.models.adapting`.
+            HEAD, CHANNELS, ORDER: as in `kd3_pipeline.models.heads` and
+            `kd3_pipeline.models.adapting`.
 
     Raises:
         UserError: there is no consent; no such file, module or callable; the code fails (with file

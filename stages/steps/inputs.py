@@ -92,7 +92,7 @@ def _complete(console: Console) -> None:
         whole = load_yaml(text, paths.PARAMS.name)[0]
     except UserError:
         whole = None
-    if whole != found | dict.fromkeys(lacking, {}):
+    if whole != found | {section: {} for section in lacking}:
         raise UserError(
             f"{paths.PARAMS} lacks the sections {', '.join(lacking)}, without which DVC stops",
             f"add them, as in `{lacking[0]}: {{}}` for a section whose values are the defaults",

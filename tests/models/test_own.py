@@ -392,7 +392,10 @@ def test_a_hub_function_gives_its_own_network(project):
 
 
 def test_importing_the_package_of_models_imports_no_library_of_networks():
-    code = "import sys, kd3_pipeline.models; print('torchvision' in sys.modules, 'timm' in sys.modules)"
+    code = (
+        "import sys, kd3_pipeline.models;"
+        " print('torchvision' in sys.modules, 'timm' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == ["False", "False"], done.stderr
 
