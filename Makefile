@@ -45,7 +45,7 @@ format: setup
 	ruff check --fix .
 
 generated: setup
-	python -m stages.generate
+	python -m kd3_stages.generate
 
 clean:
 	rm -rf .cache data/crawl data/dedup data/distill data/embed data/evaluate data/inputs models reports

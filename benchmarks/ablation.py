@@ -23,11 +23,11 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks.distilled import distilled
-from pipeline.device import resolve_device, resolve_precision
-from pipeline.distill.objectives.objective import with_own_settings
-from pipeline.images import Frame
-from pipeline.labelled import load_labelled
-from pipeline.params import Distill
+from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.distill.objectives.objective import with_own_settings
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import load_labelled
+from kd3_pipeline.params import Distill
 
 BASE = "kd3"
 METHODS: dict[str, dict[str, Any]] = {

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.models.cut_network import CutNetwork
-from pipeline.models.network import pool
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.cut_network import CutNetwork
+from kd3_pipeline.models.network import pool
 
 CLASSES = 10
 LETTERS = {"map": "a", "vector": "b", "logits": "c"}

@@ -20,16 +20,16 @@ from scipy.special import softmax
 
 from benchmarks.distilled import distilled, web_images
 from benchmarks.limits import processor
-from pipeline.device import resolve_device, resolve_precision
-from pipeline.distill.objectives.objective import with_own_settings
-from pipeline.embeddings import Embeddings
-from pipeline.evaluate.calibration import fit_temperature, least_cross_entropy
-from pipeline.evaluate.logits import logits_of
-from pipeline.evaluate.metrics import scores
-from pipeline.images import Frame
-from pipeline.labelled import load_labelled
-from pipeline.models.checkpoint import load_model
-from pipeline.paramfile import read_params
+from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.distill.objectives.objective import with_own_settings
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.evaluate.calibration import fit_temperature, least_cross_entropy
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.evaluate.metrics import scores
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import load_labelled
+from kd3_pipeline.models.checkpoint import load_model
+from kd3_pipeline.paramfile import read_params
 
 COLUMNS = ("temperature", "ece", "nll", "brier")
 

@@ -35,10 +35,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.classes import ImageClass
-from pipeline.console import no_progress
-from pipeline.crawl.captions.search import SURPLUS, search_captions
-from pipeline.params import Crawl
+from kd3_pipeline.classes import ImageClass
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.crawl.captions.search import SURPLUS, search_captions
+from kd3_pipeline.params import Crawl
 
 CLASSES = [
     ImageClass(name, (name, *more))

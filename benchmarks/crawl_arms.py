@@ -22,16 +22,16 @@ def ours(job: Job) -> None:
     import ssl
     from collections import Counter
 
-    from pipeline.classes import load_classes
-    from pipeline.console import no_progress
-    from pipeline.crawl.fetch import fetch
-    from pipeline.crawl.gather import gather
-    from pipeline.crawl.http import Web
-    from pipeline.crawl.journal import Journal
-    from pipeline.crawl.pack import pack
-    from pipeline.manifest import Candidate, Fetched
-    from pipeline.params import Crawl
-    from pipeline.store import replacing
+    from kd3_pipeline.classes import load_classes
+    from kd3_pipeline.console import no_progress
+    from kd3_pipeline.crawl.fetch import fetch
+    from kd3_pipeline.crawl.gather import gather
+    from kd3_pipeline.crawl.http import Web
+    from kd3_pipeline.crawl.journal import Journal
+    from kd3_pipeline.crawl.pack import pack
+    from kd3_pipeline.manifest import Candidate, Fetched
+    from kd3_pipeline.params import Crawl
+    from kd3_pipeline.store import replacing
 
     classes = load_classes([f"class-{label}" for label in range(job["classes"])])
     names = [one.name for one in classes.classes]
@@ -55,10 +55,10 @@ def ours(job: Job) -> None:
         return candidates
 
     def searched(wanted: Sequence[int]) -> list[Candidate]:
-        from pipeline.crawl.class_search import Manner
-        from pipeline.crawl.engines.bing import Bing
-        from pipeline.crawl.pagelog import PageLog
-        from pipeline.crawl.search import Search
+        from kd3_pipeline.crawl.class_search import Manner
+        from kd3_pipeline.crawl.engines.bing import Bing
+        from kd3_pipeline.crawl.pagelog import PageLog
+        from kd3_pipeline.crawl.search import Search
 
         engine = Bing("demo", job["search"], 0.0)
         manner = Manner(filters=False, expand="none", canary=False)

@@ -38,7 +38,7 @@ from typing import Any
 
 from benchmarks.crawl_arms import ARMS, SEARCHING, img2dataset
 from benchmarks.crawl_web import SEARCH, Web, image, image_url, serving
-from pipeline.store import read_shard
+from kd3_pipeline.store import read_shard
 
 BEFORE = "before"  # ours, of another version
 CHILD_TIMEOUT = 600.0  # seconds

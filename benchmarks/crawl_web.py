@@ -28,7 +28,7 @@ import certifi
 import numpy as np
 from PIL import Image
 
-from pipeline.demo.markup import Result, async_page
+from kd3_pipeline.demo.markup import Result, async_page
 
 HOSTS = 8
 PICTURES = 64  # that are drawn; the rest differ from them by a comment

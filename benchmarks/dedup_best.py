@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from benchmarks.pictures import BICUBIC, saved
-from pipeline.dedup.quality import Measures, best_first, measure
+from kd3_pipeline.dedup.quality import Measures, best_first, measure
 
 Copy = Callable[[Image.Image], bytes]
 BILINEAR, LANCZOS = Image.Resampling.BILINEAR, Image.Resampling.LANCZOS

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from benchmarks.pictures import BICUBIC, fingerprints_of, saved
-from pipeline.dedup.issues import issues
-from pipeline.params import Dedup
+from kd3_pipeline.dedup.issues import issues
+from kd3_pipeline.params import Dedup
 
 Make = Callable[[Sequence[Image.Image], np.random.Generator], Image.Image]
 FONTS = Path("/usr/share/fonts/truetype/dejavu")  # of Debian's package fonts-dejavu

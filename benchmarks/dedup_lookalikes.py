@@ -9,8 +9,8 @@ another quality. Mixed are copies of N / 50 drawn pictures. Signs are a disc wit
 but for what is written on it: none is a copy, but the hashes of all are near each other. Told apart
 are signs that are verified, but for none of which it is believed that it is a copy: what it costs
 where all are kept, and more than --compared are near each other. Images are fingerprinted
-first, which is not timed; what is timed is `pipeline.dedup.judgement.judge`, in one thread where
-OMP_NUM_THREADS is 1. The exponent is the slope of a line through the logarithms of all sizes.
+first, which is not timed; what is timed is `kd3_pipeline.dedup.judgement.judge`, in one thread
+where OMP_NUM_THREADS is 1. The exponent is the slope of a line through the logarithms of all sizes.
 """
 
 import argparse
@@ -29,10 +29,10 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from benchmarks.limits import processor
-from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images, zeros
-from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
-from pipeline.dedup.originals import KEPT, close_up
-from pipeline.dedup.verifier import verifier
+from kd3_pipeline.dedup.fingerprints import Fingerprints, fingerprint_images, zeros
+from kd3_pipeline.dedup.judgement import Provenance, Rules, judge, summarise
+from kd3_pipeline.dedup.originals import KEPT, close_up
+from kd3_pipeline.dedup.verifier import verifier
 
 SIDE = 240  # pixels of a drawn picture
 AT_ONCE = 500  # images encoded and fingerprinted

@@ -39,7 +39,7 @@ from benchmarks import dedup_edits, dedup_kinds
 from benchmarks.dedup_stage import ImageDedup, Judged, dropped, flag_pairs
 from benchmarks.limits import processor
 from benchmarks.pictures import SAME, edited, fingerprints_of, load, styles
-from pipeline.dedup.judgement import LOW_INFORMATION
+from kd3_pipeline.dedup.judgement import LOW_INFORMATION
 
 PACS = "pacs-dog-horse/train.parquet"
 TINY = "tiny-imagenet-32/train-00000-of-00002.parquet"

@@ -37,11 +37,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.dedup.fingerprints import SMALL, fingerprint_images
-from pipeline.dedup.hashing import SHAPES, hashes, lanczos, library_hash
-from pipeline.dedup.shards import BATCH, fingerprint_shards
-from pipeline.images import decode, decode_reduced
-from pipeline.store import StoredImage, shard_path, write_shards
+from kd3_pipeline.dedup.fingerprints import SMALL, fingerprint_images
+from kd3_pipeline.dedup.hashing import SHAPES, hashes, lanczos, library_hash
+from kd3_pipeline.dedup.shards import BATCH, fingerprint_shards
+from kd3_pipeline.images import decode, decode_reduced
+from kd3_pipeline.store import StoredImage, shard_path, write_shards
 
 PACS = Path(__file__).parents[2] / "shared/data/pacs-dog-horse/train.parquet"
 SETS = {  # name: size, JPEG quality, deviation of the grain that is added

@@ -12,12 +12,12 @@ from types import TracebackType
 import numpy as np
 
 from benchmarks.pictures import fingerprints_of
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.judgement import Provenance, Rules, judge
-from pipeline.dedup.near import candidate_pairs, radius_for
-from pipeline.dedup.originals import close_up
-from pipeline.dedup.verifier import Verify, verifier
-from pipeline.params import Dedup
+from kd3_pipeline.dedup.fingerprints import Fingerprints
+from kd3_pipeline.dedup.judgement import Provenance, Rules, judge
+from kd3_pipeline.dedup.near import candidate_pairs, radius_for
+from kd3_pipeline.dedup.originals import close_up
+from kd3_pipeline.dedup.verifier import Verify, verifier
+from kd3_pipeline.params import Dedup
 
 SIMILARITY = Dedup().similarity
 AT_ONCE = 2000  # pairs compared

@@ -10,9 +10,9 @@ import argparse
 import torch
 
 from benchmarks.distilled import distilled
-from pipeline.device import resolve_device
-from pipeline.distill.trainer import Trained
-from pipeline.params import Distill
+from kd3_pipeline.device import resolve_device
+from kd3_pipeline.distill.trainer import Trained
+from kd3_pipeline.params import Distill
 
 EPOCHS = 3
 

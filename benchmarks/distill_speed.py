@@ -37,19 +37,19 @@ from benchmarks.limits import (
     processor,
     product_flops,
 )
-from pipeline.console import no_progress
-from pipeline.device import autocast, memory_format, resolve_device, resolve_precision
-from pipeline.distill.cost import flops_per_image, peak_flops
-from pipeline.distill.loader import Resident
-from pipeline.distill.objectives.objective import Objective
-from pipeline.distill.run import distill
-from pipeline.distill.selection import Selector
-from pipeline.distill.views import Views
-from pipeline.distill.web import WebImages
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.params import Distill
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.device import autocast, memory_format, resolve_device, resolve_precision
+from kd3_pipeline.distill.cost import flops_per_image, peak_flops
+from kd3_pipeline.distill.loader import Resident
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.run import distill
+from kd3_pipeline.distill.selection import Selector
+from kd3_pipeline.distill.views import Views
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.params import Distill
+from kd3_pipeline.registry import OBJECTIVES
 
 CLASSES, SIDE = 10, 32
 MEAN, STD = [0.48, 0.457, 0.409], [0.275, 0.271, 0.281]

@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pipeline.console import no_progress
-from pipeline.distill.run import distill
-from pipeline.distill.trainer import Trained
-from pipeline.distill.web import WebImages, load_web_images
-from pipeline.evaluate.logits import logits_of
-from pipeline.labelled import LabelledImages
-from pipeline.models.checkpoint import ModelConfig, load_model
-from pipeline.models.network import Network
-from pipeline.params import Distill
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.distill.run import distill
+from kd3_pipeline.distill.trainer import Trained
+from kd3_pipeline.distill.web import WebImages, load_web_images
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.labelled import LabelledImages
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill
 
 
 class Distilled(NamedTuple):

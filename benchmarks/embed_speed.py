@@ -47,23 +47,23 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.limits import now, processor
-from pipeline.console import no_progress
-from pipeline.demo.domains import original_images
-from pipeline.device import autocast, resolve_device, resolve_precision
-from pipeline.embed.batches import Batch, KeptImage, Reading
-from pipeline.embed.features import embed
-from pipeline.embed.index import build_index, search
-from pipeline.embed.predictions import read_logits
-from pipeline.embed.scores import score
-from pipeline.embeddings import Embeddings
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network, pool
-from pipeline.params import Embed
-from pipeline.pixels import normalise
-from pipeline.store import SHARD_ROWS, StoredImage, shard_paths, write_shards
-from pipeline.teacher.normalisation import check_normalisation, sample
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.device import autocast, resolve_device, resolve_precision
+from kd3_pipeline.embed.batches import Batch, KeptImage, Reading
+from kd3_pipeline.embed.features import embed
+from kd3_pipeline.embed.index import build_index, search
+from kd3_pipeline.embed.predictions import read_logits
+from kd3_pipeline.embed.scores import score
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.params import Embed
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.store import SHARD_ROWS, StoredImage, shard_paths, write_shards
+from kd3_pipeline.teacher.normalisation import check_normalisation, sample
 
 CLASSES, DRAWN = 10, 2000
 MEAN, STD = [0.48, 0.457, 0.409], [0.275, 0.271, 0.281]

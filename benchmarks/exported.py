@@ -19,19 +19,19 @@ import torch
 
 from benchmarks.distilled import distilled
 from benchmarks.limits import processor
-from pipeline.device import resolve_device, resolve_precision
-from pipeline.distill.objectives.objective import with_own_settings
-from pipeline.embeddings import Embeddings
-from pipeline.evaluate.logits import logits_of
-from pipeline.export.checks import choose_pixels
-from pipeline.export.files import INT8, ONNX, write_files
-from pipeline.export.model import BATCH, open_model
-from pipeline.export.program import as_input
-from pipeline.export.quantised import write_int8
-from pipeline.images import Frame
-from pipeline.labelled import load_labelled
-from pipeline.models.fuse import fuse
-from pipeline.paramfile import read_params
+from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.distill.objectives.objective import with_own_settings
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.export.checks import choose_pixels
+from kd3_pipeline.export.files import INT8, ONNX, write_files
+from kd3_pipeline.export.model import BATCH, open_model
+from kd3_pipeline.export.program import as_input
+from kd3_pipeline.export.quantised import write_int8
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import load_labelled
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.paramfile import read_params
 
 CALIBRATED_ON = 256  # web images
 

@@ -38,11 +38,11 @@ from PIL import Image, ImageDraw
 
 from benchmarks.embed_speed import Bench
 from benchmarks.limits import processor
-from pipeline.device import resolve_device
-from pipeline.embeddings import STORES
-from pipeline.images import Frame, decode
-from pipeline.models import build
-from pipeline.pixels import normalise
+from kd3_pipeline.device import resolve_device
+from kd3_pipeline.embeddings import STORES
+from kd3_pipeline.images import Frame, decode
+from kd3_pipeline.models import build
+from kd3_pipeline.pixels import normalise
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 10
@@ -167,7 +167,7 @@ def measured(arguments: list[str], folder: Path) -> tuple[float, float]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     started, peak = time.perf_counter(), 0
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages", *arguments], cwd=folder, env=environment
+        [sys.executable, "-m", "kd3_stages", *arguments], cwd=folder, env=environment
     )
     while True:
         family = [process.pid, *descendants(process.pid)]

@@ -36,10 +36,10 @@ from benchmarks.pictures import (
     saved,
     with_caption,
 )
-from pipeline.dedup.leakage import Leaks, leaks
-from pipeline.images import Frame
-from pipeline.labelled import load_labelled
-from pipeline.params import Dedup
+from kd3_pipeline.dedup.leakage import Leaks, leaks
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import load_labelled
+from kd3_pipeline.params import Dedup
 
 SIZE = 32  # of the test images
 LEAST = (0.65, 0.70, 0.75, 0.80, 0.85)  # similarity

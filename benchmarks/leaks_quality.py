@@ -7,8 +7,8 @@ For photographs (CIFAR-10, Tiny-ImageNet), for PACS's cartoons and sketches, for
 (scikit-learn) and for drawn kinds (`benchmarks.drawings`): which share of the web images is taken
 for test images though none is one, and which share of edited copies of test images is found. By
 the similarity of edges alone (the rule before, on the candidates of today), and by the rule of
-`pipeline.copies`. Tuned were the rule's numbers on cifar10, digits, ones, logos and sketches; the
-other sets are new to it.
+`kd3_pipeline.copies`. Tuned were the rule's numbers on cifar10, digits, ones, logos and sketches;
+the other sets are new to it.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from sklearn.datasets import load_digits
 
 from benchmarks.drawings import KINDS, drawn
 from benchmarks.pictures import Edit, cropped, encoded, enhanced, fingerprints_of, in_turn, resized
-from pipeline.dedup.leakage import leaks
-from pipeline.evaluate.contamination import contaminated
-from pipeline.images import to_square
-from pipeline.params import Dedup, Evaluate
+from kd3_pipeline.dedup.leakage import leaks
+from kd3_pipeline.evaluate.contamination import contaminated
+from kd3_pipeline.images import to_square
+from kd3_pipeline.params import Dedup, Evaluate
 
 TUNED = ("cifar10", "digits", "ones", "logos", "sketches")
 TEST_SIDE = 64  # pixels at which `dedup` compares test images

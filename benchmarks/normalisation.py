@@ -23,16 +23,16 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.limits import processor
-from pipeline.demo.domains import WEB_STYLES, draw_web
-from pipeline.evaluate.logits import logits_of
-from pipeline.images import Frame
-from pipeline.labelled import load_labelled
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network
-from pipeline.pixels import normalise, pad_crop
-from pipeline.teacher.normalisation import (
+from kd3_pipeline.demo.domains import WEB_STYLES, draw_web
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import load_labelled
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.pixels import normalise, pad_crop
+from kd3_pipeline.teacher.normalisation import (
     CONFIGURED,
     NORMALISATIONS,
     NormalisationCheck,
@@ -277,7 +277,7 @@ def demo_web(count: int) -> np.ndarray:
 
 
 def random_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    from pipeline.demo.domains import original_images
+    from kd3_pipeline.demo.domains import original_images
 
     return original_images("train", count, SIDE, seed)
 

@@ -29,18 +29,18 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.limits import processor
-from pipeline.console import no_progress
-from pipeline.demo.world import plan
-from pipeline.device import resolve_device, resolve_precision
-from pipeline.embed.passing import TeacherPass
-from pipeline.embed.predictions import Predictions, read_logits
-from pipeline.embed.topic import core_distance, off_topic
-from pipeline.embeddings import Embeddings
-from pipeline.images import Frame
-from pipeline.labelled import load_labelled
-from pipeline.manifest import STORED, read_manifest
-from pipeline.models.checkpoint import load_model
-from pipeline.paramfile import read_params
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.demo.world import plan
+from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.embed.passing import TeacherPass
+from kd3_pipeline.embed.predictions import Predictions, read_logits
+from kd3_pipeline.embed.topic import core_distance, off_topic
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import load_labelled
+from kd3_pipeline.manifest import STORED, read_manifest
+from kd3_pipeline.models.checkpoint import load_model
+from kd3_pipeline.paramfile import read_params
 
 ON_TOPIC = {
     "automobile": ("beach wagon", "convertible", "limousine", "sports car"),

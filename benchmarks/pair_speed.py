@@ -68,7 +68,7 @@ def planted(total: int, seed: int) -> np.ndarray:
 
 
 def ours(total: int, radius: int, seed: int, queries: int) -> Row:
-    from pipeline.dedup.near import pairs_within
+    from kd3_pipeline.dedup.near import pairs_within
 
     hashes = planted(total, seed)
     started = time.process_time()
@@ -79,7 +79,7 @@ def ours(total: int, radius: int, seed: int, queries: int) -> Row:
 
 
 def four_keys(total: int, radius: int, seed: int, queries: int) -> Row:
-    from pipeline.dedup.near import candidate_pairs
+    from kd3_pipeline.dedup.near import candidate_pairs
 
     hashes = np.stack([planted(total, seed + key) for key in range(4)], axis=1)
     hashes[::2, 1] = hashes[::2, 0]
@@ -142,7 +142,7 @@ def tables(
     imagededup: str | None = None,
 ) -> tuple[str, list[Row]]:
     """Markdown for RESULTS.md, and a row of figures for each radius and size."""
-    from pipeline.dedup.near import plan
+    from kd3_pipeline.dedup.near import plan
 
     rows = []
     for radius in radii:

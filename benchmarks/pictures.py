@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.dedup.fingerprints import COLUMNS, Fingerprints, fingerprint_images, zeros
+from kd3_pipeline.dedup.fingerprints import COLUMNS, Fingerprints, fingerprint_images, zeros
 
 SAVED = 92  # JPEG quality of a picture on the web
 AT_ONCE = 2000  # pictures decoded

@@ -30,15 +30,15 @@ import torch
 from PIL import Image
 
 from benchmarks.limits import processor
-from pipeline.console import no_progress
-from pipeline.evaluate.logits import logits_of
-from pipeline.images import decode, to_square
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, load_model
-from pipeline.models.network import Network
-from pipeline.params import Teacher
-from pipeline.pixelstore import decode_jpeg, encode_jpeg
-from pipeline.teacher.train import train
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.images import decode, to_square
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Teacher
+from kd3_pipeline.pixelstore import decode_jpeg, encode_jpeg
+from kd3_pipeline.teacher.train import train
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CPU = torch.device("cpu")

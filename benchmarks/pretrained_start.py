@@ -31,20 +31,20 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.ablation import interval
-from pipeline.console import no_progress
-from pipeline.demo.domains import original_images
-from pipeline.distill.loader import Resident
-from pipeline.distill.run import distill
-from pipeline.distill.web import WebImages
-from pipeline.evaluate.logits import logits_of
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.params import Distill, Teacher
-from pipeline.store import replacing
-from pipeline.teacher.train import train
-from pipeline.weights.files import read_weights
-from pipeline.weights.network import load_teacher
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.distill.loader import Resident
+from kd3_pipeline.distill.run import distill
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill, Teacher
+from kd3_pipeline.store import replacing
+from kd3_pipeline.teacher.train import train
+from kd3_pipeline.weights.files import read_weights
+from kd3_pipeline.weights.network import load_teacher
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

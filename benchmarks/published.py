@@ -1,7 +1,7 @@
 """KD3's training and selection as published, rebuilt from its description with what makes it slow.
 
-A baseline for timings and a reference for tests: it shares the modules with `pipeline.kd3`, since
-both need the same parameters, but none of its mathematics.
+A baseline for timings and a reference for tests: it shares the modules with `kd3_pipeline.kd3`,
+since both need the same parameters, but none of its mathematics.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from pipeline.kd3 import Projection, Transfer
-from pipeline.models.network import Network
+from kd3_pipeline.kd3 import Projection, Transfer
+from kd3_pipeline.models.network import Network
 
 SIDE = 32
 BATCH = 1024

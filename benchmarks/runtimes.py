@@ -6,8 +6,8 @@
 Takes export folders, as one that takes bytes and one that takes floats. Each file is run by its own
 runtime, and the ONNX files by the others too, on web images of data/embed (noise where there are
 none) in one batch; the student is model.safetensors. A difference is told in spreads: deviations of
-the student's logits over the classes (pipeline.export.checks). --web runs onnxruntime-web, which
-`npm install onnxruntime-web` puts into NODE_MODULES, in WebAssembly under node.
+the student's logits over the classes (kd3_pipeline.export.checks). --web runs onnxruntime-web,
+which `npm install onnxruntime-web` puts into NODE_MODULES, in WebAssembly under node.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.limits import processor
-from pipeline.embeddings import Embeddings
-from pipeline.export.checks import FLOAT, HALF, compare
-from pipeline.export.files import FP16, INT8, LITERT, ONNX, TORCH
-from pipeline.export.model import open_model
-from pipeline.export.program import ABOUT, INPUT, InputKind, as_input
-from pipeline.export.runtimes import RUNTIMES, RuntimeFailure
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.export.checks import FLOAT, HALF, compare
+from kd3_pipeline.export.files import FP16, INT8, LITERT, ONNX, TORCH
+from kd3_pipeline.export.model import open_model
+from kd3_pipeline.export.program import ABOUT, INPUT, InputKind, as_input
+from kd3_pipeline.export.runtimes import RUNTIMES, RuntimeFailure
 
 OWN = (ONNX, TORCH, FP16, INT8, LITERT)
 EVERYWHERE = (ONNX, FP16, INT8)

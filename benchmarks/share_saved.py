@@ -138,11 +138,11 @@ def browser(place: Place) -> Saved:
 
 def ours(place: Place) -> Saved:
     """What the crawl keeps, by its own `fetch` and its default rules."""
-    from pipeline.crawl.fetch import fetch
-    from pipeline.crawl.http import Web
-    from pipeline.crawl.journal import Journal
-    from pipeline.manifest import Candidate
-    from pipeline.params import Crawl
+    from kd3_pipeline.crawl.fetch import fetch
+    from kd3_pipeline.crawl.http import Web
+    from kd3_pipeline.crawl.journal import Journal
+    from kd3_pipeline.manifest import Candidate
+    from kd3_pipeline.params import Crawl
 
     # without the pauses between requests, which cost no picture
     freely = {"connections_per_host": 8, "host_gap": 0.0, "timeout": TIMEOUT, "patience": 10.0}

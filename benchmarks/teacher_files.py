@@ -11,9 +11,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import PipelineError
-from pipeline.weights.files import read_weights
-from pipeline.weights.network import fitted_network
+from kd3_pipeline.errors import PipelineError
+from kd3_pipeline.weights.files import read_weights
+from kd3_pipeline.weights.network import fitted_network
 
 DEFAULT = "torchvision/resnet18"
 PARTS = {"map": "(a)", "vector": "(b)", "logits": "(c)"}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from pipeline.pngfile import MOST_PROFILE, unpacked
+from kd3_pipeline.pngfile import MOST_PROFILE, unpacked
 
 RECOLOURED, COLOURS_UNREAD = "colours brought to sRGB", "colours taken for sRGB"
 SAME = 2  # levels by which a profile may move a colour and still be sRGB

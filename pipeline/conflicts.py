@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from pipeline.console import printable
-from pipeline.licences import LICENCES, OTHER, close_licences
-from pipeline.params import Crawl, Export, Params, Teacher
+from kd3_pipeline.console import printable
+from kd3_pipeline.licences import LICENCES, OTHER, close_licences
+from kd3_pipeline.params import Crawl, Export, Params, Teacher
 
 Conflict = tuple[str, str]  # key path, and what is wrong there
 WITH_SOURCE = {
@@ -35,7 +35,9 @@ def conflicts(params: Params) -> list[Conflict]:
 
 def _crawl(crawl: Crawl) -> Iterator[Conflict]:
     if isinstance(crawl.classes, dict):
-        from pipeline.classes.entries import problems  # its package reads files as params.yaml is
+        from kd3_pipeline.classes.entries import (
+            problems,
+        )  # its package reads files as params.yaml is
 
         for path, what in problems(crawl.classes):
             yield f"crawl.classes.{path}", what

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.console import Advance, no_progress
+from kd3_pipeline.console import Advance, no_progress
 
 SETTLED = 2_000_000_000  # ns; a younger file may change again within one tick of its clock
 SKIPPED = "__pycache__"  # written by reading: `torch.hub` runs a folder's code

@@ -14,8 +14,8 @@ import faiss
 import numpy as np
 from PIL import Image
 
-from pipeline.dedup.verify import WHOLE, resample, similarity
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.dedup.verify import WHOLE, resample, similarity
+from kd3_pipeline.pixelstore import Pixels
 
 SIDE = 32  # pixels a side at which pictures are laid over each other
 COARSE = 16  # and at which it is found out where

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 HINT = "run `dvc repro crawl`"
 Count = Annotated[int, Field(ge=0)]

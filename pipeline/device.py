@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)

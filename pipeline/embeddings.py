@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import UserError
-from pipeline.pixelstore import HINT, JpegPixels, Pixels, centred
-from pipeline.store import read_table, write_table
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.pixelstore import HINT, JpegPixels, Pixels, centred
+from kd3_pipeline.store import read_table, write_table
 
 PIXELS = "pixels.npy"
 JPEGS, ENDS = "pixels.jpegs", "ends.npy"

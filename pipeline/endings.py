@@ -6,7 +6,7 @@ show such pictures. Here they are read as well, where their pixels decode to the
 
 from collections.abc import Sequence
 
-from pipeline.damage import jpeg_segments, jpeg_warning
+from kd3_pipeline.damage import jpeg_segments, jpeg_warning
 
 END = b"\xff\xd9"  # of a JPEG
 NEAR = 64  # bytes at the end of a JPEG in which its end usually is

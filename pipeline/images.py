@@ -13,14 +13,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipeline.colour import Colours, colours_of, in_srgb
-from pipeline.damage import jpeg_damage, jpeg_segments, jpeg_warning
-from pipeline.endings import webp_of_its_size, with_its_end
-from pipeline.formats import FORMATS, OWN_FORMATS, picture_kind
-from pipeline.pngfile import SIGNATURE, Tidied, tidied
-from pipeline.samples import eight_bits
-from pipeline.strips import strips
-from pipeline.weight import LONGEST, MOST_BYTES, RGB, WEBP_WEIGHT, webp_size, weight
+from kd3_pipeline.colour import Colours, colours_of, in_srgb
+from kd3_pipeline.damage import jpeg_damage, jpeg_segments, jpeg_warning
+from kd3_pipeline.endings import webp_of_its_size, with_its_end
+from kd3_pipeline.formats import FORMATS, OWN_FORMATS, picture_kind
+from kd3_pipeline.pngfile import SIGNATURE, Tidied, tidied
+from kd3_pipeline.samples import eight_bits
+from kd3_pipeline.strips import strips
+from kd3_pipeline.weight import LONGEST, MOST_BYTES, RGB, WEBP_WEIGHT, webp_size, weight
 
 UPRIGHT = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -279,7 +279,7 @@ def inspect(
 
     Raises:
         ImageError: as `decode`, or `too_small` when a side is under `min_side` pixels, or, unless
-            such are kept, `damaged` when some of its data was overwritten (`pipeline.damage`).
+            such are kept, `damaged` when some of its data was overwritten (`kd3_pipeline.damage`).
     """
     file = _open(data, formats)
     image, data = file.image, file.data

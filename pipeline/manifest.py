@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UserError
-from pipeline.store import open_parquet
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.store import open_parquet
 
 Int32 = Annotated[int, pa.int32()]
 STORED = "stored"

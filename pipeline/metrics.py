@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 HINT = "run `dvc repro evaluate`"
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.conflicts import Conflict, conflicts
-from pipeline.errors import UserError
-from pipeline.params import Either, Params, Section
+from kd3_pipeline.conflicts import Conflict, conflicts
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.params import Either, Params, Section
 
 
 class _Loader(yaml.SafeLoader):
@@ -50,7 +50,7 @@ def read_params(path: Path, overrides: Sequence[str] = ()) -> Params:
     except FileNotFoundError:
         raise UserError(
             f"{path.name} not found in {path.resolve().parent}",
-            "run from the project's folder, or `pipeline preset demo` to write one",
+            "run from the folder of a project; `pipeline init FOLDER` makes one",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name} cannot be read: {error}") from None

@@ -1,7 +1,7 @@
 """Parameters: `params.yaml` as typed, frozen values, each declared once.
 
 One section a stage; an empty file is a valid one. Defaults are those of the demo, except where
-drawings and photographs differ: there they are for photographs, and presets/demo.yaml differs.
+drawings and photographs differ: there they are for photographs, and its preset differs.
 Allowed values, messages, params.yaml and docs/parameters.md follow from the declarations
 (`make generated`).
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.registry import OBJECTIVES, SEARCH_ENGINES, OneOf
+from kd3_pipeline.registry import OBJECTIVES, SEARCH_ENGINES, OneOf
 
 Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
 Positive = Annotated[float, Field(gt=0)]
@@ -69,7 +69,7 @@ class Section(BaseModel):
 
 class Crawl(Section):
     classes: Annotated[
-        str | list[str] | dict[str, Any],  # what is in the mapping: pipeline.classes.entries
+        str | list[str] | dict[str, Any],  # what is in the mapping: kd3_pipeline.classes.entries
         Either("a set's name, names, or names with lists of queries"),
     ] = Field(
         "shapes10",
@@ -381,7 +381,7 @@ class Teacher(Section):
 
     @property
     def hub_network(self) -> str:
-        """Name by which `pipeline.models.build` knows the own network of a torch.hub function."""
+        """Name by which `kd3_pipeline.models.build` knows a torch.hub function's own network."""
         return f"{HUB}{self.repository}:{self.weights}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ExternalError
+from kd3_pipeline.errors import ExternalError
 
 
 class PixelFile:

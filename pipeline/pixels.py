@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.device import memory_format
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.device import memory_format
+from kd3_pipeline.pixelstore import Pixels
 
 TRIES = 10  # as in torchvision's RandomResizedCrop
 AT_ONCE = 2**20  # pixels of images that a CPU passes through a network, over all of a batch

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 HINT = "run `dvc repro embed`"
 FEW = 4  # images that one thread decodes sooner than others are started

@@ -54,7 +54,7 @@ class OneOf:
 
 
 OBJECTIVES = Registry(
-    "pipeline.distill.objectives",
+    "kd3_pipeline.distill.objectives",
     {
         "kd3": Entry("kd3:KD3", "selection, alignment and contrast, with measured departures"),
         "official": Entry("official:Official", "KD3 as its published code does it"),
@@ -65,7 +65,7 @@ OBJECTIVES = Registry(
 )
 
 SEARCH_ENGINES = Registry(
-    "pipeline.crawl.engines",
+    "kd3_pipeline.crawl.engines",
     {
         "bing": Entry("bing:Bing", "the public pages of Bing's image search"),
         "flickr": Entry("flickr:Flickr", "Flickr's API, with a key in FLICKR_API_KEY"),

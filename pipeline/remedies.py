@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, UNREADABLE
+from kd3_pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, UNREADABLE
 
 REMEDIES = {
     LOW_INFORMATION: "dedup.low_information: keep keeps what shows next to nothing",

@@ -10,22 +10,22 @@ from typing import Any
 
 NO_RESULT = frozenset(
     {
-        "pipeline/console.py",  # draws and tells
-        "pipeline/errors.py",  # words and exit codes
-        "pipeline/conflicts.py",  # refuses values, and changes none
-        "pipeline/paramfile.py",  # reads params.yaml, whose values are tracked
-        "pipeline/params.py",  # declares them; `pipeline inputs` tracks the defaults in use
-        "pipeline/remedies.py",  # words
-        "pipeline/registry.py",  # names classes; each is in a file of its own, which counts
-        "pipeline/runkey.py",  # names a folder of unfinished work
-        "stages/steps/dropped.py",  # tells of what `dedup` drops, once it is written
-        "stages/paths.py",  # names files that dvc.yaml names as well
+        "kd3_pipeline/console.py",  # draws and tells
+        "kd3_pipeline/errors.py",  # words and exit codes
+        "kd3_pipeline/conflicts.py",  # refuses values, and changes none
+        "kd3_pipeline/paramfile.py",  # reads params.yaml, whose values are tracked
+        "kd3_pipeline/params.py",  # declares them; `pipeline inputs` tracks the defaults in use
+        "kd3_pipeline/remedies.py",  # words
+        "kd3_pipeline/registry.py",  # names classes; each is in a file of its own, which counts
+        "kd3_pipeline/runkey.py",  # names a folder of unfinished work
+        "kd3_stages/steps/dropped.py",  # tells of what `dedup` drops, once it is written
+        "kd3_stages/paths.py",  # names files that dvc.yaml names as well
     }
 )
 """Files that a stage executes and that decide no byte of its result.
 
 A change of these must not make a month of distillation stale, nor throw away its checkpoint: they
-are neither dependencies in dvc.yaml (`stages.code`) nor part of a run's key. All others count,
+count neither for DVC (`kd3_stages.code`) nor as part of a run's key. All others count,
 though a comment in them may be all that changes: a stage that runs once too often costs time, and
 one that is taken for up to date costs the truth.
 """

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops
 
-from pipeline.pngfile import SIGNATURE, chunks
+from kd3_pipeline.pngfile import SIGNATURE, chunks
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits of the converters in use
 COLOURS = {0: 1, 2: 3, 4: 1, 6: 3}  # PNG's colour type -> samples beside alpha

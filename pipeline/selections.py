@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UserError
-from pipeline.store import read_table
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.store import read_table
 
 HINT = "run `dvc repro distill`"
 SCHEMA = pa.schema(

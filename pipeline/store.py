@@ -15,7 +15,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 SHARD_ROWS = 2000
 SHARD_BYTES = 256 * 2**20

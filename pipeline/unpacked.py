@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 TIMES = 20  # torch packs nothing, and what others pack of weights gets hardly smaller
 SMALL = 2**26  # bytes that any archive may have

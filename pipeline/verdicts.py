@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.store import open_parquet, read_table
+from kd3_pipeline.store import open_parquet, read_table
 
 HINT = "run `dvc repro dedup`"
 # reasons why an image is not kept; any other one is the name of an issue in `dedup.drop`

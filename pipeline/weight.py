@@ -7,7 +7,7 @@ are bytes a pixel at the highest point, as measured, until the picture is RGB an
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipeline.damage import jpeg_segments
+from kd3_pipeline.damage import jpeg_segments
 
 LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
 MOST_BYTES = 270_000_000

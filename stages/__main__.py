@@ -1,5 +1,5 @@
-"""`python -m stages distill`, for machines where the project is not installed."""
+"""`python -m kd3_stages distill`, for machines where the project is not installed."""
 
-from stages.cli import main
+from kd3_stages.cli import main
 
 main()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import typer
 
-from pipeline.console import printable
-from pipeline.errors import PipelineError
-from stages import (
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import PipelineError
+from kd3_stages import (
     crawl,
     dedup,
     distill,
@@ -18,6 +18,7 @@ from stages import (
     evaluate,
     export,
     forget,
+    init,
     inputs,
     neighbours,
     predict,
@@ -60,6 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
+    init.init,
     crawl.crawl,
     dedup.dedup,
     teacher.teacher,

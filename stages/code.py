@@ -1,36 +1,46 @@
-"""Code of a stage: the project's files that it executes, found by reading their imports."""
+"""Code of a stage: the files of this software that it executes, found by reading their imports."""
 
 import ast
+import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pipeline import registry
-from pipeline.registry import Registry
-from pipeline.runkey import NO_RESULT
+from kd3_pipeline import registry
+from kd3_pipeline.registry import Registry
+from kd3_pipeline.runkey import NO_RESULT
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("pipeline", "stages")
+ROOT = Path(__file__).parent.parent  # of both packages: this repository, or site-packages
+PACKAGES = ("kd3_pipeline", "kd3_stages")
 DATA = (".yaml", ".j2", ".css", ".js")  # files beside the code that it reads
 
 
+def code_hash(stage: str) -> str:
+    """SHA-256 of the files that decide a stage's result, with their names."""
+    digest = hashlib.sha256()
+    for name in code_of(stage):
+        digest.update(f"{name}\0".encode())
+        digest.update(hashlib.sha256((ROOT / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def code_of(stage: str) -> list[str]:
-    """The files that decide a stage's result, as dvc.yaml lists them.
+    """The files that decide a stage's result, relative to the folder of both packages.
 
     They begin at the stage's step: its options in stages/ only set parameters, for one run.
     """
-    found = executed_files(ROOT / "stages" / "steps" / f"{stage}.py", NO_RESULT)
+    found = executed_files(ROOT / "kd3_stages" / "steps" / f"{stage}.py", NO_RESULT)
     return sorted(path.as_posix() for path in found)
 
 
 def executed_files(start: Path, without: Collection[str] = ()) -> set[Path]:
-    """`start` and all of the project's files that importing it, or calling what is in it, runs.
+    """`start` and all files of this software that importing it, or calling what is in it, runs.
 
     Files of a package that are not code (templates, class sets) count as read by the package;
     empty files do not count. Classes of a registry count where one is loaded by name.
 
     Args:
-        start: a file of the project.
-        without: files, relative to the project, that neither count nor are followed.
+        start: a file of one of the packages.
+        without: files, relative to the folder of both, that neither count nor are followed.
     """
     seen: set[Path] = set()
     waiting = [start]
@@ -59,7 +69,9 @@ def imported_modules(path: Path) -> set[str]:
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError(f"{path}:{node.lineno}: relative import: dvc.yaml needs its name")
+                raise ValueError(
+                    f"{path}:{node.lineno}: relative import: its full name is needed here"
+                )
             modules |= {node.module or "", *(f"{node.module}.{one.name}" for one in node.names)}
             called |= {alias.asname or alias.name: alias.name for alias in node.names}
     for node in nodes:

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import Console
-from pipeline.paramfile import read_params
-from pipeline.params import Params
-from stages.paths import PARAMS
-from stages.steps.consent import consented
+from kd3_pipeline.console import Console
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Params
+from kd3_stages.paths import PARAMS
+from kd3_stages.steps.consent import consented
 
 Set = Annotated[
     list[str] | None,

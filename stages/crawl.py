@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.registry import SEARCH_ENGINES
-from stages.command import Json, Quiet, Set, start
-from stages.paths import TEACHER
+from kd3_pipeline.registry import SEARCH_ENGINES
+from kd3_stages.command import Json, Quiet, Set, start
+from kd3_stages.paths import TEACHER
 
 
 def crawl(
@@ -36,11 +36,11 @@ def crawl(
     """Crawl images by class name into data/crawl."""
     options = {"classes": classes, "per_class": per_class, "engine": engine, "source": source}
     params, console = start("crawl", overrides, quiet, as_json, **options)
-    from pipeline.crawl.outcomes import retried
+    from kd3_pipeline.crawl.outcomes import retried
 
     retry = retried(retry_failed)
-    from stages.steps.crawl import run
-    from stages.steps.crawl_remarks import refuse_empty
+    from kd3_stages.steps.crawl import run
+    from kd3_stages.steps.crawl_remarks import refuse_empty
 
     if params.teacher.source != "train" and not TEACHER.exists():
         console.say("the teacher was not read yet: `pipeline teacher --check` says what it is")

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from stages import paths
-from stages.command import Json, Quiet, Set, start
+from kd3_stages import paths
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def dedup(
@@ -31,8 +31,8 @@ def dedup(
     """Find near-duplicates and leaked test images in data/crawl, and keep the best of the rest."""
     options = {"radius": int(radius) if radius and radius.isdecimal() else radius}
     params, console = start("dedup", overrides, quiet, as_json, **options)
-    from stages.steps.dedup import Deduplication, explanation
-    from stages.steps.dropped import Sheet
+    from kd3_stages.steps.dedup import Deduplication, explanation
+    from kd3_stages.steps.dropped import Sheet
 
     if explain:
         console.result(*explanation(explain))

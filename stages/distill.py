@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Json, Quiet, Set, start
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def distill(
@@ -19,6 +19,6 @@ def distill(
     params, console = start(
         "distill", overrides, quiet, as_json, epochs=epochs, lr=lr, device=device
     )
-    from stages.steps.distill import run
+    from kd3_stages.steps.distill import run
 
     run(params, console)

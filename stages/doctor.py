@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.console import Console
-from pipeline.errors import UserError
-from pipeline.registry import SEARCH_ENGINES
-from stages.command import Json, Quiet
+from kd3_pipeline.console import Console
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.registry import SEARCH_ENGINES
+from kd3_stages.command import Json, Quiet
 
 
 def doctor(
@@ -24,13 +24,13 @@ def doctor(
     """Check this environment, or what a search engine answers."""
     console = Console(quiet=quiet, as_json=as_json)
     if engine is not None:
-        from stages.steps.engine_check import check_engine
+        from kd3_stages.steps.engine_check import check_engine
 
         check_engine(engine, query, console)
         return
     if query is not None:
         raise UserError("doctor: --query needs --engine")
-    from stages.steps.doctor import check_environment
+    from kd3_stages.steps.doctor import check_environment
 
     worst = check_environment(console)
     if worst:

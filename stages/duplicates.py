@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Json, Quiet, Set, start
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def duplicates(
@@ -19,6 +19,6 @@ def duplicates(
     Exits with 0 whether any is found or not; with 2 where an image that was named cannot be read.
     """
     params, console = start("dedup", overrides, quiet, as_json)
-    from stages.steps.duplicates import Lookup
+    from kd3_stages.steps.duplicates import Lookup
 
     Lookup(params, console).run(images, k)

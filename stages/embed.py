@@ -1,11 +1,11 @@
 """`pipeline embed`: kept images to pixels, features, logits, scores and an index."""
 
-from stages.command import Json, Quiet, Set, start
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def embed(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -> None:
     """Run the teacher over the kept images, score and index them, into data/embed."""
     params, console = start("embed", overrides, quiet, as_json)
-    from stages.steps.embed import run
+    from kd3_stages.steps.embed import run
 
     run(params.embed, console)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Json, Quiet, Set, start
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def evaluate(
@@ -24,6 +24,6 @@ def evaluate(
     """Measure the student beside its teacher, into reports/metrics.json."""
     options = {"test_set": test_set, "styles": styles, "corruptions": corruptions}
     params, console = start("evaluate", overrides, quiet, as_json, **options)
-    from stages.steps.evaluate import run
+    from kd3_stages.steps.evaluate import run
 
     run(params.evaluate, console)

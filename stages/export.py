@@ -2,8 +2,8 @@
 
 from importlib.util import find_spec
 
-from pipeline.errors import UserError
-from stages.command import Json, Quiet, Set, start
+from kd3_pipeline.errors import UserError
+from kd3_stages.command import Json, Quiet, Set, start
 
 # format -> modules that it needs, and the extra that brings them
 NEEDED = {
@@ -23,7 +23,7 @@ def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -
                 f"install the extra: pip install 'kd3-pipeline[{extra}]', or take it out of the"
                 " formats",
             )
-    from pipeline.export.runtimes import RUNTIMES
+    from kd3_pipeline.export.runtimes import RUNTIMES
 
     for name in params.export.runtimes:
         if packages := RUNTIMES[name].lacking:
@@ -31,6 +31,6 @@ def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -
                 f"'{name}' in export.runtimes needs {', '.join(packages)}",
                 f"pip install {' '.join(packages)}, or take it out of the runtimes",
             )
-    from stages.steps.export import run
+    from kd3_stages.steps.export import run
 
     run(params, console)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Json, Quiet, Set, start
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def forget(
@@ -29,6 +29,6 @@ def forget(
 ) -> None:
     """Drop images from data/crawl, and say what was made of them."""
     params, console = start("crawl", overrides, quiet, as_json)
-    from stages.steps.forget import run
+    from kd3_stages.steps.forget import run
 
     run(params.crawl, console, what or [], blocklist, why, dry_run)

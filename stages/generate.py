@@ -1,7 +1,6 @@
-"""Generated files: dvc.yaml, params.yaml and docs/parameters.md (`make generated`)."""
+"""Generated files: those of a project, and docs/parameters.md (`make generated`)."""
 
 import json
-import re
 import sys
 import types
 import typing
@@ -11,13 +10,13 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from pipeline.params import Params, Section
-from pipeline.presets import write_preset
-from pipeline.registry import OneOf
-from pipeline.store import write_text
-from stages.code import ROOT, code_of
+from kd3_pipeline.params import Params, Section
+from kd3_pipeline.presets import write_preset
+from kd3_pipeline.registry import OneOf
+from kd3_pipeline.store import write_text
+from kd3_stages.code import ROOT
+from kd3_stages.steps.init import project_files
 
-TEMPLATE = "dvc.template.yaml"
 PRESET = "demo"  # what params.yaml is in the repository
 WORDS = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}
 SIGNS = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
@@ -25,30 +24,18 @@ SIGNS = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 
 def main() -> None:
     """Writes all generated files; a params.yaml that a person wrote is kept beside it."""
-    write_text(ROOT / "dvc.yaml", dvc_file())
+    for name, text in own_project().items():
+        write_text(ROOT / name, text)
     write_text(ROOT / "docs/parameters.md", parameter_page())
     kept = write_preset(PRESET, ROOT / "params.yaml")
     if kept:
         print(f"note: your params.yaml is kept as {kept.relative_to(ROOT)}", file=sys.stderr)
 
 
-def dvc_file() -> str:
-    """dvc.yaml: the template with, for `- CODE`, the files that decide the stage's result.
-
-    They are walked and not written by hand, because DVC leaves a stage stale, silently, for one
-    that is missing.
-    """
-    lines = [f"# Generated from {TEMPLATE} by `make generated`, which fills in each stage's code."]
-    stage = ""
-    for line in (ROOT / TEMPLATE).read_text("utf-8").splitlines():
-        named = re.fullmatch(r"  (\w+):", line)
-        stage = named[1] if named else stage
-        if line.strip() == "- CODE":
-            indent = line.removesuffix("CODE")
-            lines += [f"{indent}{file}" for file in code_of(stage)]
-        else:
-            lines.append(line)
-    return "\n".join(lines) + "\n"
+def own_project() -> dict[str, str]:
+    """Files of the project that this repository is itself, all but params.yaml and its README."""
+    files = project_files(PRESET)
+    return {name: text for name, text in files.items() if name not in ("params.yaml", "README.md")}
 
 
 def parameter_page() -> str:

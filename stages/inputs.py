@@ -1,7 +1,7 @@
 """`pipeline inputs`: files outside the project, noted so that DVC sees a change."""
 
-from pipeline.console import Console
-from stages.command import Json, Quiet
+from kd3_pipeline.console import Console
+from kd3_stages.command import Json, Quiet
 
 
 def inputs(quiet: Quiet = False, as_json: Json = False) -> None:
@@ -9,6 +9,6 @@ def inputs(quiet: Quiet = False, as_json: Json = False) -> None:
 
     `dvc repro` runs this before all else; a stage whose file there has changed runs again.
     """
-    from stages.steps.inputs import run
+    from kd3_stages.steps.inputs import run
 
     run(Console(quiet=quiet, as_json=as_json))

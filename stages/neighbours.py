@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Json
+from kd3_stages.command import Json
 
 
 def neighbours(
@@ -17,6 +17,6 @@ def neighbours(
     as_json: Json = False,
 ) -> None:
     """Show the crawled images nearest to an image, in the teacher's eyes."""
-    from stages.steps.neighbours import run
+    from kd3_stages.steps.neighbours import run
 
     run(image, k, html, as_json)

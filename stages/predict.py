@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from stages import paths
-from stages.command import Json
+from kd3_stages import paths
+from kd3_stages.command import Json
 
 
 def predict(
@@ -31,7 +31,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Name the likeliest classes of images, with confidences."""
-    from stages.steps.predict import run
+    from kd3_stages.steps.predict import run
 
     run(
         images,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.presets import preset_names, write_preset
-from stages import paths
+from kd3_pipeline.presets import preset_names, write_preset
+from kd3_stages import paths
 
 
 def preset(

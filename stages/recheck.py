@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Json, Quiet, Set, start
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def recheck(
@@ -17,6 +17,6 @@ def recheck(
 ) -> None:
     """Ask anew whether the images of the crawl may be used; drop those that may not any more."""
     params, console = start("crawl", overrides, quiet, as_json)
-    from stages.steps.recheck import run
+    from kd3_stages.steps.recheck import run
 
     run(params.crawl, console, dry_run)

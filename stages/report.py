@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Json, Quiet, Set, start
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def report(
@@ -20,6 +20,6 @@ def report(
 ) -> None:
     """Write reports/index.html, which needs no network and no server."""
     params, console = start("report", overrides, quiet, as_json)
-    from stages.steps.report import run
+    from kd3_stages.steps.report import run
 
     run(params.report, console, open_page, watch)

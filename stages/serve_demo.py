@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Quiet
+from kd3_stages.command import Quiet
 
 
 def serve_demo(
@@ -14,6 +14,6 @@ def serve_demo(
     quiet: Quiet = False,
 ) -> None:
     """Keep the demo's search engine and image hosts up, for a person with a browser."""
-    from stages.steps.serve_demo import run
+    from kd3_stages.steps.serve_demo import run
 
     run(port, per_query, seed, quiet)

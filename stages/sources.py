@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
-from pipeline.classes import DEMO_SETS, ClassSet
-from pipeline.console import Console
-from pipeline.crawl.engines.bing import Bing
-from pipeline.crawl.engines.engine import Engine
-from pipeline.crawl.guard import PRODUCT, HostTable
-from pipeline.crawl.http import Web
-from pipeline.crawl.proxy import Proxy, unused_proxies
-from pipeline.params import Crawl
-from pipeline.registry import SEARCH_ENGINES
-from pipeline.version import __version__
+from kd3_pipeline.classes import DEMO_SETS, ClassSet
+from kd3_pipeline.console import Console
+from kd3_pipeline.crawl.engines.bing import Bing
+from kd3_pipeline.crawl.engines.engine import Engine
+from kd3_pipeline.crawl.guard import PRODUCT, HostTable
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.proxy import Proxy, unused_proxies
+from kd3_pipeline.params import Crawl
+from kd3_pipeline.registry import SEARCH_ENGINES
+from kd3_pipeline.version import __version__
 
 CONTACT_KEPT = " !\"#$%&'*+,/:;<=>?@[]^`{|}"  # of what quote does not keep anyway
 DEMO_SURPLUS = 1.2  # results of a demo query for each image wanted
@@ -37,7 +37,7 @@ def engine_for(
             console.say(f"note: {engine.note}")  # before anything is asked: it is about terms
         yield engine, {}
         return
-    from pipeline.demo.server import DemoWeb
+    from kd3_pipeline.demo.server import DemoWeb
 
     with DemoWeb(round(DEMO_SURPLUS * section.per_class), section.seed) as web:
         yield Bing("demo", f"http://{web.search_name}/images/async", 0.0), web.names

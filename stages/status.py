@@ -2,13 +2,13 @@
 
 import typer
 
-from pipeline.console import Console
-from stages.repro import dvc
+from kd3_pipeline.console import Console
+from kd3_stages.repro import dvc
 
 
 def status(context: typer.Context) -> None:
     """Run `dvc status ARGS` after a look at the files outside the project (`pipeline inputs`)."""
-    from stages.steps.inputs import note_inputs
+    from kd3_stages.steps.inputs import note_inputs
 
     note_inputs(Console())
     raise typer.Exit(dvc("status", *context.args))

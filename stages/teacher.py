@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import UserError
-from stages.command import Json, Quiet, Set, start
+from kd3_pipeline.errors import UserError
+from kd3_stages.command import Json, Quiet, Set, start
 
 
 def teacher(
@@ -26,11 +26,11 @@ def teacher(
     if images is not None and not check:
         raise UserError("teacher: --images needs --check")
     if check:
-        from stages.steps.teacher_check import run as run_check
+        from kd3_stages.steps.teacher_check import run as run_check
 
         if worst := run_check(params, images, console):
             raise typer.Exit(worst)
         return
-    from stages.steps.teacher import run
+    from kd3_stages.steps.teacher import run
 
     run(params.teacher, console, params.embed)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import Json
+from kd3_stages.command import Json
 
 
 def trace(
@@ -14,6 +14,6 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Tell how an image was found, whether it was kept, and in how many epochs it was used."""
-    from stages.steps.trace import run
+    from kd3_stages.steps.trace import run
 
     run(image, as_json)

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import UserError
-from stages.command import Json, Quiet, Set, start
+from kd3_pipeline.errors import UserError
+from kd3_stages.command import Json, Quiet, Set, start
 
 SPACE = ("lr=0.1:4", "crop=pad,resized,none", "logit_weight=0,0.1", "contrast_weight=0.0001:0.1")
 
@@ -31,7 +31,7 @@ def tune(
     """
     params, console = start("distill", overrides, quiet, as_json, epochs=epochs)
     try:
-        from stages.steps.tune import run
+        from kd3_stages.steps.tune import run
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.program import consent
+from kd3_pipeline.program import consent
 from tests.browser import browser  # noqa: F401
 
 # A shell that starts pytest in the background has it ignore Ctrl-C, and with it all that it starts.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.pixels import draw_resized, resized
+from kd3_pipeline.pixels import draw_resized, resized
 
 
 def resized_crop(

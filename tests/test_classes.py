@@ -1,9 +1,9 @@
 import pytest
 
-from pipeline.classes import DEMO_SETS, load_classes, renamed, set_names
-from pipeline.classes.expansion import TEMPLATES
-from pipeline.classes.wording import doubt, readable, same
-from pipeline.errors import UserError
+from kd3_pipeline.classes import DEMO_SETS, load_classes, renamed, set_names
+from kd3_pipeline.classes.expansion import TEMPLATES
+from kd3_pipeline.classes.wording import doubt, readable, same
+from kd3_pipeline.errors import UserError
 
 
 def names(spec):
@@ -92,7 +92,7 @@ def test_a_name_never_reads_a_file(tmp_path, monkeypatch, name):
     for place in (tmp_path, tmp_path / "sets" / "deeper"):
         place.mkdir(exist_ok=True)
         (place / "x.yaml").write_text("[secret]")
-    monkeypatch.setattr("pipeline.classes.HERE", tmp_path / "sets")
+    monkeypatch.setattr("kd3_pipeline.classes.HERE", tmp_path / "sets")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no class set named"):
         load_classes(name)

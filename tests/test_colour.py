@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.colour import PRIMARIES, matrix_profile
-from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.images import decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.colour import PRIMARIES, matrix_profile
+from kd3_pipeline.dedup.fingerprints import fingerprint_images
+from kd3_pipeline.images import decode, decode_reduced, decode_small, inspect
 
 D65 = (0.3127, 0.3290)
 BEST = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import console as module
-from pipeline.console import Console
+from kd3_pipeline import console as module
+from kd3_pipeline.console import Console
 
 ROOT = Path(__file__).parents[1]
 
@@ -156,7 +156,7 @@ def test_without_classes_all_images_are_one_line(capsys, clock):
 
 
 PROGRAM = """
-from pipeline.console import Console
+from kd3_pipeline.console import Console
 with Console().progress("crawl [red]x[/nope]", 3) as advance:
     advance(2, "[bold]hostile[/] \\x1b[2Jnote")
     advance(1)

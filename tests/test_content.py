@@ -3,8 +3,8 @@ import sqlite3
 
 import pytest
 
-from pipeline import content as module
-from pipeline.content import Hashes, content
+from kd3_pipeline import content as module
+from kd3_pipeline.content import Hashes, content
 
 
 @pytest.fixture

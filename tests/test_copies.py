@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from pipeline import copies
-from pipeline.copies import Spread, distance
-from pipeline.params import Dedup
+from kd3_pipeline import copies
+from kd3_pipeline.copies import Spread, distance
+from kd3_pipeline.params import Dedup
 from tests.dedup.test_verify import scene
 from tests.drawings import handwritten, shirt
 

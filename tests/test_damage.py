@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.damage import jpeg_damage
-from pipeline.images import ImageError, decode, inspect
+from kd3_pipeline.damage import jpeg_damage
+from kd3_pipeline.images import ImageError, decode, inspect
 
 TEXT = b"<p>Lorem ipsum dolor sit amet, consectetur adipiscing elit.</p>\n" * 100
 

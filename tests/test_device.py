@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pipeline.device import autocast, laid_out, memory_format, resolve_device, resolve_precision
-from pipeline.errors import UserError
+from kd3_pipeline.device import autocast, laid_out, memory_format, resolve_device, resolve_precision
+from kd3_pipeline.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from tests.imports import ROOT
 from tests.pages import PAGES, blocks, prose, shown, spans
 
 RESULTS = ROOT / "benchmarks/RESULTS.md"  # with lines as long as its tables need
-PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+PRESETS = sorted((ROOT / "pipeline/presets").glob("*.yaml"))
 YOURS = {  # paths that a page tells its reader to fill
     "teacher/wildlife.pt",
     "wildlife-test",

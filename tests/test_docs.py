@@ -13,9 +13,9 @@ import pytest
 import typer
 import yaml
 
-from pipeline.paramfile import read_params
-from pipeline.params import Params
-from stages.cli import app
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Params
+from kd3_stages.cli import app
 from tests.doc_commands import HOW, commands
 from tests.imports import ROOT
 from tests.pages import PAGES, Block, blocks, shown, spans
@@ -32,7 +32,7 @@ def test_every_command_says_how_it_is_checked() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_has_the_options_that_it_is_given(command: str) -> None:
     words = shlex.split(command)
-    if words[:3] == ["python", "-m", "stages"]:
+    if words[:3] == ["python", "-m", "kd3_stages"]:
         words = ["pipeline", *words[3:]]
     if words[0] == "pipeline":
         parse(words[1:])
@@ -46,7 +46,7 @@ def test_a_command_has_the_options_that_it_is_given(command: str) -> None:
         from torch.distributed.run import get_args_parser
 
         given = get_args_parser().parse_args(words[1:])
-        assert (given.module, given.training_script) == (True, "stages")
+        assert (given.module, given.training_script) == (True, "kd3_stages")
         parse(given.training_script_args)
     elif words[0] == "make":
         assert_target(words[1])

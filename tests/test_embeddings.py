@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.embeddings import (
+from kd3_pipeline.embeddings import (
     ENDS,
     FEATURES,
     FILES,
@@ -19,9 +19,9 @@ from pipeline.embeddings import (
     has_pixels,
     write_images,
 )
-from pipeline.errors import UserError
-from pipeline.pixelstore import decode_jpeg, encode_jpeg
-from pipeline.store import write_table
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.pixelstore import decode_jpeg, encode_jpeg
+from kd3_pipeline.store import write_table
 
 NAMES = ["cat", "großer Hund", 'a "fox"']
 IDS = [f"{row:064x}" for row in range(4)]
@@ -181,7 +181,7 @@ def test_each_kind_of_broken_folder_is_one_error_that_says_what_to_run(folder, f
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_are_refused_by_whoever_reads_them(folder, value, monkeypatch):
-    monkeypatch.setattr("pipeline.embeddings.BLOCK", 2)
+    monkeypatch.setattr("kd3_pipeline.embeddings.BLOCK", 2)
     logits = ARRAYS[LOGITS].copy()
     logits[2, 1] = logits[3, 0] = value
     np.save(folder / LOGITS, logits)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, TiffImagePlugin
 
-from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.formats import readable
-from pipeline.images import (
+from kd3_pipeline.dedup.fingerprints import fingerprint_images
+from kd3_pipeline.formats import readable
+from kd3_pipeline.images import (
     FORMATS,
     ImageError,
     decode,

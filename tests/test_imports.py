@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.imports import ROOT
 
-OURS = ("pipeline", "stages", "benchmarks", "tests")
+OURS = ("kd3_pipeline", "kd3_stages", "benchmarks", "tests")
 
 
 def test_what_a_file_imports_from_another_is_there() -> None:

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.manifest import (
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import (
     ARRIVED,
     LATER,
     SCHEMA,
@@ -17,7 +17,7 @@ from pipeline.manifest import (
     read_manifest,
     scan_manifest,
 )
-from pipeline.store import write_table
+from kd3_pipeline.store import write_table
 
 # a crawl is never repeated for newer code: what one file has, all later ones have to have
 COLUMNS = {

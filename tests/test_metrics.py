@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.metrics import Metrics, read_metrics
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.metrics import Metrics, read_metrics
 from tests.export.world import METRICS
 
 

@@ -1,10 +1,10 @@
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import UserError
-from pipeline.paramfile import read_params
-from pipeline.params import Crawl, Distill, Params
-from pipeline.registry import OBJECTIVES, Entry, OneOf, Registry
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Crawl, Distill, Params
+from kd3_pipeline.registry import OBJECTIVES, Entry, OneOf, Registry
 
 
 def read(tmp_path, text, *overrides):
@@ -392,7 +392,7 @@ def test_a_new_name_in_a_registry_is_a_word_that_its_parameter_takes(tmp_path):
 
 
 def test_a_registry_says_what_its_names_mean_and_loads_their_classes():
-    found = Registry("pipeline", {"a": Entry("params:Crawl", "one"), "b": Entry("x:Y", "two")})
+    found = Registry("kd3_pipeline", {"a": Entry("params:Crawl", "one"), "b": Entry("x:Y", "two")})
     assert found.meanings() == "`a`: one; `b`: two"
     assert found.load("a") is Crawl
     with pytest.raises(KeyError):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.errors import ExternalError
-from pipeline.pixelfile import PixelFile
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.pixelfile import PixelFile
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), np.uint8)
 MASK = np.arange(9) % 3 == 0

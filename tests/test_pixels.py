@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import resized_crop as torchvision_crop
 
-from pipeline.pixels import draw_boxes, normalise, pad_crop, parts, to_device
+from kd3_pipeline.pixels import draw_boxes, normalise, pad_crop, parts, to_device
 from tests.crops import resized_crop
 
 SIDE = 16
@@ -247,7 +247,7 @@ def test_on_cuda_everything_is_as_on_the_cpu_and_nothing_waits_for_the_device():
     ],
 )
 def test_batches_are_smaller_where_a_cpu_would_hold_gigabytes(monkeypatch, side, device, sizes):
-    monkeypatch.setattr("pipeline.pixels.AT_ONCE", 80_000)
+    monkeypatch.setattr("kd3_pipeline.pixels.AT_ONCE", 80_000)
     pixels = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.ones((side, side, 3), np.uint8)
     found = list(parts(pixels, 5, torch.device(device)))
     assert [len(part) for part in found] == sizes

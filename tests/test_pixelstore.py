@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import pixelstore
-from pipeline.demo.domains import original_images
-from pipeline.errors import UserError
-from pipeline.pixelstore import JpegPixels, Taken, centred, decode_jpeg, encode_jpeg
+from kd3_pipeline import pixelstore
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.pixelstore import JpegPixels, Taken, centred, decode_jpeg, encode_jpeg
 
 SIDE, COUNT = 24, 13
 PIXELS, _ = original_images("train", COUNT, SIDE, 3)

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import console, runkey, store
-from pipeline.runkey import run_key, sources_of
+from kd3_pipeline import console, runkey, store
+from kd3_pipeline.runkey import run_key, sources_of
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images import decode, decode_reduced, decode_small, inspect
-from pipeline.samples import used_bits
+from kd3_pipeline.images import decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.samples import used_bits
 
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # samples a pixel -> PNG's colour type
 

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.selections import read_history, read_selection
-from pipeline.store import write_table
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.selections import read_history, read_selection
+from kd3_pipeline.store import write_table
 
 
 def test_the_history_is_a_row_an_image_and_a_column_an_epoch(tmp_path):

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import store
-from pipeline.errors import UserError
-from pipeline.store import (
+from kd3_pipeline import store
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.store import (
     StoredImage,
     claim,
     read_shard,
@@ -285,7 +285,7 @@ def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
 
 CLAIMING = """
 import sys
-from pipeline.store import claim
+from kd3_pipeline.store import claim
 file = open(sys.argv[1], "ab")
 claim(file)
 print("claimed", flush=True)

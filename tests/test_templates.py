@@ -4,8 +4,8 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from pipeline import templates
-from pipeline.templates import environment
+from kd3_pipeline import templates
+from kd3_pipeline.templates import environment
 
 
 @pytest.fixture

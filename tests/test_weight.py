@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.images import ImageError, decode, inspect, open_image
-from pipeline.weight import MOST_BYTES, is_too_large, webp_size
+from kd3_pipeline.images import ImageError, decode, inspect, open_image
+from kd3_pipeline.weight import MOST_BYTES, is_too_large, webp_size
 from tests.test_colour import colours, encoded
 
 MOST = 300  # MB that a process may take for one picture
 PEAK = """
 import sys
-from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.dedup.quality import measure
-from pipeline.images import ImageError, decode, decode_reduced, decode_small, inspect, to_square
+from kd3_pipeline.dedup.fingerprints import fingerprint_images
+from kd3_pipeline.dedup.quality import measure
+from kd3_pipeline.images import ImageError, decode, decode_reduced, decode_small, inspect, to_square
 data = sys.stdin.buffer.read()
 def highest():
     lines = open("/proc/self/status").read().splitlines()

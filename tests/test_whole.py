@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.dedup.quality import measure
-from pipeline.images import ImageError, decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.dedup.fingerprints import fingerprint_images
+from kd3_pipeline.dedup.quality import measure
+from kd3_pipeline.images import ImageError, decode, decode_reduced, decode_small, inspect
 from tests.test_colour import chunk, colours, encoded
 
 PNG = encoded(colours(), "PNG")

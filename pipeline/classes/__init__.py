@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.classes import wording
-from pipeline.classes.entries import KEYS, problems
-from pipeline.classes.expansion import Expand, expanded
-from pipeline.errors import UserError
-from pipeline.paramfile import load_yaml
+from kd3_pipeline.classes import wording
+from kd3_pipeline.classes.entries import KEYS, problems
+from kd3_pipeline.classes.expansion import Expand, expanded
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import load_yaml
 
 HERE = Path(__file__).parent
 DEMO_SETS = ("shapes10",)  # only the demo's search engine knows these

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from pipeline.classes.wording import same, subject
+from kd3_pipeline.classes.wording import same, subject
 
 Expand = Literal["none", "listed", "all"]
 

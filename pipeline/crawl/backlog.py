@@ -35,9 +35,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.console import printable
-from pipeline.crawl.wording import iso
-from pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched, host_of
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.wording import iso
+from kd3_pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched, host_of
 
 # no answer at all
 SILENT = frozenset({"connection", "timeout", "too_slow", "host_down", "proxy"})

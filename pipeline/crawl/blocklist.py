@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.crawl.addresses import as_asked
-from pipeline.errors import UserError
-from pipeline.images import decode
-from pipeline.manifest import BLOCKED, FORGOTTEN, Fetched
+from kd3_pipeline.crawl.addresses import as_asked
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import decode
+from kd3_pipeline.manifest import BLOCKED, FORGOTTEN, Fetched
 
 # bits of 64; recompressing and scaling move a few. Were bits independent, 4 in 10^11 pairs of
 # unrelated pictures would be so near in one of eight turns

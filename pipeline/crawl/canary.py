@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from urllib.parse import unquote_plus
 
-from pipeline.crawl.engines.engine import Query, Result, ResultPage
+from kd3_pipeline.crawl.engines.engine import Query, Result, ResultPage
 
 # A list is judged from so many addresses on: of a rare thing, an engine has few images, and may
 # fill up with the same ones whatever it is asked.

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from pipeline.classes import ImageClass
-from pipeline.classes.expansion import Expand
-from pipeline.crawl.engines.engine import Engine, Query, Result
-from pipeline.crawl.queries import QueryRun, Source, picture
-from pipeline.manifest import Candidate
+from kd3_pipeline.classes import ImageClass
+from kd3_pipeline.classes.expansion import Expand
+from kd3_pipeline.crawl.engines.engine import Engine, Query, Result
+from kd3_pipeline.crawl.queries import QueryRun, Source, picture
+from kd3_pipeline.manifest import Candidate
 
 FRUITLESS = 3  # variations of a kind in a row that brought nothing new: the kind is given up
 NO_FILTER = "its first page is that of the query itself"

@@ -4,17 +4,17 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.console import Advance, no_progress
-from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.journal import Journal
-from pipeline.errors import ExternalError
-from pipeline.formats import HEAD, picture_kind, readable
-from pipeline.images import ImageError, inspect
-from pipeline.imagesource.entries import UNSUPPORTED, Entry
-from pipeline.imagesource.matching import Matcher
-from pipeline.imagesource.source import open_source
-from pipeline.imagesource.table import NO_COLUMNS
-from pipeline.manifest import BLOCKED, OPTED_OUT, Candidate, Fetched
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.formats import HEAD, picture_kind, readable
+from kd3_pipeline.images import ImageError, inspect
+from kd3_pipeline.imagesource.entries import UNSUPPORTED, Entry
+from kd3_pipeline.imagesource.matching import Matcher
+from kd3_pipeline.imagesource.source import open_source
+from kd3_pipeline.imagesource.table import NO_COLUMNS
+from kd3_pipeline.manifest import BLOCKED, OPTED_OUT, Candidate, Fetched
 
 
 def read_collection(

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.console import printable
-from pipeline.errors import UserError
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import UserError
 
 # what is kept of a row → names it is known by, the first found counts; they are compared without
 # letter case, spaces and underscores

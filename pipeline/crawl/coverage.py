@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.console import printable, text_table
+from kd3_pipeline.console import printable, text_table
 
 STARVED = 0.5  # of the images wanted; a class of which the teacher sees fewer is starved
 MOST_ROWS = 20  # classes in a table; with more, those that are asked for again

@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.store import write_json
+from kd3_pipeline.store import write_json
 
 DAY = 24 * 3600.0  # seconds
 

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
 
-from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.incoming import Incoming
-from pipeline.crawl.optouts.pictures import image_signals
-from pipeline.crawl.optouts.signals import OptedOut, verdict
-from pipeline.formats import FORMATS
-from pipeline.images import LARGE, ImageError, ImageInfo, inspect, is_large
-from pipeline.manifest import Fetched
+from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from kd3_pipeline.crawl.incoming import Incoming
+from kd3_pipeline.crawl.optouts.pictures import image_signals
+from kd3_pipeline.crawl.optouts.signals import OptedOut, verdict
+from kd3_pipeline.formats import FORMATS
+from kd3_pipeline.images import LARGE, ImageError, ImageInfo, inspect, is_large
+from kd3_pipeline.manifest import Fetched
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
 FOUND = [field.name for field in fields(ImageInfo)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import ExternalError
+from kd3_pipeline.errors import ExternalError
 
 
 @contextmanager

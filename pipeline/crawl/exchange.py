@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from pipeline.console import printable
-from pipeline.crawl.disk import refuse_if_out_of_files
-from pipeline.crawl.encodings import Packed, Swollen, Unpacker, is_text
-from pipeline.crawl.guard import Forbidden, ForbiddenAnswer
-from pipeline.crawl.http import (
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.disk import refuse_if_out_of_files
+from kd3_pipeline.crawl.encodings import Packed, Swollen, Unpacker, is_text
+from kd3_pipeline.crawl.guard import Forbidden, ForbiddenAnswer
+from kd3_pipeline.crawl.http import (
     BUSY,
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
@@ -26,15 +26,15 @@ from pipeline.crawl.http import (
     receive,
     retry_after,
 )
-from pipeline.crawl.incoming import Incoming
-from pipeline.crawl.optouts.headers import heard
-from pipeline.crawl.optouts.origin import Answer, Question, Said
-from pipeline.crawl.proxy import ProxyError
-from pipeline.crawl.scheduler import Job
-from pipeline.errors import PipelineError
-from pipeline.formats import accepted
-from pipeline.manifest import FORBIDDEN_DNS, Fetched
-from pipeline.params import Crawl
+from kd3_pipeline.crawl.incoming import Incoming
+from kd3_pipeline.crawl.optouts.headers import heard
+from kd3_pipeline.crawl.optouts.origin import Answer, Question, Said
+from kd3_pipeline.crawl.proxy import ProxyError
+from kd3_pipeline.crawl.scheduler import Job
+from kd3_pipeline.errors import PipelineError
+from kd3_pipeline.formats import accepted
+from kd3_pipeline.manifest import FORBIDDEN_DNS, Fetched
+from kd3_pipeline.params import Crawl
 
 PATIENCE = 5.0  # seconds for 5 KiB of a body
 TRIES = 3

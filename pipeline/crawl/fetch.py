@@ -2,7 +2,7 @@
 
 A class stops at the shortest run of candidates that holds the wanted number of distinct images.
 That depends on the answers alone and not on their timing, so the same web gives the same data set.
-What a host refuses for the moment is left to the next run, and told: see `pipeline.crawl.backlog`.
+What a host refuses for the moment is left to the next run, and told: `kd3_pipeline.crawl.backlog`.
 
 The life of a download, from `_begun` to `_settle`:
 
@@ -28,25 +28,25 @@ from dataclasses import replace
 
 from yarl import URL
 
-from pipeline.crawl.backlog import FOR_NOW, SILENT, UNREACHABLE, UNREAD, Backlog, was_asked
-from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.decoding import Decoder
-from pipeline.crawl.exchange import SLOW_DOWN, UNREADABLE, Exchange, Failure
-from pipeline.crawl.guard import Forbidden, check_url
-from pipeline.crawl.http import MAX_REDIRECTS, Client, Web
-from pipeline.crawl.incoming import Incoming
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.needed import Needed, Report
-from pipeline.crawl.optouts.origin import Answer
-from pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds
-from pipeline.crawl.origins import Origin, Origins
-from pipeline.crawl.outage import NO_TRUST, Outage
-from pipeline.crawl.pauses import Note, Pauses, no_note
-from pipeline.crawl.robots import Rules
-from pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
-from pipeline.images import ImageError
-from pipeline.manifest import BLOCKED, FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
-from pipeline.params import Crawl
+from kd3_pipeline.crawl.backlog import FOR_NOW, SILENT, UNREACHABLE, UNREAD, Backlog, was_asked
+from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from kd3_pipeline.crawl.decoding import Decoder
+from kd3_pipeline.crawl.exchange import SLOW_DOWN, UNREADABLE, Exchange, Failure
+from kd3_pipeline.crawl.guard import Forbidden, check_url
+from kd3_pipeline.crawl.http import MAX_REDIRECTS, Client, Web
+from kd3_pipeline.crawl.incoming import Incoming
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.needed import Needed, Report
+from kd3_pipeline.crawl.optouts.origin import Answer
+from kd3_pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds
+from kd3_pipeline.crawl.origins import Origin, Origins
+from kd3_pipeline.crawl.outage import NO_TRUST, Outage
+from kd3_pipeline.crawl.pauses import Note, Pauses, no_note
+from kd3_pipeline.crawl.robots import Rules
+from kd3_pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
+from kd3_pipeline.images import ImageError
+from kd3_pipeline.manifest import BLOCKED, FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
+from kd3_pipeline.params import Crawl
 
 WORKERS = 64  # requests at once
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third

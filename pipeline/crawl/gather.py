@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.crawl.coverage import Coverage
-from pipeline.crawl.placeholders import placeholders
-from pipeline.crawl.search_account import SearchAccount
-from pipeline.manifest import NOT_NOW, Candidate, Fetched
+from kd3_pipeline.crawl.coverage import Coverage
+from kd3_pipeline.crawl.placeholders import placeholders
+from kd3_pipeline.crawl.search_account import SearchAccount
+from kd3_pipeline.manifest import NOT_NOW, Candidate, Fetched
 
 SURPLUS = 2  # results to ask for first, for each image wanted
 

@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from pipeline.crawl.addresses import as_asked
+from kd3_pipeline.crawl.addresses import as_asked
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address follows
 # RFC 2544 gives it to benchmarks; proxies make up an address of it for each name

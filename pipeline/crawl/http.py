@@ -22,11 +22,11 @@ from typing import Any, Self
 import aiohttp
 from multidict import CIMultiDictProxy
 
-from pipeline.crawl.addresses import target_of
-from pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url
-from pipeline.crawl.heads import LINE_BYTES, LINES, Connector
-from pipeline.crawl.proxy import Proxy, ProxyError
-from pipeline.errors import ExternalError
+from kd3_pipeline.crawl.addresses import target_of
+from kd3_pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url
+from kd3_pipeline.crawl.heads import LINE_BYTES, LINES, Connector
+from kd3_pipeline.crawl.proxy import Proxy, ProxyError
+from kd3_pipeline.errors import ExternalError
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 10.0  # seconds without a byte

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.crawl.disk import writing
+from kd3_pipeline.crawl.disk import writing
 
 IN_MEMORY = 256 * 1024  # bytes of an image; more of it goes to disk as it comes
 

@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 
-from pipeline.crawl.backlog import NEVER_KEPT, was_asked
-from pipeline.crawl.disk import writing
-from pipeline.crawl.incoming import Incoming
-from pipeline.crawl.sealed import Sealed
-from pipeline.errors import UserError
-from pipeline.manifest import NOT_NOW, Candidate, Fetched
-from pipeline.store import clear_leftovers, write_json
+from kd3_pipeline.crawl.backlog import NEVER_KEPT, was_asked
+from kd3_pipeline.crawl.disk import writing
+from kd3_pipeline.crawl.incoming import Incoming
+from kd3_pipeline.crawl.sealed import Sealed
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import NOT_NOW, Candidate, Fetched
+from kd3_pipeline.store import clear_leftovers, write_json
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 FIELDS = [field.name for field in fields(Fetched)]

@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.console import Advance, no_progress
-from pipeline.crawl.columns import ADDRESS, Columns, check_no_header, licence_of
-from pipeline.crawl.links import ends_as_image
-from pipeline.errors import UserError
-from pipeline.manifest import Candidate
-from pipeline.store import open_parquet
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.crawl.columns import ADDRESS, Columns, check_no_header, licence_of
+from kd3_pipeline.crawl.links import ends_as_image
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import Candidate
+from kd3_pipeline.store import open_parquet
 
 LONGEST_LINE = 2**20  # bytes
 TEXTS = ("title", "page_url", "thumbnail", "licence", "licence_url", "creator")

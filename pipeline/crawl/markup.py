@@ -6,10 +6,10 @@ from itertools import islice
 
 from lxml import etree, html
 
-from pipeline.crawl.addresses import as_asked, target_of
-from pipeline.crawl.guard import Forbidden, check_url
-from pipeline.crawl.linkeddata import data_images
-from pipeline.crawl.links import ends_as_image
+from kd3_pipeline.crawl.addresses import as_asked, target_of
+from kd3_pipeline.crawl.guard import Forbidden, check_url
+from kd3_pipeline.crawl.linkeddata import data_images
+from kd3_pipeline.crawl.links import ends_as_image
 
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.guard import Forbidden, check_url
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.links import without_tracking
-from pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
-from pipeline.crawl.placeholders import given_for_many
-from pipeline.manifest import (
+from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from kd3_pipeline.crawl.guard import Forbidden, check_url
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.links import without_tracking
+from kd3_pipeline.crawl.optouts.signals import kind_of, obeyed_kinds, refusal_in
+from kd3_pipeline.crawl.placeholders import given_for_many
+from kd3_pipeline.manifest import (
     BLOCKED,
     DUPLICATE,
     FORBIDDEN_DNS,
@@ -25,8 +25,8 @@ from pipeline.manifest import (
     Candidate,
     Fetched,
 )
-from pipeline.params import Crawl
-from pipeline.weight import is_too_large
+from kd3_pipeline.params import Crawl
+from kd3_pipeline.weight import is_too_large
 
 Report = Callable[[int, str], None]
 # what hosts answer who refuse to show an image elsewhere than on its page, besides placeholders

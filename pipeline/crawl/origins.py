@@ -6,11 +6,11 @@ from functools import lru_cache
 
 from yarl import URL
 
-from pipeline.crawl.optouts.origin import Answer, Question, Said
-from pipeline.crawl.optouts.rsl import Licence
-from pipeline.crawl.scheduler import Job
-from pipeline.manifest import Fetched
-from pipeline.params import Crawl
+from kd3_pipeline.crawl.optouts.origin import Answer, Question, Said
+from kd3_pipeline.crawl.optouts.rsl import Licence
+from kd3_pipeline.crawl.scheduler import Job
+from kd3_pipeline.manifest import Fetched
+from kd3_pipeline.params import Crawl
 
 
 @dataclass(slots=True, eq=False)

@@ -8,14 +8,14 @@ from itertools import islice
 
 from yarl import URL
 
-from pipeline.console import printable
-from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.guard import Forbidden, check_url
-from pipeline.crawl.http import Client
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.wording import counted
-from pipeline.errors import ExternalError
-from pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from kd3_pipeline.crawl.guard import Forbidden, check_url
+from kd3_pipeline.crawl.http import Client
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.wording import counted
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
 
 NO_ANSWER = {"unknown_host", FORBIDDEN_DNS}  # failures for good that an outage explains as well
 # not an outage, but a network may answer in place of the host, as in trains and hotels

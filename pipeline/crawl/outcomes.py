@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable
 
-from pipeline.errors import UserError
-from pipeline.manifest import (
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import (
     BLOCKED,
     DUPLICATE,
     FORBIDDEN_DNS,

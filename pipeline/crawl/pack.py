@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from pipeline.colour import COLOURS_UNREAD, RECOLOURED
-from pipeline.console import printable
-from pipeline.crawl.gather import Gathered
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.optouts.counts import signal_counts
-from pipeline.crawl.outcomes import remedy
-from pipeline.crawl.placeholders import given_for_many
-from pipeline.crawl.shortfall import add_shortfall, when_again
-from pipeline.errors import ExternalError
-from pipeline.manifest import (
+from kd3_pipeline.colour import COLOURS_UNREAD, RECOLOURED
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.gather import Gathered
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.optouts.counts import signal_counts
+from kd3_pipeline.crawl.outcomes import remedy
+from kd3_pipeline.crawl.placeholders import given_for_many
+from kd3_pipeline.crawl.shortfall import add_shortfall, when_again
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import (
     BLOCKED,
     FORBIDDEN_DNS,
     FORGOTTEN,
@@ -28,7 +28,7 @@ from pipeline.manifest import (
     STORED,
     manifest,
 )
-from pipeline.store import StoredImage, write_shards, write_table
+from kd3_pipeline.store import StoredImage, write_shards, write_table
 
 MOST_HOSTS = 20  # in the summary
 # outcomes that say nothing of a file: what is wrong with the first one helps no further

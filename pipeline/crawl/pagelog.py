@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.crawl.engines.engine import Result, ResultPage
+from kd3_pipeline.crawl.engines.engine import Result, ResultPage
 
 Key = tuple[str, str]  # the engine's name and the page's address, without secrets
 

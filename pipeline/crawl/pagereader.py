@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pipeline.console import printable
-from pipeline.crawl import pageworker
-from pipeline.crawl.markup import FoundImage
-from pipeline.crawl.optouts.headers import Heard
-from pipeline.crawl.optouts.signals import Signal
-from pipeline.crawl.pageworker import LENGTH
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl import pageworker
+from kd3_pipeline.crawl.markup import FoundImage
+from kd3_pipeline.crawl.optouts.headers import Heard
+from kd3_pipeline.crawl.optouts.signals import Signal
+from kd3_pipeline.crawl.pageworker import LENGTH
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 5.0  # of computing for a page; one of 5 MiB with 300,000 tags takes less than one

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from pipeline.crawl.markup import PAGE_IMAGES, images_of, links_of, parsed
-from pipeline.crawl.optouts.pages import page_heard, page_words
+from kd3_pipeline.crawl.markup import PAGE_IMAGES, images_of, links_of, parsed
+from kd3_pipeline.crawl.optouts.pages import page_heard, page_words
 
 LENGTH = struct.Struct("<I")  # before each part of a message
 

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
-from pipeline.crawl.backlog import Backlog, PutOffHost
-from pipeline.crawl.exchange import Failure
-from pipeline.crawl.scheduler import (
+from kd3_pipeline.crawl.backlog import Backlog, PutOffHost
+from kd3_pipeline.crawl.exchange import Failure
+from kd3_pipeline.crawl.scheduler import (
     DOWN_AFTER,
     ILL_AFTER,
     MOST_UNASKED,

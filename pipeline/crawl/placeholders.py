@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from pipeline.crawl.links import without_tracking
-from pipeline.images import ImageError, decode_small
-from pipeline.manifest import Candidate, Fetched, host_of
+from kd3_pipeline.crawl.links import without_tracking
+from kd3_pipeline.images import ImageError, decode_small
+from kd3_pipeline.manifest import Candidate, Fetched, host_of
 
 MANY = 5  # addresses of a host that give one picture are told
 CLASSES = 3  # two classes may be names of one thing

@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from pipeline.crawl.guard import Forbidden
-from pipeline.errors import ExternalError, UserError
+from kd3_pipeline.crawl.guard import Forbidden
+from kd3_pipeline.errors import ExternalError, UserError
 
 LOGIN = "CRAWL_PROXY_LOGIN"  # environment variable: NAME:PASSWORD
 USUAL = ("http_proxy", "https_proxy", "all_proxy")  # of other programs, in small letters or large

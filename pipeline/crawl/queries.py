@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pipeline.console import printable
-from pipeline.crawl.canary import wrong_page
-from pipeline.crawl.engines.engine import NoMore, Query, Refused, Result, ResultPage
-from pipeline.crawl.pagelog import Key, PageLog
-from pipeline.crawl.result_pages import EnginePages, PutOff
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.canary import wrong_page
+from kd3_pipeline.crawl.engines.engine import NoMore, Query, Refused, Result, ResultPage
+from kd3_pipeline.crawl.pagelog import Key, PageLog
+from kd3_pipeline.crawl.result_pages import EnginePages, PutOff
 
 Before = Callable[[], Awaitable[None]]
 

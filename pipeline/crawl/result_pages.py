@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote_plus, urlencode
 
-from pipeline.console import printable
-from pipeline.crawl.daily_budget import DAY, DailyBudget
-from pipeline.crawl.engines.engine import (
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.daily_budget import DAY, DailyBudget
+from kd3_pipeline.crawl.engines.engine import (
     Engine,
     NoMore,
     NotNow,
@@ -22,8 +22,8 @@ from pipeline.crawl.engines.engine import (
     ResultPage,
     Unreadable,
 )
-from pipeline.crawl.guard import Forbidden
-from pipeline.crawl.http import (
+from kd3_pipeline.crawl.guard import Forbidden
+from kd3_pipeline.crawl.http import (
     BUSY,
     WITH_PAUSE,
     Client,
@@ -32,8 +32,8 @@ from pipeline.crawl.http import (
     first_line,
     retry_after,
 )
-from pipeline.crawl.wording import clock, duration
-from pipeline.errors import ExternalError
+from kd3_pipeline.crawl.wording import clock, duration
+from kd3_pipeline.errors import ExternalError
 
 PAGE_TIMEOUT = 15.0  # seconds without a byte
 PAGE_TIME = 60.0  # seconds for a whole page

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from protego import Protego
 
-from pipeline.crawl.guard import PRODUCT
-from pipeline.crawl.optouts.robots_lines import AGENT_LINE, Declared, declared
+from kd3_pipeline.crawl.guard import PRODUCT
+from kd3_pipeline.crawl.optouts.robots_lines import AGENT_LINE, Declared, declared
 
 MAX_BYTES = 512 * 1024  # section 2.5: at least 500 KiB
 LONGEST_DELAY = 30.0  # seconds

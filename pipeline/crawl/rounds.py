@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from pipeline.crawl.coverage import Coverage
-from pipeline.crawl.gather import Gathered
-from pipeline.manifest import Candidate
+from kd3_pipeline.crawl.coverage import Coverage
+from kd3_pipeline.crawl.gather import Gathered
+from kd3_pipeline.manifest import Candidate
 
 # images wanted of each class → all that is gathered then; asks only for what is new
 Gather = Callable[[Sequence[int]], Gathered]

@@ -6,8 +6,8 @@ import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
-from pipeline.crawl.optouts.origin import Question
-from pipeline.manifest import Fetched
+from kd3_pipeline.crawl.optouts.origin import Question
+from kd3_pipeline.manifest import Fetched
 
 MOST_BACK_OFF = 60.0  # seconds between requests to a host that asked for fewer
 MOST_UNASKED = 8.0  # seconds, where it did not say how long it wants to be left alone

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.console import Advance, no_progress
-from pipeline.store import IMAGE_COLUMNS, ROW_GROUP, replacing, shard_path, shard_paths
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.store import IMAGE_COLUMNS, ROW_GROUP, replacing, shard_path, shard_paths
 
 
 class Sealed:

@@ -10,19 +10,25 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.classes import ClassSet
-from pipeline.console import Advance, no_progress, printable
-from pipeline.crawl.canary import CLASS_SHARE, SharedLists, canary_alarm, canary_queries, wrong_page
-from pipeline.crawl.class_search import ClassSearch, Manner
-from pipeline.crawl.engines.engine import Engine, NoMore, Query, Refused, Result
-from pipeline.crawl.http import Client, Web
-from pipeline.crawl.pagelog import PageLog
-from pipeline.crawl.queries import QueryRun, Source, picture
-from pipeline.crawl.result_pages import EnginePages, PutOff
-from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
-from pipeline.crawl.wording import clock
-from pipeline.errors import ExternalError
-from pipeline.manifest import Candidate
+from kd3_pipeline.classes import ClassSet
+from kd3_pipeline.console import Advance, no_progress, printable
+from kd3_pipeline.crawl.canary import (
+    CLASS_SHARE,
+    SharedLists,
+    canary_alarm,
+    canary_queries,
+    wrong_page,
+)
+from kd3_pipeline.crawl.class_search import ClassSearch, Manner
+from kd3_pipeline.crawl.engines.engine import Engine, NoMore, Query, Refused, Result
+from kd3_pipeline.crawl.http import Client, Web
+from kd3_pipeline.crawl.pagelog import PageLog
+from kd3_pipeline.crawl.queries import QueryRun, Source, picture
+from kd3_pipeline.crawl.result_pages import EnginePages, PutOff
+from kd3_pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
+from kd3_pipeline.crawl.wording import clock
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import Candidate
 
 MOST_CHECKS = 3  # by unrelated queries, in one run
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.crawl.wording import clock, counted
+from kd3_pipeline.crawl.wording import clock, counted
 
 
 @dataclass(frozen=True)

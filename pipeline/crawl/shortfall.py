@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import printable, text_table
-from pipeline.crawl.gather import Gathered
-from pipeline.crawl.search_account import ClassAccount, SearchAccount
-from pipeline.crawl.wording import clock, counted, iso
-from pipeline.manifest import DUPLICATE, NOT_NEEDED, NOT_NOW, STORED, host_of
+from kd3_pipeline.console import printable, text_table
+from kd3_pipeline.crawl.gather import Gathered
+from kd3_pipeline.crawl.search_account import ClassAccount, SearchAccount
+from kd3_pipeline.crawl.wording import clock, counted, iso
+from kd3_pipeline.manifest import DUPLICATE, NOT_NEEDED, NOT_NOW, STORED, host_of
 
 HALF = 0.5  # of the images wanted; with fewer, a class is called short
 MOST_ROWS = 20  # classes in a table; with more, those that are full are one row

@@ -6,18 +6,26 @@ from collections import Counter, deque
 
 from yarl import URL
 
-from pipeline.console import Advance, printable
-from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
-from pipeline.crawl.http import MAX_REDIRECTS, Client, Headers, Page, Unanswered, Web, retry_after
-from pipeline.crawl.links import ends_as_image, link_kind, names_page
-from pipeline.crawl.markup import IMAGE_TYPE, FoundImage, page_address
-from pipeline.crawl.optouts.headers import heard
-from pipeline.crawl.optouts.origin import Answer, Question, Said
-from pipeline.crawl.optouts.signals import ALL_KINDS
-from pipeline.crawl.pagereader import PageReader, Unread
-from pipeline.errors import ExternalError, UserError
-from pipeline.manifest import Candidate
+from kd3_pipeline.console import Advance, printable
+from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from kd3_pipeline.crawl.guard import OPT_OUTS, Forbidden, check_url, product_name, robots_words
+from kd3_pipeline.crawl.http import (
+    MAX_REDIRECTS,
+    Client,
+    Headers,
+    Page,
+    Unanswered,
+    Web,
+    retry_after,
+)
+from kd3_pipeline.crawl.links import ends_as_image, link_kind, names_page
+from kd3_pipeline.crawl.markup import IMAGE_TYPE, FoundImage, page_address
+from kd3_pipeline.crawl.optouts.headers import heard
+from kd3_pipeline.crawl.optouts.origin import Answer, Question, Said
+from kd3_pipeline.crawl.optouts.signals import ALL_KINDS
+from kd3_pipeline.crawl.pagereader import PageReader, Unread
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.manifest import Candidate
 
 MOST_PAGES = 500  # asked for, whatever comes back
 MOST_IMAGES = 100_000

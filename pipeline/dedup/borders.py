@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from pipeline.images import Box
+from kd3_pipeline.images import Box
 
 # a line of pixels belongs to the border when all but 2 % of it is within 12 levels of the colour
 # of the outermost line, as far as JPEG strays

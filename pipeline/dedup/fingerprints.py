@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from pipeline.dedup import hashing
-from pipeline.dedup.borders import inside_border, may_have_border
-from pipeline.dedup.hashing import (
+from kd3_pipeline.dedup import hashing
+from kd3_pipeline.dedup.borders import inside_border, may_have_border
+from kd3_pipeline.dedup.hashing import (
     GREY,
     KEYS,
     SHAPES,
@@ -19,8 +19,8 @@ from pipeline.dedup.hashing import (
     lanczos,
     library_hash,
 )
-from pipeline.images import Box, ImageError, decode, decode_reduced
-from pipeline.strips import levels_of
+from kd3_pipeline.images import Box, ImageError, decode, decode_reduced
+from kd3_pipeline.strips import levels_of
 
 SMALL = 128  # pixels of the shorter side that a scaled decode leaves, at least
 COLOUR = 32  # side of the colour picture

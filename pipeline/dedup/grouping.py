@@ -6,10 +6,10 @@ from hashlib import blake2b
 
 import numpy as np
 
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.near import bits_apart
-from pipeline.dedup.stars import Stars, verified
-from pipeline.dedup.verifier import Verify
+from kd3_pipeline.dedup.fingerprints import Fingerprints
+from kd3_pipeline.dedup.near import bits_apart
+from kd3_pipeline.dedup.stars import Stars, verified
+from kd3_pipeline.dedup.verifier import Verify
 
 
 @dataclass(frozen=True)

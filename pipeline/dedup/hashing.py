@@ -12,7 +12,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from pipeline.images import Box
+from kd3_pipeline.images import Box
 
 KEYS = ("whole", "trimmed", "centre", "mirrored", "quarter", "half")  # the last two are turns
 SHAPES = {"phash": (32, 32), "dhash": (8, 9), "ahash": (8, 8)}  # pixels: rows, columns

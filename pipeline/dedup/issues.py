@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.console import Advance, no_progress
-from pipeline.dedup.fingerprints import ROOM, Fingerprints
-from pipeline.errors import UserError
-from pipeline.images import ImageError, decode_reduced
-from pipeline.params import Dedup
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.dedup.fingerprints import ROOM, Fingerprints
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import ImageError, decode_reduced
+from kd3_pipeline.params import Dedup
 
 FROM_FINGERPRINTS = (
     "blurred",

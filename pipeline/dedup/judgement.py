@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import Advance, no_progress
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.grouping import Grouping, best_first, elect, members, twins, with_twins
-from pipeline.dedup.leakage import Leaks
-from pipeline.dedup.near import QUARTER
-from pipeline.dedup.stars import Stars, Terms, find_members, find_stars
-from pipeline.dedup.verifier import Verify
-from pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
-from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, SCHEMA, UNREADABLE
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.dedup.fingerprints import Fingerprints
+from kd3_pipeline.dedup.grouping import Grouping, best_first, elect, members, twins, with_twins
+from kd3_pipeline.dedup.leakage import Leaks
+from kd3_pipeline.dedup.near import QUARTER
+from kd3_pipeline.dedup.stars import Stars, Terms, find_members, find_stars
+from kd3_pipeline.dedup.verifier import Verify
+from kd3_pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
+from kd3_pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, SCHEMA, UNREADABLE
 
 DROP = "drop"  # of low_information
 UNLABELLED = -1
@@ -40,7 +40,7 @@ class Provenance:
         """From `manifest.parquet`.
 
         Raises:
-            UserError: as `pipeline.manifest.read_manifest`.
+            UserError: as `kd3_pipeline.manifest.read_manifest`.
         """
         labels: dict[str, Counter[int]] = {}
         facts: dict[str, int] = {}
@@ -97,7 +97,7 @@ def judge(
         advance: called with the number of images that are compared.
 
     Returns:
-        Table as `pipeline.verdicts.SCHEMA`.
+        Table as `kd3_pipeline.verdicts.SCHEMA`.
     """
     images, hashes = fingerprints.images, fingerprints.hashes
     if not rules.turned:

@@ -1,7 +1,7 @@
 """Leakage of test images into a crawl: each stored image against a whole test set, by pixels.
 
 A teacher's embedding is a poor judge of copies, so candidates come from small thumbnails of several
-crops, `verify.similarity` says which may be copies, and `pipeline.copies` which are.
+crops, `verify.similarity` says which may be copies, and `kd3_pipeline.copies` which are.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.console import Advance, no_progress
-from pipeline.copies import SIDE, Spread, colourless
-from pipeline.dedup import verify
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.verify import WHOLE, resample
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.copies import SIDE, Spread, colourless
+from kd3_pipeline.dedup import verify
+from kd3_pipeline.dedup.fingerprints import Fingerprints
+from kd3_pipeline.dedup.verify import WHOLE, resample
+from kd3_pipeline.pixelstore import Pixels
 
 CROPS = (0.0, 0.1, 0.2)  # shares of width and height that are cut off all round
 COSINE = 0.80  # of thumbnails, from which pictures are compared by their edges

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.dedup.alignment import aligned, inside, reduced, sampled
+from kd3_pipeline.dedup.alignment import aligned, inside, reduced, sampled
 
 SIDE = 96  # pixels of a close-up
 FINE = 192  # pixels of a closer one

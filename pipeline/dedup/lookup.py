@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.console import Advance, no_progress
-from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
-from pipeline.dedup.near import BITS, both_ways, pairings
-from pipeline.dedup.verifier import Verify
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
+from kd3_pipeline.dedup.near import BITS, both_ways, pairings
+from kd3_pipeline.dedup.verifier import Verify
 
 AT_ONCE = 100  # images decoded in a row, as in a worker of fingerprint_shards
 PAIRS_AT_ONCE = 2048

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.verdicts import unfit
+from kd3_pipeline.verdicts import unfit
 
 LOUD = 0.03  # of a class; more than that going for what it shows is worth a look
 

@@ -16,7 +16,7 @@ from itertools import combinations, groupby, pairwise
 
 import numpy as np
 
-from pipeline.console import Advance, no_progress
+from kd3_pipeline.console import Advance, no_progress
 
 BITS = 64
 MOST_PAIRS = 20_000_000  # that may come out; they take 0.9 GB until they are in order

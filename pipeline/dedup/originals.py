@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.dedup.fingerprints import Fingerprints, part, squashed
-from pipeline.images import ImageError, decode, decode_reduced, one_large
-from pipeline.store import ROW_GROUP, open_parquet
+from kd3_pipeline.dedup.fingerprints import Fingerprints, part, squashed
+from kd3_pipeline.images import ImageError, decode, decode_reduced, one_large
+from kd3_pipeline.store import ROW_GROUP, open_parquet
 
 KEPT = 100_000_000  # bytes of close-ups
 

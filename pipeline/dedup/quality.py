@@ -15,10 +15,10 @@ import numpy as np
 import scipy.fft
 from PIL import Image
 
-from pipeline.console import Advance, no_progress
-from pipeline.dedup.borders import LEVELS, STRAY, inside_border
-from pipeline.images import Box, ImageError, decode, open_image
-from pipeline.strips import PIXELS, levels_of, strips
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.dedup.borders import LEVELS, STRAY, inside_border
+from kd3_pipeline.images import Box, ImageError, decode, open_image
+from kd3_pipeline.strips import PIXELS, levels_of, strips
 
 TRIMMED = 512  # pixels of the longer side, at most, at which borders are looked for
 BAR = 0.3  # share of a line that is of the border's colour, at least, where a caption is on it
@@ -176,7 +176,7 @@ def measure(data: bytes) -> Measures:
     """The measures of an encoded image, decoded in full.
 
     Raises:
-        ImageError: as `pipeline.images.decode`.
+        ImageError: as `kd3_pipeline.images.decode`.
     """
     image = decode(data)
     levels = levels_of(image, lambda strip: strip.convert("L"))

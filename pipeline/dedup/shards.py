@@ -21,13 +21,13 @@ import numpy as np
 import PIL
 import pyarrow as pa
 
-from pipeline import images, samples, store
-from pipeline.console import Advance, no_progress
-from pipeline.dedup import borders, fingerprints, hashing
-from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
-from pipeline.errors import ExternalError
-from pipeline.runkey import run_key
-from pipeline.store import open_parquet, read_shard, read_table, remove, replacing, write_table
+from kd3_pipeline import images, samples, store
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.dedup import borders, fingerprints, hashing
+from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.runkey import run_key
+from kd3_pipeline.store import open_parquet, read_shard, read_table, remove, replacing, write_table
 
 BATCH = 100  # images in a worker's memory
 STORED = ("id", "label", "width", "height", "size", "error")

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.console import Advance, no_progress
-from pipeline.dedup.near import (
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.dedup.near import (
     DISTANCE_BITS,
     MOST_PAIRS,
     PLACE_BITS,
@@ -26,7 +26,7 @@ from pipeline.dedup.near import (
     candidate_pairs,
     nearest,
 )
-from pipeline.dedup.verifier import Verify
+from kd3_pipeline.dedup.verifier import Verify
 
 CROWD = 32  # pairs for each image, on average: from so many on they are not held all at once
 FIRST_BATCH, BATCH = 64, 512  # images that are settled together, at first and of a crowd

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.dedup import verify
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.near import HALF, PAIRED, QUARTER, WHOLE, bits_apart
+from kd3_pipeline.dedup import verify
+from kd3_pipeline.dedup.fingerprints import Fingerprints
+from kd3_pipeline.dedup.near import HALF, PAIRED, QUARTER, WHOLE, bits_apart
 
 if TYPE_CHECKING:  # torch is imported where it is needed
-    from pipeline.dedup.look import Look
+    from kd3_pipeline.dedup.look import Look
 
 GATE = 0.5  # correlation from which a pair gets the second look: unlike ones mostly have less
 CLOSER = 0.6  # similarity from which a pair on plain ground gets a closer one
@@ -86,7 +86,7 @@ def _looked(
     pairs: Pairs,
     places: np.ndarray,
 ) -> "Look":
-    from pipeline.dedup.look import FINE, SIDE, look, look_closer  # imports torch
+    from kd3_pipeline.dedup.look import FINE, SIDE, look, look_closer  # imports torch
 
     a, b = pairs.seen(close_ups, SIDE)
     sides = _least_side(fingerprints)

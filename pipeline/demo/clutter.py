@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from pipeline.demo.textures import (
+from kd3_pipeline.demo.textures import (
     Size,
     colour,
     grain,

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from pipeline.demo import shapes
-from pipeline.demo.clutter import draw_off_topic as draw_off_topic
-from pipeline.demo.textures import (
+from kd3_pipeline.demo import shapes
+from kd3_pipeline.demo.clutter import draw_off_topic as draw_off_topic
+from kd3_pipeline.demo.textures import (
     LUMINANCE,
     Size,
     blend,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.demo.shapes import CLASS_NAMES
 
 _HEAD = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'

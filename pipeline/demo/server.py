@@ -12,10 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 
-from pipeline.demo import markup, world
-from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.demo.transport import Answer, Server
-from pipeline.errors import UserError
+from kd3_pipeline.demo import markup, world
+from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.demo.transport import Answer, Server
+from kd3_pipeline.errors import UserError
 
 PAGE_SIZE = 20  # results on a page
 SLOW_SECONDS = 1.0  # delay of a "slow" image

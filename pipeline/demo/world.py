@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.demo import titles
-from pipeline.demo.domains import draw_off_topic, draw_web
-from pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.demo import titles
+from kd3_pipeline.demo.domains import draw_off_topic, draw_web
+from kd3_pipeline.demo.shapes import CLASS_NAMES
 
 # Kinds of result. "slow" and "busy" are the server's manners; their image is the right one.
 KIND_SHARES: dict[str, float] = {

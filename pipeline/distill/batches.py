@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from pipeline.distill.parallel import World
-from pipeline.distill.views import draws
-from pipeline.errors import TrainingError
-from pipeline.params import Distill
+from kd3_pipeline.distill.parallel import World
+from kd3_pipeline.distill.views import draws
+from kd3_pipeline.errors import TrainingError
+from kd3_pipeline.params import Distill
 
 
 def shuffled_batches(

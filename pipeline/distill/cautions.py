@@ -5,13 +5,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.device import autocast
-from pipeline.distill.cost import copied
-from pipeline.distill.loader import free_memory
-from pipeline.distill.objectives.objective import Objective
-from pipeline.models.macs import macs_of
-from pipeline.models.network import Network, parameter_count
-from pipeline.params import Distill
+from kd3_pipeline.device import autocast
+from kd3_pipeline.distill.cost import copied
+from kd3_pipeline.distill.loader import free_memory
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.models.macs import macs_of
+from kd3_pipeline.models.network import Network, parameter_count
+from kd3_pipeline.params import Distill
 
 MARGIN = 1.1  # for what neither autograd keeps nor the networks give: gradients, work spaces
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import ExternalError
-from pipeline.store import remove, replacing
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.store import remove, replacing
 
 KEPT = 2
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.objectives.objective import Objective
 
 
 @contextmanager

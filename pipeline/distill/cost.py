@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.objectives.objective import Objective
 
 # dense bfloat16 products a second, from the makers' data sheets
 PEAK_FLOPS = {

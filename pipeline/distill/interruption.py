@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline.distill.parallel import World
+from kd3_pipeline.distill.parallel import World
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Learning rate of a step: a peak, and how the rate comes to it and leaves it."""
 
-from pipeline.params import Distill
+from kd3_pipeline.params import Distill
 
 MILESTONES = (150 / 240, 180 / 240, 210 / 240)
 WARM_UP = 0.2  # share of the steps in which a one-cycle learning rate rises

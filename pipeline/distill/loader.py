@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.pixels import to_device
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.pixels import to_device
+from kd3_pipeline.pixelstore import Pixels
 
 AHEAD = 2  # batches that are read while one is in use
 CHUNK = 64 * 2**20  # bytes that pass through the host's memory at a time

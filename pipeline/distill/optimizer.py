@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.distill.learning_rate import peak
-from pipeline.params import Distill
+from kd3_pipeline.distill.learning_rate import peak
+from kd3_pipeline.params import Distill
 
 
 def make_optimizer(

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.distill.objectives.objective import Objective
-from pipeline.distill.trainer import Row, Trained
-from pipeline.errors import UserError
-from pipeline.images import Fit
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network
-from pipeline.selections import SCHEMA
-from pipeline.store import replacing, write_csv
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.trainer import Row, Trained
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Fit
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.selections import SCHEMA
+from kd3_pipeline.store import replacing, write_csv
 
 
 def save_student(
@@ -28,7 +28,7 @@ def save_student(
     """Writes the student as one network, its batch norms folded into its convolutions.
 
     Args:
-        fit, resize: how images are framed for it, as `pipeline.images.framed` has them.
+        fit, resize: how images are framed for it, as `kd3_pipeline.images.framed` has them.
 
     Returns:
         What was written, in evaluation mode.

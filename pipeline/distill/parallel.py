@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, distributed, nn
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 
 @dataclass(frozen=True)

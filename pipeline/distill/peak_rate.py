@@ -1,8 +1,8 @@
 """Peak learning rate for `lr: auto`: short runs, of which the best agrees with the teacher."""
 
-from pipeline.console import Advance
-from pipeline.distill.trials import Trials
-from pipeline.params import Distill
+from kd3_pipeline.console import Advance
+from kd3_pipeline.distill.trials import Trials
+from kd3_pipeline.params import Distill
 
 RATES = {"sgd": (0.1, 0.2, 0.4, 0.8, 1.6), "adamw": (0.0005, 0.001, 0.002, 0.004, 0.008)}
 LENGTH = 0.15  # of the epochs of the whole run

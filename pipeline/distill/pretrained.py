@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from pipeline.console import listed
-from pipeline.errors import ExternalError, UserError
-from pipeline.models import TIMM, TORCHVISION
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.params import Distill
-from pipeline.weights.files import Weights, read_weights
-from pipeline.weights.network import backbone_state
+from kd3_pipeline.console import listed
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.models import TIMM, TORCHVISION
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill
+from kd3_pipeline.weights.files import Weights, read_weights
+from kd3_pipeline.weights.network import backbone_state
 
 KEY = "distill.student_weights"
 SHOWN = 6  # keys that start at random
@@ -113,7 +113,7 @@ def start_notes(start: Pretrained, left: Sequence[str], config: ModelConfig) -> 
 def _of_torchvision(name: str, named: str) -> Pretrained:
     from torchvision import models
 
-    from pipeline.weights.sources import from_torchvision
+    from kd3_pipeline.weights.sources import from_torchvision
 
     try:
         known = models.get_model_weights(name)
@@ -127,8 +127,8 @@ def _of_torchvision(name: str, named: str) -> Pretrained:
 
 
 def _of_timm(name: str, named: str, options: dict[str, Any]) -> Pretrained:
-    from pipeline.models.timm_network import import_timm
-    from pipeline.weights.sources import from_timm
+    from kd3_pipeline.models.timm_network import import_timm
+    from kd3_pipeline.weights.sources import from_timm
 
     timm = import_timm()
     if named == "default":

@@ -6,23 +6,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.console import Advance, no_progress
-from pipeline.device import laid_out, memory_format
-from pipeline.distill.objectives.objective import Objective, fitting
-from pipeline.distill.parallel import ALONE, World
-from pipeline.distill.pretrained import Pretrained, load_pretrained, pretrained, start_notes
-from pipeline.distill.teacher_views import stored_views
-from pipeline.distill.trainer import Report, Trained, train
-from pipeline.distill.views import Views, views_of
-from pipeline.distill.web import WebImages
-from pipeline.errors import UserError, first_line
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network
-from pipeline.models.own import is_own
-from pipeline.params import Distill
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.device import laid_out, memory_format
+from kd3_pipeline.distill.objectives.objective import Objective, fitting
+from kd3_pipeline.distill.parallel import ALONE, World
+from kd3_pipeline.distill.pretrained import Pretrained, load_pretrained, pretrained, start_notes
+from kd3_pipeline.distill.teacher_views import stored_views
+from kd3_pipeline.distill.trainer import Report, Trained, train
+from kd3_pipeline.distill.views import Views, views_of
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.own import is_own
+from kd3_pipeline.params import Distill
+from kd3_pipeline.registry import OBJECTIVES
 
 
 @dataclass(frozen=True)

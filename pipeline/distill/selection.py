@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.device import autocast
-from pipeline.distill.objectives.objective import Objective
-from pipeline.distill.views import Views, draws
-from pipeline.distill.web import WebImages
-from pipeline.errors import TrainingError
-from pipeline.kd3 import Selection, select, teacher_weight
-from pipeline.params import Distill
+from kd3_pipeline.device import autocast
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.views import Views, draws
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.errors import TrainingError
+from kd3_pipeline.kd3 import Selection, select, teacher_weight
+from kd3_pipeline.params import Distill
 
 PUBLISHED_EPOCHS = 240
 JUDGED = 2**32  # a counter that no step reaches, for the draws of what is judged

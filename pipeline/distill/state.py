@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.device import autocast
-from pipeline.distill import checkpoint
-from pipeline.distill.ema import EMA
-from pipeline.distill.objectives.objective import Objective
-from pipeline.distill.optimizer import make_optimizer
-from pipeline.distill.parallel import share_batch_norm, unshare_batch_norm
-from pipeline.distill.progress import Progress
-from pipeline.distill.views import Views, draws
-from pipeline.distill.web import WebImages
-from pipeline.params import Distill
+from kd3_pipeline.device import autocast
+from kd3_pipeline.distill import checkpoint
+from kd3_pipeline.distill.ema import EMA
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.optimizer import make_optimizer
+from kd3_pipeline.distill.parallel import share_batch_norm, unshare_batch_norm
+from kd3_pipeline.distill.progress import Progress
+from kd3_pipeline.distill.views import Views, draws
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.params import Distill
 
 
 class State:

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.console import Advance
-from pipeline.device import autocast
-from pipeline.distill.parallel import World
-from pipeline.distill.views import Views, draws
-from pipeline.distill.web import WebImages
-from pipeline.errors import ExternalError, UserError
-from pipeline.models.network import Network
-from pipeline.params import Distill
-from pipeline.pixels import to_device
-from pipeline.store import claim
+from kd3_pipeline.console import Advance
+from kd3_pipeline.device import autocast
+from kd3_pipeline.distill.parallel import World
+from kd3_pipeline.distill.views import Views, draws
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import to_device
+from kd3_pipeline.store import claim
 
 VIEWS, TURNS = 2**33, 2**34  # counters that no step reaches, for the draws of what is stored
 

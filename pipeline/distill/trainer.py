@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.console import Advance
-from pipeline.distill import checkpoint
-from pipeline.distill.batches import shuffled_batches
-from pipeline.distill.compiling import compiled
-from pipeline.distill.cost import Meter, significant
-from pipeline.distill.interruption import interruption
-from pipeline.distill.learning_rate import learning_rate
-from pipeline.distill.objectives.objective import Objective
-from pipeline.distill.progress import Progress
-from pipeline.distill.selection import Selector
-from pipeline.distill.state import State
-from pipeline.distill.views import Views
-from pipeline.distill.web import WebImages
-from pipeline.errors import TrainingError, UserError
-from pipeline.params import Distill
+from kd3_pipeline.console import Advance
+from kd3_pipeline.distill import checkpoint
+from kd3_pipeline.distill.batches import shuffled_batches
+from kd3_pipeline.distill.compiling import compiled
+from kd3_pipeline.distill.cost import Meter, significant
+from kd3_pipeline.distill.interruption import interruption
+from kd3_pipeline.distill.learning_rate import learning_rate
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.progress import Progress
+from kd3_pipeline.distill.selection import Selector
+from kd3_pipeline.distill.state import State
+from kd3_pipeline.distill.views import Views
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.errors import TrainingError, UserError
+from kd3_pipeline.params import Distill
 
 Row = dict[str, Any]  # figures of an epoch
 Report = Callable[[list[Row]], None]

@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 
-from pipeline.console import Advance
-from pipeline.distill import checkpoint
-from pipeline.distill.parallel import ALONE, World
-from pipeline.distill.run import distill
-from pipeline.distill.web import WebImages
-from pipeline.errors import TrainingError, UserError
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.params import Distill
-from pipeline.store import remove, write_json
+from kd3_pipeline.console import Advance
+from kd3_pipeline.distill import checkpoint
+from kd3_pipeline.distill.parallel import ALONE, World
+from kd3_pipeline.distill.run import distill
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.errors import TrainingError, UserError
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill
+from kd3_pipeline.store import remove, write_json
 
 # of 3% of a few thousand images one is worth a point of agreement: too coarse to choose by
 HELD_OUT = 0.15

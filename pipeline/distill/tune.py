@@ -19,18 +19,18 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from pipeline.console import Advance
-from pipeline.device import resolve_precision
-from pipeline.distill.objectives.objective import fitting, with_own_settings
-from pipeline.distill.trials import Trials
-from pipeline.distill.web import WebImages
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.paramfile import check, load_yaml
-from pipeline.params import Distill
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.console import Advance
+from kd3_pipeline.device import resolve_precision
+from kd3_pipeline.distill.objectives.objective import fitting, with_own_settings
+from kd3_pipeline.distill.trials import Trials
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.paramfile import check, load_yaml
+from kd3_pipeline.params import Distill
+from kd3_pipeline.registry import OBJECTIVES
 
 Space = dict[str, BaseDistribution]
 # values → agreement of a run with them, and why it failed ("" if it did not)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.params import Distill
-from pipeline.pixels import centre, draw_resized, draw_shifts, normalise, resized, shifted
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import centre, draw_resized, draw_shifts, normalise, resized, shifted
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.distill.loader import Resident, Streamed, open_pixels
-from pipeline.embeddings import Embeddings
-from pipeline.params import Distill
-from pipeline.pixels import to_device
+from kd3_pipeline.distill.loader import Resident, Streamed, open_pixels
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import to_device
 
 
 @dataclass(frozen=True)

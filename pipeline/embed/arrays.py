@@ -9,8 +9,8 @@ from types import MappingProxyType, TracebackType
 
 import numpy as np
 
-from pipeline.errors import ExternalError
-from pipeline.store import claim, write_text
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.store import claim, write_text
 
 
 class ArrayWriter:

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
-from pipeline.images import Fit, ImageError, decode, to_square
-from pipeline.pixelstore import centred, decode_jpeg, encode_jpeg
-from pipeline.store import IMAGE_COLUMNS, open_parquet, shard_path
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Fit, ImageError, decode, to_square
+from kd3_pipeline.pixelstore import centred, decode_jpeg, encode_jpeg
+from kd3_pipeline.store import IMAGE_COLUMNS, open_parquet, shard_path
 
 READ = ("id", "image")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.embed.predictions import Predictions
+from kd3_pipeline.embed.predictions import Predictions
 
 STARVED, FLOODED = 1 / 4, 4  # times the mean of the classes
 NOT_ASKED = "(no class)"  # images of an engine that searches for none

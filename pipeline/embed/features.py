@@ -10,23 +10,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.console import Advance
-from pipeline.embed.arrays import ArrayWriter
-from pipeline.embed.batches import Batch, KeptImage, Reading, batches, locate
-from pipeline.embed.finite import ENOUGH, TOO_WIDE, Float, Strays, TooWide, started_with
-from pipeline.embed.passing import (
+from kd3_pipeline.console import Advance
+from kd3_pipeline.embed.arrays import ArrayWriter
+from kd3_pipeline.embed.batches import Batch, KeptImage, Reading, batches, locate
+from kd3_pipeline.embed.finite import ENOUGH, TOO_WIDE, Float, Strays, TooWide, started_with
+from kd3_pipeline.embed.passing import (
     TeacherPass,
     one_at_a_time,
     passed_by_device,
     passed_by_threads,
 )
-from pipeline.embeddings import ENDS, FEATURES, JPEGS, LOGITS, PIXELS, write_images
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.params import Embed
-from pipeline.remedies import counted, remedy
-from pipeline.store import remove
+from kd3_pipeline.embeddings import ENDS, FEATURES, JPEGS, LOGITS, PIXELS, write_images
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Embed
+from kd3_pipeline.remedies import counted, remedy
+from kd3_pipeline.store import remove
 
 NAMED = 10  # problems that an error tells one by one
 IN_TURN = (

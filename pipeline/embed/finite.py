@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.embed.batches import Batch
-from pipeline.embeddings import FEATURES
-from pipeline.errors import UserError
+from kd3_pipeline.embed.batches import Batch
+from kd3_pipeline.embeddings import FEATURES
+from kd3_pipeline.errors import UserError
 
 FITS, TOO_WIDE, FEATURES_WRONG, LOGITS_WRONG = range(4)
 NAMES = {FEATURES_WRONG: "features", LOGITS_WRONG: "logits"}

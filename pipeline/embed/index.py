@@ -15,7 +15,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 FLAT_ROWS = 200_000
 FLAT_VALUES = 2**23  # N x D; more take over 2 ms a query to read

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from pipeline.embed.index import search
-from pipeline.embeddings import Embeddings
-from pipeline.errors import UserError
-from pipeline.images import Fit, ImageError, decode, framed
-from pipeline.manifest import STORED, read_manifest
-from pipeline.models.checkpoint import ModelConfig, load_model
-from pipeline.models.network import Network, pool
-from pipeline.pixels import normalise
+from kd3_pipeline.embed.index import search
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Fit, ImageError, decode, framed
+from kd3_pipeline.manifest import STORED, read_manifest
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.pixels import normalise
 
 ORIGIN = ("class", "title", "url", "page_url", "licence", "licence_url")
 

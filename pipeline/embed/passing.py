@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.device import autocast, laid_out
-from pipeline.embed.batches import Batch, Decoded, Reading
-from pipeline.embed.finite import Float, judge
-from pipeline.embeddings import FEATURES, JPEGS, LOGITS, PIXELS
-from pipeline.errors import ExternalError
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.fuse import fuse
-from pipeline.models.keeping import keeps_values
-from pipeline.models.network import Network, pool
-from pipeline.pixels import normalise, to_device
+from kd3_pipeline.device import autocast, laid_out
+from kd3_pipeline.embed.batches import Batch, Decoded, Reading
+from kd3_pipeline.embed.finite import Float, judge
+from kd3_pipeline.embeddings import FEATURES, JPEGS, LOGITS, PIXELS
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.keeping import keeps_values
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.pixels import normalise, to_device
 
 SLICE = 2**16  # pixels of images that a CPU passes at once: their maps stay in its cache
 FEWEST = 8  # images at once, so that large ones do not read all weights for each

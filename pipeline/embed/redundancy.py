@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import faiss
 import numpy as np
 
-from pipeline.console import Advance
-from pipeline.embed.index import one_thread, unit
-from pipeline.embed.predictions import Predictions, blocks
+from kd3_pipeline.console import Advance
+from kd3_pipeline.embed.index import one_thread, unit
+from kd3_pipeline.embed.predictions import Predictions, blocks
 
 CLUSTER = 1000  # images on average: only images of one cluster are compared
 SAMPLE = 256  # images a cluster that its centre is fitted to

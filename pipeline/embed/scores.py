@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.console import Advance
-from pipeline.embed.coverage import coverage as covered
-from pipeline.embed.predictions import Predictions
-from pipeline.embed.redundancy import redundant as marked
-from pipeline.embed.shift import weight_cosines
-from pipeline.embed.topic import core_distance
-from pipeline.embed.topic import off_topic as scored
-from pipeline.models.network import Network
-from pipeline.params import Embed
+from kd3_pipeline.console import Advance
+from kd3_pipeline.embed.coverage import coverage as covered
+from kd3_pipeline.embed.predictions import Predictions
+from kd3_pipeline.embed.redundancy import redundant as marked
+from kd3_pipeline.embed.shift import weight_cosines
+from kd3_pipeline.embed.topic import core_distance
+from kd3_pipeline.embed.topic import off_topic as scored
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Embed
 
 
 @dataclass(frozen=True)

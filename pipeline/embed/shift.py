@@ -1,15 +1,15 @@
 """Distribution shift between the web images and the teacher's training set, which nobody has.
 
 The teacher tells of them: the weights of a class point to where its features were, and batch norms
-remember the moments of what went through them (`pipeline.teacher.normalisation`).
+remember the moments of what went through them (`kd3_pipeline.teacher.normalisation`).
 """
 
 import numpy as np
 from torch import nn
 
-from pipeline.console import Advance
-from pipeline.embed.predictions import Predictions, blocks
-from pipeline.models.network import Network
+from kd3_pipeline.console import Advance
+from kd3_pipeline.embed.predictions import Predictions, blocks
+from kd3_pipeline.models.network import Network
 
 
 def weight_cosines(

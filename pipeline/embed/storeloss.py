@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.console import Advance
-from pipeline.embed.batches import KeptImage, Reading, batches
-from pipeline.embed.passing import TeacherPass
-from pipeline.embeddings import STORES
-from pipeline.errors import UserError
+from kd3_pipeline.console import Advance
+from kd3_pipeline.embed.batches import KeptImage, Reading, batches
+from kd3_pipeline.embed.passing import TeacherPass
+from kd3_pipeline.embeddings import STORES
+from kd3_pipeline.errors import UserError
 
 BATCH = 8
 MOST, LEAST, EVERY = 512, 64, 20  # images looked at: a twentieth

@@ -4,9 +4,9 @@ import faiss
 import numpy as np
 from scipy.stats import rankdata
 
-from pipeline.console import Advance
-from pipeline.embed.index import one_thread, unit
-from pipeline.embed.predictions import Predictions, blocks
+from kd3_pipeline.console import Advance
+from kd3_pipeline.embed.index import one_thread, unit
+from kd3_pipeline.embed.predictions import Predictions, blocks
 
 # a core of 100 separated better than one of 300 or of a fourth of the class on Tiny-ImageNet and
 # with CIFAR-10 in it, and on a demo no worse than any; see benchmarks/off_topic.py

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from pipeline.console import Advance, no_progress
-from pipeline.copies import SIDE, Spread, squeezed
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.copies import SIDE, Spread, squeezed
+from kd3_pipeline.pixelstore import Pixels
 
 # Mean difference of the values of two pictures of one size, in levels of 255, within which
-# `pipeline.copies` is asked. Saved as JPEG at four or eight times their size and scaled back, 95 in
-# 100 of CIFAR-10's test images are within it. Different photographs are not: of all 10,000 of these
+# `kd3_pipeline.copies` is asked. Saved as JPEG at four or eight times their size and scaled back, 95
+# in 100 of CIFAR-10's test images are within it. Different photographs are not: of all 10,000 of these
 # and 100,000 of Tiny-ImageNet no pair is within 5, and one within 8. Different digits often are.
 NEAR = 5.0
 CLOSEST = 8  # test images that one web image is judged beside: those of the least difference
@@ -25,7 +25,7 @@ class Contamination:
 
     test: np.ndarray  # int64 [L], rows of the test images, rising
     web: np.ndarray  # int64 [L], rows of the web images
-    distance: np.ndarray  # float32 [L], by `pipeline.copies.distance`
+    distance: np.ndarray  # float32 [L], by `kd3_pipeline.copies.distance`
 
     def __len__(self) -> int:
         return len(self.test)
@@ -41,7 +41,7 @@ def contaminated(
     """Finds the test images among those trained on, as they are or mirrored.
 
     Pixels alone are compared, at the size that the networks see: a copy that was cut or drawn
-    over is not found here. `pipeline.dedup.leakage` finds those, in the images as crawled.
+    over is not found here. `kd3_pipeline.dedup.leakage` finds those, in the images as crawled.
 
     Args:
         test: uint8 [M, S, S, 3].

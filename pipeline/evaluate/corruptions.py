@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import correlate, gaussian_filter
 
-from pipeline.evaluate.warp import lengths, motion, sampled, zoomed
-from pipeline.evaluate.weather import fog, frost, snow
+from kd3_pipeline.evaluate.warp import lengths, motion, sampled, zoomed
+from kd3_pipeline.evaluate.weather import fog, frost, snow
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Rngs = Sequence[np.random.Generator]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.console import Advance, no_progress
-from pipeline.models.macs import macs_of
-from pipeline.models.network import Network, device_of
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.models.macs import macs_of
+from kd3_pipeline.models.network import Network, device_of
 
 BATCHES = (1, 128)
 SECONDS = 0.5  # of measuring for each batch size; a large network takes longer

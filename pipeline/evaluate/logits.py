@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError
-from pipeline.models.network import Network
-from pipeline.pixels import normalise, parts
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.pixels import normalise, parts
+from kd3_pipeline.pixelstore import Pixels
 
 
 @torch.inference_mode()

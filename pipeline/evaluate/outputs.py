@@ -9,8 +9,8 @@ import pyarrow as pa
 from PIL import Image
 from scipy.special import softmax
 
-from pipeline.console import text_table
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.console import text_table
+from kd3_pipeline.pixelstore import Pixels
 
 MOST_MISTAKES = 200
 MISTAKE_COLUMNS = {

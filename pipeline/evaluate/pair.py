@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.console import Advance
-from pipeline.evaluate.corruptions import KINDS, SEVERITIES, corrupted
-from pipeline.evaluate.logits import logits_of
-from pipeline.evaluate.styles import Style
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.console import Advance
+from kd3_pipeline.evaluate.corruptions import KINDS, SEVERITIES, corrupted
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.evaluate.styles import Style
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.pixelstore import Pixels
 
 CORRUPTION_COLUMNS = ("corruption", "severity", "teacher", "student")
 CorruptionRow = tuple[str, int, float, float]  # the last two are accuracies

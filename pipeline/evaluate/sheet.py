@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from pipeline.evaluate.contamination import Contamination
-from pipeline.pixelstore import Pixels
-from pipeline.templates import environment
+from kd3_pipeline.evaluate.contamination import Contamination
+from kd3_pipeline.pixelstore import Pixels
+from kd3_pipeline.templates import environment
 
 MOST = 200  # pairs shown
 LARGEST = 256  # pixels a side of a picture in the page
@@ -39,7 +39,7 @@ def contact_sheet(
         }
         for at in order.tolist()
     ]
-    page = environment("pipeline.evaluate").get_template("sheet.html.j2")
+    page = environment("kd3_pipeline.evaluate").get_template("sheet.html.j2")
     return page.render(pairs=pairs, total=len(found), tests=len(test), test_set=test_set)
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError
-from pipeline.images import Frame
-from pipeline.imagesource.entries import hidden_in
-from pipeline.imagesource.table import columns_told
-from pipeline.labelled import AS_IT_IS, LabelledImages, Reading, load_labelled
-from pipeline.labelled.matching import NothingKnown
-from pipeline.pixelstore import Pixels
-from pipeline.store import open_parquet, read_table
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Frame
+from kd3_pipeline.imagesource.entries import hidden_in
+from kd3_pipeline.imagesource.table import columns_told
+from kd3_pipeline.labelled import AS_IT_IS, LabelledImages, Reading, load_labelled
+from kd3_pipeline.labelled.matching import NothingKnown
+from kd3_pipeline.pixelstore import Pixels
+from kd3_pipeline.store import open_parquet, read_table
 
 COLUMNS = ("style", "domain")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.evaluate.warp import lengths, motion, zoomed
+from kd3_pipeline.evaluate.warp import lengths, motion, zoomed
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 ICE = np.array([0.80, 0.92, 1.0], np.float32)  # a bluish white

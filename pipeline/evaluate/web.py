@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.embeddings import IMAGES, LOGITS, Embeddings, has_pixels
-from pipeline.errors import UserError
-from pipeline.pixelstore import Pixels
-from pipeline.selections import read_selection
+from kd3_pipeline.embeddings import IMAGES, LOGITS, Embeddings, has_pixels
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.pixelstore import Pixels
+from kd3_pipeline.selections import read_selection
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.crawlsummary import CrawlSummary
-from pipeline.export.provenance import History
-from pipeline.metrics import Metrics
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.templates import environment
+from kd3_pipeline.crawlsummary import CrawlSummary
+from kd3_pipeline.export.provenance import History
+from kd3_pipeline.metrics import Metrics
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.templates import environment
 
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 PLAIN = set(",;'\"/%=? ")  # punctuation without a meaning within a line of Markdown
@@ -55,7 +55,7 @@ class Facts:
 def model_card(facts: Facts) -> str:
     """The text of README.md. Names, licences and hosts are hostile, and shown as they are."""
     card = (
-        environment("pipeline.export", md=plain_markdown)
+        environment("kd3_pipeline.export", md=plain_markdown)
         .get_template("card.md.j2")
         .render(metadata=_metadata(facts), test_set=_test_set(facts.metrics), **vars(facts))
     )

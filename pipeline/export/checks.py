@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.embeddings import Embeddings
-from pipeline.errors import ExternalError, UserError
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import ExternalError, UserError
 
 # most that a logit may differ by, in spreads of an image's logits over the classes
 FLOAT, HALF = 1e-3, 0.1

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from torch.export import ExportedProgram
 
-from pipeline.console import Advance, no_progress
-from pipeline.export.checks import (
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.export.checks import (
     FLOAT,
     HALF,
     Comparison,
@@ -21,10 +21,10 @@ from pipeline.export.checks import (
     compare,
     require_student,
 )
-from pipeline.export.half import write_fp16
-from pipeline.export.litert import write_litert
-from pipeline.export.model import open_model
-from pipeline.export.program import (
+from kd3_pipeline.export.half import write_fp16
+from kd3_pipeline.export.litert import write_litert
+from kd3_pipeline.export.model import open_model
+from kd3_pipeline.export.program import (
     InputKind,
     about,
     as_input,
@@ -32,9 +32,9 @@ from pipeline.export.program import (
     write_onnx,
     write_torch,
 )
-from pipeline.export.quantised import Scheme, write_int8
-from pipeline.models.checkpoint import WEIGHTS, ModelConfig, save_model
-from pipeline.models.network import Network
+from kd3_pipeline.export.quantised import Scheme, write_int8
+from kd3_pipeline.models.checkpoint import WEIGHTS, ModelConfig, save_model
+from kd3_pipeline.models.network import Network
 
 ONNX, TORCH, LITERT = "model.onnx", "model.pt2", "model.tflite"
 FP16, INT8 = "model-fp16.onnx", "model-int8.onnx"

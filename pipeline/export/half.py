@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.export.quantised import Batches
+from kd3_pipeline.export.quantised import Batches
 
 LARGEST = 65504 / 4  # largest number of 16 bits, with room for images that were not tried
 

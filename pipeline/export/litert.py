@@ -1,7 +1,7 @@
 """LiteRT file of a student, for phones and small devices: converted in a process of its own.
 
 The converter speaks on both streams, and needs a GB of memory that it does not give back:
-`python -m pipeline.export.litert PROGRAM.pt2 FILE.tflite ABOUT.json`.
+`python -m kd3_pipeline.export.litert PROGRAM.pt2 FILE.tflite ABOUT.json`.
 """
 
 import json
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import printable
-from pipeline.errors import UserError
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import UserError
 
 ABOUT = "about"  # key of the metadata that says how to use the file
 
@@ -24,7 +24,14 @@ def write_litert(path: Path, program: Path, describe: dict[str, Any]) -> None:
     """
     told = path.with_suffix(".json")
     told.write_text(json.dumps(describe, ensure_ascii=False), "utf-8")
-    command = [sys.executable, "-m", "pipeline.export.litert", str(program), str(path), str(told)]
+    command = [
+        sys.executable,
+        "-m",
+        "kd3_pipeline.export.litert",
+        str(program),
+        str(path),
+        str(told),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     finally:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError, first_line
-from pipeline.export.program import ABOUT, INPUT, as_input
-from pipeline.images import Fit, Frame
-from pipeline.models.checkpoint import WEIGHTS
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.export.program import ABOUT, INPUT, as_input
+from kd3_pipeline.images import Fit, Frame
+from kd3_pipeline.models.checkpoint import WEIGHTS
+from kd3_pipeline.pixelstore import Pixels
 
 BATCH = 64
 SUFFIXES = (".safetensors", ".onnx", ".pt2", ".tflite")
@@ -82,8 +82,8 @@ def open_model(path: Path) -> Model:
 def _safetensors(path: Path) -> Model:
     import torch
 
-    from pipeline.models.distilled import load_student
-    from pipeline.pixels import normalise
+    from kd3_pipeline.models.distilled import load_student
+    from kd3_pipeline.pixels import normalise
 
     if path.name != WEIGHTS:
         raise UserError(f"{path}: expected a file named {WEIGHTS} with its config.json beside it")
@@ -145,7 +145,7 @@ def _litert(path: Path) -> Model:
         raise UserError(
             f"{path}: ai-edge-litert is not installed", "pip install 'kd3-pipeline[litert]'"
         ) from None
-    from pipeline.export.litert import read_about
+    from kd3_pipeline.export.litert import read_about
 
     try:
         interpreter = Interpreter(str(path))

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from pipeline.console import printable
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
 
 InputKind = Literal["uint8", "float"]
 ABOUT = "about"  # key of the JSON text, within a file, that says how to use it

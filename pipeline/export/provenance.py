@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError
-from pipeline.manifest import ARRIVED, class_names, count_candidates, host_of, scan_manifest
-from pipeline.selections import read_selection
-from pipeline.verdicts import read_verdicts
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import ARRIVED, class_names, count_candidates, host_of, scan_manifest
+from kd3_pipeline.selections import read_selection
+from kd3_pipeline.verdicts import read_verdicts
 
 MOST = 20  # licences, and hosts, that are counted by name
 # column of sources.parquet -> column of the manifest; one value an address, "" where not known

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.export.program import INPUT
+from kd3_pipeline.export.program import INPUT
 
 Scheme = Literal["dynamic", "static"]
 LAYERS = ["Conv", "Gemm", "MatMul"]

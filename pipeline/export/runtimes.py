@@ -12,9 +12,9 @@ from shutil import which
 
 import numpy as np
 
-from pipeline.console import printable
-from pipeline.errors import PipelineError
-from pipeline.export.program import INPUT, OUTPUT, InputKind
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import PipelineError
+from kd3_pipeline.export.program import INPUT, OUTPUT, InputKind
 
 Run = Callable[[np.ndarray], np.ndarray]  # images as the file takes them -> logits [N, C]
 

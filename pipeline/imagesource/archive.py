@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
 
-from pipeline.console import Advance, no_progress
-from pipeline.formats import HEAD
-from pipeline.imagesource.entries import (
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.formats import HEAD
+from kd3_pipeline.imagesource.entries import (
     LINK,
     MOST_SIDECAR,
     SIDECARS,
@@ -26,7 +26,7 @@ from pipeline.imagesource.entries import (
     kind_counted,
     sidecar_facts,
 )
-from pipeline.imagesource.kinds import is_picture
+from kd3_pipeline.imagesource.kinds import is_picture
 
 BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, LZMAError, ValueError)
 MOST_NAMES = 2**20  # bytes of a header that gives the next member its name and the like

@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from pipeline.formats import HEAD, picture_kind, readable
-from pipeline.images import Frame, ImageError, decode, one_large
-from pipeline.imagesource.entries import Entry
+from kd3_pipeline.formats import HEAD, picture_kind, readable
+from kd3_pipeline.images import Frame, ImageError, decode, one_large
+from kd3_pipeline.imagesource.entries import Entry
 
 MOST_THREADS = 8
 

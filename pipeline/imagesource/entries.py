@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from pipeline.console import printable
-from pipeline.imagesource.kinds import ending
+from kd3_pipeline.console import printable
+from kd3_pipeline.imagesource.kinds import ending
 
 # outcomes of the manifest that only files have
 UNSUPPORTED = "unsupported"  # a picture of a format that is not read here

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.console import Advance, no_progress
-from pipeline.formats import HEAD
-from pipeline.imagesource.entries import (
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.formats import HEAD
+from kd3_pipeline.imagesource.entries import (
     LINK,
     MISSING,
     MOST_SIDECAR,
@@ -23,7 +23,7 @@ from pipeline.imagesource.entries import (
     kind_counted,
     sidecar_facts,
 )
-from pipeline.imagesource.kinds import ending, is_parquet, is_picture, is_tar
+from kd3_pipeline.imagesource.kinds import ending, is_parquet, is_picture, is_tar
 
 LOOKED_AT = 1000  # files between two signs of life
 LISTINGS = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}  # Hugging Face's imagefolder

@@ -2,7 +2,7 @@
 
 import re
 
-from pipeline.formats import picture_kind
+from kd3_pipeline.formats import picture_kind
 
 # endings of pictures, read here or not: who names a file so expects it to be looked at
 PICTURE_ENDINGS = re.compile(

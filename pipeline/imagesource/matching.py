@@ -5,8 +5,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pipeline.console import printable
-from pipeline.imagesource.entries import Entry, counted
+from kd3_pipeline.console import printable
+from kd3_pipeline.imagesource.entries import Entry, counted
 
 
 def composed(name: str) -> str:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import Advance, no_progress, printable
-from pipeline.errors import UserError
-from pipeline.formats import HEAD
-from pipeline.imagesource.archive import Archive
-from pipeline.imagesource.entries import UNREADABLE, Entry, Facts, Left, Part, facts_of
-from pipeline.imagesource.folder import (
+from kd3_pipeline.console import Advance, no_progress, printable
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.formats import HEAD
+from kd3_pipeline.imagesource.archive import Archive
+from kd3_pipeline.imagesource.entries import UNREADABLE, Entry, Facts, Left, Part, facts_of
+from kd3_pipeline.imagesource.folder import (
     Absent,
     File,
     Folder,
@@ -24,8 +24,8 @@ from pipeline.imagesource.folder import (
     read_file,
     stem_of,
 )
-from pipeline.imagesource.kinds import is_parquet, is_tar
-from pipeline.imagesource.table import (
+from kd3_pipeline.imagesource.kinds import is_parquet, is_tar
+from kd3_pipeline.imagesource.table import (
     DONE,
     LISTED,
     NO_COLUMNS,
@@ -35,7 +35,7 @@ from pipeline.imagesource.table import (
     one_line,
     picture_columns,
 )
-from pipeline.store import open_parquet
+from kd3_pipeline.store import open_parquet
 
 SPLITS = {  # as Hugging Face calls them; the first that is there is meant
     "train": ("train", "training"),

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.console import printable
-from pipeline.errors import UserError
-from pipeline.formats import picture_kind
-from pipeline.imagesource.entries import MISSING, SAYS, TOO_LARGE, UNREADABLE, Entry, facts_of
-from pipeline.store import open_parquet
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.formats import picture_kind
+from kd3_pipeline.imagesource.entries import MISSING, SAYS, TOO_LARGE, UNREADABLE, Entry, facts_of
+from kd3_pipeline.store import open_parquet
 
 # usual columns, the first that is there counts; img2dataset calls it by the format
 PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo")

@@ -1,10 +1,10 @@
 """KD3 as pure functions on tensors (Tang et al., ICCV 2023). Nothing here knows of files."""
 
-from pipeline.kd3.alignment import Transfer, disagreement_weights, weighted_feature_loss
-from pipeline.kd3.contrast import Projection, nt_xent
-from pipeline.kd3.mixing import mix_distribution
-from pipeline.kd3.schedule import teacher_weight
-from pipeline.kd3.selection import Selection, select
+from kd3_pipeline.kd3.alignment import Transfer, disagreement_weights, weighted_feature_loss
+from kd3_pipeline.kd3.contrast import Projection, nt_xent
+from kd3_pipeline.kd3.mixing import mix_distribution
+from kd3_pipeline.kd3.schedule import teacher_weight
+from kd3_pipeline.kd3.selection import Selection, select
 
 __all__ = [
     "Projection",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.console import Advance, no_progress
-from pipeline.errors import ExternalError, UserError
-from pipeline.images import Frame
-from pipeline.labelled.files import LabelledImages, OwnImages, Reading, Split, meant, sample
-from pipeline.labelled.labels import Labels
-from pipeline.labelled.matching import matched
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled.files import LabelledImages, OwnImages, Reading, Split, meant, sample
+from kd3_pipeline.labelled.labels import Labels
+from kd3_pipeline.labelled.matching import matched
 
 DOWNLOADS = Path("data/torchvision")
 AS_IT_IS = Reading()
@@ -44,12 +44,12 @@ def load_labelled(
 
     Raises:
         UserError: no such source, more of its images are broken than `reading` allows, a label is
-            none, or its classes are not the teacher's (as `pipeline.labelled.matching`).
+            none, or its classes are not the teacher's (as `kd3_pipeline.labelled.matching`).
         ExternalError: a public data set that cannot be downloaded.
     """
     if source == "demo":
-        from pipeline.demo.domains import original_images
-        from pipeline.demo.shapes import CLASS_NAMES
+        from kd3_pipeline.demo.domains import original_images
+        from kd3_pipeline.demo.shapes import CLASS_NAMES
 
         drawn = frame.resize or frame.side
         pixels, labels = original_images(split, images or 10_000, drawn, seed, advance)

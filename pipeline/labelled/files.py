@@ -8,22 +8,22 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.console import Advance, printable
-from pipeline.errors import UserError
-from pipeline.images import Frame
-from pipeline.imagesource.archive import Archive
-from pipeline.imagesource.decoding import decoded
-from pipeline.imagesource.entries import LINK, SPECIAL, UNREADABLE, Entry
-from pipeline.imagesource.folder import Folder
-from pipeline.imagesource.matching import composed
-from pipeline.imagesource.source import ALL_SPLITS, SPLITS, Source, open_source
-from pipeline.imagesource.table import Table, columns_told
-from pipeline.labelled.labels import Labels, listing, mapping_of, numbered, renamed
-from pipeline.labelled.matching import matched
-from pipeline.labelled.names import ClassNames, class_names_of
-from pipeline.params import Evaluate, Teacher
-from pipeline.pixelfile import PixelFile
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.console import Advance, printable
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Frame
+from kd3_pipeline.imagesource.archive import Archive
+from kd3_pipeline.imagesource.decoding import decoded
+from kd3_pipeline.imagesource.entries import LINK, SPECIAL, UNREADABLE, Entry
+from kd3_pipeline.imagesource.folder import Folder
+from kd3_pipeline.imagesource.matching import composed
+from kd3_pipeline.imagesource.source import ALL_SPLITS, SPLITS, Source, open_source
+from kd3_pipeline.imagesource.table import Table, columns_told
+from kd3_pipeline.labelled.labels import Labels, listing, mapping_of, numbered, renamed
+from kd3_pipeline.labelled.matching import matched
+from kd3_pipeline.labelled.names import ClassNames, class_names_of
+from kd3_pipeline.params import Evaluate, Teacher
+from kd3_pipeline.pixelfile import PixelFile
+from kd3_pipeline.pixelstore import Pixels
 
 MOST_BYTES = 2**31  # of an image of the user's own
 COPY = "a copy without links takes no room: `cp -rlL LINKS COPY`"

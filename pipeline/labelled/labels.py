@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.console import printable
-from pipeline.errors import UserError
-from pipeline.imagesource.matching import composed
-from pipeline.labelled.names import ClassNames
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.imagesource.matching import composed
+from kd3_pipeline.labelled.names import ClassNames
 
 NONE = -1  # what many data sets write where there is no label, and so do we
 DIGITS = re.compile(r"[0-9]{1,9}")

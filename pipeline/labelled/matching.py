@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.console import printable
-from pipeline.errors import UserError
-from pipeline.imagesource.entries import counted
-from pipeline.imagesource.matching import composed, folded
-from pipeline.labelled.labels import DIGITS, NONE, Labels, listing
-from pipeline.labelled.names import unnamed
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.imagesource.entries import counted
+from kd3_pipeline.imagesource.matching import composed, folded
+from kd3_pipeline.labelled.labels import DIGITS, NONE, Labels, listing
+from kd3_pipeline.labelled.names import unnamed
 
 
 class NothingKnown(UserError):

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.console import printable
-from pipeline.errors import UserError
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import UserError
 
 MOST_BYTES = 2**24
 # keys of files that say more than names: of Hugging Face, of this project, of YOLO, of ImageFolder

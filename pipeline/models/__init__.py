@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import UserError
-from pipeline.models.heads import put_head
-from pipeline.models.mobilenet import MobileNetV2
-from pipeline.models.network import Network
-from pipeline.models.resnet import CifarResNet, ImageResNet
-from pipeline.models.shufflenet import ShuffleNetV1, ShuffleNetV2
-from pipeline.models.vgg import LAYERS, VGG
-from pipeline.models.wrn import WideResNet
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.heads import put_head
+from kd3_pipeline.models.mobilenet import MobileNetV2
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.resnet import CifarResNet, ImageResNet
+from kd3_pipeline.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from kd3_pipeline.models.vgg import LAYERS, VGG
+from kd3_pipeline.models.wrn import WideResNet
 
 NARROW = (16, 16, 32, 64)
 WIDE = (32, 64, 128, 256)
@@ -57,9 +57,9 @@ def build(name: str, num_classes: int, **options: Any) -> Network:
 
     Args:
         name: one of `ARCHITECTURES` or of `published.PUBLISHED`; or `torchvision/` or `timm/` and
-            a classifier of that library; or code of the user's, with a `:` (`pipeline.models.own`).
+            a classifier of that library; or the user's code, with a `:` (`kd3_pipeline.models.own`).
         options: of the architecture's constructor; also `head`, layers in place of its last ones
-            (`pipeline.models.heads`).
+            (`kd3_pipeline.models.heads`).
 
     Raises:
         UserError: no architecture of this name, or it does not have these options; or it is code
@@ -91,19 +91,19 @@ def _maker(name: str) -> Callable[..., Network]:
         return ARCHITECTURES[ALIASES.get(name, name)]
     if f"{name}".startswith(TORCHVISION):
         # late, because importing torchvision takes longer than all else here
-        from pipeline.models.torchvision_network import torchvision_network
+        from kd3_pipeline.models.torchvision_network import torchvision_network
 
         return partial(torchvision_network, name.removeprefix(TORCHVISION))
     if f"{name}".startswith(TIMM):
-        from pipeline.models.timm_network import timm_network
+        from kd3_pipeline.models.timm_network import timm_network
 
         return partial(timm_network, name.removeprefix(TIMM))
     if ":" in f"{name}":
-        from pipeline.models.own import own_network
+        from kd3_pipeline.models.own import own_network
 
         return partial(own_network, name)
     if f"{name}".startswith(PUBLISHERS):
-        from pipeline.models.published import published_network
+        from kd3_pipeline.models.published import published_network
 
         return partial(published_network, name)
     if meant := _meant_as_own(name):

@@ -12,16 +12,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.images import Frame
-from pipeline.models import build
-from pipeline.models.finite import check_weights
-from pipeline.models.network import Network
-from pipeline.program.consent import programs_trusted
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Frame
+from kd3_pipeline.models import build
+from kd3_pipeline.models.finite import check_weights
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.program.consent import programs_trusted
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-PROGRAM = "program"  # the architecture of `pipeline.models.program`
+PROGRAM = "program"  # the architecture of `kd3_pipeline.models.program`
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class ModelConfig:
     """All that is needed to use the weights beside it.
 
     Attributes:
-        architecture: `name`, `num_classes` and options of `pipeline.models.build`; of a distilled
-            student, `Distilled.architecture`; `fused` if it went through `pipeline.models.fuse`.
+        architecture: `name`, `num_classes` and options of `kd3_pipeline.models.build`; of a
+            distilled student, `Distilled.architecture`; `fused` if it went through
+            `kd3_pipeline.models.fuse`.
         mean, std: of the input, for pixels from 0 to 1.
         input_size: side of the input in pixels.
         source: where the weights come from.
@@ -38,7 +39,7 @@ class ModelConfig:
         fit: how an image is made square, `crop` or `squash`; empty: not told.
         temperature: that logits are divided by for confidences, fitted by `evaluate`.
         resize: side that an image is brought to before its centre of `input_size` is taken;
-            0: `input_size`, and nothing is cut off (`pipeline.images.framed`).
+            0: `input_size`, and nothing is cut off (`kd3_pipeline.images.framed`).
     """
 
     architecture: dict[str, Any]
@@ -111,7 +112,7 @@ def weights_file(folder: Path, config: ModelConfig) -> Path:
     """The file in `folder` that holds what was learnt: weights, or a program."""
     if config.architecture.get("name") != PROGRAM:
         return folder / WEIGHTS
-    from pipeline.models.program import program_file
+    from kd3_pipeline.models.program import program_file
 
     return program_file(folder, config.architecture)
 
@@ -136,7 +137,7 @@ def _read_config(folder: Path) -> ModelConfig:
 
 def _load_program(folder: Path, config: ModelConfig, device: torch.device) -> Network:
     # late, as few have one
-    from pipeline.models.program import load_program
+    from kd3_pipeline.models.program import load_program
 
     network = load_program(
         folder,

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from pipeline.device import laid_out
-from pipeline.models.cut_network import CutNetwork
-from pipeline.models.network import pool
+from kd3_pipeline.device import laid_out
+from kd3_pipeline.models.cut_network import CutNetwork
+from kd3_pipeline.models.network import pool
 
 TOLERANCE = 1e-4  # of the logits' spread
 

@@ -14,9 +14,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pipeline.errors import UserError
-from pipeline.models.network import Network
-from pipeline.models.recording import Steps
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.recording import Steps
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 PREFIX = "model."

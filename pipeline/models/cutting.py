@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from pipeline.errors import UserError, first_line
-from pipeline.models.cut_check import answers, close, holds, takes_channels_last
-from pipeline.models.cut_network import ENDS, CutNetwork, how_told
-from pipeline.models.heads import put_head
-from pipeline.models.network import Cut
-from pipeline.models.pooled_tail import is_dropout, pooled_tail
-from pipeline.models.recording import (
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.models.cut_check import answers, close, holds, takes_channels_last
+from kd3_pipeline.models.cut_network import ENDS, CutNetwork, how_told
+from kd3_pipeline.models.heads import put_head
+from kd3_pipeline.models.network import Cut
+from kd3_pipeline.models.pooled_tail import is_dropout, pooled_tail
+from kd3_pipeline.models.recording import (
     Call,
     Recorder,
     Steps,
@@ -63,7 +63,7 @@ def cut(
         num_classes: outputs that it has to have.
         sides: of images in pixels to try, until the model takes them.
         described: of an error in the model's own code.
-        head: layers in place of some of the model's, for `pipeline.models.heads.put_head`.
+        head: layers in place of some of the model's, for `kd3_pipeline.models.heads.put_head`.
 
     Raises:
         UserError: it takes no images of these sides, or gives no logits of `num_classes` classes.

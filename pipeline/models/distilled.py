@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
-from pipeline.kd3 import Transfer
-from pipeline.kd3.alignment import as_map, pooled_to
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, load_model
-from pipeline.models.fuse import fuse
-from pipeline.models.layers import build_layers
-from pipeline.models.network import Network, drop_classifier
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.kd3 import Transfer
+from kd3_pipeline.kd3.alignment import as_map, pooled_to
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.layers import build_layers
+from kd3_pipeline.models.network import Network, drop_classifier
 
 
 class Distilled(Network):
@@ -67,14 +67,14 @@ class Distilled(Network):
         """Architecture of such a network for `ModelConfig`, from which `load_student` rebuilds it.
 
         Args:
-            backbone, backbone_options: of `pipeline.models.build`.
+            backbone, backbone_options: of `kd3_pipeline.models.build`.
             side: as in the constructor.
             channels: of the teacher's features.
-            tail: the teacher's classifier as `pipeline.models.layers.layers_of` gives it; with it
-                nothing else of the teacher is needed.
+            tail: the teacher's classifier as `kd3_pipeline.models.layers.layers_of` gives it; with
+                it nothing else of the teacher is needed.
             teacher: its own architecture, which has the classifier; kept where there is no `tail`.
             factor, transfer: of the transfer module, and its options.
-            fused: the network went through `pipeline.models.fuse`.
+            fused: the network went through `kd3_pipeline.models.fuse`.
         """
         options = {"backbone_options": backbone_options} if backbone_options else {}
         known = {"tail": list(tail), "channels": channels} if tail else {"teacher": teacher}

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
-from pipeline.models.network import Network, device_of, pool
-from pipeline.pixels import normalise
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.network import Network, device_of, pool
+from kd3_pipeline.pixels import normalise
 
 SHOWN = 6  # tensors that an error names
 HINT = "they are damaged, or of a training that failed: take other weights"

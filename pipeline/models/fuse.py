@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pipeline.models.network import Network
+from kd3_pipeline.models.network import Network
 
 
 def fuse(network: Network) -> Network:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.models.layers import build_layers, layers_of
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.layers import build_layers, layers_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 
-from pipeline.models.network import Network, device_of, pool
+from kd3_pipeline.models.network import Network, device_of, pool
 
 EVERY_MODULE_HAS = frozenset(vars(nn.Module()))
 PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 # by type the arguments that say it all; each is an attribute of the same name, but for `bias`
 ARGUMENTS: dict[str, tuple[str, ...]] = {

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from pipeline.models.network import Network
-from pipeline.models.resnet import initialise
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.resnet import initialise
 
 STAGES = (  # expansion, width, blocks, stride
     (1, 16, 1, 1),

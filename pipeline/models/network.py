@@ -30,7 +30,7 @@ class Network(nn.Module):
         cut_reason: why the cut is no better one; empty for a map.
         map_shape: of the features of one image, as [512, 7, 7]; empty where it was not looked at.
         told: what else the user should know of how the network was taken; mostly empty.
-        remembered: options of `pipeline.models.build` that a model's config.json has to have
+        remembered: options of `kd3_pipeline.models.build` that a model's config.json has to have
             beside those that were given, such as the hash of the code.
     """
 

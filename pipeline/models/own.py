@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.errors import UserError, first_line
-from pipeline.models.adapting import Adapted, adapted
-from pipeline.models.cut_network import PREFIX, CutNetwork
-from pipeline.models.cutting import SIDES, cut
-from pipeline.params import HUB
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.models.adapting import Adapted, adapted
+from kd3_pipeline.models.cut_network import PREFIX, CutNetwork
+from kd3_pipeline.models.cutting import SIDES, cut
+from kd3_pipeline.params import HUB
 
 ANY = "*"
 CLASSES = ("num_classes", "n_classes", "nclasses", "classes", "num_class", "n_class", "nb_classes")
@@ -60,7 +60,8 @@ def own_network(name: str, num_classes: int, *, input_size: int = 0, **options: 
             It also goes to a callable that has an argument of this name.
         options: keyword arguments of the callable; and ours. CODE: SHA-256 of the code that the
             network was made with before, if only that will do; the network's `remembered` has it.
-            HEAD, CHANNELS, ORDER: as in `pipeline.models.heads` and `pipeline.models.adapting`.
+            HEAD, CHANNELS, ORDER: as in `kd3_pipeline.models.heads` and
+            `kd3_pipeline.models.adapting`.
 
     Raises:
         UserError: there is no consent; no such file, module or callable; the code fails (with file
@@ -206,7 +207,7 @@ class _Source(ABC):
         folder = str(self.folder)
         beside = {path.stem for path in self.folder.glob("*.py")}
         beside |= {path.parent.name for path in self.folder.glob("*/__init__.py")}
-        beside -= set(sys.stdlib_module_names) | {"torch", "pipeline", "stages", "numpy"}
+        beside -= set(sys.stdlib_module_names) | {"torch", "kd3_pipeline", "kd3_stages", "numpy"}
         hidden = {
             name: module for name, module in sys.modules.items() if name.partition(".")[0] in beside
         }

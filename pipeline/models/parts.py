@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.network import Network
+from kd3_pipeline.models.network import Network
 
 
 class TorchvisionNetwork(Network):

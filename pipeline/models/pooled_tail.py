@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from pipeline.models.cut_check import close
-from pipeline.models.cut_network import DROPOUTS, SPREAD, CutNetwork
-from pipeline.models.recording import Values, answer, part
+from kd3_pipeline.models.cut_check import close
+from kd3_pipeline.models.cut_network import DROPOUTS, SPREAD, CutNetwork
+from kd3_pipeline.models.recording import Values, answer, part
 
 OTHER_SIDES = (1, 3, 4, 7)  # of random maps
 

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
-from pipeline.models.adapting import LUMA
-from pipeline.models.network import Cut, Network
-from pipeline.program.archive import checked_copy
-from pipeline.program.client import CHUNK, Kind, ProgramProcess
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.adapting import LUMA
+from kd3_pipeline.models.network import Cut, Network
+from kd3_pipeline.program.archive import checked_copy
+from kd3_pipeline.program.client import CHUNK, Kind, ProgramProcess
 
 NAME = "program"  # of such an architecture
 FILES: dict[str, str] = {"onnx": "model.onnx", "torchscript": "model.pt", "export": "model.pt2"}

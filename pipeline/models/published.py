@@ -1,4 +1,4 @@
-"""Networks of public CIFAR teachers that differ from `pipeline.models`, with their own keys.
+"""Networks of public CIFAR teachers that differ from `kd3_pipeline.models`, with their own keys.
 
 A name is the publisher's and the network's, as `chenyaofo/vgg16_bn`:
 
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
 
-from pipeline.errors import UserError
-from pipeline.models.network import Network
-from pipeline.models.parts import ChainedNetwork, TorchvisionNetwork, Unregistered
-from pipeline.models.resnet import initialise
-from pipeline.models.vgg import LAYERS
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.parts import ChainedNetwork, TorchvisionNetwork, Unregistered
+from kd3_pipeline.models.resnet import initialise
+from kd3_pipeline.models.vgg import LAYERS
 
 WIDTHS = (64, 128, 256, 512, 512)
 MOBILE_STAGES = [  # expansion, width, blocks, stride: the second stage keeps the size

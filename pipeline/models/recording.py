@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from pipeline.errors import first_line
+from kd3_pipeline.errors import first_line
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.network import Network
+from kd3_pipeline.models.network import Network
 
 Shortcut = Literal["projection", "padded", "padded_after"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.network import Network
+from kd3_pipeline.models.network import Network
 
 STEM = 24
 

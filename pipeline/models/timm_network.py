@@ -3,9 +3,9 @@
 import difflib
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.models.cut_network import CutNetwork
-from pipeline.models.cutting import SMALL, cut
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.cut_network import CutNetwork
+from kd3_pipeline.models.cutting import SMALL, cut
 
 # options with which timm itself reads or fetches weights
 LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
@@ -18,7 +18,7 @@ def timm_network(
 
     Args:
         name: as in `timm.list_models()`.
-        head: layers in place of others, as in `pipeline.models.heads`.
+        head: layers in place of others, as in `kd3_pipeline.models.heads`.
         options: of the model's constructor, such as `img_size`.
 
     Raises:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torchvision import models
 
-from pipeline.errors import UserError
-from pipeline.models.cut_network import CutNetwork
-from pipeline.models.cutting import SIDES, SMALL, cut
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.cut_network import CutNetwork
+from kd3_pipeline.models.cutting import SIDES, SMALL, cut
 
 OWN_SIDES = {"inception_v3": 299}
 
@@ -19,7 +19,7 @@ def torchvision_network(
 
     Args:
         name: as in `torchvision.models`.
-        head: layers in place of others, as in `pipeline.models.heads`.
+        head: layers in place of others, as in `kd3_pipeline.models.heads`.
         options: of the model's constructor, such as `width_mult`.
 
     Raises:

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.network import Network
-from pipeline.models.resnet import initialise
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.resnet import initialise
 
 LAYERS = {
     8: (1, 1, 1, 1, 1),

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError, first_line
-from pipeline.program.client import Kind
-from pipeline.program.export_json import checked_export
-from pipeline.program.refused import Refused
-from pipeline.program.script_text import checked_pickle, checked_source
-from pipeline.unpacked import check_unpacked
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.program.client import Kind
+from kd3_pipeline.program.export_json import checked_export
+from kd3_pipeline.program.refused import Refused
+from kd3_pipeline.program.script_text import checked_pickle, checked_source
+from kd3_pipeline.unpacked import check_unpacked
 
 FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}  # of ONNX's ModelProto
 GRAPH = 7

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.program import worker
-from pipeline.program.framing import receive, send
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.program import worker
+from kd3_pipeline.program.framing import receive, send
 
 Kind = Literal["onnx", "torchscript", "export"]
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.program.refused import Refused, check_operation
+from kd3_pipeline.program.refused import Refused, check_operation
 
 TARGET = re.compile(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)")
 SHAPES = re.compile(r"_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError, first_line
+from kd3_pipeline.errors import UserError, first_line
 
 LIBRARIES = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # whose operations onnxruntime has
 LARGEST = 2**31 - 1  # bytes of one message of protocol buffers

@@ -3,7 +3,7 @@
 import ast
 import pickletools
 
-from pipeline.program.refused import Refused, check_operation, operations
+from kd3_pipeline.program.refused import Refused, check_operation, operations
 
 # what the text may call by a bare name: conversions, and what torch's printer writes
 # fmt: off

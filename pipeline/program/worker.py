@@ -31,7 +31,7 @@ def main() -> None:
     if "cuda" not in sys.argv[1:]:
         _leave_network()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    from pipeline.program.framing import receive, send  # numpy starts threads, so not before
+    from kd3_pipeline.program.framing import receive, send  # numpy starts threads, so not before
 
     source = sys.stdin.buffer
     try:
@@ -96,7 +96,7 @@ ONNX_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(
 def _torchscript(request: dict[str, Any]) -> tuple[dict[str, Any], Run]:
     import torch
 
-    from pipeline.program.torch_cut import cut_script
+    from kd3_pipeline.program.torch_cut import cut_script
 
     torch.set_num_threads(request["threads"])
     device = _torch_device(request)
@@ -124,7 +124,7 @@ def _export(request: dict[str, Any]) -> tuple[dict[str, Any], Run]:
     import torch
     from torch.export.passes import move_to_device_pass
 
-    from pipeline.program.torch_cut import cut_exported
+    from kd3_pipeline.program.torch_cut import cut_exported
 
     torch.set_num_threads(request["threads"])
     device = _torch_device(request)

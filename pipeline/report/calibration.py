@@ -2,8 +2,8 @@
 
 from markupsafe import Markup
 
-from pipeline.metrics import Bin
-from pipeline.report.figures import BOTTOM, LEFT, RIGHT, TOP, WIDTH
+from kd3_pipeline.metrics import Bin
+from kd3_pipeline.report.figures import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 
 HEIGHT = 260
 STRIP = 34  # of the height, for how many images each bin has

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.manifest import STORED, read_manifest
-from pipeline.report.stored import Images
-from pipeline.report.thumbnails import read_thumbnails
-from pipeline.report.tiles import Tile, web_link
+from kd3_pipeline.manifest import STORED, read_manifest
+from kd3_pipeline.report.stored import Images
+from kd3_pipeline.report.thumbnails import read_thumbnails
+from kd3_pipeline.report.tiles import Tile, web_link
 
 AGREES, DIFFERS, UNUSED = "seen as asked", "seen as another class", "not used"
 TileOf = Callable[..., Tile]  # tile_of(position, outcome=None)

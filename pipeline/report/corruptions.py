@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from pipeline.metrics import Fraction, Group, Values
-from pipeline.report.inputs import malformed, read_csv
+from kd3_pipeline.metrics import Fraction, Group, Values
+from kd3_pipeline.report.inputs import malformed, read_csv
 
 
 class Corruption(Values):

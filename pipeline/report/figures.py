@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline.report.inputs import Curves
+from kd3_pipeline.report.inputs import Curves
 
 WIDTH, HEIGHT = 300, 180
 LEFT, RIGHT, TOP, BOTTOM = 42, 4, 10, 24

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.embeddings import Embeddings
-from pipeline.manifest import STORED, read_manifest
-from pipeline.report.stored import Images
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.manifest import STORED, read_manifest
+from kd3_pipeline.report.stored import Images
 
 REASONS = {
     "duplicate": "same bytes as another",

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.report.catalogue import Catalogue
-from pipeline.report.sampling import disagreements, extremes, spread, turns
-from pipeline.report.thumbnails import encode_thumbnail
-from pipeline.report.tiles import Gallery, Mistake, Pair, Tile
-from pipeline.store import read_table
-from pipeline.verdicts import unfit
+from kd3_pipeline.report.catalogue import Catalogue
+from kd3_pipeline.report.sampling import disagreements, extremes, spread, turns
+from kd3_pipeline.report.thumbnails import encode_thumbnail
+from kd3_pipeline.report.tiles import Gallery, Mistake, Pair, Tile
+from kd3_pipeline.store import read_table
+from kd3_pipeline.verdicts import unfit
 
 SAME = "Every image was used equally often, so there is no more and less to show."
 Builder = Callable[[Catalogue, np.random.Generator], Gallery]

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.store import read_table
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.store import read_table
 
 
 @dataclass(frozen=True)

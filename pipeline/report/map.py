@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.embeddings import FEATURES, Embeddings
-from pipeline.errors import UserError
-from pipeline.selections import read_selection
+from kd3_pipeline.embeddings import FEATURES, Embeddings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.selections import read_selection
 
 FEWEST = 12  # images of which a map says anything
 MOST_NAMED = 20  # classes with a key of their own

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.manifest import STORED, host_of, scan_manifest
-from pipeline.report.stored import Images
+from kd3_pipeline.manifest import STORED, host_of, scan_manifest
+from kd3_pipeline.report.stored import Images
 
 MOST_ROWS = 20
 

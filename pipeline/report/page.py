@@ -4,24 +4,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.crawlsummary import read_crawl_summary
-from pipeline.embeddings import Embeddings
-from pipeline.errors import UserError
-from pipeline.metrics import read_metrics
-from pipeline.report import sections
-from pipeline.report.catalogue import Catalogue
-from pipeline.report.corruptions import by_kind, read_corruptions
-from pipeline.report.flow import count_flow, read_candidates
-from pipeline.report.galleries import GALLERIES, build_galleries, read_mistakes
-from pipeline.report.inputs import Curves, read_confusions, read_curves, read_thresholds
-from pipeline.report.map import read_map
-from pipeline.report.origins import read_origins
-from pipeline.report.stored import read_images
-from pipeline.templates import environment
+from kd3_pipeline.crawlsummary import read_crawl_summary
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.metrics import read_metrics
+from kd3_pipeline.report import sections
+from kd3_pipeline.report.catalogue import Catalogue
+from kd3_pipeline.report.corruptions import by_kind, read_corruptions
+from kd3_pipeline.report.flow import count_flow, read_candidates
+from kd3_pipeline.report.galleries import GALLERIES, build_galleries, read_mistakes
+from kd3_pipeline.report.inputs import Curves, read_confusions, read_curves, read_thresholds
+from kd3_pipeline.report.map import read_map
+from kd3_pipeline.report.origins import read_origins
+from kd3_pipeline.report.stored import read_images
+from kd3_pipeline.templates import environment
 
 MOST_THUMBNAILS = 75
 STEPS = len(GALLERIES) + 2  # with the mistakes and the map
-PACKAGE = "pipeline.report"
+PACKAGE = "kd3_pipeline.report"
 
 
 @dataclass(frozen=True)

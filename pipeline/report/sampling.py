@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.report.stored import Images
+from kd3_pipeline.report.stored import Images
 
 
 def spread(

@@ -7,15 +7,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.crawlsummary import CrawlSummary
-from pipeline.metrics import Group, Metrics, NetworkMetrics
-from pipeline.report.calibration import reliability_diagram
-from pipeline.report.figures import curve_charts, interval_bar
-from pipeline.report.inputs import Curves
-from pipeline.report.stored import Images
-from pipeline.report.tables import confusion_matrix, group_rows, kept_rows, latency_rows
-from pipeline.report.tiles import Gallery
-from pipeline.templates import percent
+from kd3_pipeline.crawlsummary import CrawlSummary
+from kd3_pipeline.metrics import Group, Metrics, NetworkMetrics
+from kd3_pipeline.report.calibration import reliability_diagram
+from kd3_pipeline.report.figures import curve_charts, interval_bar
+from kd3_pipeline.report.inputs import Curves
+from kd3_pipeline.report.stored import Images
+from kd3_pipeline.report.tables import confusion_matrix, group_rows, kept_rows, latency_rows
+from kd3_pipeline.report.tiles import Gallery
+from kd3_pipeline.templates import percent
 
 MOST_QUERIES, MOST_HOSTS = 1000, 50  # shown
 Section = dict[str, Any]

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UserError
-from pipeline.selections import read_history, read_selection
-from pipeline.verdicts import read_verdicts
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.selections import read_history, read_selection
+from kd3_pipeline.verdicts import read_verdicts
 
 
 @dataclass(frozen=True)

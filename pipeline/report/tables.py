@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.metrics import Group, Latency, Metrics
-from pipeline.report.figures import dumbbell, heat_map, sparkline
-from pipeline.report.stored import Images
+from kd3_pipeline.metrics import Group, Latency, Metrics
+from kd3_pipeline.report.figures import dumbbell, heat_map, sparkline
+from kd3_pipeline.report.stored import Images
 
 MOST_CELLS = 20
 LARGEST = 20

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.errors import UserError
-from pipeline.images import ImageError, decode_small
-from pipeline.store import open_parquet, shard_path
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import ImageError, decode_small
+from kd3_pipeline.store import open_parquet, shard_path
 
 SIDE = 96
 HINT = "run `dvc repro crawl dedup`"

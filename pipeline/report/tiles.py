@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
-from pipeline.manifest import host_of
-from pipeline.report.thumbnails import Thumbnail
+from kd3_pipeline.manifest import host_of
+from kd3_pipeline.report.thumbnails import Thumbnail
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from pipeline.console import Advance
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Cut, Network, device_of
-from pipeline.pixels import normalise
-from pipeline.pixelstore import Pixels
+from kd3_pipeline.console import Advance
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Cut, Network, device_of
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.pixelstore import Pixels
 
 BATCH = 32
 SIGMAS = 3.0  # above chance, for an accuracy to be better than it

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
-from pipeline.models.finite import pictures
-from pipeline.models.program import FILES, Program, ProgramSpec, Values, open_program
-from pipeline.params import Teacher
-from pipeline.pixels import normalise
-from pipeline.program.archive import checked_copy
-from pipeline.program.client import Kind, ProgramProcess
-from pipeline.program.onnx_graph import OnnxGraph, Tail, chosen_output, read_onnx
-from pipeline.unpacked import check_unpacked
-from pipeline.weights.files import check_sha256
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.finite import pictures
+from kd3_pipeline.models.program import FILES, Program, ProgramSpec, Values, open_program
+from kd3_pipeline.params import Teacher
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.program.archive import checked_copy
+from kd3_pipeline.program.client import Kind, ProgramProcess
+from kd3_pipeline.program.onnx_graph import OnnxGraph, Tail, chosen_output, read_onnx
+from kd3_pipeline.unpacked import check_unpacked
+from kd3_pipeline.weights.files import check_sha256
 
 NAMES = {"onnx": "ONNX", "torchscript": "TorchScript", "export": "torch.export"}
 CLOSE = 1e-4  # of the largest logit: what the tail on the features may differ from the logits

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.console import Advance
-from pipeline.device import autocast, laid_out, memory_format
-from pipeline.errors import UserError
-from pipeline.models.network import Network
-from pipeline.params import Teacher
-from pipeline.pixels import normalise, pad_crop, to_device
+from kd3_pipeline.console import Advance
+from kd3_pipeline.device import autocast, laid_out, memory_format
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Teacher
+from kd3_pipeline.pixels import normalise, pad_crop, to_device
 
 
 def train(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.console import printable
-from pipeline.weights.pickles import ArrayStandIn
+from kd3_pipeline.console import printable
+from kd3_pipeline.weights.pickles import ArrayStandIn
 
 DEEPEST = 4  # wrappers in wrappers
 AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow|momentum|target)($|[._])", re.I)

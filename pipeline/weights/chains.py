@@ -20,7 +20,7 @@ ANY_ORDER = 5  # layers whose order is found by their shapes
 
 @dataclass(frozen=True)
 class Layer:
-    """Tensors of one layer: `kind` is a type of `pipeline.models.layers`."""
+    """Tensors of one layer: `kind` is a type of `kd3_pipeline.models.layers`."""
 
     name: str
     kind: str

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.adapting import LUMA
+from kd3_pipeline.models.adapting import LUMA
 
 
 def input_layers(network: nn.Module) -> list[str]:

@@ -13,18 +13,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.console import printable
-from pipeline.errors import UserError, first_line
-from pipeline.unpacked import SMALL, TIMES
-from pipeline.weights.candidates import (
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.unpacked import SMALL, TIMES
+from kd3_pipeline.weights.candidates import (
     Candidate,
     as_float32,
     candidates,
     class_names_beside,
     without_weights,
 )
-from pipeline.weights.otherfiles import other_kind, part_of_several
-from pipeline.weights.pickles import read_pickle
+from kd3_pipeline.weights.otherfiles import other_kind, part_of_several
+from kd3_pipeline.weights.pickles import read_pickle
 
 
 @dataclass(frozen=True)

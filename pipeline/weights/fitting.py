@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.console import listed, printable
-from pipeline.models.heads import Slot
-from pipeline.models.layers import build_layers
-from pipeline.weights.chains import BESIDE, Layer, chains, described, head_spec, layers_in
-from pipeline.weights.naming import Naming, counted, namings
+from kd3_pipeline.console import listed, printable
+from kd3_pipeline.models.heads import Slot
+from kd3_pipeline.models.layers import build_layers
+from kd3_pipeline.weights.chains import BESIDE, Layer, chains, described, head_spec, layers_in
+from kd3_pipeline.weights.naming import Naming, counted, namings
 
 SHOWN = 10  # of each kind of key that does not fit
 LEFT_SHOWN = 5  # groups of keys that are left out

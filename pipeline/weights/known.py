@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from pipeline.console import Advance
-from pipeline.errors import UserError
-from pipeline.models import ARCHITECTURES, TIMM, TORCHVISION, build
-from pipeline.models.heads import slots_of
-from pipeline.models.own import is_own
-from pipeline.models.published import PUBLISHED
-from pipeline.models.resnet import CifarResNet
-from pipeline.models.timm_network import import_timm
-from pipeline.weights.colours import with_channels
-from pipeline.weights.files import Weights
-from pipeline.weights.fitting import NoFit, fit
-from pipeline.weights.naming import counted
+from kd3_pipeline.console import Advance
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import ARCHITECTURES, TIMM, TORCHVISION, build
+from kd3_pipeline.models.heads import slots_of
+from kd3_pipeline.models.own import is_own
+from kd3_pipeline.models.published import PUBLISHED
+from kd3_pipeline.models.resnet import CifarResNet
+from kd3_pipeline.models.timm_network import import_timm
+from kd3_pipeline.weights.colours import with_channels
+from kd3_pipeline.weights.files import Weights
+from kd3_pipeline.weights.fitting import NoFit, fit
+from kd3_pipeline.weights.naming import counted
 
 MOST = 5  # architectures that are named
 CLASSES = 10  # of outlines that only their layers before the last are looked at

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.weights.candidates import AVERAGED
+from kd3_pipeline.weights.candidates import AVERAGED
 
 # parts of names that come of wrapping a module, wherever it stands
 WRAPPING = frozenset(

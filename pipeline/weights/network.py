@@ -7,21 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.console import Advance, no_progress
-from pipeline.errors import UserError, first_line
-from pipeline.models import build
-from pipeline.models.adapting import adapted
-from pipeline.models.cut_network import logits_of
-from pipeline.models.finite import check_weights
-from pipeline.models.heads import slots_of
-from pipeline.models.layers import ARGUMENTS
-from pipeline.models.network import Network
-from pipeline.models.own import CHANNELS, HEAD, ORDER, is_own
-from pipeline.weights.candidates import Candidate
-from pipeline.weights.colours import fold, input_layers, with_channels
-from pipeline.weights.files import Weights
-from pipeline.weights.fitting import Fit, NoFit, fit, fit_trunk
-from pipeline.weights.known import architectures_for, inner_of, key_of, outlines
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.models import build
+from kd3_pipeline.models.adapting import adapted
+from kd3_pipeline.models.cut_network import logits_of
+from kd3_pipeline.models.finite import check_weights
+from kd3_pipeline.models.heads import slots_of
+from kd3_pipeline.models.layers import ARGUMENTS
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.own import CHANNELS, HEAD, ORDER, is_own
+from kd3_pipeline.weights.candidates import Candidate
+from kd3_pipeline.weights.colours import fold, input_layers, with_channels
+from kd3_pipeline.weights.files import Weights
+from kd3_pipeline.weights.fitting import Fit, NoFit, fit, fit_trunk
+from kd3_pipeline.weights.known import architectures_for, inner_of, key_of, outlines
 
 PLACEHOLDER = 1000  # outputs of a network of which only the shapes before them are looked at
 
@@ -31,7 +31,7 @@ class Fitted:
     """A network with a file's weights.
 
     Attributes:
-        options: of `pipeline.models.build`, with which it is built again.
+        options: of `kd3_pipeline.models.build`, with which it is built again.
         notes: in lines, what was read in an unusual way, assumed, or left out.
     """
 
@@ -69,10 +69,10 @@ def fitted_network(
     classifiers, the image size of a transformer), and other last layers than its own are rebuilt.
 
     Args:
-        architecture: of `pipeline.models.build`.
+        architecture: of `kd3_pipeline.models.build`.
         input_size: side in pixels of the images that the network is meant for.
         options: of the architecture; `head` among them is an activation or a list of layers, as
-            in `pipeline.weights.fitting.fit`.
+            in `kd3_pipeline.weights.fitting.fit`.
         class_names: of the outputs; empty: those that the source has, else numbers.
         channels, order: of the images that the weights were trained on.
         suggest: look for the architectures that would fit if this one does not.

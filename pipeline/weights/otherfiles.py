@@ -5,7 +5,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from pipeline.console import printable
+from kd3_pipeline.console import printable
 
 LAYOUTS = "docs/teacher-files.md lists what is read"
 UNPACK = "unpack it, and name the file of weights in it"

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.console import listed, printable
-from pipeline.errors import UserError, first_line
-from pipeline.unpacked import check_unpacked
+from kd3_pipeline.console import listed, printable
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.unpacked import check_unpacked
 
 # kinds of values that lie beside weights, by the full name that a pickle has for them
 HARMLESS = re.compile(

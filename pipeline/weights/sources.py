@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from pipeline.errors import ExternalError, UserError, first_line
-from pipeline.weights.files import (
+from kd3_pipeline.errors import ExternalError, UserError, first_line
+from kd3_pipeline.weights.files import (
     Weights,
     check_sha256,
     read_weights,
@@ -106,7 +106,7 @@ def from_timm(
         UserError: timm is not installed or has no such weights, or as `read_weights`.
         ExternalError: as `from_hub`.
     """
-    from pipeline.models.timm_network import import_timm
+    from kd3_pipeline.models.timm_network import import_timm
 
     timm = import_timm()
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]

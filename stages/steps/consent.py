@@ -1,7 +1,7 @@
 """Consent to code of others, as the parameters give it."""
 
-from pipeline.params import Params
-from pipeline.program.consent import trust_programs
+from kd3_pipeline.params import Params
+from kd3_pipeline.program.consent import trust_programs
 
 
 def consented(params: Params) -> None:
@@ -15,6 +15,6 @@ def consented(params: Params) -> None:
     names += [distill.student] if distill.trust else []
     for name in names:
         if ":" in name:
-            from pipeline.models.own import allow  # late: imports torch
+            from kd3_pipeline.models.own import allow  # late: imports torch
 
             allow(name)

@@ -7,39 +7,39 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.classes import ClassSet, load_classes, renamed
-from pipeline.console import Console, printable
-from pipeline.crawl.backlog import Backlog
-from pipeline.crawl.blocklist import Blocklist
-from pipeline.crawl.captions.cache import search_once
-from pipeline.crawl.captions.found import CaptionAccount
-from pipeline.crawl.captions.search import progress_total
-from pipeline.crawl.collection import collect, read_collection
-from pipeline.crawl.fetch import fetch
-from pipeline.crawl.gather import Fetch, Gathered, gather
-from pipeline.crawl.gather import Search as Searching
-from pipeline.crawl.http import Web
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.lists import listed_candidates
-from pipeline.crawl.pack import pack
-from pipeline.crawl.pagelog import PageLog
-from pipeline.crawl.placeholders import drawn_in_few_colours
-from pipeline.crawl.removal.targets import refusals
-from pipeline.crawl.rounds import by_wanted, cover
-from pipeline.crawl.search import Search
-from pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
-from pipeline.crawl.site import site_candidates
-from pipeline.errors import UserError
-from pipeline.imagesource.matching import Matcher
-from pipeline.manifest import Candidate, Fetched
-from pipeline.params import Crawl, Embed
-from pipeline.store import replacing, write_json
-from stages import paths, sources
-from stages.steps.crawl_remarks import remarks
-from stages.steps.crawl_search import manner_of, plan, told_before
+from kd3_pipeline.classes import ClassSet, load_classes, renamed
+from kd3_pipeline.console import Console, printable
+from kd3_pipeline.crawl.backlog import Backlog
+from kd3_pipeline.crawl.blocklist import Blocklist
+from kd3_pipeline.crawl.captions.cache import search_once
+from kd3_pipeline.crawl.captions.found import CaptionAccount
+from kd3_pipeline.crawl.captions.search import progress_total
+from kd3_pipeline.crawl.collection import collect, read_collection
+from kd3_pipeline.crawl.fetch import fetch
+from kd3_pipeline.crawl.gather import Fetch, Gathered, gather
+from kd3_pipeline.crawl.gather import Search as Searching
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.lists import listed_candidates
+from kd3_pipeline.crawl.pack import pack
+from kd3_pipeline.crawl.pagelog import PageLog
+from kd3_pipeline.crawl.placeholders import drawn_in_few_colours
+from kd3_pipeline.crawl.removal.targets import refusals
+from kd3_pipeline.crawl.rounds import by_wanted, cover
+from kd3_pipeline.crawl.search import Search
+from kd3_pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
+from kd3_pipeline.crawl.site import site_candidates
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.imagesource.matching import Matcher
+from kd3_pipeline.manifest import Candidate, Fetched
+from kd3_pipeline.params import Crawl, Embed
+from kd3_pipeline.store import replacing, write_json
+from kd3_stages import paths, sources
+from kd3_stages.steps.crawl_remarks import remarks
+from kd3_stages.steps.crawl_search import manner_of, plan, told_before
 
 if TYPE_CHECKING:
-    from stages.steps.teacher_labels import TeacherLabels
+    from kd3_stages.steps.teacher_labels import TeacherLabels
 
 
 def run(
@@ -257,7 +257,7 @@ class Crawling:
         """Who says which classes are starved; None without `crawl.rounds`."""
         if not self.section.rounds:
             return None
-        from stages.steps.teacher_labels import TeacherLabels  # and with it torch
+        from kd3_stages.steps.teacher_labels import TeacherLabels  # and with it torch
 
         return TeacherLabels(self.class_names, self.journal, self.console, self.shown)
 

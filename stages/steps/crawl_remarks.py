@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.console import printable
-from pipeline.errors import ExternalError
-from pipeline.manifest import PLACEHOLDER
-from pipeline.params import Crawl
-from stages import paths
+from kd3_pipeline.console import printable
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import PLACEHOLDER
+from kd3_pipeline.params import Crawl
+from kd3_stages import paths
 
 MOST_NAMED = 10  # classes in a message
 MOST_HOSTS = 3

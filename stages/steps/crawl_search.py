@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from pipeline.classes import ClassSet, renamed
-from pipeline.crawl.class_search import Manner
-from pipeline.crawl.engines.engine import Engine, forecast
-from pipeline.crawl.gather import SURPLUS
-from pipeline.crawl.pagelog import PageLog
-from pipeline.params import Crawl
+from kd3_pipeline.classes import ClassSet, renamed
+from kd3_pipeline.crawl.class_search import Manner
+from kd3_pipeline.crawl.engines.engine import Engine, forecast
+from kd3_pipeline.crawl.gather import SURPLUS
+from kd3_pipeline.crawl.pagelog import PageLog
+from kd3_pipeline.params import Crawl
 
 
 def manner_of(section: Crawl, engine: Engine) -> Manner:

@@ -9,26 +9,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline.console import Console, printable
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.issues import issues
-from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
-from pipeline.dedup.leakage import Leaks, leaks
-from pipeline.dedup.near import radius_for
-from pipeline.dedup.originals import CloseUps, Originals
-from pipeline.dedup.quality import best_copies
-from pipeline.dedup.shards import fingerprint_shards
-from pipeline.dedup.verifier import Verify, verifier
-from pipeline.errors import ExternalError, UserError
-from pipeline.images import Frame
-from pipeline.labelled import Reading, load_labelled
-from pipeline.manifest import class_names, read_manifest
-from pipeline.params import Params
-from pipeline.pixelstore import Pixels
-from pipeline.store import replacing, row_count, shard_paths, write_json, write_table
-from pipeline.verdicts import issues_of, read_verdicts
-from stages import paths
-from stages.steps.dropped import (
+from kd3_pipeline.console import Console, printable
+from kd3_pipeline.dedup.fingerprints import Fingerprints
+from kd3_pipeline.dedup.issues import issues
+from kd3_pipeline.dedup.judgement import Provenance, Rules, judge, summarise
+from kd3_pipeline.dedup.leakage import Leaks, leaks
+from kd3_pipeline.dedup.near import radius_for
+from kd3_pipeline.dedup.originals import CloseUps, Originals
+from kd3_pipeline.dedup.quality import best_copies
+from kd3_pipeline.dedup.shards import fingerprint_shards
+from kd3_pipeline.dedup.verifier import Verify, verifier
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import Reading, load_labelled
+from kd3_pipeline.manifest import class_names, read_manifest
+from kd3_pipeline.params import Params
+from kd3_pipeline.pixelstore import Pixels
+from kd3_pipeline.store import replacing, row_count, shard_paths, write_json, write_table
+from kd3_pipeline.verdicts import issues_of, read_verdicts
+from kd3_stages import paths
+from kd3_stages.steps.dropped import (
     Judged,
     Sheet,
     as_text,

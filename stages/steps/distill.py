@@ -5,36 +5,36 @@ from pathlib import Path
 
 import torch
 
-from pipeline.console import Console
-from pipeline.device import laid_out, memory_format, resolve_device, resolve_precision
-from pipeline.distill import parallel
-from pipeline.distill.cautions import cost_notes, memory_notes
-from pipeline.distill.objectives.objective import Objective, fitting
-from pipeline.distill.outputs import (
+from kd3_pipeline.console import Console
+from kd3_pipeline.device import laid_out, memory_format, resolve_device, resolve_precision
+from kd3_pipeline.distill import parallel
+from kd3_pipeline.distill.cautions import cost_notes, memory_notes
+from kd3_pipeline.distill.objectives.objective import Objective, fitting
+from kd3_pipeline.distill.outputs import (
     epoch_writer,
     save_student,
     selection_table,
     threshold_table,
     write_curves,
 )
-from pipeline.distill.peak_rate import probe_rates, probe_steps
-from pipeline.distill.pretrained import Pretrained
-from pipeline.distill.run import distill, prepare
-from pipeline.distill.teacher_views import stored_views
-from pipeline.distill.trainer import Row, Trained
-from pipeline.distill.trials import HELD_OUT, Trials
-from pipeline.distill.views import views_of
-from pipeline.distill.web import WebImages, load_web_images
-from pipeline.images import Fit
-from pipeline.models.checkpoint import ModelConfig, load_model
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network, parameter_count
-from pipeline.models.program import Program
-from pipeline.params import Distill, Params
-from pipeline.registry import OBJECTIVES
-from pipeline.runkey import begins_anew, run_key, sources_of
-from pipeline.store import remove, write_json, write_table
-from stages import paths
+from kd3_pipeline.distill.peak_rate import probe_rates, probe_steps
+from kd3_pipeline.distill.pretrained import Pretrained
+from kd3_pipeline.distill.run import distill, prepare
+from kd3_pipeline.distill.teacher_views import stored_views
+from kd3_pipeline.distill.trainer import Row, Trained
+from kd3_pipeline.distill.trials import HELD_OUT, Trials
+from kd3_pipeline.distill.views import views_of
+from kd3_pipeline.distill.web import WebImages, load_web_images
+from kd3_pipeline.images import Fit
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network, parameter_count
+from kd3_pipeline.models.program import Program
+from kd3_pipeline.params import Distill, Params
+from kd3_pipeline.registry import OBJECTIVES
+from kd3_pipeline.runkey import begins_anew, run_key, sources_of
+from kd3_pipeline.store import remove, write_json, write_table
+from kd3_stages import paths
 
 
 def run(params: Params, console: Console) -> None:

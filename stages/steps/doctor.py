@@ -10,14 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.console import Console
-from pipeline.errors import ExternalError, PipelineError, UserError
-from pipeline.paramfile import read_params
-from stages import paths
-from stages.steps.consent import consented
+from kd3_pipeline.console import Console
+from kd3_pipeline.errors import ExternalError, PipelineError, UserError
+from kd3_pipeline.paramfile import read_params
+from kd3_stages import paths
+from kd3_stages.steps.consent import consented
 
 if TYPE_CHECKING:
-    from stages.steps.teacher_check import Finding
+    from kd3_stages.steps.teacher_check import Finding
 
 LIBRARIES = ("torch", "faiss", "dvc", "icrawler")
 LEAST_SPACE = 1.0  # GB free; a crawl of 40,000 images and its models need about as much
@@ -49,7 +49,7 @@ def check_environment(console: Console) -> int:
 
 def _teacher(console: Console) -> list["Finding"]:
     """Findings about the teacher, as far as it is here; code of others runs only by consent."""
-    from stages.steps.teacher_check import QUICK, check_teacher  # imports torch: may be broken
+    from kd3_stages.steps.teacher_check import QUICK, check_teacher  # imports torch: may be broken
 
     params = read_params(paths.PARAMS)
     consented(params)
@@ -75,7 +75,7 @@ def _version(name: str) -> str:
 def _device() -> str:
     import torch
 
-    from pipeline.device import resolve_device
+    from kd3_pipeline.device import resolve_device
 
     device = resolve_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

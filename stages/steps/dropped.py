@@ -14,19 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import Console, text_table
-from pipeline.dedup.losses import LOUD, Loss, emptied, unfit_losses
-from pipeline.errors import ExternalError, UserError
-from pipeline.manifest import read_manifest
-from pipeline.paramfile import read_params
-from pipeline.params import Dedup
-from pipeline.presets import FOLDER
-from pipeline.remedies import counted, remedy
-from pipeline.report.dropped.choice import Dropped
-from pipeline.report.dropped.page import build_dropped_page
-from pipeline.store import write_text
-from pipeline.verdicts import LOW_INFORMATION, NEAR_DUPLICATE, unfit
-from stages import paths
+from kd3_pipeline.console import Console, text_table
+from kd3_pipeline.dedup.losses import LOUD, Loss, emptied, unfit_losses
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.manifest import read_manifest
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Dedup
+from kd3_pipeline.presets import FOLDER
+from kd3_pipeline.remedies import counted, remedy
+from kd3_pipeline.report.dropped.choice import Dropped
+from kd3_pipeline.report.dropped.page import build_dropped_page
+from kd3_pipeline.store import write_text
+from kd3_pipeline.verdicts import LOW_INFORMATION, NEAR_DUPLICATE, unfit
+from kd3_stages import paths
 
 ALWAYS = (  # counts that are shown though they may be zero
     *("images", "exact_duplicates", "near_duplicates", "leaked", "low_information"),
@@ -40,7 +40,7 @@ STEPS = (0.85, 0.9, 0.95, 0.98)  # similarities at which near-duplicates are cou
 class Judged:
     """Verdicts of one run, and what they were made of."""
 
-    table: pa.Table  # as pipeline.verdicts.SCHEMA
+    table: pa.Table  # as kd3_pipeline.verdicts.SCHEMA
     summary: dict[str, Any]
     leaks: pa.Table | None  # LEAK_COLUMNS; None where nobody looked
     grey: np.ndarray  # uint8 [N, 64, 64], the images in small

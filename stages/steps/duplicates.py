@@ -11,19 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import printable
-from pipeline.dedup.fingerprints import Fingerprints
-from pipeline.dedup.lookup import NEW, Matches, NewImage, comparable, fingerprints_of, matches
-from pipeline.dedup.near import QUARTER
-from pipeline.dedup.originals import Originals
-from pipeline.dedup.verifier import Verify
-from pipeline.errors import UserError
-from pipeline.images import ImageError, inspect
-from pipeline.manifest import STORED, read_manifest
-from pipeline.store import shard_paths
-from pipeline.verdicts import read_verdicts
-from stages import paths
-from stages.steps.dedup import Deduplication
+from kd3_pipeline.console import printable
+from kd3_pipeline.dedup.fingerprints import Fingerprints
+from kd3_pipeline.dedup.lookup import NEW, Matches, NewImage, comparable, fingerprints_of, matches
+from kd3_pipeline.dedup.near import QUARTER
+from kd3_pipeline.dedup.originals import Originals
+from kd3_pipeline.dedup.verifier import Verify
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import ImageError, inspect
+from kd3_pipeline.manifest import STORED, read_manifest
+from kd3_pipeline.store import shard_paths
+from kd3_pipeline.verdicts import read_verdicts
+from kd3_stages import paths
+from kd3_stages.steps.dedup import Deduplication
 
 Row = dict[str, Any]
 

@@ -10,24 +10,29 @@ import numpy as np
 import PIL
 import torch
 
-from pipeline import manifest
-from pipeline.console import Console
-from pipeline.device import resolve_device, resolve_precision
-from pipeline.embed.coverage import asked_rows, cells, class_rows
-from pipeline.embed.features import embed, kept_images, reading
-from pipeline.embed.index import IndexReport, build_index
-from pipeline.embed.passing import TeacherPass
-from pipeline.embed.predictions import Predictions, read_logits, summarise
-from pipeline.embed.scores import Scores, score
-from pipeline.embed.storeloss import looked_at, store_bytes, store_loss
-from pipeline.embeddings import FILES, STORES, Embeddings
-from pipeline.models.checkpoint import ModelConfig, load_model
-from pipeline.params import Embed
-from pipeline.runkey import begins_anew, run_key, sources_of
-from pipeline.store import remove, replacing, shard_paths, write_csv, write_json
-from pipeline.teacher.normalisation import NormalisationCheck, check_normalisation, sample, spread
-from pipeline.verdicts import read_verdicts
-from stages import paths
+from kd3_pipeline import manifest
+from kd3_pipeline.console import Console
+from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.embed.coverage import asked_rows, cells, class_rows
+from kd3_pipeline.embed.features import embed, kept_images, reading
+from kd3_pipeline.embed.index import IndexReport, build_index
+from kd3_pipeline.embed.passing import TeacherPass
+from kd3_pipeline.embed.predictions import Predictions, read_logits, summarise
+from kd3_pipeline.embed.scores import Scores, score
+from kd3_pipeline.embed.storeloss import looked_at, store_bytes, store_loss
+from kd3_pipeline.embeddings import FILES, STORES, Embeddings
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model
+from kd3_pipeline.params import Embed
+from kd3_pipeline.runkey import begins_anew, run_key, sources_of
+from kd3_pipeline.store import remove, replacing, shard_paths, write_csv, write_json
+from kd3_pipeline.teacher.normalisation import (
+    NormalisationCheck,
+    check_normalisation,
+    sample,
+    spread,
+)
+from kd3_pipeline.verdicts import read_verdicts
+from kd3_stages import paths
 
 SCORES = ("off_topic", "redundant", "coverage", "shift")
 BY_CLASS = (

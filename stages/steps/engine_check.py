@@ -4,10 +4,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from pipeline.classes import load_classes
-from pipeline.console import Advance, Console, printable
-from pipeline.crawl.canary import addresses, canary_alarm, canary_queries, wrong_page
-from pipeline.crawl.engines.engine import (
+from kd3_pipeline.classes import load_classes
+from kd3_pipeline.console import Advance, Console, printable
+from kd3_pipeline.crawl.canary import addresses, canary_alarm, canary_queries, wrong_page
+from kd3_pipeline.crawl.engines.engine import (
     Engine,
     NoMore,
     NotNow,
@@ -16,15 +16,15 @@ from pipeline.crawl.engines.engine import (
     ResultPage,
     Unreadable,
 )
-from pipeline.crawl.http import Client, Page, Unanswered, Web, first_line, retry_after
-from pipeline.crawl.result_pages import ask, hidden, keep_page, passing
-from pipeline.crawl.wording import clock, duration
-from pipeline.errors import ExternalError, UserError
-from pipeline.paramfile import read_params
-from pipeline.params import Crawl
-from pipeline.registry import SEARCH_ENGINES
-from stages import paths, sources
-from stages.steps.engine_findings import Findings, limits, lines, values
+from kd3_pipeline.crawl.http import Client, Page, Unanswered, Web, first_line, retry_after
+from kd3_pipeline.crawl.result_pages import ask, hidden, keep_page, passing
+from kd3_pipeline.crawl.wording import clock, duration
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Crawl
+from kd3_pipeline.registry import SEARCH_ENGINES
+from kd3_stages import paths, sources
+from kd3_stages.steps.engine_findings import Findings, limits, lines, values
 
 MOST_LETTERS = 200  # shown of what an engine says
 ANOTHER = "wait, or take another engine (crawl.engine)"

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.console import printable
-from pipeline.crawl.engines.engine import Engine, Result
-from pipeline.params import Crawl
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.engines.engine import Engine, Result
+from kd3_pipeline.params import Crawl
 
 FEW = 3  # addresses shown
 MOST_LICENCES = 8  # shown

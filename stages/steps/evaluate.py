@@ -6,28 +6,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.console import Console
-from pipeline.device import resolve_device
-from pipeline.errors import ExternalError
-from pipeline.evaluate import metrics, outputs
-from pipeline.evaluate.calibration import fit_temperature
-from pipeline.evaluate.contamination import contaminated
-from pipeline.evaluate.corruptions import KINDS, SEVERITIES, corruption_error
-from pipeline.evaluate.cost import BATCHES, latencies, macs
-from pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
-from pipeline.evaluate.sheet import contact_sheet
-from pipeline.evaluate.styles import Style, load_styles
-from pipeline.evaluate.web import Web, load_web
-from pipeline.images import Frame
-from pipeline.labelled import LabelledImages, Reading, load_labelled
-from pipeline.labelled.labels import listing, told_apart
-from pipeline.metrics import LeftOut
-from pipeline.models.checkpoint import load_model, weights_file
-from pipeline.models.distilled import load_student
-from pipeline.models.network import parameter_count
-from pipeline.params import Evaluate
-from pipeline.pixelstore import Pixels, Taken
-from pipeline.store import (
+from kd3_pipeline.console import Console
+from kd3_pipeline.device import resolve_device
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.evaluate import metrics, outputs
+from kd3_pipeline.evaluate.calibration import fit_temperature
+from kd3_pipeline.evaluate.contamination import contaminated
+from kd3_pipeline.evaluate.corruptions import KINDS, SEVERITIES, corruption_error
+from kd3_pipeline.evaluate.cost import BATCHES, latencies, macs
+from kd3_pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
+from kd3_pipeline.evaluate.sheet import contact_sheet
+from kd3_pipeline.evaluate.styles import Style, load_styles
+from kd3_pipeline.evaluate.web import Web, load_web
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import LabelledImages, Reading, load_labelled
+from kd3_pipeline.labelled.labels import listing, told_apart
+from kd3_pipeline.metrics import LeftOut
+from kd3_pipeline.models.checkpoint import load_model, weights_file
+from kd3_pipeline.models.distilled import load_student
+from kd3_pipeline.models.network import parameter_count
+from kd3_pipeline.params import Evaluate
+from kd3_pipeline.pixelstore import Pixels, Taken
+from kd3_pipeline.store import (
     remove,
     replacing,
     row_count,
@@ -36,7 +36,7 @@ from pipeline.store import (
     write_table,
     write_text,
 )
-from stages import paths
+from kd3_stages import paths
 
 FOLDERS = {"teacher": paths.TEACHER, "student": paths.STUDENT}
 

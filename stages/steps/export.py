@@ -7,25 +7,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.console import Advance, Console
-from pipeline.crawlsummary import read_crawl_summary
-from pipeline.embeddings import Embeddings
-from pipeline.errors import ExternalError
-from pipeline.export.card import Facts, Licence, model_card
-from pipeline.export.checks import Pixels, choose_pixels, compare, require_finite
-from pipeline.export.files import INT8, ONNX, check_files, measured, write_files
-from pipeline.export.model import Model, open_model
-from pipeline.export.program import InputKind, as_input
-from pipeline.export.provenance import by_host, by_licence, provenance_table, read_history
-from pipeline.export.runtimes import RUNTIMES, RuntimeFailure
-from pipeline.labelled import Reading, load_labelled
-from pipeline.metrics import read_metrics
-from pipeline.models.checkpoint import WEIGHTS, ModelConfig
-from pipeline.models.distilled import load_student
-from pipeline.models.network import Network
-from pipeline.params import Evaluate, Export, Params
-from pipeline.store import replacing, write_json, write_table, write_text
-from stages import paths
+from kd3_pipeline.console import Advance, Console
+from kd3_pipeline.crawlsummary import read_crawl_summary
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.export.card import Facts, Licence, model_card
+from kd3_pipeline.export.checks import Pixels, choose_pixels, compare, require_finite
+from kd3_pipeline.export.files import INT8, ONNX, check_files, measured, write_files
+from kd3_pipeline.export.model import Model, open_model
+from kd3_pipeline.export.program import InputKind, as_input
+from kd3_pipeline.export.provenance import by_host, by_licence, provenance_table, read_history
+from kd3_pipeline.export.runtimes import RUNTIMES, RuntimeFailure
+from kd3_pipeline.labelled import Reading, load_labelled
+from kd3_pipeline.metrics import read_metrics
+from kd3_pipeline.models.checkpoint import WEIGHTS, ModelConfig
+from kd3_pipeline.models.distilled import load_student
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Evaluate, Export, Params
+from kd3_pipeline.store import replacing, write_json, write_table, write_text
+from kd3_stages import paths
 
 TABLES = (paths.MANIFEST, paths.DEDUP, paths.SELECTION)
 

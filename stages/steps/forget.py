@@ -5,18 +5,18 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.console import Console, printable
-from pipeline.crawl.blocklist import read_blocklist
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.removal.drop import Dropped, Removals, planned
-from pipeline.crawl.removal.targets import Wanted, blocked, find, removals_of
-from pipeline.crawl.wording import counted
-from pipeline.errors import UserError
-from pipeline.manifest import BLOCKED, FORGOTTEN
-from pipeline.params import Crawl
-from stages import paths
-from stages.steps.lineage import Lineage, lineage_of
-from stages.steps.removal import remove_images
+from kd3_pipeline.console import Console, printable
+from kd3_pipeline.crawl.blocklist import read_blocklist
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.removal.drop import Dropped, Removals, planned
+from kd3_pipeline.crawl.removal.targets import Wanted, blocked, find, removals_of
+from kd3_pipeline.crawl.wording import counted
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import BLOCKED, FORGOTTEN
+from kd3_pipeline.params import Crawl
+from kd3_stages import paths
+from kd3_stages.steps.lineage import Lineage, lineage_of
+from kd3_stages.steps.removal import remove_images
 
 FEW = 6  # addresses shown
 MOST_LETTERS = 200  # of a reason

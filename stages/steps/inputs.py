@@ -8,14 +8,15 @@ from typing import Any
 
 import yaml
 
-from pipeline.console import Console
-from pipeline.content import Hashes, content
-from pipeline.errors import UserError
-from pipeline.paramfile import read_params
-from pipeline.params import Params
-from pipeline.registry import SEARCH_ENGINES
-from pipeline.store import write_json
-from stages import paths
+from kd3_pipeline.console import Console
+from kd3_pipeline.content import Hashes, content
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import load_yaml, read_params
+from kd3_pipeline.params import Params
+from kd3_pipeline.registry import SEARCH_ENGINES
+from kd3_pipeline.store import write_json, write_text
+from kd3_stages import paths
+from kd3_stages.code import code_hash
 
 DRAWN_OR_LOADED = ("demo", "cifar10", "cifar100")  # data sets that are no path
 CODE_COUNTS_NOT = ("crawl",)  # nor do defaults, which are code: no upgrade crawls the web again
@@ -34,12 +35,13 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
     """Writes data/inputs, and returns for each stage what its file says.
 
     `outside`: the content of each path by the parameter that names it; `defaults`: parameters that
-    params.yaml lacks; `taken`: what a stage takes from other sections. The file says nothing that
-    differs between machines with the same content. A path that is not here counts as unchanged if
-    inputs.lock knows it: who clones the project and pulls its outputs needs no teacher's file to
-    go on from them.
+    params.yaml lacks; `taken`: what a stage takes from other sections; `code`: a hash of the code
+    that it runs. The file says nothing that differs between machines with the same content and the
+    same version. A path that is not here counts as unchanged if inputs.lock knows it: who clones
+    the project and pulls its outputs needs no teacher's file to go on from them.
     """
     params = read_params(paths.PARAMS)
+    _complete(console)
     try:
         stages = yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"]
     except FileNotFoundError:
@@ -65,10 +67,38 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
         found[stage] = {"outside": contents, "defaults": defaults}
         if others := taken_from_others(stage, params):
             found[stage]["taken"] = others
+        if stage not in CODE_COUNTS_NOT:
+            found[stage]["code"] = code_hash(stage)
         write_json(paths.INPUTS / f"{stage}.json", found[stage])
     if known != before:
         write_json(paths.INPUTS_LOCK, known)
     return found
+
+
+def _complete(console: Console) -> None:
+    """Adds the sections that params.yaml lacks, empty: DVC stops at a stage without one.
+
+    Raises:
+        UserError: the file is written so that they cannot just be added at its end.
+    """
+    text = paths.PARAMS.read_text("utf-8")
+    found = load_yaml(text, paths.PARAMS.name)[0] or {}
+    lacking = [section for section in Params.model_fields if section not in found]
+    if not lacking:
+        return
+    text += "" if not text or text.endswith("\n") else "\n"
+    text += "".join(f"{section}: {{}}\n" for section in lacking)
+    try:
+        whole = load_yaml(text, paths.PARAMS.name)[0]
+    except UserError:
+        whole = None
+    if whole != found | {section: {} for section in lacking}:
+        raise UserError(
+            f"{paths.PARAMS} lacks the sections {', '.join(lacking)}, without which DVC stops",
+            f"add them, as in `{lacking[0]}: {{}}` for a section whose values are the defaults",
+        )
+    write_text(paths.PARAMS, text)
+    console.note(f"{paths.PARAMS} lacked {', '.join(lacking)}: added, empty, for DVC needs them")
 
 
 def _known_before() -> dict[str, dict[str, Any]]:
@@ -125,7 +155,7 @@ def code_paths(key: str, architecture: str) -> dict[str, str]:
     """Files of the user's own code behind an architecture, for what it runs for."""
     if ":" not in architecture:
         return {}
-    from pipeline.models.own import code_files  # late: imports torch
+    from kd3_pipeline.models.own import code_files  # late: imports torch
 
     try:
         files = code_files(architecture)
@@ -148,7 +178,8 @@ def taken_from_others(stage: str, params: Params) -> dict[str, Any]:
         return {"embed.fit": params.embed.fit, "embed.size": params.embed.size}
     if stage == "dedup" and params.dedup.leaks:
         of = params.evaluate
-        return {"evaluate.columns": of.columns, "evaluate.broken": of.broken}
+        names = ("test_set", "columns", "broken")
+        return {f"evaluate.{name}": getattr(of, name) for name in names}
     if stage == "distill":
         return {"embed.fit": params.embed.fit}  # the student's config has it; the size, data/embed
     return {}

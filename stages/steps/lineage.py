@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.embeddings import IMAGES
-from pipeline.store import read_table
-from stages import paths
+from kd3_pipeline.embeddings import IMAGES
+from kd3_pipeline.store import read_table
+from kd3_stages import paths
 
 SOURCES = paths.EXPORT / "sources.parquet"
 COMMANDS = ("dvc commit -f crawl", "dvc repro")

@@ -5,17 +5,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import Console, printable
-from pipeline.embed.neighbours import Neighbours, nearest
-from pipeline.embeddings import Embeddings
-from pipeline.errors import UserError
-from pipeline.paramfile import read_params
-from pipeline.report.neighbours.page import build_neighbours_page
-from pipeline.report.thumbnails import encode_thumbnail, read_thumbnails
-from pipeline.store import write_text
-from pipeline.verdicts import read_verdicts
-from stages import paths
-from stages.steps.consent import consented
+from kd3_pipeline.console import Console, printable
+from kd3_pipeline.embed.neighbours import Neighbours, nearest
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.report.neighbours.page import build_neighbours_page
+from kd3_pipeline.report.thumbnails import encode_thumbnail, read_thumbnails
+from kd3_pipeline.store import write_text
+from kd3_pipeline.verdicts import read_verdicts
+from kd3_stages import paths
+from kd3_stages.steps.consent import consented
 
 
 def run(image: str, k: int, html: Path | None, as_json: bool) -> None:

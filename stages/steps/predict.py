@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.console import Advance, Console, printable
-from pipeline.errors import UserError
-from pipeline.export.model import BATCH, Model, open_model
-from pipeline.formats import HEAD
-from pipeline.imagesource.decoding import decoded
-from pipeline.imagesource.entries import Entry, counted
-from pipeline.imagesource.kinds import is_parquet, is_tar
-from pipeline.imagesource.source import Source, open_source
-from pipeline.labelled.names import listed_names
-from stages import paths
+from kd3_pipeline.console import Advance, Console, printable
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.export.model import BATCH, Model, open_model
+from kd3_pipeline.formats import HEAD
+from kd3_pipeline.imagesource.decoding import decoded
+from kd3_pipeline.imagesource.entries import Entry, counted
+from kd3_pipeline.imagesource.kinds import is_parquet, is_tar
+from kd3_pipeline.imagesource.source import Source, open_source
+from kd3_pipeline.labelled.names import listed_names
+from kd3_stages import paths
 
 MOST_BYTES = 2**31  # of an image of the user's own
 CELLS = ("class", "confidence")  # of each answer in a row of CSV
@@ -49,7 +49,7 @@ def run(
             "add --trust if you know who made it, or take the .onnx or .safetensors file",
         )
     if trust:
-        from pipeline.models.own import ANY, allow
+        from kd3_pipeline.models.own import ANY, allow
 
         allow(ANY)
     console = Console(as_json=as_json)

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.classes import load_classes
-from pipeline.console import Console, printable
-from pipeline.crawl.guard import HostTable
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.optouts.signals import kind_of
-from pipeline.crawl.removal.drop import Dropped, planned
-from pipeline.crawl.removal.recheck import (
+from kd3_pipeline.classes import load_classes
+from kd3_pipeline.console import Console, printable
+from kd3_pipeline.crawl.guard import HostTable
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.optouts.signals import kind_of
+from kd3_pipeline.crawl.removal.drop import Dropped, planned
+from kd3_pipeline.crawl.removal.recheck import (
     Finding,
     Kept,
     Log,
@@ -22,13 +22,13 @@ from pipeline.crawl.removal.recheck import (
     recheck,
     removals_of_closed,
 )
-from pipeline.crawl.wording import counted
-from pipeline.errors import ExternalError
-from pipeline.manifest import host_of
-from pipeline.params import Crawl
-from stages import paths, sources
-from stages.steps.lineage import Lineage, lineage_of
-from stages.steps.removal import remove_images
+from kd3_pipeline.crawl.wording import counted
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import host_of
+from kd3_pipeline.params import Crawl
+from kd3_stages import paths, sources
+from kd3_stages.steps.lineage import Lineage, lineage_of
+from kd3_stages.steps.removal import remove_images
 
 MOST_TOLD = 8  # hosts
 FINDINGS = {  # in the order in which they are told

@@ -5,14 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.console import Console
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.pack import summary
-from pipeline.crawl.removal.drop import Dropped, Removals, drop
-from pipeline.crawl.shortfall import HALF
-from pipeline.manifest import class_names
-from pipeline.store import write_json
-from stages import paths
+from kd3_pipeline.console import Console
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.pack import summary
+from kd3_pipeline.crawl.removal.drop import Dropped, Removals, drop
+from kd3_pipeline.crawl.shortfall import HALF
+from kd3_pipeline.manifest import class_names
+from kd3_pipeline.store import write_json
+from kd3_stages import paths
 
 
 def remove_images(

@@ -3,12 +3,12 @@
 import time
 import webbrowser
 
-from pipeline.console import Advance, Console, no_progress
-from pipeline.errors import UserError
-from pipeline.params import Report
-from pipeline.report.page import STEPS, ReportFiles, build_live, build_report
-from pipeline.store import write_text
-from stages import paths
+from kd3_pipeline.console import Advance, Console, no_progress
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.params import Report
+from kd3_pipeline.report.page import STEPS, ReportFiles, build_live, build_report
+from kd3_pipeline.store import write_text
+from kd3_stages import paths
 
 EVERY = 2  # seconds between two looks at the files
 

@@ -3,7 +3,7 @@
 import contextlib
 import time
 
-from pipeline.demo.server import DemoWeb
+from kd3_pipeline.demo.server import DemoWeb
 
 
 def run(port: int, per_query: int, seed: int, quiet: bool) -> None:

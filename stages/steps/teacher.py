@@ -5,29 +5,29 @@ from typing import Any
 
 import torch
 
-from pipeline.console import Advance, Console
-from pipeline.device import resolve_device, resolve_precision
-from pipeline.errors import UserError, first_line
-from pipeline.images import Frame
-from pipeline.labelled import Reading, load_labelled
-from pipeline.labelled.matching import check_spellings
-from pipeline.labelled.names import listed_names, unnamed
-from pipeline.models import build
-from pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
-from pipeline.models.finite import check_answers, check_weights
-from pipeline.models.network import Network, parameter_count
-from pipeline.models.own import allow, is_own
-from pipeline.models.program import save_program
-from pipeline.params import Embed, Teacher
-from pipeline.program.archive import kind_of
-from pipeline.program.client import Kind
-from pipeline.store import replacing, write_json
-from pipeline.teacher.program import ProgramTeacher, read_program
-from pipeline.teacher.train import train
-from pipeline.weights import sources
-from pipeline.weights.files import Weights, read_weights
-from pipeline.weights.network import Fitted, fitted_network
-from stages import paths
+from kd3_pipeline.console import Advance, Console
+from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import Reading, load_labelled
+from kd3_pipeline.labelled.matching import check_spellings
+from kd3_pipeline.labelled.names import listed_names, unnamed
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import PROGRAM, ModelConfig, save_model
+from kd3_pipeline.models.finite import check_answers, check_weights
+from kd3_pipeline.models.network import Network, parameter_count
+from kd3_pipeline.models.own import allow, is_own
+from kd3_pipeline.models.program import save_program
+from kd3_pipeline.params import Embed, Teacher
+from kd3_pipeline.program.archive import kind_of
+from kd3_pipeline.program.client import Kind
+from kd3_pipeline.store import replacing, write_json
+from kd3_pipeline.teacher.program import ProgramTeacher, read_program
+from kd3_pipeline.teacher.train import train
+from kd3_pipeline.weights import sources
+from kd3_pipeline.weights.files import Weights, read_weights
+from kd3_pipeline.weights.network import Fitted, fitted_network
+from kd3_stages import paths
 
 UNNAMED = "nothing names them: set teacher.class_names, in the order of its outputs"
 # with class names, options of the architecture, origin and figures

@@ -8,38 +8,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.console import Console, printable
-from pipeline.device import resolve_device
-from pipeline.distill.objectives.objective import fitting, with_own_settings
-from pipeline.distill.run import build_student
-from pipeline.errors import PipelineError
-from pipeline.evaluate.cost import macs
-from pipeline.images import Frame
-from pipeline.labelled import LabelledImages, Reading, load_labelled
-from pipeline.labelled.names import unnamed
-from pipeline.models.checkpoint import CONFIG, PROGRAM, ModelConfig, load_model
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network, device_of, parameter_count
-from pipeline.params import Distill, Params, Teacher
-from pipeline.pixels import normalise
-from pipeline.registry import OBJECTIVES
-from pipeline.teacher.inspection import (
+from kd3_pipeline.console import Console, printable
+from kd3_pipeline.device import resolve_device
+from kd3_pipeline.distill.objectives.objective import fitting, with_own_settings
+from kd3_pipeline.distill.run import build_student
+from kd3_pipeline.errors import PipelineError
+from kd3_pipeline.evaluate.cost import macs
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import LabelledImages, Reading, load_labelled
+from kd3_pipeline.labelled.names import unnamed
+from kd3_pipeline.models.checkpoint import CONFIG, PROGRAM, ModelConfig, load_model
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network, device_of, parameter_count
+from kd3_pipeline.params import Distill, Params, Teacher
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.registry import OBJECTIVES
+from kd3_pipeline.teacher.inspection import (
     Accuracy,
     accuracy,
     cut_text,
     feature_shape,
     tail_layers,
 )
-from pipeline.teacher.moments import first_norm
-from pipeline.teacher.normalisation import (
+from kd3_pipeline.teacher.moments import first_norm
+from kd3_pipeline.teacher.normalisation import (
     MOST,
     NORMALISATIONS,
     check_normalisation,
     check_order,
 )
-from stages import paths
-from stages.steps.teacher import UNNAMED, loaded
-from stages.steps.teacher_pictures import pictures
+from kd3_stages import paths
+from kd3_stages.steps.teacher import UNNAMED, loaded
+from kd3_stages.steps.teacher_pictures import pictures
 
 SHOWN = 5  # class names
 DOWNLOADED = ("cifar10", "cifar100")

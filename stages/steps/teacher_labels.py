@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.classes.wording import readable, same
-from pipeline.console import Console, listed
-from pipeline.crawl.journal import Journal
-from pipeline.device import resolve_device, resolve_precision
-from pipeline.embed.passing import TeacherPass
-from pipeline.errors import UserError
-from pipeline.images import Frame, ImageError, decode
-from pipeline.models.checkpoint import CONFIG, load_model
-from pipeline.params import Embed
-from pipeline.pixels import parts
-from stages import paths
+from kd3_pipeline.classes.wording import readable, same
+from kd3_pipeline.console import Console, listed
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.embed.passing import TeacherPass
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Frame, ImageError, decode
+from kd3_pipeline.models.checkpoint import CONFIG, load_model
+from kd3_pipeline.params import Embed
+from kd3_pipeline.pixels import parts
+from kd3_stages import paths
 
 BATCH = 256
 MOST_NAMED = 10  # classes in a line

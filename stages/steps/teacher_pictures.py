@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.console import Console
-from pipeline.errors import UserError
-from pipeline.images import Frame, ImageError, decode
-from pipeline.imagesource.decoding import decoded
-from pipeline.imagesource.source import open_source
-from pipeline.labelled import LabelledImages
-from pipeline.store import open_parquet, shard_paths
-from pipeline.teacher.normalisation import MOST, spread
-from stages import paths
+from kd3_pipeline.console import Console
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Frame, ImageError, decode
+from kd3_pipeline.imagesource.decoding import decoded
+from kd3_pipeline.imagesource.source import open_source
+from kd3_pipeline.labelled import LabelledImages
+from kd3_pipeline.store import open_parquet, shard_paths
+from kd3_pipeline.teacher.normalisation import MOST, spread
+from kd3_stages import paths
 
 MOST_BYTES = 2**31  # of an image of the user's own
 

@@ -6,12 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import Console, printable
-from pipeline.errors import UserError
-from pipeline.manifest import STORED, read_manifest
-from pipeline.selections import read_selection
-from pipeline.verdicts import issues_of, read_verdicts
-from stages import paths
+from kd3_pipeline.console import Console, printable
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import STORED, read_manifest
+from kd3_pipeline.selections import read_selection
+from kd3_pipeline.verdicts import issues_of, read_verdicts
+from kd3_stages import paths
 
 ID = re.compile(r"[0-9a-fA-F]{6,64}")
 CANDIDATE = (

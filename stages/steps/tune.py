@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from pipeline.console import Console
-from pipeline.device import resolve_device, resolve_precision
-from pipeline.distill import tune
-from pipeline.distill.objectives.objective import fitting, with_own_settings
-from pipeline.distill.trials import HELD_OUT
-from pipeline.distill.web import WebImages, load_web_images
-from pipeline.errors import TrainingError, UserError
-from pipeline.models.checkpoint import load_model
-from pipeline.params import Distill
-from pipeline.registry import OBJECTIVES
-from pipeline.runkey import run_key, sources_of
-from pipeline.store import write_csv
-from stages import paths
+from kd3_pipeline.console import Console
+from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.distill import tune
+from kd3_pipeline.distill.objectives.objective import fitting, with_own_settings
+from kd3_pipeline.distill.trials import HELD_OUT
+from kd3_pipeline.distill.web import WebImages, load_web_images
+from kd3_pipeline.errors import TrainingError, UserError
+from kd3_pipeline.models.checkpoint import load_model
+from kd3_pipeline.params import Distill
+from kd3_pipeline.registry import OBJECTIVES
+from kd3_pipeline.runkey import run_key, sources_of
+from kd3_pipeline.store import write_csv
+from kd3_stages import paths
 
 TABLE = Path("reports/tune.csv")
 JOURNAL = "journal.log"

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from benchmarks import ablation
-from pipeline.params import Distill
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.params import Distill
+from kd3_pipeline.registry import OBJECTIVES
 
 SETTINGS = {"epochs": 2, "lr": 0.5}
 

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.dedup_lookalikes import APART, exponent, markdown, measured, sign
-from pipeline.dedup.judgement import Rules
+from kd3_pipeline.dedup.judgement import Rules
 
 RULES = Rules(12, 0.85, 0.93, 2, "drop")
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks import embed_speed
-from pipeline.store import read_shard, shard_paths
+from kd3_pipeline.store import read_shard, shard_paths
 
 
 def test_a_small_run_prints_tables_and_json(tmp_path, monkeypatch, capsys):

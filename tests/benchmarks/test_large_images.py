@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import large_images, pixel_store
-from pipeline.demo.domains import original_images
-from pipeline.paramfile import read_params
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.paramfile import read_params
 
 
 def given(folder, **changes):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks import normalisation as bench
-from pipeline.teacher.normalisation import CONFIGURED, NORMALISATIONS, check_normalisation
+from kd3_pipeline.teacher.normalisation import CONFIGURED, NORMALISATIONS, check_normalisation
 
 
 def test_a_smoke_run_has_a_row_for_each_normalisation_of_each_teacher(monkeypatch, capsys):

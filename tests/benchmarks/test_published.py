@@ -10,15 +10,15 @@ from torch.utils.data import DataLoader
 
 from benchmarks import published
 from benchmarks.published import Losses, Modules, published_selection, published_step
-from pipeline.kd3 import (
+from kd3_pipeline.kd3 import (
     disagreement_weights,
     mix_distribution,
     nt_xent,
     select,
     weighted_feature_loss,
 )
-from pipeline.models import build
-from pipeline.models.network import pool
+from kd3_pipeline.models import build
+from kd3_pipeline.models.network import pool
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -59,7 +59,7 @@ def tell_apart(of: Modules) -> None:
 
 
 def our_step(of: Modules, images: Tensor, mixed: Tensor) -> Losses:
-    """The same terms by `pipeline.kd3`, gradients left in the modules."""
+    """The same terms by `kd3_pipeline.kd3`, gradients left in the modules."""
     student_features = of.student.features(images)
     with torch.no_grad():
         teacher_features = of.teacher.features(images)

@@ -1,7 +1,7 @@
 import torch
 
 from benchmarks.teacher_files import main
-from pipeline.models import build
+from kd3_pipeline.models import build
 
 
 def test_every_file_of_a_folder_gets_its_line(tmp_path, capsys):

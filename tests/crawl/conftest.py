@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.crawl import result_pages
+from kd3_pipeline.crawl import result_pages
 
 
 @pytest.fixture

@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from pipeline.crawl.backlog import Backlog
-from pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
-from pipeline.crawl.fetch import fetch
-from pipeline.crawl.guard import HostTable
-from pipeline.crawl.http import Web
-from pipeline.crawl.journal import Journal
-from pipeline.demo.transport import Answer, Server
-from pipeline.manifest import Candidate, Fetched
-from pipeline.params import Crawl
+from kd3_pipeline.crawl.backlog import Backlog
+from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
+from kd3_pipeline.crawl.fetch import fetch
+from kd3_pipeline.crawl.guard import HostTable
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.demo.transport import Answer, Server
+from kd3_pipeline.manifest import Candidate, Fetched
+from kd3_pipeline.params import Crawl
 
 Route = Callable[["Request"], None]
 AGENT = "Mozilla/5.0 (compatible; kd3-pipeline/1; +https://example.com)"

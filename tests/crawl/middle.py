@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from pipeline.crawl.guard import HostTable
+from kd3_pipeline.crawl.guard import HostTable
 
 
 class Middle:

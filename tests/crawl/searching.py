@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from pipeline.classes import ClassSet, load_classes
-from pipeline.console import no_progress
-from pipeline.crawl.class_search import Manner
-from pipeline.crawl.engines.bing import Bing
-from pipeline.crawl.http import Web
-from pipeline.crawl.pagelog import PageLog
-from pipeline.crawl.search import Search
+from kd3_pipeline.classes import ClassSet, load_classes
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.crawl.class_search import Manner
+from kd3_pipeline.crawl.engines.bing import Bing
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.pagelog import PageLog
+from kd3_pipeline.crawl.search import Search
 from tests.crawl.hosts import Host
 
 PATH = "/images/async"

@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.crawl.fetch import fetch
-from pipeline.crawl.gather import Gathered
-from pipeline.crawl.guard import HostTable
-from pipeline.crawl.http import Web
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.pack import pack
-from pipeline.manifest import Candidate
-from pipeline.store import replacing, write_json
+from kd3_pipeline.crawl.fetch import fetch
+from kd3_pipeline.crawl.gather import Gathered
+from kd3_pipeline.crawl.guard import HostTable
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.pack import pack
+from kd3_pipeline.manifest import Candidate
+from kd3_pipeline.store import replacing, write_json
 from tests.crawl.hosts import AGENT, LIMITS, Host
 from tests.imports import ROOT
 

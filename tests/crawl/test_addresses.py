@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from pipeline.crawl.addresses import target_of
-from pipeline.crawl.blocklist import Blocklist, wire_host
-from pipeline.crawl.guard import Forbidden, check_host, check_url
+from kd3_pipeline.crawl.addresses import target_of
+from kd3_pipeline.crawl.blocklist import Blocklist, wire_host
+from kd3_pipeline.crawl.guard import Forbidden, check_host, check_url
 from tests.crawl.hosts import Host, candidates_of, crawl, outcomes, picture, redirect, serving
 
 AS_WRITTEN = [

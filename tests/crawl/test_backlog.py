@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.crawl import fetch as module
-from pipeline.crawl import scheduler
-from pipeline.crawl.backlog import Backlog
-from pipeline.crawl.http import Web
-from pipeline.crawl.journal import Journal
-from pipeline.errors import ExternalError
-from pipeline.manifest import Fetched, manifest
+from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl import scheduler
+from kd3_pipeline.crawl.backlog import Backlog
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import Fetched, manifest
 from tests.crawl.hosts import (
     AGENT,
     LIMITS,
@@ -300,7 +300,7 @@ def test_the_first_line_of_what_a_host_says_is_kept(tmp_path, body, kind, detail
 
 
 def test_little_is_read_of_what_a_host_says_and_not_for_long(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.crawl.exchange.REASON_PATIENCE", 0.2)
+    monkeypatch.setattr("kd3_pipeline.crawl.exchange.REASON_PATIENCE", 0.2)
     host = Host()
 
     def answer(body):

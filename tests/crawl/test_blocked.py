@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.console import no_progress
-from pipeline.crawl.blocklist import Blocklist
-from pipeline.crawl.http import Web
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.removal.targets import refusals
-from pipeline.crawl.site import site_candidates
-from pipeline.errors import ExternalError
-from pipeline.manifest import Candidate
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.crawl.blocklist import Blocklist
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.removal.targets import refusals
+from kd3_pipeline.crawl.site import site_candidates
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import Candidate
 from tests.crawl.hosts import (
     AGENT,
     Host,

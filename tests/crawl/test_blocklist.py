@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.crawl.blocklist import RADIUS, Blocklist, picture_hashes, read_blocklist
-from pipeline.errors import UserError
-from pipeline.manifest import Candidate, Fetched, manifest
+from kd3_pipeline.crawl.blocklist import RADIUS, Blocklist, picture_hashes, read_blocklist
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import Candidate, Fetched, manifest
 from tests.dedup.pictures import picture as drawn
 
 

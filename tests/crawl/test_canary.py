@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.crawl.canary import (
+from kd3_pipeline.crawl.canary import (
     FEWEST,
     NOUNS,
     SharedLists,
@@ -11,7 +11,7 @@ from pipeline.crawl.canary import (
     shared,
     wrong_page,
 )
-from pipeline.crawl.engines.engine import Query, Result, ResultPage
+from kd3_pipeline.crawl.engines.engine import Query, Result, ResultPage
 
 
 def results(*numbers: int) -> list[Result]:

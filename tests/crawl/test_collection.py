@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.console import no_progress
-from pipeline.crawl.blocklist import Blocklist
-from pipeline.crawl.collection import collect, read_collection
-from pipeline.crawl.journal import Journal
-from pipeline.errors import ExternalError, UserError
-from pipeline.imagesource.entries import Entry, Facts
-from pipeline.imagesource.matching import Matcher
-from pipeline.manifest import Candidate, Fetched, manifest
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.crawl.blocklist import Blocklist
+from kd3_pipeline.crawl.collection import collect, read_collection
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.imagesource.entries import Entry, Facts
+from kd3_pipeline.imagesource.matching import Matcher
+from kd3_pipeline.manifest import Candidate, Fetched, manifest
 from tests.crawl.hosts import picture
 
 MOST = 1 << 20

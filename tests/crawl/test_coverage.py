@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.crawl.gather import Gathered
-from pipeline.crawl.rounds import by_wanted, cover
-from pipeline.manifest import Candidate, Fetched
+from kd3_pipeline.crawl.gather import Gathered
+from kd3_pipeline.crawl.rounds import by_wanted, cover
+from kd3_pipeline.manifest import Candidate, Fetched
 
 NAMES = ["cat", "dog", "emu"]
 

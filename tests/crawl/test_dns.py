@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from pipeline.crawl import guard
-from pipeline.crawl.backlog import Backlog
-from pipeline.crawl.guard import ForbiddenAnswer, check_answer
-from pipeline.crawl.journal import Journal
-from pipeline.errors import ExternalError
-from pipeline.manifest import FORBIDDEN_DNS, Fetched
+from kd3_pipeline.crawl import guard
+from kd3_pipeline.crawl.backlog import Backlog
+from kd3_pipeline.crawl.guard import ForbiddenAnswer, check_answer
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import FORBIDDEN_DNS, Fetched
 from tests.crawl.hosts import candidates_of, crawl, outcomes, picture, serving
 from tests.crawl.listener import Listener
 from tests.crawl.test_guard import resolve

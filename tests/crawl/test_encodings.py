@@ -10,9 +10,9 @@ from socket import SO_LINGER, SOL_SOCKET
 import pytest
 from PIL import Image
 
-from pipeline.crawl import fetch as module
-from pipeline.crawl.encodings import Packed, Swollen, Unpacker
-from pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl.encodings import Packed, Swollen, Unpacker
+from kd3_pipeline.crawl.journal import Journal
 from tests.crawl.hosts import (
     LIMITS,
     Host,

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.crawl import decoding, scheduler
-from pipeline.crawl import fetch as module
-from pipeline.crawl.fetch import fetch
-from pipeline.crawl.http import Lookups, Web
-from pipeline.crawl.journal import Journal
-from pipeline.errors import ExternalError
-from pipeline.formats import FORMATS, readable
-from pipeline.manifest import manifest
+from kd3_pipeline.crawl import decoding, scheduler
+from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl.fetch import fetch
+from kd3_pipeline.crawl.http import Lookups, Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.formats import FORMATS, readable
+from kd3_pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
     DECLARATIONS,
@@ -423,7 +423,7 @@ def test_91_addresses_give_55_rows_and_53_images(tmp_path, hasty):
 
 
 def test_a_body_that_drips_is_given_up_without_a_second_try(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.crawl.exchange.PATIENCE", 0.3)
+    monkeypatch.setattr("kd3_pipeline.crawl.exchange.PATIENCE", 0.3)
     host = Host(
         {
             "/drip.jpg": chunks(b"x" * 100, 0.05, 40),
@@ -460,11 +460,11 @@ def test_https_is_asked_of_those_only_who_prove_their_name(tmp_path):
 PROGRAM = """
 import json, re, sys
 from pathlib import Path
-from pipeline.manifest import Candidate
-from pipeline.crawl.fetch import fetch
-from pipeline.crawl.http import Web
-from pipeline.crawl.journal import Journal
-from pipeline.params import Crawl
+from kd3_pipeline.manifest import Candidate
+from kd3_pipeline.crawl.fetch import fetch
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.params import Crawl
 
 told = json.load(sys.stdin)
 with Journal(Path(told["folder"])) as journal:
@@ -831,7 +831,7 @@ def test_a_bug_while_counting_ends_the_crawl(tmp_path):
 
 
 def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.crawl.incoming.IN_MEMORY", 0)
+    monkeypatch.setattr("kd3_pipeline.crawl.incoming.IN_MEMORY", 0)
     monkeypatch.setattr(module, "WORKERS", 4)
     monkeypatch.setattr(decoding, "DECODERS", 1)
     waiting = []

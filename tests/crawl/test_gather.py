@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.crawl.gather import gather
-from pipeline.manifest import NOT_NOW, Candidate, Fetched, manifest
+from kd3_pipeline.crawl.gather import gather
+from kd3_pipeline.manifest import NOT_NOW, Candidate, Fetched, manifest
 
 
 class Web:

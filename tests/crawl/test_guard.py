@@ -6,13 +6,19 @@ import aiohttp
 import pytest
 from aiohttp import ThreadedResolver
 
-from pipeline.crawl import guard
-from pipeline.crawl.fetch import fetch
-from pipeline.crawl.guard import Forbidden, GuardedResolver, check_address, check_url, product_name
-from pipeline.crawl.http import Web
-from pipeline.crawl.journal import Journal
-from pipeline.manifest import Candidate
-from pipeline.params import Crawl
+from kd3_pipeline.crawl import guard
+from kd3_pipeline.crawl.fetch import fetch
+from kd3_pipeline.crawl.guard import (
+    Forbidden,
+    GuardedResolver,
+    check_address,
+    check_url,
+    product_name,
+)
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.manifest import Candidate
+from kd3_pipeline.params import Crawl
 from tests.crawl.hosts import Host, image, redirect, reply, serving
 from tests.crawl.listener import Listener
 

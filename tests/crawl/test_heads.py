@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from pipeline.crawl import fetch as module
-from pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, tidied
+from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, tidied
 from tests.crawl.hosts import Host, candidates_of, crawl, outcomes, picture, raw, reply, serving
 
 BODY = picture(0)

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from pipeline.crawl import guard
-from pipeline.crawl.guard import Forbidden
-from pipeline.crawl.http import (
+from kd3_pipeline.crawl import guard
+from kd3_pipeline.crawl.guard import Forbidden
+from kd3_pipeline.crawl.http import (
     LONGEST_RETRY_AFTER,
     Client,
     Unanswered,

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.crawl.incoming import IN_MEMORY
-from pipeline.crawl.journal import SYNC_EVERY, Journal
-from pipeline.errors import ExternalError, UserError
-from pipeline.manifest import Fetched
+from kd3_pipeline.crawl.incoming import IN_MEMORY
+from kd3_pipeline.crawl.journal import SYNC_EVERY, Journal
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.manifest import Fetched
 
 
 def record(number, **more):
@@ -89,7 +89,7 @@ def test_many_threads_may_keep_the_same_image(tmp_path):
 
 
 def test_a_large_image_is_a_temporary_file_until_it_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.crawl.incoming.IN_MEMORY", 2)
+    monkeypatch.setattr("kd3_pipeline.crawl.incoming.IN_MEMORY", 2)
     with Journal(tmp_path) as journal:
         with journal.incoming() as one, journal.incoming() as other:
             one.write(b"pic")
@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_is_an_error_and_not_a_half_record(tmp_path, room):
 
 @pytest.mark.parametrize("in_memory", [0, 1000])
 def test_a_disk_that_fills_up_leaves_no_half_image(tmp_path, room, monkeypatch, in_memory):
-    monkeypatch.setattr("pipeline.crawl.incoming.IN_MEMORY", in_memory)
+    monkeypatch.setattr("kd3_pipeline.crawl.incoming.IN_MEMORY", in_memory)
     with Journal(tmp_path) as journal:
         for size in (100, 10):  # a short write, then none at all
             room(size)

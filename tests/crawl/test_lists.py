@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.lists import listed_candidates
-from pipeline.errors import UserError
+from kd3_pipeline.crawl.lists import listed_candidates
+from kd3_pipeline.errors import UserError
 
 NAMES = ["cat", "dog"]
 URLS = [f"http://example.com/{index}.jpg" for index in range(5)]

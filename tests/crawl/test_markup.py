@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.crawl.markup import images_of, links_of, parsed
+from kd3_pipeline.crawl.markup import images_of, links_of, parsed
 
 PAGE = "http://0.test/sub/"
 

@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from pipeline.crawl import fetch as module
-from pipeline.crawl.blocklist import Blocklist
-from pipeline.crawl.journal import Journal
-from pipeline.errors import ExternalError
+from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl.blocklist import Blocklist
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.errors import ExternalError
 from tests.crawl.hosts import (
     Host,
     candidates_of,

@@ -8,10 +8,10 @@ from email.utils import formatdate
 
 import pytest
 
-from pipeline.crawl import daily_budget
-from pipeline.crawl import result_pages as pages_module
-from pipeline.crawl.engines.openverse import Openverse
-from pipeline.errors import ExternalError
+from kd3_pipeline.crawl import daily_budget
+from kd3_pipeline.crawl import result_pages as pages_module
+from kd3_pipeline.crawl.engines.openverse import Openverse
+from kd3_pipeline.errors import ExternalError
 from tests.crawl.hosts import Host, serving
 from tests.crawl.searching import (
     PATH,

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from pipeline.crawl import fetch as module
-from pipeline.crawl import scheduler
+from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl import scheduler
 from tests.crawl.hosts import Host, candidates_of, crawl, image, outcomes, reply, serving
 from tests.crawl.test_scheduler import pace
 

@@ -1,13 +1,13 @@
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.gather import Gathered
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.pack import pack
-from pipeline.crawl.shortfall import class_table
-from pipeline.errors import ExternalError
-from pipeline.manifest import SCHEMA, Candidate, Fetched, manifest
-from pipeline.store import read_shard, shard_paths
+from kd3_pipeline.crawl.gather import Gathered
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.pack import pack
+from kd3_pipeline.crawl.shortfall import class_table
+from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import SCHEMA, Candidate, Fetched, manifest
+from kd3_pipeline.store import read_shard, shard_paths
 from tests.crawl.hosts import picture
 
 

@@ -3,8 +3,8 @@ import resource
 
 import pytest
 
-from pipeline.crawl.engines.engine import Result, ResultPage
-from pipeline.crawl.pagelog import LoggedPage, PageLog
+from kd3_pipeline.crawl.engines.engine import Result, ResultPage
+from kd3_pipeline.crawl.pagelog import LoggedPage, PageLog
 
 KEY, OTHER = ("bing", "http://0.test/?q=a"), ("flickr", "http://0.test/?q=a")
 RESULTS = [

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from pipeline.crawl import pagereader
-from pipeline.crawl.pagereader import PageContent, PageReader, Unread
-from pipeline.crawl.pageworker import content
+from kd3_pipeline.crawl import pagereader
+from kd3_pipeline.crawl.pagereader import PageContent, PageReader, Unread
+from kd3_pipeline.crawl.pageworker import content
 
 # libxml2 compares every attribute with all before it
 BOMB = b"<img " + b" ".join(b"a%d=1" % number for number in range(300_000)) + b"><img src=/a.jpg>"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from pipeline.crawl.placeholders import drawn_in_few_colours, place_of, placeholders
-from pipeline.manifest import Candidate, Fetched
+from kd3_pipeline.crawl.placeholders import drawn_in_few_colours, place_of, placeholders
+from kd3_pipeline.manifest import Candidate, Fetched
 
 
 def given(urls, *, labels=(0,), pages=None, led_to=""):

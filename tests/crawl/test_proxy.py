@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from pipeline.crawl.fetch import fetch
-from pipeline.crawl.http import Client, Unanswered, Web
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.proxy import LOGIN, Proxy, unused_proxies
-from pipeline.errors import ExternalError, UserError
+from kd3_pipeline.crawl.fetch import fetch
+from kd3_pipeline.crawl.http import Client, Unanswered, Web
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.proxy import LOGIN, Proxy, unused_proxies
+from kd3_pipeline.errors import ExternalError, UserError
 from tests.crawl.hosts import (
     AGENT,
     LIMITS,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crawl.exchange import _referer
-from pipeline.crawl.placeholders import given_for_many
-from pipeline.crawl.scheduler import Host as Asked
-from pipeline.crawl.scheduler import Job
-from pipeline.manifest import Candidate, Fetched
+from kd3_pipeline.crawl.exchange import _referer
+from kd3_pipeline.crawl.placeholders import given_for_many
+from kd3_pipeline.crawl.scheduler import Host as Asked
+from kd3_pipeline.crawl.scheduler import Job
+from kd3_pipeline.manifest import Candidate, Fetched
 from tests.crawl.hosts import Host, Request, candidates_of, crawl, image, outcomes, picture, serving
 
 URLS = [f"http://0.test/{index}.jpg" for index in range(6)]

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from pipeline.crawl.robots import MAX_BYTES, rules_of
+from kd3_pipeline.crawl.robots import MAX_BYTES, rules_of
 from tests.crawl.hosts import (
     Host,
     candidates_of,

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crawl import fetch as module
-from pipeline.crawl import pauses, scheduler
-from pipeline.crawl.backlog import Backlog
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.scheduler import (
+from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl import pauses, scheduler
+from kd3_pipeline.crawl.backlog import Backlog
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.scheduler import (
     ILL_AFTER,
     REFUSALS,
     Job,
     Scheduler,
 )
-from pipeline.crawl.scheduler import Host as Pace
-from pipeline.errors import ExternalError
+from kd3_pipeline.crawl.scheduler import Host as Pace
+from kd3_pipeline.errors import ExternalError
 from tests.crawl.hosts import (
     LIMITS,
     Host,
@@ -292,11 +292,11 @@ def test_many_jobs_are_handed_out_in_no_time():
 MEMORY = """
 import re, sys, time
 from pathlib import Path
-from pipeline.crawl import fetch as module
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.backlog import Backlog
+from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.backlog import Backlog
 from tests.crawl.hosts import LIMITS, Host, candidates_of, serving, image
-from pipeline.crawl.http import Web
+from kd3_pipeline.crawl.http import Web
 
 count, stop = int(sys.argv[2]), Exception("enough")
 host = Host()

@@ -12,16 +12,16 @@ from collections import Counter
 
 import pytest
 
-from pipeline.classes import load_classes
-from pipeline.console import no_progress
-from pipeline.crawl import result_pages as pages_module
-from pipeline.crawl.engines.bing import Bing
-from pipeline.crawl.http import Web
-from pipeline.crawl.pagelog import PageLog
-from pipeline.crawl.search import Search
-from pipeline.demo.server import DemoWeb
-from pipeline.errors import ExternalError, UserError
-from pipeline.manifest import Candidate
+from kd3_pipeline.classes import load_classes
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.crawl import result_pages as pages_module
+from kd3_pipeline.crawl.engines.bing import Bing
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.pagelog import PageLog
+from kd3_pipeline.crawl.search import Search
+from kd3_pipeline.demo.server import DemoWeb
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.manifest import Candidate
 from tests.crawl.hosts import Host, serving
 from tests.crawl.searching import (
     PATH,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.crawl.canary import NOUNS
-from pipeline.errors import ExternalError
+from kd3_pipeline.crawl.canary import NOUNS
+from kd3_pipeline.errors import ExternalError
 from tests.crawl.hosts import serving
 from tests.crawl.searching import (
     PLAIN,

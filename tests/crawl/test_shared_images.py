@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from pipeline.crawl.gather import gather
-from pipeline.manifest import DUPLICATE, NOT_NEEDED, STORED, Candidate, manifest
+from kd3_pipeline.crawl.gather import gather
+from kd3_pipeline.manifest import DUPLICATE, NOT_NEEDED, STORED, Candidate, manifest
 from tests.crawl.hosts import Host, crawl, picture, serving
 
 NAMES = ("fox", "red fox", "vixen")

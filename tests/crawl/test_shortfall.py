@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from pipeline.crawl.backlog import Backlog, PutOffHost
-from pipeline.crawl.gather import Gathered
-from pipeline.crawl.pack import summary
-from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
-from pipeline.crawl.shortfall import (
+from kd3_pipeline.crawl.backlog import Backlog, PutOffHost
+from kd3_pipeline.crawl.gather import Gathered
+from kd3_pipeline.crawl.pack import summary
+from kd3_pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
+from kd3_pipeline.crawl.shortfall import (
     MOST_ROWS,
     MOST_TOLD,
     add_shortfall,
@@ -17,8 +17,8 @@ from pipeline.crawl.shortfall import (
     shortfall_lines,
     warning,
 )
-from pipeline.crawl.wording import clock
-from pipeline.manifest import Candidate, Fetched, manifest
+from kd3_pipeline.crawl.wording import clock
+from kd3_pipeline.manifest import Candidate, Fetched, manifest
 
 SOON = time.time() + 600
 

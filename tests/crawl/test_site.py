@@ -4,10 +4,10 @@ from email.utils import formatdate
 
 import pytest
 
-from pipeline.console import no_progress
-from pipeline.crawl.http import Web
-from pipeline.crawl.site import site_candidates
-from pipeline.errors import ExternalError, UserError
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.crawl.http import Web
+from kd3_pipeline.crawl.site import site_candidates
+from kd3_pipeline.errors import ExternalError, UserError
 from tests.crawl.hosts import Host, redirect, reply, serving
 from tests.crawl.listener import Listener
 
@@ -218,7 +218,7 @@ def test_a_link_that_robots_txt_closes_is_not_asked_for():
 
 
 def test_few_links_are_asked_for_to_know_their_kind(monkeypatch):
-    monkeypatch.setattr("pipeline.crawl.site.MOST_TRIED", 3)
+    monkeypatch.setattr("kd3_pipeline.crawl.site.MOST_TRIED", 3)
     links = "".join(f"<a href=/{letter}/1.jpg>x</a>" for letter in "abcdefgh")
     found, host = crawled({"/": page(links)}, depth=0)
     assert len(found) == 8
@@ -369,7 +369,7 @@ def test_pages_that_could_not_be_read_are_told_with_reasons():
     }
     lines, host = [], Host(routes)
     with serving(host) as hosts, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.crawl.pagereader.SECONDS", 1.0)
+        patch.setattr("kd3_pipeline.crawl.pagereader.SECONDS", 1.0)
         start = "http://0.test/"
         found = site_candidates(start, 1, 0.0, Web(US, hosts), no_progress, lines=lines)
     assert len(found) == 3
@@ -420,7 +420,7 @@ def test_a_busy_server_says_when_to_come_back(as_date, monkeypatch):
 
 
 def test_pages_asked_for_have_an_end(monkeypatch):
-    monkeypatch.setattr("pipeline.crawl.site.MOST_PAGES", 30)
+    monkeypatch.setattr("kd3_pipeline.crawl.site.MOST_PAGES", 30)
     host = Host()
     host.otherwise = lambda request: page(
         "<img src=a.jpg>" + "".join(f"<a href={request.path}{n}/>x</a>" for n in range(20))

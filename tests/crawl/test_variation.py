@@ -8,11 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipeline.classes import ClassSet, ImageClass
-from pipeline.crawl import result_pages as pages_module
-from pipeline.crawl.class_search import FRUITLESS, NO_FILTER
-from pipeline.crawl.engines.bing import Bing
-from pipeline.errors import ExternalError
+from kd3_pipeline.classes import ClassSet, ImageClass
+from kd3_pipeline.crawl import result_pages as pages_module
+from kd3_pipeline.crawl.class_search import FRUITLESS, NO_FILTER
+from kd3_pipeline.crawl.engines.bing import Bing
+from kd3_pipeline.errors import ExternalError
 from tests.crawl.hosts import Host, serving
 from tests.crawl.searching import PATH, PLAIN, find, images, page, searched
 

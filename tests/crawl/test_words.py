@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crawl.backlog import FOR_NOW
-from pipeline.crawl.outcomes import NEVER_ASKED, REMEDIES, remedy, retried
-from pipeline.errors import UserError
+from kd3_pipeline.crawl.backlog import FOR_NOW
+from kd3_pipeline.crawl.outcomes import NEVER_ASKED, REMEDIES, remedy, retried
+from kd3_pipeline.errors import UserError
 from tests.crawl.hosts import Host, image, serving
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_no_remedy_sends_anybody_to_try_again_what_that_cannot_change():
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path
-from pipeline.errors import PipelineError
+from kd3_pipeline.errors import PipelineError
 from tests.crawl.hosts import candidates_of, crawl
 
 told = json.load(sys.stdin)

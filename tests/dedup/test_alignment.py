@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.dedup.alignment import aligned, inside, reduced, sampled
+from kd3_pipeline.dedup.alignment import aligned, inside, reduced, sampled
 from tests.dedup.test_look import photographs
 
 SIDE = 96

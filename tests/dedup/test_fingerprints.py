@@ -3,9 +3,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 from PIL.Image import Transpose
 
-from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.dedup.hashing import SHAPES, library_hash
-from pipeline.images import UPRIGHT, decode
+from kd3_pipeline.dedup.fingerprints import fingerprint_images
+from kd3_pipeline.dedup.hashing import SHAPES, library_hash
+from kd3_pipeline.images import UPRIGHT, decode
 from tests.dedup.pictures import bits_apart, encoded, jpeg, scene
 from tests.dedup.real import PACS, PHOTOGRAPHS, real_images
 

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.dedup.fingerprints import ARRAYS, Fingerprints, zeros
-from pipeline.dedup.grouping import best_first, elect, members, twins, with_twins
-from pipeline.dedup.near import bits_apart
-from pipeline.dedup.stars import Stars
+from kd3_pipeline.dedup.fingerprints import ARRAYS, Fingerprints, zeros
+from kd3_pipeline.dedup.grouping import best_first, elect, members, twins, with_twins
+from kd3_pipeline.dedup.near import bits_apart
+from kd3_pipeline.dedup.stars import Stars
 
 
 def stars(centre, distance=None, similarity=None, resembles=None):

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.dedup.fingerprints import squashed
-from pipeline.dedup.hashing import (
+from kd3_pipeline.dedup.fingerprints import squashed
+from kd3_pipeline.dedup.hashing import (
     KINDS,
     SHAPES,
     centre_of,
@@ -13,7 +13,7 @@ from pipeline.dedup.hashing import (
     lanczos,
     library_hash,
 )
-from pipeline.images import decode
+from kd3_pipeline.images import decode
 from tests.dedup.pictures import bits_apart, picture
 from tests.dedup.real import PACS, PHOTOGRAPHS, TINY_IMAGENET, real_images
 

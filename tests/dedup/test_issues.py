@@ -8,10 +8,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from pydantic import ValidationError
 
-from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
-from pipeline.dedup.issues import issues, nsfw_scores
-from pipeline.errors import UserError
-from pipeline.params import Dedup
+from kd3_pipeline.dedup.fingerprints import Fingerprints, fingerprint_images
+from kd3_pipeline.dedup.issues import issues, nsfw_scores
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.params import Dedup
 from tests.dedup.pictures import encoded, jpeg, scene
 from tests.dedup.real import PACS, PHOTOGRAPHS, real_images
 
@@ -172,6 +172,6 @@ def test_the_packages_network_calls_photographs_of_buildings_and_flowers_safe():
 
 
 def test_the_network_is_imported_late():
-    code = "import sys, pipeline.dedup.issues; print('onnxruntime' in sys.modules)"
+    code = "import sys, kd3_pipeline.dedup.issues; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -5,11 +5,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.dedup.fingerprints import Fingerprints, fingerprint_images, zeros
-from pipeline.dedup.judgement import Provenance, Rules, judge, summarise
-from pipeline.dedup.leakage import Leaks
-from pipeline.dedup.verifier import verifier
-from pipeline.verdicts import SCHEMA
+from kd3_pipeline.dedup.fingerprints import Fingerprints, fingerprint_images, zeros
+from kd3_pipeline.dedup.judgement import Provenance, Rules, judge, summarise
+from kd3_pipeline.dedup.leakage import Leaks
+from kd3_pipeline.dedup.verifier import verifier
+from kd3_pipeline.verdicts import SCHEMA
 from tests.dedup.pictures import jpeg, scene
 
 SIDES = [30, 40, 35, 50, 30, 20, 60]  # of images 0 to 6

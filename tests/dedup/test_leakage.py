@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from pipeline.dedup import leakage
-from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.params import Dedup
+from kd3_pipeline.dedup import leakage
+from kd3_pipeline.dedup.fingerprints import fingerprint_images
+from kd3_pipeline.params import Dedup
 from tests.dedup.real import PACS, PHOTOGRAPHS, other_images, real_images
 from tests.dedup.test_verify import SIZE, cropped, encoded, scene
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.dedup.originals import close_up
-from pipeline.dedup.verifier import verifier
-from pipeline.params import Dedup
+from kd3_pipeline.dedup.fingerprints import fingerprint_images
+from kd3_pipeline.dedup.originals import close_up
+from kd3_pipeline.dedup.verifier import verifier
+from kd3_pipeline.params import Dedup
 from tests.dedup.pictures import encoded, jpeg
 from tests.dedup.real import PHOTOGRAPHS, real_images
 

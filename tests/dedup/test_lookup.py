@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.dedup import lookup
-from pipeline.dedup.lookup import NewImage, comparable, fingerprints_of
-from pipeline.dedup.verifier import verifier as two_looks
-from pipeline.images import inspect
+from kd3_pipeline.dedup import lookup
+from kd3_pipeline.dedup.lookup import NewImage, comparable, fingerprints_of
+from kd3_pipeline.dedup.verifier import verifier as two_looks
+from kd3_pipeline.images import inspect
 from tests.dedup.pictures import encoded, jpeg, scene
 
 RADIUS, LEAST = 12, 0.85

@@ -1,7 +1,7 @@
 import pyarrow as pa
 
-from pipeline.dedup.losses import LOUD, emptied, unfit_losses
-from pipeline.verdicts import SCHEMA
+from kd3_pipeline.dedup.losses import LOUD, emptied, unfit_losses
+from kd3_pipeline.verdicts import SCHEMA
 
 NAMES = {0: "fox", 1: "badger", 2: "deer"}
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.dedup import near
-from pipeline.dedup.near import (
+from kd3_pipeline.dedup import near
+from kd3_pipeline.dedup.near import (
     PAIRED,
     Crowded,
     Plan,

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.dedup import originals
-from pipeline.dedup.fingerprints import Fingerprints, zeros
-from pipeline.dedup.originals import CloseUps, Originals, close_up
-from pipeline.errors import UserError
-from pipeline.store import SHARD_ROWS, StoredImage, shard_paths, write_shards
+from kd3_pipeline.dedup import originals
+from kd3_pipeline.dedup.fingerprints import Fingerprints, zeros
+from kd3_pipeline.dedup.originals import CloseUps, Originals, close_up
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.store import SHARD_ROWS, StoredImage, shard_paths, write_shards
 from tests.dedup.pictures import encoded, jpeg, scene
 
 SIDE = 96

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dedup import shards as module
-from pipeline.dedup.fingerprints import ARRAYS, COLUMNS, fingerprint_images
-from pipeline.dedup.shards import fingerprint_shards
-from pipeline.errors import ExternalError, UserError
-from pipeline.store import StoredImage, shard_path, write_shards
+from kd3_pipeline.dedup import shards as module
+from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, fingerprint_images
+from kd3_pipeline.dedup.shards import fingerprint_shards
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.store import StoredImage, shard_path, write_shards
 from tests.dedup.pictures import encoded, jpeg, scene
 
 
@@ -136,7 +136,7 @@ group = module._fingerprint_group
 CHILD = """
 import sys, time
 from pathlib import Path
-from pipeline.dedup.shards import fingerprint_shards
+from kd3_pipeline.dedup.shards import fingerprint_shards
 cache, *paths = map(Path, sys.argv[1:])
 def advance(n):
     print(n, flush=True)

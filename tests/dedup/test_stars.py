@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline.dedup import stars as module
-from pipeline.dedup.near import PAIRED
-from pipeline.dedup.stars import Stars, Terms, find_members, find_stars
+from kd3_pipeline.dedup import stars as module
+from kd3_pipeline.dedup.near import PAIRED
+from kd3_pipeline.dedup.stars import Stars, Terms, find_members, find_stars
 
 PARTS = ("centre", "distance", "similarity", "resembles", "capped")
 LEAST = 0.8

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.dedup.look import FINE, SIDE
-from pipeline.dedup.originals import close_up
-from pipeline.dedup.verifier import _turned, _turned_boxes, verifier
+from kd3_pipeline.dedup.look import FINE, SIDE
+from kd3_pipeline.dedup.originals import close_up
+from kd3_pipeline.dedup.verifier import _turned, _turned_boxes, verifier
 from tests.dedup.test_look import jpeg, photographs, prints, sign
 
 

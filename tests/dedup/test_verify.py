@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.dedup import verify
-from pipeline.dedup.fingerprints import fingerprint_images
-from pipeline.dedup.verify import WHOLE, resample, similarity
+from kd3_pipeline.dedup import verify
+from kd3_pipeline.dedup.fingerprints import fingerprint_images
+from kd3_pipeline.dedup.verify import WHOLE, resample, similarity
 from tests.dedup.real import PACS, PHOTOGRAPHS, real_images
 
 SIZE = 200

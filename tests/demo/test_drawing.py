@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.demo import domains, shapes
+from kd3_pipeline.demo import domains, shapes
 
 LABELS = range(len(shapes.CLASS_NAMES))
 

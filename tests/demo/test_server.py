@@ -13,9 +13,9 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from pipeline.demo import server, world
-from pipeline.demo.server import DemoWeb
-from pipeline.errors import UserError
+from kd3_pipeline.demo import server, world
+from kd3_pipeline.demo.server import DemoWeb
+from kd3_pipeline.errors import UserError
 
 PER_QUERY = 300
 PLAN = world.plan(3, PER_QUERY, 0)

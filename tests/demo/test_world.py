@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.demo import server, titles, world
-from pipeline.demo.domains import WEB_STYLES
+from kd3_pipeline.demo import server, titles, world
+from kd3_pipeline.demo.domains import WEB_STYLES
 
 PLAN = world.plan(3, 1000, 0)
 

@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from pipeline.distill import cautions
-from pipeline.distill.cautions import cost_notes, memory_notes
-from pipeline.distill.objectives.objective import Objective, with_own_settings
-from pipeline.models import build
-from pipeline.params import Distill
-from pipeline.pixels import normalise
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.distill import cautions
+from kd3_pipeline.distill.cautions import cost_notes, memory_notes
+from kd3_pipeline.distill.objectives.objective import Objective, with_own_settings
+from kd3_pipeline.models import build
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.registry import OBJECTIVES
 from tests.distill.world import MEAN, STD, equal, objective, pixels, section
 
 IMAGES = normalise(pixels(slice(2)), MEAN, STD)

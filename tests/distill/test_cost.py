@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.distill.cost import flops_per_image, peak_flops
-from pipeline.pixels import normalise
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.distill.cost import flops_per_image, peak_flops
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.registry import OBJECTIVES
 from tests.distill.world import MEAN, STD, objective, pixels, section
 
 # products of a forward pass of resnet8 with 10 classes for one image of 16 × 16, layer by layer:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.distill.ema import EMA
-from pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.ema import EMA
+from kd3_pipeline.distill.objectives.objective import Objective
 from tests.distill.world import copied, equal, objective, run, same, section, timeless
 
 DECAY = 0.3  # lower than that of the warm-up after a few steps

@@ -8,19 +8,24 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.distill.outputs import save_student, selection_table, threshold_table, write_curves
-from pipeline.distill.run import distill
-from pipeline.distill.trainer import Trained
-from pipeline.distill.web import load_web_images
-from pipeline.embeddings import write_images
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import WEIGHTS, ModelConfig
-from pipeline.models.distilled import load_student
-from pipeline.models.network import parameter_count
-from pipeline.pixels import normalise
-from pipeline.pixelstore import encode_jpeg
-from pipeline.runkey import run_key, sources_of
-from pipeline.store import read_table, write_table
+from kd3_pipeline.distill.outputs import (
+    save_student,
+    selection_table,
+    threshold_table,
+    write_curves,
+)
+from kd3_pipeline.distill.run import distill
+from kd3_pipeline.distill.trainer import Trained
+from kd3_pipeline.distill.web import load_web_images
+from kd3_pipeline.embeddings import write_images
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import WEIGHTS, ModelConfig
+from kd3_pipeline.models.distilled import load_student
+from kd3_pipeline.models.network import parameter_count
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.pixelstore import encode_jpeg
+from kd3_pipeline.runkey import run_key, sources_of
+from kd3_pipeline.store import read_table, write_table
 from tests.distill.world import (
     CPU,
     MEAN,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from pipeline.distill import checkpoint
+from kd3_pipeline.distill import checkpoint
 from tests.distill.world import CPU, PROCESSES, Run, objective, run, same, section, start, timeless
 
 OF = section(epochs=2, teacher_floor=0.5, mixing=False, ema=0.3)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.distill import loader
-from pipeline.distill.loader import Resident, Streamed, free_memory, open_pixels
-from pipeline.pixelstore import JpegPixels, encode_jpeg
+from kd3_pipeline.distill import loader
+from kd3_pipeline.distill.loader import Resident, Streamed, free_memory, open_pixels
+from kd3_pipeline.pixelstore import JpegPixels, encode_jpeg
 
 CPU = torch.device("cpu")
 ROWS = [torch.tensor(r, dtype=torch.int64) for r in ([5, 0, 3], [9, 9, 1, 5], [7], [], [2, 8])]

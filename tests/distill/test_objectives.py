@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.distill.objectives import kd3
-from pipeline.distill.objectives.objective import Objective, with_own_settings
-from pipeline.kd3 import disagreement_weights, nt_xent
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.models.distilled import Distilled, load_student
-from pipeline.models.network import Network, pool
-from pipeline.params import Distill
-from pipeline.pixels import normalise
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.distill.objectives import kd3
+from kd3_pipeline.distill.objectives.objective import Objective, with_own_settings
+from kd3_pipeline.kd3 import disagreement_weights, nt_xent
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.models.distilled import Distilled, load_student
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.registry import OBJECTIVES
 from tests.distill.world import CPU, MEAN, STD, pixels, section, teacher
 
 ALL = sorted(OBJECTIVES.entries)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from benchmarks import published
 from benchmarks.published import Losses, Modules, published_step
-from pipeline.distill.learning_rate import learning_rate
-from pipeline.distill.objectives.objective import Objective, with_own_settings
-from pipeline.distill.selection import JUDGED
-from pipeline.distill.views import Views, draws
-from pipeline.models import build
-from pipeline.params import Distill
-from pipeline.pixels import normalise
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.distill.learning_rate import learning_rate
+from kd3_pipeline.distill.objectives.objective import Objective, with_own_settings
+from kd3_pipeline.distill.selection import JUDGED
+from kd3_pipeline.distill.views import Views, draws
+from kd3_pipeline.models import build
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.registry import OBJECTIVES
 from tests.crops import resized_crop
 from tests.distill import world
 from tests.distill.world import MEAN, STD, objective, pixels, section, teacher, web

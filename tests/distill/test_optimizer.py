@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 
-from pipeline.distill.objectives.kd import KD
-from pipeline.distill.objectives.objective import Objective
-from pipeline.distill.optimizer import decay_groups, make_optimizer
-from pipeline.distill.parallel import World
-from pipeline.distill.state import State
-from pipeline.distill.views import Views
-from pipeline.errors import TrainingError, UserError
-from pipeline.models import build
-from pipeline.models.network import Network
-from pipeline.params import Distill
+from kd3_pipeline.distill.objectives.kd import KD
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.optimizer import decay_groups, make_optimizer
+from kd3_pipeline.distill.parallel import World
+from kd3_pipeline.distill.state import State
+from kd3_pipeline.distill.views import Views
+from kd3_pipeline.errors import TrainingError, UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill
 from tests.distill.world import (
     CPU,
     MEAN,

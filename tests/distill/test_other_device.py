@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.distill import state as module
-from pipeline.distill.cost import flops_per_image
-from pipeline.distill.objectives import kd3
-from pipeline.distill.objectives.objective import with_own_settings
-from pipeline.distill.state import State
-from pipeline.distill.teacher_views import StoredViews
-from pipeline.distill.views import Views
-from pipeline.models import build
-from pipeline.models.network import Network
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.distill import state as module
+from kd3_pipeline.distill.cost import flops_per_image
+from kd3_pipeline.distill.objectives import kd3
+from kd3_pipeline.distill.objectives.objective import with_own_settings
+from kd3_pipeline.distill.state import State
+from kd3_pipeline.distill.teacher_views import StoredViews
+from kd3_pipeline.distill.views import Views
+from kd3_pipeline.models import build
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.registry import OBJECTIVES
 from tests.distill.test_vectors import Flat
 from tests.distill.world import CLASS_COUNT, IMAGES, MEAN, SIDE, STD, pixels, section, teacher, web
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.console import no_progress
-from pipeline.distill.outputs import save_student
-from pipeline.distill.run import distill, prepare
-from pipeline.errors import UserError
-from pipeline.models import own
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.distilled import load_student
-from pipeline.pixels import normalise
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.distill.outputs import save_student
+from kd3_pipeline.distill.run import distill, prepare
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import own
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.distilled import load_student
+from kd3_pipeline.pixels import normalise
 from tests.distill.world import (
     CLASS_COUNT,
     CPU,

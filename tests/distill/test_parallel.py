@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from pipeline.distill import checkpoint
-from pipeline.distill.batches import shuffled_batches
-from pipeline.distill.parallel import (
+from kd3_pipeline.distill import checkpoint
+from kd3_pipeline.distill.batches import shuffled_batches
+from kd3_pipeline.distill.parallel import (
     ALONE,
     SharedBatchNorm,
     World,
@@ -20,8 +20,8 @@ from pipeline.distill.parallel import (
     share_batch_norm,
     unshare_batch_norm,
 )
-from pipeline.errors import TrainingError, UserError
-from pipeline.kd3 import nt_xent
+from kd3_pipeline.errors import TrainingError, UserError
+from kd3_pipeline.kd3 import nt_xent
 from tests.distill.world import (
     CPU,
     copied,

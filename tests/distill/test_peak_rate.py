@@ -2,9 +2,9 @@ from typing import get_args
 
 import pytest
 
-from pipeline.console import no_progress
-from pipeline.distill.peak_rate import RATES, probe, probe_rates
-from pipeline.params import Distill
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.distill.peak_rate import RATES, probe, probe_rates
+from kd3_pipeline.params import Distill
 
 LONG = Distill(epochs=40, keep="agreement", lr="auto")
 

@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline import models
-from pipeline.console import no_progress
-from pipeline.distill.pretrained import load_pretrained, pretrained, start_notes
-from pipeline.distill.run import distill, prepare
-from pipeline.errors import ExternalError, UserError
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.models.resnet import CifarResNet
-from pipeline.params import Distill
+from kd3_pipeline import models
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.distill.pretrained import load_pretrained, pretrained, start_notes
+from kd3_pipeline.distill.run import distill, prepare
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.resnet import CifarResNet
+from kd3_pipeline.params import Distill
 from tests.distill.world import CLASS_COUNT, MEAN, SIDE, STD, equal, section, teacher, web
 
 CONFIG = ModelConfig(
@@ -153,7 +153,7 @@ def test_weights_of_torchvision_come_by_name_with_how_they_were_trained(cache, n
 
 def test_weights_of_timm_come_by_name_for_images_of_another_size(tmp_path, monkeypatch):
     timm = pytest.importorskip("timm")
-    from pipeline.weights import sources
+    from kd3_pipeline.weights import sources
 
     torch.manual_seed(1)
     network = timm.create_model("vit_tiny_patch16_224")

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.distill.loader import Resident, Streamed
-from pipeline.distill.objectives.objective import with_own_settings
-from pipeline.distill.parallel import World
-from pipeline.distill.web import load_web_images
-from pipeline.errors import UserError
-from pipeline.paramfile import read_params
-from pipeline.registry import OBJECTIVES
-from pipeline.store import read_table, write_table
+from kd3_pipeline.distill.loader import Resident, Streamed
+from kd3_pipeline.distill.objectives.objective import with_own_settings
+from kd3_pipeline.distill.parallel import World
+from kd3_pipeline.distill.web import load_web_images
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.registry import OBJECTIVES
+from kd3_pipeline.store import read_table, write_table
 from tests.distill.test_files import embedded
 from tests.distill.world import (
     CPU,

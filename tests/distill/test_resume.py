@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.distill import checkpoint
-from pipeline.errors import ExternalError
+from kd3_pipeline.distill import checkpoint
+from kd3_pipeline.errors import ExternalError
 from tests.distill.world import CPU, Run, objective, run, same, section, start, timeless, web
 
 AVERAGED = {"ema": 0.3, "keep": "agreement"}

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.distill.loader import Resident
-from pipeline.distill.objectives.objective import Objective
-from pipeline.distill.selection import Selector
-from pipeline.distill.views import Views, draws
-from pipeline.distill.web import WebImages
-from pipeline.errors import TrainingError
-from pipeline.kd3 import select
+from kd3_pipeline.distill.loader import Resident
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.selection import Selector
+from kd3_pipeline.distill.views import Views, draws
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.errors import TrainingError
+from kd3_pipeline.kd3 import select
 from tests.distill.world import CPU, section
 
 COUNT, CLASSES, SIDE, BATCH = 23, 4, 8, 5

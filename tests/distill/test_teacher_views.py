@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.console import no_progress
-from pipeline.distill.objectives.objective import fitting
-from pipeline.distill.parallel import ALONE
-from pipeline.distill.teacher_views import StoredViews, stored_views
-from pipeline.distill.views import Views
-from pipeline.errors import UserError
-from pipeline.models.network import Network
-from pipeline.params import Distill
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.distill.objectives.objective import fitting
+from kd3_pipeline.distill.parallel import ALONE
+from kd3_pipeline.distill.teacher_views import StoredViews, stored_views
+from kd3_pipeline.distill.views import Views
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill
 from tests.distill.world import MEAN, SIDE, STD, section, teacher, web
 
 ROWS = torch.tensor([3, 40, 17])

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.distill.batches import shuffled_batches
-from pipeline.distill.compiling import compiled
-from pipeline.distill.learning_rate import learning_rate
-from pipeline.distill.loader import Streamed
-from pipeline.distill.objectives.kd import KD
-from pipeline.distill.objectives.objective import Objective
-from pipeline.distill.parallel import ALONE
-from pipeline.distill.progress import Progress
-from pipeline.distill.views import draws
-from pipeline.distill.web import WebImages
-from pipeline.errors import TrainingError, UserError
-from pipeline.kd3 import teacher_weight
-from pipeline.models.network import Network
-from pipeline.models.resnet import CifarResNet
-from pipeline.params import Distill
-from pipeline.pixels import normalise
+from kd3_pipeline.distill.batches import shuffled_batches
+from kd3_pipeline.distill.compiling import compiled
+from kd3_pipeline.distill.learning_rate import learning_rate
+from kd3_pipeline.distill.loader import Streamed
+from kd3_pipeline.distill.objectives.kd import KD
+from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.parallel import ALONE
+from kd3_pipeline.distill.progress import Progress
+from kd3_pipeline.distill.views import draws
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.errors import TrainingError, UserError
+from kd3_pipeline.kd3 import teacher_weight
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.resnet import CifarResNet
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import normalise
 from tests.distill.world import (
     CPU,
     IMAGES,

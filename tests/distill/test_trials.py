@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 
-from pipeline.console import no_progress
-from pipeline.distill.trials import Trials
-from pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.distill.trials import Trials
+from kd3_pipeline.models.checkpoint import ModelConfig
 from tests.distill.world import MEAN, SIDE, STD, section, teacher, web
 
 CONFIG = ModelConfig(

@@ -7,8 +7,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from pipeline.console import no_progress
-from pipeline.distill.tune import (
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.distill.tune import (
     Runs,
     open_study,
     read_space,
@@ -17,8 +17,8 @@ from pipeline.distill.tune import (
     trial_name,
     with_values,
 )
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import ModelConfig
 from tests.distill.world import CPU, MEAN, SIDE, STD, section, teacher, web
 
 SPACE = read_space(["lr=0.05:2", "crop=pad,resized,none", "batch_size=8:64"], "kd3")

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline import models
-from pipeline.distill.objectives import kd3
-from pipeline.distill.objectives.objective import Objective, with_own_settings
-from pipeline.errors import UserError
-from pipeline.kd3 import disagreement_weights
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.models.distilled import Distilled, load_student
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network, pool
-from pipeline.pixels import normalise
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline import models
+from kd3_pipeline.distill.objectives import kd3
+from kd3_pipeline.distill.objectives.objective import Objective, with_own_settings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.kd3 import disagreement_weights
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.models.distilled import Distilled, load_student
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.registry import OBJECTIVES
 from tests.distill.world import CPU, MEAN, SIDE, STD, pixels, run, section
 
 CLASSES = 10

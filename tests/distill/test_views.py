@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.distill.views import Views, draws, views_of
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.params import Distill
-from pipeline.pixels import draw_boxes, normalise, pad_crop
+from kd3_pipeline.distill.views import Views, draws, views_of
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import draw_boxes, normalise, pad_crop
 from tests.crops import resized_crop
 
 SIDE = 16

@@ -21,19 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from pipeline.console import Advance, no_progress
-from pipeline.demo.domains import original_images
-from pipeline.distill.loader import Resident
-from pipeline.distill.objectives.objective import Objective, with_own_settings
-from pipeline.distill.parallel import ALONE, World, join, leave
-from pipeline.distill.trainer import Trained, train
-from pipeline.distill.views import Views
-from pipeline.distill.web import WebImages
-from pipeline.models import build
-from pipeline.models.network import Network
-from pipeline.params import Distill
-from pipeline.pixels import normalise
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.distill.loader import Resident
+from kd3_pipeline.distill.objectives.objective import Objective, with_own_settings
+from kd3_pipeline.distill.parallel import ALONE, World, join, leave
+from kd3_pipeline.distill.trainer import Trained, train
+from kd3_pipeline.distill.views import Views
+from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.models import build
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.registry import OBJECTIVES
 
 CPU = torch.device("cpu")
 SIDE = 16

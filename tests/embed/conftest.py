@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.console import no_progress
-from pipeline.demo.domains import original_images
-from pipeline.embed.features import embed, kept_images
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.params import Embed
-from pipeline.store import StoredImage, write_shards, write_table
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.embed.features import embed, kept_images
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Embed
+from kd3_pipeline.store import StoredImage, write_shards, write_table
 from tests.one_thread import one_thread as one_thread
 
 SIDE = 16
@@ -74,7 +74,7 @@ def stored(data: bytes, label: int) -> StoredImage:
 
 @pytest.fixture
 def crawled(tmp_path, monkeypatch) -> Crawled:
-    monkeypatch.setattr("pipeline.store.SHARD_ROWS", 10)
+    monkeypatch.setattr("kd3_pipeline.store.SHARD_ROWS", 10)
     pixels, labels = original_images("train", 24, SIDE, 5)
     images = []
     for image, label in zip(pixels, labels.tolist(), strict=True):

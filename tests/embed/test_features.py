@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.console import no_progress
-from pipeline.embed import features, passing
-from pipeline.embed.batches import KeptImage
-from pipeline.embed.features import kept_images
-from pipeline.embed.predictions import read_logits, summarise
-from pipeline.errors import ExternalError, UserError
-from pipeline.models.cutting import cut
-from pipeline.models.network import Network, pool
-from pipeline.params import Embed
-from pipeline.store import read_table, write_shards, write_table
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.embed import features, passing
+from kd3_pipeline.embed.batches import KeptImage
+from kd3_pipeline.embed.features import kept_images
+from kd3_pipeline.embed.predictions import read_logits, summarise
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.models.cutting import cut
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.params import Embed
+from kd3_pipeline.store import read_table, write_shards, write_table
 
 from .conftest import SIDE, contents, run
 
@@ -240,7 +240,7 @@ def test_a_disk_that_takes_no_more_is_an_error_of_the_world(crawled, tmp_path):
 
 
 def test_a_summary_counts_what_the_teacher_says(monkeypatch):
-    monkeypatch.setattr("pipeline.embed.predictions.BLOCK", 3)
+    monkeypatch.setattr("kd3_pipeline.embed.predictions.BLOCK", 3)
     logits = np.array([[9.0, 0, 0], [0, 9, 0], [9, 0, 0], [1, 1, 1]], np.float32)
     predictions = read_logits(logits)
     found = summarise(predictions)

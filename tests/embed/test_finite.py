@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.embed import features as module
-from pipeline.embed.features import kept_images
-from pipeline.embed.finite import FEATURES_WRONG, FITS, LOGITS_WRONG, TOO_WIDE, judge, started_with
-from pipeline.embed.index import build_index, search, unit
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import save_model
+from kd3_pipeline.embed import features as module
+from kd3_pipeline.embed.features import kept_images
+from kd3_pipeline.embed.finite import (
+    FEATURES_WRONG,
+    FITS,
+    LOGITS_WRONG,
+    TOO_WIDE,
+    judge,
+    started_with,
+)
+from kd3_pipeline.embed.index import build_index, search, unit
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import save_model
 
 from .conftest import contents, run
 from .test_stage import embed

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline.embed import index as index_module
-from pipeline.embed.index import build_index, search
-from pipeline.errors import UserError
+from kd3_pipeline.embed import index as index_module
+from kd3_pipeline.embed.index import build_index, search
+from kd3_pipeline.errors import UserError
 
 FEATURES = np.random.default_rng(0).standard_normal((200, 24)).astype(np.float16)
 KINDS = ("flat", "ivf", "hnsw", "ivfpq")

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.embed import neighbours
-from pipeline.embed.index import build_index
-from pipeline.embed.neighbours import Neighbours
-from pipeline.embeddings import Embeddings
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import save_model
-from pipeline.store import read_table, write_table
-from stages.cli import app
+from kd3_pipeline.embed import neighbours
+from kd3_pipeline.embed.index import build_index
+from kd3_pipeline.embed.neighbours import Neighbours
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import save_model
+from kd3_pipeline.store import read_table, write_table
+from kd3_stages.cli import app
 
 from .conftest import run
 

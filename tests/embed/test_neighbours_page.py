@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.demo.domains import original_images
-from pipeline.report.neighbours.page import build_neighbours_page
-from pipeline.report.thumbnails import Thumbnail, encode_thumbnail
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.report.neighbours.page import build_neighbours_page
+from kd3_pipeline.report.thumbnails import Thumbnail, encode_thumbnail
 from tests.browser import assert_sound
 
 SCRIPT = "<script>alert(1)</script>"

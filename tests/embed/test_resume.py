@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import console
-from pipeline.embed.arrays import ArrayWriter
-from pipeline.models.checkpoint import save_model
-from pipeline.store import write_table
-from stages.cli import app
+from kd3_pipeline import console
+from kd3_pipeline.embed.arrays import ArrayWriter
+from kd3_pipeline.models.checkpoint import save_model
+from kd3_pipeline.store import write_table
+from kd3_stages.cli import app
 
 from .conftest import Crawled, contents, run
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.console import no_progress
-from pipeline.embed.coverage import NOT_ASKED, asked_rows, cells, class_rows, coverage
-from pipeline.embed.predictions import Predictions, read_logits
-from pipeline.embed.redundancy import redundant
-from pipeline.embed.scores import score
-from pipeline.embed.shift import weight_cosines
-from pipeline.embed.topic import FARTHEST, core_distance, off_topic
-from pipeline.models import build
-from pipeline.params import Embed
-from pipeline.store import write_csv
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.embed.coverage import NOT_ASKED, asked_rows, cells, class_rows, coverage
+from kd3_pipeline.embed.predictions import Predictions, read_logits
+from kd3_pipeline.embed.redundancy import redundant
+from kd3_pipeline.embed.scores import score
+from kd3_pipeline.embed.shift import weight_cosines
+from kd3_pipeline.embed.topic import FARTHEST, core_distance, off_topic
+from kd3_pipeline.models import build
+from kd3_pipeline.params import Embed
+from kd3_pipeline.store import write_csv
 
 DRAWS = np.random.default_rng(3)
 WIDTH = 16
@@ -99,7 +99,7 @@ def twins(classes: int = 3, each: int = 40) -> tuple[np.ndarray, Predictions, se
 
 @pytest.mark.parametrize("cluster", [1000, 15])
 def test_one_of_each_pair_is_marked_and_the_share_is_that_of_each_class(monkeypatch, cluster):
-    monkeypatch.setattr("pipeline.embed.redundancy.CLUSTER", cluster)
+    monkeypatch.setattr("kd3_pipeline.embed.redundancy.CLUSTER", cluster)
     features, predictions, pairs = twins()
     marked, cut = redundant(features, predictions, 0.25, no_progress)
     assert [sum(marked[list(pair)]) for pair in pairs] == [1] * len(pairs)
@@ -144,7 +144,7 @@ def test_memory_maps_and_small_blocks_change_nothing(tmp_path, monkeypatch):
     teacher = build("resnet8", 3)
     teacher.fc = nn.Linear(WIDTH, 3)
     once = score(features, predictions, teacher, section, no_progress)
-    monkeypatch.setattr("pipeline.embed.predictions.BLOCK", 64)
+    monkeypatch.setattr("kd3_pipeline.embed.predictions.BLOCK", 64)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     steps: list[int] = []
     again = score(mapped, predictions, teacher, section, steps.append)

@@ -10,19 +10,19 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pipeline.console import Console, no_progress
-from pipeline.demo.domains import original_images
-from pipeline.embed.predictions import read_logits
-from pipeline.embed.topic import core_distance, off_topic
-from pipeline.embeddings import Embeddings
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.paramfile import read_params
-from pipeline.params import Teacher
-from pipeline.store import read_table, write_table
-from pipeline.teacher.train import train
-from stages.cli import app
-from stages.steps.teacher_check import check_teacher
+from kd3_pipeline.console import Console, no_progress
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.embed.predictions import read_logits
+from kd3_pipeline.embed.topic import core_distance, off_topic
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Teacher
+from kd3_pipeline.store import read_table, write_table
+from kd3_pipeline.teacher.train import train
+from kd3_stages.cli import app
+from kd3_stages.steps.teacher_check import check_teacher
 
 from .conftest import SIDE, Crawled
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pipeline.embed import features as module
-from pipeline.embed.arrays import ArrayWriter
-from pipeline.embed.features import embed, kept_images
-from pipeline.embed.storeloss import looked_at
-from pipeline.embeddings import Embeddings
-from pipeline.errors import UserError
-from pipeline.images import Frame, decode
-from pipeline.models.checkpoint import save_model
-from pipeline.models.network import pool
-from pipeline.params import Embed
-from pipeline.pixels import normalise
-from pipeline.store import write_table
-from stages.cli import app
+from kd3_pipeline.embed import features as module
+from kd3_pipeline.embed.arrays import ArrayWriter
+from kd3_pipeline.embed.features import embed, kept_images
+from kd3_pipeline.embed.storeloss import looked_at
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.images import Frame, decode
+from kd3_pipeline.models.checkpoint import save_model
+from kd3_pipeline.models.network import pool
+from kd3_pipeline.params import Embed
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.store import write_table
+from kd3_stages.cli import app
 
 from .conftest import SIDE, Crawled, contents
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from pipeline.evaluate.calibration import FEWEST, fit_temperature, least_cross_entropy
+from kd3_pipeline.evaluate.calibration import FEWEST, fit_temperature, least_cross_entropy
 
 
 def sampled_classes(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.demo.domains import WEB_STYLES, draw_web, original_images
-from pipeline.evaluate import contamination, sheet
-from pipeline.evaluate.sheet import contact_sheet
-from pipeline.images import to_square
-from pipeline.params import Evaluate
+from kd3_pipeline.demo.domains import WEB_STYLES, draw_web, original_images
+from kd3_pipeline.evaluate import contamination, sheet
+from kd3_pipeline.evaluate.sheet import contact_sheet
+from kd3_pipeline.images import to_square
+from kd3_pipeline.params import Evaluate
 from tests.drawings import shirt
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.demo.domains import original_images
-from pipeline.evaluate.corruptions import KINDS, SEVERITIES, corrupted, corruption_error
-from pipeline.evaluate.warp import motion, zoomed
-from pipeline.evaluate.weather import plasma
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.evaluate.corruptions import KINDS, SEVERITIES, corrupted, corruption_error
+from kd3_pipeline.evaluate.warp import motion, zoomed
+from kd3_pipeline.evaluate.weather import plasma
 
 PAPER = [
     "gaussian_noise",

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.evaluate.cost import latencies, macs
-from pipeline.models import build
-from pipeline.models.network import Network
+from kd3_pipeline.evaluate.cost import latencies, macs
+from kd3_pipeline.models import build
+from kd3_pipeline.models.network import Network
 
 
 class OneLayer(Network):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.evaluate.logits import logits_of
-from pipeline.models import build
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.models import build
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.5] * 3, [0.25] * 3

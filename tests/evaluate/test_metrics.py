@@ -4,7 +4,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from sklearn import metrics as reference
 
-from pipeline.evaluate.metrics import (
+from kd3_pipeline.evaluate.metrics import (
     beside,
     calibration,
     calibration_error,

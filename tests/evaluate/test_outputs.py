@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.evaluate.outputs import MOST_MISTAKES, answers, mistakes, prediction_rows
+from kd3_pipeline.evaluate.outputs import MOST_MISTAKES, answers, mistakes, prediction_rows
 
 NAMES = ["cat, the", "dog"]
 LABELS = np.array([0, 1, 0, 1])

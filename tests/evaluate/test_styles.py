@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.evaluate.styles import load_styles
-from pipeline.images import Frame
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.evaluate.styles import load_styles
+from kd3_pipeline.images import Frame
 
 
 def picture(value: int) -> bytes:

@@ -8,10 +8,10 @@ from itertools import pairwise
 import yaml
 from markdown_it import MarkdownIt
 
-from pipeline.crawlsummary import CrawlSummary
-from pipeline.export.card import Facts, Licence, model_card, plain_markdown
-from pipeline.export.provenance import History
-from pipeline.metrics import Metrics
+from kd3_pipeline.crawlsummary import CrawlSummary
+from kd3_pipeline.export.card import Facts, Licence, model_card, plain_markdown
+from kd3_pipeline.export.provenance import History
+from kd3_pipeline.metrics import Metrics
 from tests.export.world import CONFIG, METRICS, NAMES, measured
 
 CHECKS = {

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ExternalError, UserError
-from pipeline.export.checks import FLOAT, HALF, compare, require_finite, require_student
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.export.checks import FLOAT, HALF, compare, require_finite, require_student
 
 SCALES = [1e-7, 1e-3, 1.0, 38_728.0, 1e30]
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.embeddings import Embeddings
-from pipeline.errors import UserError
-from pipeline.export.checks import Pixels, agreement, choose_pixels
-from pipeline.export.files import check_files, write_files
-from pipeline.export.model import open_model
-from pipeline.export.program import about, export_program, write_torch
-from pipeline.export.quantised import write_int8
-from pipeline.pixels import normalise
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.export.checks import Pixels, agreement, choose_pixels
+from kd3_pipeline.export.files import check_files, write_files
+from kd3_pipeline.export.model import open_model
+from kd3_pipeline.export.program import about, export_program, write_torch
+from kd3_pipeline.export.quantised import write_int8
+from kd3_pipeline.pixels import normalise
 from tests.export.world import CONFIG, MEAN, NAMES, SIDE, STD, pixels, student, write_pixels
 
 LONE = """
@@ -42,7 +42,7 @@ import sys
 import numpy, torch
 network = torch.export.load(sys.argv[1]).module()
 logits = network(torch.from_numpy(numpy.load(sys.argv[2])))
-assert not [name for name in sys.modules if name.startswith(("pipeline", "stages"))]
+assert not [name for name in sys.modules if name.startswith(("kd3_pipeline", "kd3_stages"))]
 numpy.save(sys.argv[3], logits.numpy())
 """
 ONNX_NEEDS = ("onnxruntime", "numpy", "numpy.libs", "flatbuffers", "google", "packaging")

@@ -5,15 +5,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.export.provenance import (
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.export.provenance import (
     _counted,
     by_host,
     by_licence,
     provenance_table,
     read_history,
 )
-from pipeline.store import write_table
+from kd3_pipeline.store import write_table
 from tests.export.world import NAMES, TITLE, TWICE, USED, write_tables
 
 

@@ -12,17 +12,17 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from pipeline.export.checks import FLOAT as FULL
-from pipeline.export.checks import HALF, Pixels, compare
-from pipeline.export.files import check_files, write_files
-from pipeline.export.half import LARGEST, write_fp16
-from pipeline.export.model import open_model
-from pipeline.export.program import InputKind, as_input
-from pipeline.export.runtimes import RUNTIMES, RuntimeFailure
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.network import Network
-from pipeline.pixels import normalise
+from kd3_pipeline.export.checks import FLOAT as FULL
+from kd3_pipeline.export.checks import HALF, Pixels, compare
+from kd3_pipeline.export.files import check_files, write_files
+from kd3_pipeline.export.half import LARGEST, write_fp16
+from kd3_pipeline.export.model import open_model
+from kd3_pipeline.export.program import InputKind, as_input
+from kd3_pipeline.export.runtimes import RUNTIMES, RuntimeFailure
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.pixels import normalise
 from tests.export.world import CONFIG, MEAN, NAMES, SIDE, STD, pixels, student
 
 FLOAT, HALVES = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -138,7 +138,7 @@ def test_logits_that_16_bits_cannot_hold_are_given_whole(tmp_path: Path) -> None
 OWN = """
 import torch
 from torch import nn
-from pipeline.models.network import Network
+from kd3_pipeline.models.network import Network
 
 class Tail(nn.Module):
     '''A tail that no list of plain layers holds.'''
@@ -176,7 +176,7 @@ else:
     import torch
     network = torch.export.load(path).module()
     answers = [network(torch.from_numpy(part)).numpy() for part in (images[:1], images[1:])]
-foreign = ("pipeline", "stages", "own_network", "timm", "torchvision")
+foreign = ("kd3_pipeline", "kd3_stages", "own_network", "timm", "torchvision")
 assert not [name for name in sys.modules if name.split(".")[0] in foreign]
 numpy.save(out, numpy.concatenate(answers))
 """

@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import selections, verdicts
-from pipeline.demo.domains import original_images
-from pipeline.embeddings import PIXELS, write_images
-from pipeline.kd3 import Transfer
-from pipeline.manifest import Candidate, Fetched, manifest
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.models.distilled import Distilled
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network, drop_classifier
-from pipeline.pixels import normalise
-from pipeline.store import write_json, write_table
+from kd3_pipeline import selections, verdicts
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.embeddings import PIXELS, write_images
+from kd3_pipeline.kd3 import Transfer
+from kd3_pipeline.manifest import Candidate, Fetched, manifest
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.models.distilled import Distilled
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network, drop_classifier
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.store import write_json, write_table
 
 SIDE = 16
 NAMES = ["circle", "<script>alert(1)</script>", "a`b|c\n---\nd", "star"]

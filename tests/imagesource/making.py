@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.crawl.collection import read_collection
-from pipeline.imagesource.entries import Entry
-from pipeline.imagesource.matching import Matcher
-from pipeline.manifest import Candidate
+from kd3_pipeline.crawl.collection import read_collection
+from kd3_pipeline.imagesource.entries import Entry
+from kd3_pipeline.imagesource.matching import Matcher
+from kd3_pipeline.manifest import Candidate
 from tests.crawl.hosts import picture
 
 MOST = 1 << 20

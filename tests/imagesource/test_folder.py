@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ExternalError, UserError
+from kd3_pipeline.errors import ExternalError, UserError
 from tests.crawl.hosts import picture
 from tests.imagesource.making import PICTURES, Read, as_bytes, files_of, table_of
 

@@ -3,8 +3,8 @@ import io
 import pytest
 from PIL import Image, features
 
-from pipeline.formats import picture_kind, readable
-from pipeline.imagesource.kinds import is_parquet, is_picture, is_tar
+from kd3_pipeline.formats import picture_kind, readable
+from kd3_pipeline.imagesource.kinds import is_parquet, is_picture, is_tar
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 AVIF_AS_MIF1 = b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf" + bytes(100)

@@ -2,8 +2,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.imagesource.table import BATCH_BYTES, Table, batches
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.imagesource.table import BATCH_BYTES, Table, batches
 from tests.imagesource.making import PICTURES, Read, table_of
 
 NAMES = ["cat", "dog"]

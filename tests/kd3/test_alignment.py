@@ -4,8 +4,8 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from pipeline.kd3 import Transfer, disagreement_weights, weighted_feature_loss
-from pipeline.models.network import pool
+from kd3_pipeline.kd3 import Transfer, disagreement_weights, weighted_feature_loss
+from kd3_pipeline.models.network import pool
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

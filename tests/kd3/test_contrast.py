@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from pipeline.kd3 import Projection, nt_xent
+from kd3_pipeline.kd3 import Projection, nt_xent
 
 
 def views(count: int = 5, width: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline import kd3
-from pipeline.kd3 import Selection
+from kd3_pipeline import kd3
+from kd3_pipeline.kd3 import Selection
 
 REQUIRED = inspect.Parameter.empty
 SIGNATURES = {

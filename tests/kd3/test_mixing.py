@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from pipeline.kd3 import mix_distribution
-from pipeline.kd3.mixing import _beta
+from kd3_pipeline.kd3 import mix_distribution
+from kd3_pipeline.kd3.mixing import _beta
 
 
 def batch(count: int = 6, side: int = 8, dtype=torch.float64) -> torch.Tensor:

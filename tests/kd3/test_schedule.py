@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pipeline.kd3 import teacher_weight
+from kd3_pipeline.kd3 import teacher_weight
 
 
 def test_the_published_weights_are_reproduced(golden):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.kd3 import select
+from kd3_pipeline.kd3 import select
 
 
 def logits(seed: int, rows: int = 60, classes: int = 5, spread: float = 3) -> torch.Tensor:

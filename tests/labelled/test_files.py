@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline import labelled
-from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.errors import ExternalError, UserError
-from pipeline.images import Frame
-from pipeline.labelled import LabelledImages, Reading, load_labelled
-from pipeline.labelled.names import ClassNames
-from pipeline.store import StoredImage, write_shards
+from kd3_pipeline import labelled
+from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.images import Frame
+from kd3_pipeline.labelled import LabelledImages, Reading, load_labelled
+from kd3_pipeline.labelled.names import ClassNames
+from kd3_pipeline.store import StoredImage, write_shards
 
 NAMES = ["ant", "bee", "cat"]
 

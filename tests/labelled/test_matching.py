@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.labelled.labels import Labels, renamed, told_apart
-from pipeline.labelled.matching import matched
-from pipeline.labelled.names import ClassNames
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.labelled.labels import Labels, renamed, told_apart
+from kd3_pipeline.labelled.matching import matched
+from kd3_pipeline.labelled.names import ClassNames
 
 NAMES = ["ant", "bee", "cat"]
 TWICE = ["crane", "fox", "crane"]  # as ImageNet has it

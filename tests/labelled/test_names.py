@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.labelled.names import class_names_of, listed_names
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.labelled.names import class_names_of, listed_names
 
 KEY = "teacher.class_names"
 LISTS = {

@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.models.checkpoint import (
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import (
     CONFIG,
     WEIGHTS,
     ModelConfig,

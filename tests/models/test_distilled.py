@@ -5,14 +5,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import UserError
-from pipeline.kd3 import Transfer
-from pipeline.models import build, distilled
-from pipeline.models.checkpoint import CONFIG, ModelConfig, load_model, save_model
-from pipeline.models.distilled import Distilled, load_student
-from pipeline.models.fuse import fuse
-from pipeline.models.layers import layers_of
-from pipeline.models.network import Network, drop_classifier, parameter_count, pool
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.kd3 import Transfer
+from kd3_pipeline.models import build, distilled
+from kd3_pipeline.models.checkpoint import CONFIG, ModelConfig, load_model, save_model
+from kd3_pipeline.models.distilled import Distilled, load_student
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.layers import layers_of
+from kd3_pipeline.models.network import Network, drop_classifier, parameter_count, pool
 
 CPU = torch.device("cpu")
 IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))

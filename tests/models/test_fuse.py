@@ -3,11 +3,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.kd3 import Transfer
-from pipeline.models import ARCHITECTURES, build
-from pipeline.models.distilled import Distilled
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network, drop_classifier, parameter_count
+from kd3_pipeline.kd3 import Transfer
+from kd3_pipeline.models import ARCHITECTURES, build
+from kd3_pipeline.models.distilled import Distilled
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network, drop_classifier, parameter_count
 
 CLASSES = 7
 TORCHVISION = {  # batch norms that stay

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import build
-from pipeline.models.cutting import cut
-from pipeline.models.fuse import fuse
-from pipeline.models.keeping import keeps_values
+from kd3_pipeline.models import build
+from kd3_pipeline.models.cutting import cut
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.keeping import keeps_values
 
 SIDE = 16
 

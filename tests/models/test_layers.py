@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.models.layers import ARGUMENTS, build_layers, layers_of
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.layers import ARGUMENTS, build_layers, layers_of
 
 VECTORS = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 MAPS = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.models import ALIASES, ARCHITECTURES, build
-from pipeline.models.network import Network, drop_classifier, parameter_count, pool
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import ALIASES, ARCHITECTURES, build
+from kd3_pipeline.models.network import Network, drop_classifier, parameter_count, pool
 
 DATA = Path(__file__).parent.parent / "data"
 GOLDEN = np.load(DATA / "kd3.npz", allow_pickle=False)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import UserError
-from pipeline.models.cutting import cut
-from pipeline.models.fuse import fuse
-from pipeline.models.network import pool
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.cutting import cut
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import pool
 
 
 class Base(nn.Module):

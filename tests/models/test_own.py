@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.models import build, own
-from pipeline.models.fuse import fuse
-from pipeline.models.network import drop_classifier, pool
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build, own
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import drop_classifier, pool
 from tests.imports import ROOT
 from tests.models.own_networks import CUTS, HEADER, SHAPES, source
 
@@ -392,7 +392,10 @@ def test_a_hub_function_gives_its_own_network(project):
 
 
 def test_importing_the_package_of_models_imports_no_library_of_networks():
-    code = "import sys, pipeline.models; print('torchvision' in sys.modules, 'timm' in sys.modules)"
+    code = (
+        "import sys, kd3_pipeline.models;"
+        " print('torchvision' in sys.modules, 'timm' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == ["False", "False"], done.stderr
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.weights.files import read_weights
-from pipeline.weights.network import fitted_network
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.weights.files import read_weights
+from kd3_pipeline.weights.network import fitted_network
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

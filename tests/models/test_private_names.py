@@ -17,7 +17,7 @@ def test_no_private_name_of_a_library_is_used(part):
             if isinstance(node, ast.Attribute) and not _is_own(node.value):
                 private = node.attr.startswith("_") and not node.attr.endswith("__")
                 assert not private, f"{where}: .{node.attr} is another's private name"
-            if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("pipeline"):
+            if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("kd3_pipeline"):
                 names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
                 private = [name for name in names if name.startswith("_") and name != "__future__"]
                 assert not private, f"{where}: {private[0]} is another's private name"

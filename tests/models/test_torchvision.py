@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.models.cutting import cut
-from pipeline.models.network import drop_classifier, pool
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.cutting import cut
+from kd3_pipeline.models.network import drop_classifier, pool
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 CUT = {  # channels and side of the feature map of 64-pixel images

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.program.archive import checked_copy, kind_of
-from pipeline.program.client import Kind
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.program.archive import checked_copy, kind_of
+from kd3_pipeline.program.client import Kind
 from tests.program.graphs import edited, exported, graph, network, script, with_json
 
 

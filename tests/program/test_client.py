@@ -11,8 +11,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from pipeline.errors import UserError
-from pipeline.program.client import ProgramProcess
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.program.client import ProgramProcess
 from tests.program.graphs import SIDE, graph
 
 IMAGES = np.zeros((2, 3, SIDE, SIDE), np.float32)
@@ -112,7 +112,7 @@ def test_ctrl_c_is_not_for_the_process_of_a_program(tmp_path: Path) -> None:
 ASKING = """
 import sys, numpy as np
 from pathlib import Path
-from pipeline.program.client import ProgramProcess
+from kd3_pipeline.program.client import ProgramProcess
 process = ProgramProcess("onnx", Path(sys.argv[1]))
 print(process._process.pid, flush=True)
 process(np.zeros((2, 3, int(sys.argv[2]), int(sys.argv[2])), np.float32))

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from pipeline.errors import UserError
-from pipeline.program.onnx_graph import read_onnx
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.program.onnx_graph import read_onnx
 from tests.program.graphs import CLASSES, graph
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.report.page import ReportFiles, build_report
+from kd3_pipeline.report.page import ReportFiles, build_report
 from tests.report.world import World
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.report.page import build_live, build_report
+from kd3_pipeline.report.page import build_live, build_report
 from tests.browser import assert_sound, missing
 from tests.report.test_dropped import page_of
 from tests.report.world import HOSTILE_CLASS, HOSTILE_TITLE, World

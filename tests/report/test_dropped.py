@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.report.dropped.choice import Dropped, Section
-from pipeline.report.dropped.page import build_dropped_page
-from pipeline.report.page import ReportFiles
-from pipeline.verdicts import SCHEMA
+from kd3_pipeline.report.dropped.choice import Dropped, Section
+from kd3_pipeline.report.dropped.page import build_dropped_page
+from kd3_pipeline.report.page import ReportFiles
+from kd3_pipeline.verdicts import SCHEMA
 from tests.report.world import HOSTILE_CLASS, HOSTILE_TITLE, World
 
 HEAD = ["class", "images", "kept"]

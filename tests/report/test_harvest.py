@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crawlsummary import CrawlSummary, read_crawl_summary
-from pipeline.errors import UserError
-from pipeline.report.page import ReportFiles, build_report
+from kd3_pipeline.crawlsummary import CrawlSummary, read_crawl_summary
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.report.page import ReportFiles, build_report
 from tests.report.test_page import Elements
 from tests.report.world import HOSTILE_CLASS, HOSTILE_TITLE
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.metrics import read_metrics
-from pipeline.report.page import MOST_THUMBNAILS, STEPS, ReportFiles, build_report
-from pipeline.report.sections import headline
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.metrics import read_metrics
+from kd3_pipeline.report.page import MOST_THUMBNAILS, STEPS, ReportFiles, build_report
+from kd3_pipeline.report.sections import headline
 from tests.report.world import HOSTILE_CLASS, HOSTILE_TITLE, World
 
 

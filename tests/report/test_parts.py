@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.report.figures import Series, curve_charts, line_chart, number, ticks
-from pipeline.report.inputs import Curves
-from pipeline.report.sampling import extremes, spread
-from pipeline.report.stored import read_images
-from pipeline.report.tables import confusion_matrix
-from pipeline.report.thumbnails import encode_thumbnail
-from pipeline.report.tiles import web_link
+from kd3_pipeline.report.figures import Series, curve_charts, line_chart, number, ticks
+from kd3_pipeline.report.inputs import Curves
+from kd3_pipeline.report.sampling import extremes, spread
+from kd3_pipeline.report.stored import read_images
+from kd3_pipeline.report.tables import confusion_matrix
+from kd3_pipeline.report.thumbnails import encode_thumbnail
+from kd3_pipeline.report.tiles import web_link
 from tests.report.world import World, draw
 
 

@@ -11,18 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.embeddings import Embeddings
-from pipeline.errors import UserError
-from pipeline.metrics import Bin
-from pipeline.report.calibration import reliability_diagram
-from pipeline.report.corruptions import by_kind, read_corruptions
-from pipeline.report.inputs import read_thresholds
-from pipeline.report.map import colours, project, read_map
-from pipeline.report.origins import read_origins
-from pipeline.report.page import ReportFiles, build_live, build_report
-from pipeline.report.sampling import disagreements, turns
-from pipeline.report.stored import read_images
-from pipeline.report.tables import kept_rows
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.metrics import Bin
+from kd3_pipeline.report.calibration import reliability_diagram
+from kd3_pipeline.report.corruptions import by_kind, read_corruptions
+from kd3_pipeline.report.inputs import read_thresholds
+from kd3_pipeline.report.map import colours, project, read_map
+from kd3_pipeline.report.origins import read_origins
+from kd3_pipeline.report.page import ReportFiles, build_live, build_report
+from kd3_pipeline.report.sampling import disagreements, turns
+from kd3_pipeline.report.stored import read_images
+from kd3_pipeline.report.tables import kept_rows
 from tests.report.world import HOSTILE_CLASS, World
 
 

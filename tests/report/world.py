@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from pipeline import selections, verdicts
-from pipeline.embeddings import FEATURES, LOGITS, write_images
-from pipeline.manifest import Candidate, Fetched, manifest
-from pipeline.report.page import ReportFiles
-from pipeline.store import IMAGE_COLUMNS, shard_path, write_csv, write_json, write_table
+from kd3_pipeline import selections, verdicts
+from kd3_pipeline.embeddings import FEATURES, LOGITS, write_images
+from kd3_pipeline.manifest import Candidate, Fetched, manifest
+from kd3_pipeline.report.page import ReportFiles
+from kd3_pipeline.store import IMAGE_COLUMNS, shard_path, write_csv, write_json, write_table
 
 HOSTILE_CLASS = "<script>alert(1)</script>"
 HOSTILE_TITLE = '"><img src=x onerror=alert(1)>'

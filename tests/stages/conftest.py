@@ -13,8 +13,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from pipeline.demo.domains import original_images
-from pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.demo.shapes import CLASS_NAMES
 from tests.stages.workspace import (
     OUTSIDE,
     STAGES,
@@ -29,7 +29,7 @@ from tests.stages.workspace import (
 # one process for all of them, as loading what they need takes longer than their work here
 EVERY_STAGE = """
 import sys
-from stages.cli import app
+from kd3_stages.cli import app
 for stage in sys.argv[1:]:
     app([stage, "--quiet"], standalone_mode=False)
 """

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl import fetch, result_pages, scheduler
-from pipeline.manifest import STORED
+from kd3_pipeline.crawl import fetch, result_pages, scheduler
+from kd3_pipeline.manifest import STORED
 from tests.crawl.world.service import World, command, running
 
 CLASSES = ("cat", "dog", "owl")

@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.crawl.guard import HostTable
+from kd3_pipeline.crawl.guard import HostTable
 from tests.stages.workspace import environment
 
 # no parameter leads to a loopback address: this puts the names into the place of the demo's
 PROGRAM = """
 import contextlib, json, sys
-from pipeline.crawl.engines.bing import Bing
-from stages import sources
+from kd3_pipeline.crawl.engines.bing import Bing
+from kd3_stages import sources
 
 hosts = {name: (ip, port) for name, (ip, port) in json.loads(sys.argv.pop(1)).items()}
 Bing.__init__.__defaults__ = ("bing", "http://0.test/images/async", 0.0)
@@ -24,7 +24,7 @@ def engine_for(*arguments):
         yield engine, hosts
 
 sources.engine_for = engine_for
-from stages.cli import main
+from kd3_stages.cli import main
 main()
 """
 

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.images import inspect
-from pipeline.manifest import Candidate, Fetched, manifest
-from pipeline.store import StoredImage, write_shards, write_table
+from kd3_pipeline.images import inspect
+from kd3_pipeline.manifest import Candidate, Fetched, manifest
+from kd3_pipeline.store import StoredImage, write_shards, write_table
 
 
 def write_crawl(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from pipeline.errors import UserError
-from pipeline.presets import preset_names
-from stages.cli import with_exit_codes
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.presets import preset_names
+from kd3_stages.cli import with_exit_codes
 from tests.stages.workspace import ROOT, copy_project, environment, invoke, run
 
 HEAVY = {"torch", "faiss", "icrawler", "imagehash", "dvc", "PIL", "numpy", "aiohttp", "ray"}
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import stages.cli, sys; print(*sys.modules)"
+    code = "import kd3_stages.cli, sys; print(*sys.modules)"
     done = run(ROOT, sys.executable, "-c", code)
     assert not HEAVY & {name.split(".")[0] for name in done.stdout.split()}
 
@@ -49,7 +49,7 @@ def test_a_crawl_without_a_network_says_so_in_one_line(folder: Path, tmp_path: P
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
     settings = environment(folder) | {"PYTHONPATH": f"{tmp_path}:{folder}"}
     done = subprocess.run(
-        [sys.executable, "-m", "stages", "crawl", "--classes", "cifar10"],
+        [sys.executable, "-m", "kd3_stages", "crawl", "--classes", "cifar10"],
         cwd=folder,
         env=settings,
         text=True,
@@ -133,7 +133,7 @@ def test_inputs_outside_the_project_are_told(folder: Path) -> None:
 def test_an_interrupted_crawl_exits_with_130_and_goes_on(folder: Path, tmp_path: Path) -> None:
     params = "crawl: {per_class: 60}\n"
     (folder / "params.yaml").write_text(params)
-    command = [sys.executable, "-m", "stages", "crawl", "--quiet"]
+    command = [sys.executable, "-m", "kd3_stages", "crawl", "--quiet"]
     journal = folder / ".cache/crawl/journal.jsonl"
     process = subprocess.Popen(command, cwd=folder, env=environment(folder), stderr=subprocess.PIPE)
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > 10_000):
@@ -158,7 +158,7 @@ def test_an_interrupted_crawl_exits_with_130_and_goes_on(folder: Path, tmp_path:
 
 def test_the_demos_web_stops_on_request(folder: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages", "serve-demo", "--port", "0"],
+        [sys.executable, "-m", "kd3_stages", "serve-demo", "--port", "0"],
         cwd=folder,
         env=environment(folder),
         stdout=subprocess.PIPE,

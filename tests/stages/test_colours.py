@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from torch import nn
 from torchvision import models
 
-from pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.demo.shapes import CLASS_NAMES
 from tests.stages.test_own_networks import command
 from tests.stages.test_own_networks import project as project
 

@@ -15,11 +15,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.journal import Journal
 from tests.stages.workspace import copy_project, environment
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["stages.steps.crawl", "pipeline.crawl.pack", "pipeline.demo.server"])
+SERVER.set_forkserver_preload(
+    ["kd3_stages.steps.crawl", "kd3_pipeline.crawl.pack", "kd3_pipeline.demo.server"]
+)
 FEW = "crawl: {classes: [circle, square], engine: demo, per_class: %d}\ndistill: {batch_size: 8}\n"
 
 
@@ -27,7 +29,7 @@ def crawling(folder: Path) -> None:
     """What `pipeline crawl` does, in a process of its own."""
     os.chdir(folder)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    from stages.crawl import crawl
+    from kd3_stages.crawl import crawl
 
     crawl(None, None, None, None, "", False, None, True, False)
 

@@ -9,8 +9,8 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.http import Web
-from stages import sources
+from kd3_pipeline.crawl.http import Web
+from kd3_stages import sources
 from tests.crawl.hosts import Host, image, reply, serving
 from tests.pages import blocks
 from tests.stages.workspace import invoke

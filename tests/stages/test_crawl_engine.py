@@ -14,7 +14,7 @@ from tests.stages.workspace import copy_project
 FILE = '''
 """Lines: an engine whose pages are lists of addresses."""
 
-from pipeline.crawl.engines.engine import Budget, Engine, Result, ResultPage, address, filter_of
+from kd3_pipeline.crawl.engines.engine import Budget, Engine, Result, ResultPage, address, filter_of
 
 
 class Lines(Engine):

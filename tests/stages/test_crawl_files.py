@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.store import read_shard
+from kd3_pipeline.store import read_shard
 from tests.crawl.hosts import picture
 from tests.imagesource.making import PICTURES, as_bytes, files_of, table_of, tar_of
 from tests.stages.workspace import invoke

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.classes import load_classes
-from stages import sources
-from stages.cli import app
+from kd3_pipeline.classes import load_classes
+from kd3_stages import sources
+from kd3_stages.cli import app
 from tests.crawl.hosts import Host, image, serving
 from tests.crawl.searching import answering, asked, bing, page
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pipeline.images import decode
-from pipeline.manifest import read_manifest
-from pipeline.store import read_shard, shard_paths
-from stages.cli import app
+from kd3_pipeline.images import decode
+from kd3_pipeline.manifest import read_manifest
+from kd3_pipeline.store import read_shard, shard_paths
+from kd3_stages.cli import app
 from tests.test_damage import encoded, overwritten, photograph
 
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.models.network import pool
-from pipeline.pixels import normalise
-from stages import sources
-from stages.cli import app
-from stages.steps.teacher_labels import matched
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.models.network import pool
+from kd3_pipeline.pixels import normalise
+from kd3_stages import sources
+from kd3_stages.cli import app
+from kd3_stages.steps.teacher_labels import matched
 from tests.crawl.hosts import Host, serving
 from tests.crawl.searching import answering, asked, bing, page
 

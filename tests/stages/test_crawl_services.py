@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.canary import NOUNS
+from kd3_pipeline.crawl.canary import NOUNS
 from tests.crawl.world.rules import (
     first_times,
     nothing,

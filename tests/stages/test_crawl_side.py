@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.engines.engine import Budget, Engine, Result, ResultPage, address
-from stages import sources
+from kd3_pipeline.crawl.engines.engine import Budget, Engine, Result, ResultPage, address
+from kd3_stages import sources
 from tests.crawl.hosts import Host, image, reply, serving
 from tests.stages.workspace import invoke
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeline.classes import load_classes
-from pipeline.crawl.engines.engine import ResultPage
-from pipeline.crawl.pagelog import PageLog
-from stages.steps.crawl_search import told_before
+from kd3_pipeline.classes import load_classes
+from kd3_pipeline.crawl.engines.engine import ResultPage
+from kd3_pipeline.crawl.pagelog import PageLog
+from kd3_stages.steps.crawl_search import told_before
 
 CLASSES = load_classes(["red fox"])
 OLD = b'{"engine": "bing", "page": "http://0.test/?q=a", "results": [{"url": "u"}]}\n'

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.params import Params
-from pipeline.runkey import NO_RESULT
-from stages.cli import app
-from stages.code import ROOT, code_of, executed_files, imported_modules
-from stages.generate import dvc_file
-from tests.stages.workspace import fresh_copy, status
+from kd3_pipeline.params import Params
+from kd3_pipeline.runkey import NO_RESULT
+from kd3_stages.cli import app
+from kd3_stages.code import PACKAGES, ROOT, code_of, executed_files, imported_modules
+from kd3_stages.generate import own_project
+from tests.stages.workspace import fresh_copy, run, status
 
 STAGES = {
     name: stage
@@ -20,7 +20,7 @@ STAGES = {
     if "params" in stage
 }
 SOURCES = sorted(
-    path for part in ("pipeline", "stages") for path in (ROOT / part).rglob("*.py")
+    path for part in PACKAGES for path in (ROOT / part).rglob("*.py")
 )  # fmt: skip
 PARTS = ("crawl", "dedup", "teacher", "embed", "distill", "evaluate", "export", "report", "demo")
 MOST_LINES = 80  # of a function
@@ -30,8 +30,11 @@ BORROWED = {
 }
 
 
-def test_dvc_yaml_is_what_the_code_generates() -> None:
-    assert (ROOT / "dvc.yaml").read_text("utf-8") == dvc_file(), "run `make generated`"
+def test_this_repository_is_a_project_as_init_makes_one() -> None:
+    for name, text in own_project().items():
+        assert (ROOT / name).read_text("utf-8") == text, "run `make generated`"
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert not {*(ROOT / "stages/project/gitignore").read_text().splitlines()} - {*ignored}
 
 
 def test_the_crawl_depends_on_no_code() -> None:
@@ -59,28 +62,30 @@ def test_no_output_escapes_a_stage_by_persist_or_frozen() -> None:
 def test_code_without_a_result_is_named_once_and_is_no_dependency() -> None:
     for file in NO_RESULT:
         assert (ROOT / file).exists(), file
-        for stage in STAGES.values():
-            assert file not in stage["deps"]
+        for stage in STAGES:
+            assert file not in code_of(stage)
 
 
 def test_a_class_that_is_loaded_by_name_counts_as_run() -> None:
     listed = code_of("distill")
-    for path in (ROOT / "pipeline/distill/objectives").glob("*.py"):
+    for path in (ROOT / "kd3_pipeline/distill/objectives").glob("*.py"):
         assert path.relative_to(ROOT).as_posix() in listed
 
 
 def test_templates_beside_the_code_count_as_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.code.ROOT", tmp_path)
-    package = tmp_path / "pipeline/page"
+    monkeypatch.setattr("kd3_stages.code.ROOT", tmp_path)
+    package = tmp_path / "kd3_pipeline/page"
     for name in ("__init__.py", "a.py", "page.css", "templates/base.j2", "other/__init__.py"):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text("x = 1\n")
     (package / "other/other.j2").write_text("of a package that nothing imports")
     (package / "notes.txt").write_text("no code reads it")
     found = {path.as_posix() for path in executed_files(package / "a.py")}
-    assert found == {f"pipeline/page/{name}" for name in ("a.py", "page.css", "templates/base.j2")}
+    assert found == {
+        f"kd3_pipeline/page/{name}" for name in ("a.py", "page.css", "templates/base.j2")
+    }
 
 
 def test_words_make_no_stage_stale_and_work_does(project: Path, tmp_path: Path) -> None:
@@ -88,10 +93,12 @@ def test_words_make_no_stage_stale_and_work_does(project: Path, tmp_path: Path) 
     for file in NO_RESULT:
         touch(folder / file)
     touch(folder / "stages/distill.py")
+    run(folder, "pipeline", "inputs")
     assert status(folder) == {"inputs": ["always changed"]}
-    touch(folder / "pipeline/kd3/selection.py")
+    touch(folder / "kd3_pipeline/kd3/selection.py")
+    run(folder, "pipeline", "inputs")
     changed = status(folder)
-    assert changed["distill"] == [{"changed deps": {"pipeline/kd3/selection.py": "modified"}}]
+    assert changed["distill"] == [{"changed deps": {"data/inputs/distill.json": "modified"}}]
     assert "embed" not in changed
 
 
@@ -107,18 +114,18 @@ def test_imports_go_one_way(path: Path) -> None:
     floor, part, *_ = path.relative_to(ROOT).with_suffix("").parts
     for module in imported_modules(path):
         other, name = [*module.split("."), "", ""][:2]
-        if floor == "pipeline":
-            assert other != "stages", module
-        if floor == "pipeline" and part == "kd3":
-            allowed = other in {"math", "typing", "torch"} or module.startswith("pipeline.kd3")
+        if floor == "kd3_pipeline":
+            assert other != "kd3_stages", module
+        if floor == "kd3_pipeline" and part == "kd3":
+            allowed = other in {"math", "typing", "torch"} or module.startswith("kd3_pipeline.kd3")
             assert allowed, f"kd3 knows tensors alone, not {module}"
-        if floor == "pipeline" and other == "pipeline" and name in PARTS:
+        if floor == "kd3_pipeline" and other == "kd3_pipeline" and name in PARTS:
             borrowed = any(
-                part == who and f"{module}.".startswith(f"pipeline.{what}.")
+                part == who and f"{module}.".startswith(f"kd3_pipeline.{what}.")
                 for who, what in BORROWED
             )
             assert part == name or borrowed, f"{part} imports {module}"
-        if floor == "stages" and part == "steps" and other == "stages":
+        if floor == "kd3_stages" and part == "steps" and other == "kd3_stages":
             assert name in ("", "steps", "paths", "code", "sources"), f"a step imports {module}"
 
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.images import decode, to_square
-from pipeline.store import read_shard
-from stages.cli import app
-from stages.steps import dedup as deduplication
+from kd3_pipeline.images import decode, to_square
+from kd3_pipeline.store import read_shard
+from kd3_stages.cli import app
+from kd3_stages.steps import dedup as deduplication
 from tests.dedup.pictures import encoded, jpeg, scene
 from tests.dedup.test_look import photographs, sign
 from tests.stages.own_crawl import write_crawl
@@ -386,7 +386,7 @@ def test_what_counts_as_one_colour_is_a_parameter_that_hashes_nothing_anew(own, 
     write_crawl(own, {"fox": [jpeg(scene(1)), encoded(faint)]})
     assert dedup() == 0
     assert len(kept()) == 2
-    monkeypatch.setattr("pipeline.dedup.shards.fingerprint_images", None)
+    monkeypatch.setattr("kd3_pipeline.dedup.shards.fingerprint_images", None)
     assert dedup("--set", "dedup.blank_range=20") == 0
     assert len(kept()) == 1
     assert dedup("--set", "dedup.blank_range=19") == 0

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.demo.domains import original_images
-from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.embeddings import write_images
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.models.distilled import load_student
-from pipeline.models.network import parameter_count
-from pipeline.pixels import normalise
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.embeddings import write_images
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.models.distilled import load_student
+from kd3_pipeline.models.network import parameter_count
+from kd3_pipeline.pixels import normalise
 from tests.distill.world import CPU, MEAN, SIDE, STD, teacher
 from tests.stages.workspace import copy_project, environment
 
@@ -78,7 +78,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def distil(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    process = start(folder, "-m", "stages", "distill", *options)
+    process = start(folder, "-m", "kd3_stages", "distill", *options)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     return subprocess.CompletedProcess(process.args, 0, stdout, stderr)
@@ -156,7 +156,7 @@ def test_the_student_on_disk_sees_what_was_written_of_every_image(finished: Path
 
 def interrupted(folder: Path) -> None:
     """Ctrl-C in the second epoch."""
-    process = start(folder, "-m", "stages", "distill")
+    process = start(folder, "-m", "kd3_stages", "distill")
     while process.poll() is None and not (folder / "reports/distill.csv").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
@@ -236,7 +236,7 @@ def test_the_curves_grow_by_an_epoch_at_a_time_and_a_resumed_run_has_the_earlier
     before = curves(folder)
     assert len(before) == 1
     (folder / "reports/distill.csv").unlink()  # as DVC does before it runs a stage
-    process = start(folder, "-m", "stages", "distill", "--quiet")
+    process = start(folder, "-m", "kd3_stages", "distill", "--quiet")
     assert lengths(folder, process) == [0, 2, 3]
     assert process.returncode == 0
     assert curves(folder)[:1] == before
@@ -266,7 +266,7 @@ def test_tensorboard_without_its_package_is_told_before_anything_is_trained(
     folder = copy(prepared, tmp_path / "project")
     missing = folder / "tensorboard.py"
     missing.write_text("raise ModuleNotFoundError(\"No module named 'tensorboard'\")\n")
-    process = start(folder, "-m", "stages", "distill", "--set", "distill.tensorboard=board")
+    process = start(folder, "-m", "kd3_stages", "distill", "--set", "distill.tensorboard=board")
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (2, ""), stderr
     assert stderr.splitlines()[-1] == (
@@ -282,7 +282,7 @@ TOY = '''"""Objective that knows the teacher's classes alone."""
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.distill.objectives.objective import Objective
 
 
 class Toy(Objective):
@@ -299,7 +299,7 @@ def test_a_new_objective_is_one_file_and_one_line(prepared: Path, tmp_path: Path
     (folder / "pipeline/distill/objectives/toy.py").write_text(TOY)
     registry = folder / "pipeline/registry.py"
     head, found, rest = registry.read_text().partition(
-        '    "pipeline.distill.objectives",\n    {\n'
+        '    "kd3_pipeline.distill.objectives",\n    {\n'
     )
     assert found
     line = '        "toy": Entry("toy:Toy", "the teacher\'s classes"),\n'
@@ -313,7 +313,7 @@ def test_a_new_objective_is_one_file_and_one_line(prepared: Path, tmp_path: Path
     assert {first["kept"], last["kept"]} == {"1.0"}
     assert load_student(folder / "models/student", CPU)
 
-    wrong = start(folder, "-m", "stages", "distill", "--set", "distill.objective=toi")
+    wrong = start(folder, "-m", "kd3_stages", "distill", "--set", "distill.objective=toi")
     _, stderr = wrong.communicate(timeout=60)
     assert wrong.returncode == 2
     assert "expected one of toy, kd3, official, kd, simkd, dfnd, got 'toi'" in stderr
@@ -328,7 +328,7 @@ def test_two_processes_of_torchrun_write_one_student_and_say_one_line(
     distil(alone, *short)
     folder = copy(prepared, tmp_path / "two")
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    process = start(folder, *torchrun, "-m", "stages", "distill", *short)
+    process = start(folder, *torchrun, "-m", "kd3_stages", "distill", *short)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     (line,) = stdout.splitlines()

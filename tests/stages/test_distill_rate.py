@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.distill.peak_rate import RATES
+from kd3_pipeline.distill.peak_rate import RATES
 from tests.stages.workspace import environment, invoke, run
 
 AUTO = ("distill", "--set", "distill.lr=auto")
@@ -40,7 +40,7 @@ def test_an_interrupted_search_for_a_rate_goes_on(project: Path, tmp_path: Path)
     folder = tmp_path / "copy"
     shutil.copytree(project, folder, symlinks=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages", *AUTO, "--quiet"],
+        [sys.executable, "-m", "kd3_stages", *AUTO, "--quiet"],
         cwd=folder,
         env=environment(folder),
         stderr=subprocess.PIPE,

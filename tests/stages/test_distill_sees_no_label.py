@@ -24,12 +24,11 @@ def test_distill_runs_with_the_original_data_removed_from_the_disk(
 
 
 def test_no_code_of_distill_reads_labels() -> None:
-    code = {str(path) for path in executed_files(ROOT / "stages/distill.py")}
-    of_labels = ("pipeline/labelled", "pipeline/demo", "pipeline/evaluate")
+    code = {str(path) for path in executed_files(ROOT / "kd3_stages/distill.py")}
+    of_labels = ("kd3_pipeline/labelled", "kd3_pipeline/demo", "kd3_pipeline/evaluate")
     assert not {path for path in code if path.startswith(of_labels)}
 
 
 def test_dvc_gives_distill_web_images_and_the_teacher_only() -> None:
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["distill"]
-    data = [dep for dep in stage["deps"] if not dep.startswith(("pipeline/", "stages/"))]
-    assert data == ["data/inputs/distill.json", "data/embed", "models/teacher"]
+    assert stage["deps"] == ["data/inputs/distill.json", "data/embed", "models/teacher"]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.models import build
-from pipeline.params import Distill, Params
-from stages.steps.inputs import outside_paths
+from kd3_pipeline.models import build
+from kd3_pipeline.params import Distill, Params
+from kd3_stages.steps.inputs import outside_paths
 from tests.stages.workspace import invoke
 
 OPTIONS = ("distill.epochs=1", "distill.optimizer=adamw", "distill.clip=1", "distill.accumulate=2")

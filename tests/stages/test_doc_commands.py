@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.paramfile import read_params
-from stages.cli import app
+from kd3_pipeline.paramfile import read_params
+from kd3_stages.cli import app
 from tests.doc_commands import HOW, RUN, SCENARIO
 from tests.imports import ROOT
 from tests.stages.workspace import fresh_copy, inside, run

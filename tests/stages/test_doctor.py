@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 def checks(folder: Path, code: int, path: str | None = None) -> dict[str, dict[str, object]]:
     settings = environment(folder) | ({"PATH": path} if path is not None else {})
     done = subprocess.run(
-        [sys.executable, "-m", "stages", "doctor", "--json"],
+        [sys.executable, "-m", "kd3_stages", "doctor", "--json"],
         cwd=folder,
         env=settings | {"GIT_CEILING_DIRECTORIES": str(folder.parent)},
         text=True,

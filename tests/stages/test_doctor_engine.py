@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from pipeline.crawl.canary import NOUNS
-from stages import sources
+from kd3_pipeline.crawl.canary import NOUNS
+from kd3_stages import sources
 from tests.crawl.world.rules import (
     Rule,
     always,

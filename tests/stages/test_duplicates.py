@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from stages.cli import app
+from kd3_stages.cli import app
 from tests.dedup.pictures import encoded, jpeg, scene
 from tests.dedup.test_look import sign
 from tests.stages.own_crawl import write_crawl

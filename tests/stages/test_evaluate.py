@@ -15,21 +15,21 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.console import Console
-from pipeline.demo.domains import original_images
-from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.embeddings import write_images as write_embeddings
-from pipeline.errors import ExternalError, UserError
-from pipeline.evaluate.corruptions import KINDS
-from pipeline.evaluate.logits import logits_of
-from pipeline.metrics import Metrics, NetworkMetrics, StudentMetrics, read_metrics
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.params import Evaluate
-from pipeline.pixelstore import encode_jpeg
-from stages import paths
-from stages.cli import app
-from stages.steps.evaluate import run
+from kd3_pipeline.console import Console
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.embeddings import write_images as write_embeddings
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.evaluate.corruptions import KINDS
+from kd3_pipeline.evaluate.logits import logits_of
+from kd3_pipeline.metrics import Metrics, NetworkMetrics, StudentMetrics, read_metrics
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.params import Evaluate
+from kd3_pipeline.pixelstore import encode_jpeg
+from kd3_stages import paths
+from kd3_stages.cli import app
+from kd3_stages.steps.evaluate import run
 from tests.one_thread import one_thread as one_thread
 
 SIDE, WEB, HELD_OUT = 16, 160, 60
@@ -234,7 +234,7 @@ def test_corruptions_fill_a_table_and_a_mean(folder: Path, monkeypatch: pytest.M
         error = 1 - np.mean([float(row[who]) for row in rows])
         assert found["corruption_error"][who] == pytest.approx(error, abs=6e-5)
     before = Path("reports/corruptions.csv").read_text().splitlines()
-    monkeypatch.setattr("pipeline.evaluate.pair.KINDS", list(KINDS)[:3])
+    monkeypatch.setattr("kd3_pipeline.evaluate.pair.KINDS", list(KINDS)[:3])
     measured(corruptions=True, images=6, batch_size=6)
     assert Path("reports/corruptions.csv").read_text().splitlines() == before[: 1 + 3 * 5]
 

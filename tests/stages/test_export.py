@@ -14,9 +14,9 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.models.distilled import load_student
-from pipeline.store import write_json
-from stages.cli import app
+from kd3_pipeline.models.distilled import load_student
+from kd3_pipeline.store import write_json
+from kd3_stages.cli import app
 from tests.export.world import (
     DROPPED,
     EPOCHS,
@@ -150,9 +150,9 @@ def test_quantisation_is_measured_on_the_test_set(exported: Path) -> None:
     int8 = json.loads((exported / "models/export/checks.json").read_text())["int8"]
     import torch
 
-    from pipeline.images import Frame
-    from pipeline.labelled import load_labelled
-    from pipeline.pixels import normalise
+    from kd3_pipeline.images import Frame
+    from kd3_pipeline.labelled import load_labelled
+    from kd3_pipeline.pixels import normalise
 
     data = load_labelled(str(exported / TEST_SET), "test", Frame(SIDE), 0, 0)
     _, config = load_student(exported / "models/student", torch.device("cpu"))
@@ -188,8 +188,8 @@ def test_predict_says_the_same_from_every_file(exported: Path, tmp_path: Path, n
 def test_predict_sees_the_pixels_that_embed_made(exported: Path, tmp_path: Path) -> None:
     import torch
 
-    from pipeline.images import decode, to_square
-    from pipeline.pixels import normalise
+    from kd3_pipeline.images import decode, to_square
+    from kd3_pipeline.pixels import normalise
     from tests.export.world import MEAN, STD
 
     image = picture(tmp_path / "wide.png", 3)
@@ -283,7 +283,9 @@ def test_safetensors_alone_need_no_onnx(fresh: Path) -> None:
 def test_a_missing_package_is_named_with_the_parameter(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.export.find_spec", lambda name: None if name == "onnxscript" else 1)
+    monkeypatch.setattr(
+        "kd3_stages.export.find_spec", lambda name: None if name == "onnxscript" else 1
+    )
     result = pipeline(fresh, "export")
     assert result.exit_code == 2
     assert "export.formats needs onnxscript" in result.stderr
@@ -300,7 +302,7 @@ def test_files_that_are_not_the_student_are_not_kept(
 ) -> None:
     (fresh / "models/export").mkdir()
     (fresh / "models/export/old").write_text("kept")
-    from pipeline.export.program import Shipped
+    from kd3_pipeline.export.program import Shipped
 
     right = Shipped.forward
     monkeypatch.setattr(Shipped, "forward", lambda self, images: 2 * right(self, images))
@@ -321,7 +323,7 @@ def test_a_file_too_far_from_the_student_is_left_out_or_refused(
         given, name = {"int8_agreement": 1}, "model-int8.onnx"
     else:
         given, name = {"int8": "none", "formats": "[onnx, onnx-fp16]"}, "model-fp16.onnx"
-        monkeypatch.setattr("pipeline.export.files.HALF", 1e-4)
+        monkeypatch.setattr("kd3_pipeline.export.files.HALF", 1e-4)
     args = [
         part
         for key, value in {"formats": "[onnx]", **given}.items()
@@ -363,7 +365,7 @@ def test_other_runtimes_are_tried_and_told(fresh: Path) -> None:
 def test_a_runtime_that_answers_otherwise_is_told_and_the_file_stays(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.export import runtimes
+    from kd3_pipeline.export import runtimes
 
     def half_as_much(path: Path, kind: str, side: int) -> Any:
         import onnxruntime
@@ -388,7 +390,7 @@ def test_a_runtime_that_answers_otherwise_is_told_and_the_file_stays(
 def test_a_runtime_that_is_not_installed_is_named(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.export import runtimes
+    from kd3_pipeline.export import runtimes
 
     absent = runtimes.Runtime(("no-such-runtime",), lambda path, kind, side: None)
     monkeypatch.setitem(runtimes.RUNTIMES, "mnn", absent)

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.removal.drop import drop, planned
-from pipeline.crawl.removal.targets import find, removals_of
-from pipeline.embeddings import write_images
-from pipeline.manifest import LATER
-from pipeline.store import StoredImage, read_shard, shard_paths, write_shards
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.removal.drop import drop, planned
+from kd3_pipeline.crawl.removal.targets import find, removals_of
+from kd3_pipeline.embeddings import write_images
+from kd3_pipeline.manifest import LATER
+from kd3_pipeline.store import StoredImage, read_shard, shard_paths, write_shards
 from tests.crawl.hosts import Host, image, picture, serving
 from tests.crawl.stored import (
     World,
@@ -217,7 +217,7 @@ def test_perceptual_hashes_are_remembered(world: World, monkeypatch: pytest.Monk
     option = blocking(world.folder, "0" * 16)
     invoke(world.folder, "forget", "--blocklist", option)
     monkeypatch.setattr(
-        "pipeline.crawl.removal.phash_cache.decode", lambda data: pytest.fail("decoded again")
+        "kd3_pipeline.crawl.removal.phash_cache.decode", lambda data: pytest.fail("decoded again")
     )
     invoke(world.folder, "forget", "--blocklist", option)
     monkeypatch.undo()

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.demo.domains import original_images
-from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.embeddings import Embeddings
-from pipeline.images import Frame, decode
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, save_model
-from pipeline.models.distilled import load_student
-from pipeline.store import StoredImage, write_shards, write_table
-from stages.cli import app
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.images import Frame, decode
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.models.distilled import load_student
+from kd3_pipeline.store import StoredImage, write_shards, write_table
+from kd3_stages.cli import app
 
 SIDE, STORED, WIDE = 32, 40, 60
 PARAMS = """

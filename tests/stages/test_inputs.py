@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.console import Console
-from stages.steps.inputs import note_inputs
+from kd3_pipeline.console import Console
+from kd3_stages.steps.inputs import note_inputs
 from tests.stages.workspace import (
     ROOT,
     fresh_copy,
@@ -153,7 +153,7 @@ def test_an_input_that_is_elsewhere_counts_as_unchanged(place: Path) -> None:
 
 
 def test_a_project_without_inputs_outside_has_no_lock(place: Path) -> None:
-    noted("{}")
+    noted("")
     assert not (place / "inputs.lock").exists()
 
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.demo.domains import original_images
-from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.manifest import SCHEMA
-from pipeline.models import own
-from pipeline.store import StoredImage, write_shards, write_table
-from stages.cli import app
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.manifest import SCHEMA
+from kd3_pipeline.models import own
+from kd3_pipeline.store import StoredImage, write_shards, write_table
+from kd3_stages.cli import app
 from tests.models.own_networks import SHAPES, source
 from tests.stages.test_framing import wide
 
@@ -143,8 +143,8 @@ def test_dvc_is_told_of_the_files_of_code(project):
     Path("nets").mkdir()
     Path("nets/small.py").write_text("from widths import WIDTH\n" + source("mlp"), "utf-8")
     Path("nets/widths.py").write_text("WIDTH = 4\n", "utf-8")
-    from pipeline.paramfile import read_params
-    from stages.steps.inputs import outside_paths
+    from kd3_pipeline.paramfile import read_params
+    from kd3_stages.steps.inputs import outside_paths
 
     found = outside_paths(read_params(Path("params.yaml")))
     assert "backbone.py" in found["teacher"].values()

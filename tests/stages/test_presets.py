@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.errors import UserError
-from pipeline.paramfile import read_params
-from pipeline.params import Params
-from pipeline.presets import FOLDER, preset_names, whole_file, write_preset
-from stages.code import ROOT
-from stages.generate import PRESET, keys_of, parameter_page
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Params
+from kd3_pipeline.presets import FOLDER, preset_names, whole_file, write_preset
+from kd3_stages.code import ROOT
+from kd3_stages.generate import PRESET, keys_of, parameter_page
 
 NAMES = preset_names()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.models import build
-from pipeline.models.checkpoint import load_model
+from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import load_model
 from tests.stages.workspace import run
 
 SECTIONS = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.removal import recheck as rechecking
+from kd3_pipeline.crawl.removal import recheck as rechecking
 from tests.crawl.hosts import Host, Route, image, picture, reply, serving
 from tests.crawl.stored import (
     World,
@@ -67,7 +67,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rechecked
         def ours(*_: object) -> Iterator[dict]:
             yield table
 
-        monkeypatch.setattr("stages.steps.recheck._hosts", ours)
+        monkeypatch.setattr("kd3_stages.steps.recheck._hosts", ours)
         yield Rechecked(folder, hosts, table, given)
 
 

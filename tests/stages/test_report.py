@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stages.cli import app
+from kd3_stages.cli import app
 from tests.report.world import World
 from tests.stages.workspace import ROOT
 
@@ -74,7 +74,7 @@ def test_watch_follows_a_run_from_its_first_epoch_to_its_evaluation(folder: Path
     header, *rows = curves.read_text().splitlines(keepends=True)
     curves.unlink()
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages", "report", "--watch", "--set", "report.map_images=0"],
+        [sys.executable, "-m", "kd3_stages", "report", "--watch", "--set", "report.map_images=0"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -64,7 +64,7 @@ def test_a_second_repro_runs_nothing_and_finds_the_environments_commands(
     project: Path, tmp_path: Path
 ) -> None:
     folder = fresh_copy(project, tmp_path)
-    done = run(folder, "env", "PATH=/usr/bin:/bin", sys.executable, "-m", "stages", "repro")
+    done = run(folder, "env", "PATH=/usr/bin:/bin", sys.executable, "-m", "kd3_stages", "repro")
     assert stages_run(done) == ["inputs"]
     assert "Stage 'report' didn't change, skipping" in done.stdout
 

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from pipeline.classes import load_classes
-from pipeline.console import Console
-from pipeline.crawl.guard import PRODUCT, product_name
-from pipeline.params import Crawl
-from pipeline.version import __version__
-from stages.sources import engine_for, user_agent
+from kd3_pipeline.classes import load_classes
+from kd3_pipeline.console import Console
+from kd3_pipeline.crawl.guard import PRODUCT, product_name
+from kd3_pipeline.params import Crawl
+from kd3_pipeline.version import __version__
+from kd3_stages.sources import engine_for, user_agent
 
 
 def test_we_go_by_the_usual_form_of_a_robots_name() -> None:

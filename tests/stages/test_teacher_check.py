@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.console import no_progress
-from pipeline.demo.domains import original_images
-from pipeline.demo.shapes import CLASS_NAMES
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.fuse import fuse
-from pipeline.models.network import parameter_count
-from pipeline.params import Params, Teacher
-from pipeline.teacher.inspection import Accuracy, _wilson
-from pipeline.teacher.train import train
-from stages.steps.teacher_check import _accuracy, _needed
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import parameter_count
+from kd3_pipeline.params import Params, Teacher
+from kd3_pipeline.teacher.inspection import Accuracy, _wilson
+from kd3_pipeline.teacher.train import train
+from kd3_stages.steps.teacher_check import _accuracy, _needed
 from tests.stages.workspace import copy_project, invoke
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -158,7 +158,7 @@ def test_doctor_leaves_out_what_takes_long_and_says_what_does_it(
 ) -> None:
     """Without batch norms all of the network is passed for each normalisation."""
     source = project(tmp_path / "project", weights)
-    monkeypatch.setattr("stages.steps.teacher_check._needed", lambda *_: 11.0)
+    monkeypatch.setattr("kd3_stages.steps.teacher_check._needed", lambda *_: 11.0)
     said = check(source, 2, command="doctor")["mean and std"]  # 2: the folder is no git repository
     assert said["ok"] is None
     assert "about 11 s; `pipeline teacher --check` does" in said["text"]

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pipeline.console import Console
-from pipeline.errors import UserError
-from pipeline.params import Embed, Teacher
-from stages.steps.teacher import run
+from kd3_pipeline.console import Console
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.params import Embed, Teacher
+from kd3_stages.steps.teacher import run
 from tests.one_thread import one_thread as one_thread
 
 NAMES = ("ant", "bee")

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.paramfile import read_params
-from pipeline.params import Distill
-from stages.steps.tune import search_space
-from stages.tune import SPACE
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Distill
+from kd3_stages.steps.tune import search_space
+from kd3_stages.tune import SPACE
 from tests.stages.workspace import ROOT, copy_project, environment, invoke, run
 
 TUNE = ("tune", "--epochs", "1", "--search", "lr=0.05:0.5", "--search", "crop=pad,none")
@@ -100,7 +100,7 @@ def test_an_interrupted_search_goes_on_with_the_trial_that_it_was_in(
     shutil.copytree(project, copy, symlinks=True)
     arguments = (*TUNE, "--epochs", "8", "--trials", "2", "--quiet")
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages", *arguments],
+        [sys.executable, "-m", "kd3_stages", *arguments],
         cwd=copy,
         env=environment(copy),
         stderr=subprocess.PIPE,
@@ -167,7 +167,7 @@ def test_without_optuna_the_extra_is_named(empty: Path, tmp_path: Path) -> None:
         "raise ModuleNotFoundError(\"No module named 'optuna'\", name='optuna')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "stages", "tune"],
+        [sys.executable, "-m", "kd3_stages", "tune"],
         cwd=empty,
         env=environment(empty) | {"PYTHONPATH": f"{tmp_path}:{empty}"},
         text=True,
@@ -181,5 +181,5 @@ def test_without_optuna_the_extra_is_named(empty: Path, tmp_path: Path) -> None:
 
 
 def test_help_waits_for_no_optuna() -> None:
-    code = "import stages.cli, sys; print('optuna' in sys.modules)"
+    code = "import kd3_stages.cli, sys; print('optuna' in sys.modules)"
     assert run(ROOT, sys.executable, "-c", code).stdout == "False\n"

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig, load_model, save_model
-from pipeline.models.finite import check_answers, check_weights
-from stages.cli import app
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model, save_model
+from kd3_pipeline.models.finite import check_answers, check_weights
+from kd3_stages.cli import app
 
 SIDE, MEAN, STD = 16, [0.5] * 3, [0.25] * 3
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.teacher.inspection import Accuracy
+from kd3_pipeline.teacher.inspection import Accuracy
 
 
 def passed(right: np.ndarray) -> Accuracy:

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.console import no_progress
-from pipeline.demo.domains import original_images
-from pipeline.models import build
-from pipeline.models.checkpoint import ModelConfig
-from pipeline.models.fuse import fuse
-from pipeline.models.network import Network
-from pipeline.params import Teacher
-from pipeline.teacher.moments import first_divergence, first_norm
-from pipeline.teacher.normalisation import (
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.models import build
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Teacher
+from kd3_pipeline.teacher.moments import first_divergence, first_norm
+from kd3_pipeline.teacher.normalisation import (
     CONFIGURED,
     NORMALISATIONS,
     ORDER_RATIO,
@@ -26,7 +26,7 @@ from pipeline.teacher.normalisation import (
     sample,
     spread,
 )
-from pipeline.teacher.train import train
+from kd3_pipeline.teacher.train import train
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 TRAIN, LABELS = original_images("train", 600, 16)

@@ -9,16 +9,16 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from pipeline.errors import UserError
-from pipeline.models.checkpoint import load_model, weights_file
-from pipeline.models.finite import check_answers
-from pipeline.models.network import parameter_count
-from pipeline.models.program import save_program
-from pipeline.params import Teacher
-from pipeline.pixels import normalise
-from pipeline.program import consent
-from pipeline.program.archive import kind_of
-from pipeline.teacher.program import ProgramTeacher, read_program
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.checkpoint import load_model, weights_file
+from kd3_pipeline.models.finite import check_answers
+from kd3_pipeline.models.network import parameter_count
+from kd3_pipeline.models.program import save_program
+from kd3_pipeline.params import Teacher
+from kd3_pipeline.pixels import normalise
+from kd3_pipeline.program import consent
+from kd3_pipeline.program.archive import kind_of
+from kd3_pipeline.teacher.program import ProgramTeacher, read_program
 from tests.program.graphs import CLASSES, SIDE, about, edited, exported, graph, network, script
 
 CPU = torch.device("cpu")

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.models.cutting import cut
-from pipeline.models.network import drop_classifier, pool
-from pipeline.models.timm_network import timm_network
-from pipeline.weights.files import read_weights
-from pipeline.weights.network import load_teacher
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.cutting import cut
+from kd3_pipeline.models.network import drop_classifier, pool
+from kd3_pipeline.models.timm_network import timm_network
+from kd3_pipeline.weights.files import read_weights
+from kd3_pipeline.weights.network import load_teacher
 
 timm = pytest.importorskip("timm", reason="needs the extra 'teachers'")
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -129,7 +129,7 @@ def test_unknown_names_are_answered():
 @pytest.mark.slow
 def test_published_timm_variants_have_the_logits_of_timm_itself(tmp_path):
     """The networks of huggingface.co/edadaltocg are timm's with another stem and head."""
-    from pipeline.models.published import published_network
+    from kd3_pipeline.models.published import published_network
 
     images = IMAGES[:, :, :32, :32]
     torch.manual_seed(0)

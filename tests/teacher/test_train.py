@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.console import no_progress
-from pipeline.demo.domains import original_images
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.models.network import Network
-from pipeline.paramfile import read_params
-from pipeline.params import Teacher
-from pipeline.teacher.train import cut_out, train
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.demo.domains import original_images
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.paramfile import read_params
+from kd3_pipeline.params import Teacher
+from kd3_pipeline.teacher.train import cut_out, train
 from tests.imports import ROOT
 
 CPU = torch.device("cpu")
@@ -86,7 +86,7 @@ def test_each_parameter_of_training_has_an_effect(change):
 
 
 def test_the_recipe_for_a_gpu_is_that_of_its_preset_and_runs():
-    section = read_params(ROOT / "presets/cifar10-gpu.yaml").teacher
+    section = read_params(ROOT / "pipeline/presets/cifar10-gpu.yaml").teacher
     assert (section.architecture, section.batch_size, section.flip) == ("resnet34", 512, True)
     assert section.label_smoothing > 0 and section.cutout > 0
     with torch.device("meta"):

@@ -6,10 +6,10 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms.v2 import functional as transforms
 
-from pipeline.errors import UserError
-from pipeline.models.adapting import adapted
-from pipeline.weights.files import read_weights
-from pipeline.weights.network import fitted_network
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.adapting import adapted
+from kd3_pipeline.weights.files import read_weights
+from kd3_pipeline.weights.network import fitted_network
 
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 GREY = transforms.rgb_to_grayscale(IMAGES)
@@ -17,8 +17,8 @@ NAMES = ("resnet20", "torchvision/resnet18", "chenyaofo/repvgg_a0", "timm/regnet
 
 
 def model_of(name: str, channels: int) -> nn.Module:
-    from pipeline.models import build
-    from pipeline.weights.known import inner_of
+    from kd3_pipeline.models import build
+    from kd3_pipeline.weights.known import inner_of
 
     torch.manual_seed(0)
     model = inner_of(build(name, 5))

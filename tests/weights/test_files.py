@@ -12,12 +12,12 @@ from safetensors.torch import save as save_bytes
 from safetensors.torch import save_file
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.program.archive import checked_copy
-from pipeline.weights import pickles
-from pipeline.weights.files import read_weights
-from pipeline.weights.network import load_teacher
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.program.archive import checked_copy
+from kd3_pipeline.weights import pickles
+from kd3_pipeline.weights.files import read_weights
+from kd3_pipeline.weights.network import load_teacher
 
 SIDE = 16
 IMAGES = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -195,7 +195,7 @@ def test_a_file_of_objects_is_answered_with_their_names_and_the_lines_that_conve
     torch.save(value(), tmp_path / "whole.pt")
     with pytest.raises(UserError) as caught:
         read_weights(tmp_path / "whole.pt")
-    assert "it asks for pipeline.models.resnet.BasicBlock, " in str(caught.value)
+    assert "it asks for kd3_pipeline.models.resnet.BasicBlock, " in str(caught.value)
     assert 'saved = torch.load("whole.pt", weights_only=False); ' in str(caught.value)
     assert lines in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.weights.files import read_weights
-from pipeline.weights.network import backbone_state, fitted_network
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.weights.files import read_weights
+from kd3_pipeline.weights.network import backbone_state, fitted_network
 
 SIDE = 32
 IMAGES = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -70,8 +70,8 @@ def test_a_prefix_that_the_network_has_and_the_file_has_not_is_put_before(tmp_pa
         def forward(self, images):
             return self.inner(images)
 
-    from pipeline.models.cutting import cut
-    from pipeline.weights.network import load_teacher
+    from kd3_pipeline.models.cutting import cut
+    from kd3_pipeline.weights.network import load_teacher
 
     model = trained()
     torch.save(model.state_dict(), tmp_path / "teacher.pt")

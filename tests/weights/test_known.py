@@ -3,11 +3,11 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torchvision import models
 
-from pipeline.errors import UserError
-from pipeline.models import build
-from pipeline.weights.files import Weights, read_weights
-from pipeline.weights.known import _alike, architectures_for
-from pipeline.weights.network import fitted_network
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import build
+from kd3_pipeline.weights.files import Weights, read_weights
+from kd3_pipeline.weights.known import _alike, architectures_for
+from kd3_pipeline.weights.network import fitted_network
 
 
 def refused(path, name, **options) -> str:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import UserError
-from pipeline.models import ARCHITECTURES, build
-from pipeline.models.network import Network, pool
-from pipeline.models.published import PUBLISHED, published_network
-from pipeline.weights.files import read_weights
-from pipeline.weights.network import load_teacher
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models import ARCHITECTURES, build
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.models.published import PUBLISHED, published_network
+from kd3_pipeline.weights.files import read_weights
+from kd3_pipeline.weights.network import load_teacher
 
 SIDE = 32
 IMAGES = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

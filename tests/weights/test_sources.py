@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import ExternalError, UserError
-from pipeline.models import build, own
-from pipeline.models.adapting import LUMA
-from pipeline.models.checkpoint import load_model
-from pipeline.weights.network import load_teacher
-from pipeline.weights.sources import (
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.models import build, own
+from kd3_pipeline.models.adapting import LUMA
+from kd3_pipeline.models.checkpoint import load_model
+from kd3_pipeline.weights.network import load_teacher
+from kd3_pipeline.weights.sources import (
     from_hub,
     from_timm,
     from_torch_hub,
@@ -195,7 +195,7 @@ def test_other_files_of_the_hub_are_read_as_tensors_alone(cache, file):
 
 def test_weights_of_timm_are_those_of_its_repository(cache):
     timm = pytest.importorskip("timm", reason="needs the extra 'teachers'")
-    from pipeline.models.timm_network import timm_network
+    from kd3_pipeline.models.timm_network import timm_network
 
     torch.manual_seed(0)
     model = timm.create_model("resnet18").eval()
@@ -262,7 +262,7 @@ def test_an_architecture_of_another_library_is_refused():
 
 
 def stage(folder, monkeypatch, section: str) -> None:
-    from stages.teacher import teacher
+    from kd3_stages.teacher import teacher
 
     monkeypatch.chdir(folder)
     (folder / "params.yaml").write_text(f"teacher: {{{section}}}\n")
@@ -283,7 +283,7 @@ def test_the_stage_takes_a_teacher_from_torch_hub(repository, monkeypatch, capsy
 def test_a_network_of_torch_hub_that_is_in_no_list_is_taken_without_a_search(
     repository, monkeypatch, capsys
 ):
-    monkeypatch.setattr("pipeline.weights.network.architectures_for", None)
+    monkeypatch.setattr("kd3_pipeline.weights.network.architectures_for", None)
     monkeypatch.setattr(own, "_allowed", set())
     folder = repository.parent
     section = "source: torch.hub, repository: published, weights: answer, channels: 1"

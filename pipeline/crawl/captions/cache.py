@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.classes import ImageClass
-from pipeline.console import Advance
-from pipeline.crawl.captions.found import Found
-from pipeline.crawl.captions.matching import CaptionMatcher
-from pipeline.crawl.captions.ranking import SCHEMA
-from pipeline.crawl.captions.search import SURPLUS, search_captions
-from pipeline.crawl.captions.tables import Remarks, table_paths
-from pipeline.params import Crawl
-from pipeline.store import remove, write_table
+from kd3_pipeline.classes import ImageClass
+from kd3_pipeline.console import Advance
+from kd3_pipeline.crawl.captions.found import Found
+from kd3_pipeline.crawl.captions.matching import CaptionMatcher
+from kd3_pipeline.crawl.captions.ranking import SCHEMA
+from kd3_pipeline.crawl.captions.search import SURPLUS, search_captions
+from kd3_pipeline.crawl.captions.tables import Remarks, table_paths
+from kd3_pipeline.params import Crawl
+from kd3_pipeline.store import remove, write_table
 
 RULES = 1  # goes up when the same tables and parameters give other rows
 ABOUT = b"search"  # key of the schema's metadata

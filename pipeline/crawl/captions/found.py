@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.classes import ImageClass
-from pipeline.console import printable
-from pipeline.crawl.captions.matching import CaptionMatcher
-from pipeline.crawl.captions.tables import Remarks
-from pipeline.crawl.columns import licence_of
-from pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
-from pipeline.manifest import Candidate
-from pipeline.params import Crawl
+from kd3_pipeline.classes import ImageClass
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.captions.matching import CaptionMatcher
+from kd3_pipeline.crawl.captions.tables import Remarks
+from kd3_pipeline.crawl.columns import licence_of
+from kd3_pipeline.crawl.search_account import ClassAccount, QueryAccount, SearchAccount
+from kd3_pipeline.manifest import Candidate
+from kd3_pipeline.params import Crawl
 
 ENGINE = "captions"
 ALL_READ = "all rows were read"

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.classes import ImageClass
-from pipeline.crawl.captions.queries import (
+from kd3_pipeline.classes import ImageClass
+from kd3_pipeline.crawl.captions.queries import (
     CaptionQuery,
     asked_of,
     normal,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.classes import ImageClass
+from kd3_pipeline.classes import ImageClass
 
 GAP = r"[^\pL\pN\pM]+"
 BETWEEN = frozenset(" \t-_'’‘.,/:;()‐‑–—")  # signs that may stand between words as well as not

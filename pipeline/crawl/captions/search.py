@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.classes import ImageClass
-from pipeline.console import Advance, printable
-from pipeline.crawl.captions.cells import numbers, texts
-from pipeline.crawl.captions.found import (
+from kd3_pipeline.classes import ImageClass
+from kd3_pipeline.console import Advance, printable
+from kd3_pipeline.crawl.captions.cells import numbers, texts
+from kd3_pipeline.crawl.captions.found import (
     LICENCE,
     MOST_NAMED,
     NO_ADDRESS,
@@ -22,13 +22,13 @@ from pipeline.crawl.captions.found import (
     UNSAFE,
     Found,
 )
-from pipeline.crawl.captions.licences import allowed
-from pipeline.crawl.captions.matching import CaptionMatcher, Hits
-from pipeline.crawl.captions.ranking import SCHEMA, Best
-from pipeline.crawl.captions.tables import Batch, Remarks, batches, row_total, table_paths
-from pipeline.crawl.engines.engine import MOST_CHARACTERS
-from pipeline.errors import ExternalError, UserError
-from pipeline.params import Crawl
+from kd3_pipeline.crawl.captions.licences import allowed
+from kd3_pipeline.crawl.captions.matching import CaptionMatcher, Hits
+from kd3_pipeline.crawl.captions.ranking import SCHEMA, Best
+from kd3_pipeline.crawl.captions.tables import Batch, Remarks, batches, row_total, table_paths
+from kd3_pipeline.crawl.engines.engine import MOST_CHARACTERS
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.params import Crawl
 
 SURPLUS = 4  # rows to keep for each image wanted: of old tables half of the addresses are dead
 TITLE = 300  # letters that are kept of a caption

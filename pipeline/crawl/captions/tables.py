@@ -18,9 +18,9 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
-from pipeline.console import printable
-from pipeline.crawl.columns import KNOWN
-from pipeline.errors import UserError
+from kd3_pipeline.console import printable
+from kd3_pipeline.crawl.columns import KNOWN
+from kd3_pipeline.errors import UserError
 
 PARQUET, LINES, PACKED = (".parquet", ".pq"), (".csv", ".tsv"), (".gz", ".bz2", ".zst")
 COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours: names in tables, the best first

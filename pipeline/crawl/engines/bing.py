@@ -9,7 +9,7 @@ from icrawler.builtin.bing import BingFeeder
 from icrawler.utils import Signal
 from lxml import etree
 
-from pipeline.crawl.engines.engine import (
+from kd3_pipeline.crawl.engines.engine import (
     MOST_CHARACTERS,
     Budget,
     Engine,

@@ -5,7 +5,7 @@ from typing import Any
 from bs4 import BeautifulSoup
 from bs4.exceptions import ParserRejectedMarkup
 
-from pipeline.crawl.engines.engine import (
+from kd3_pipeline.crawl.engines.engine import (
     Budget,
     Engine,
     NoMore,
@@ -25,7 +25,7 @@ from pipeline.crawl.engines.engine import (
     objects,
     text,
 )
-from pipeline.crawl.http import first_line
+from kd3_pipeline.crawl.http import first_line
 
 ADDRESS = "https://commons.wikimedia.org/w/api.php"
 PAGE_RESULTS = 50

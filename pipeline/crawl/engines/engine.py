@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
-from pipeline.errors import UserError
+from kd3_pipeline.errors import UserError
 
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a text, which is cut
 

@@ -7,7 +7,7 @@ import os
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.crawl.engines.engine import (
+from kd3_pipeline.crawl.engines.engine import (
     Budget,
     Engine,
     NoMore,
@@ -26,8 +26,8 @@ from pipeline.crawl.engines.engine import (
     objects,
     text,
 )
-from pipeline.crawl.http import first_line
-from pipeline.errors import UserError
+from kd3_pipeline.crawl.http import first_line
+from kd3_pipeline.errors import UserError
 
 ADDRESS = "https://api.flickr.com/services/rest/"
 KEY = "FLICKR_API_KEY"

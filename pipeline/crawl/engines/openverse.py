@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from pipeline.crawl.engines.engine import (
+from kd3_pipeline.crawl.engines.engine import (
     Budget,
     Engine,
     NoMore,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.crawl.optouts.signals import AI_AGENTS, ALL_KINDS, kind_of
+from kd3_pipeline.crawl.optouts.signals import AI_AGENTS, ALL_KINDS, kind_of
 
 KINDS = {*ALL_KINDS, AI_AGENTS}
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from pipeline.crawl.guard import Forbidden, check_url
-from pipeline.crawl.http import (
+from kd3_pipeline.crawl.guard import Forbidden, check_url
+from kd3_pipeline.crawl.http import (
     BUSY,
     CONNECT_TIMEOUT,
     MAX_REDIRECTS,
@@ -16,12 +16,12 @@ from pipeline.crawl.http import (
     Unanswered,
     leads_to,
 )
-from pipeline.crawl.optouts.headers import heard
-from pipeline.crawl.optouts.origin import Answer, Question, Said
-from pipeline.crawl.optouts.rsl import Licence
-from pipeline.crawl.optouts.signals import Verdict, obeyed_kinds, refusal_in
-from pipeline.formats import accepted
-from pipeline.params import Crawl
+from kd3_pipeline.crawl.optouts.headers import heard
+from kd3_pipeline.crawl.optouts.origin import Answer, Question, Said
+from kd3_pipeline.crawl.optouts.rsl import Licence
+from kd3_pipeline.crawl.optouts.signals import Verdict, obeyed_kinds, refusal_in
+from kd3_pipeline.formats import accepted
+from kd3_pipeline.params import Crawl
 
 GONE = {404, 410}
 

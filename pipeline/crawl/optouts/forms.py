@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.crawl.optouts import values
+from kd3_pipeline.crawl.optouts import values
 
 Place = Literal["robots.txt", "header", "well-known file", "licence file", "image", "page"]
 Reader = Callable[[str], bool | None]

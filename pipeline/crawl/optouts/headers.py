@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
-from pipeline.crawl.optouts.forms import Form, forms
-from pipeline.crawl.optouts.signals import Signal, strictest
+from kd3_pipeline.crawl.optouts.forms import Form, forms
+from kd3_pipeline.crawl.optouts.signals import Signal, strictest
 
 RSL_TYPE = "application/rsl+xml"
 RESERVATION = "tdm-reservation"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.signals import Signal, strictest
+from kd3_pipeline.crawl.optouts.forms import forms
+from kd3_pipeline.crawl.optouts.signals import Signal, strictest
 
 LABEL = re.compile(r"(?:c2pa|cawg)\.training-mining(?:__\d+)?")
 BINDING = {"ai_training", "ai_generative_training", "data_mining"}

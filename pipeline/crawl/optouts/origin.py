@@ -7,16 +7,16 @@ from urllib.parse import urljoin
 
 from yarl import URL
 
-from pipeline.crawl.http import BUSY
-from pipeline.crawl.optouts import rsl, tdmrep
-from pipeline.crawl.optouts.headers import RESERVATION, Heard
-from pipeline.crawl.optouts.paths import spelt
-from pipeline.crawl.optouts.robots_lines import MOST_LICENCES
-from pipeline.crawl.optouts.rsl import Licence, licence
-from pipeline.crawl.optouts.signals import AI_AGENTS, Signal, Verdict, obeyed_kinds, verdict
-from pipeline.crawl.optouts.tdmrep import Reservations, reservations
-from pipeline.crawl.robots import MAX_BYTES, Rules, rules_of
-from pipeline.params import Crawl
+from kd3_pipeline.crawl.http import BUSY
+from kd3_pipeline.crawl.optouts import rsl, tdmrep
+from kd3_pipeline.crawl.optouts.headers import RESERVATION, Heard
+from kd3_pipeline.crawl.optouts.paths import spelt
+from kd3_pipeline.crawl.optouts.robots_lines import MOST_LICENCES
+from kd3_pipeline.crawl.optouts.rsl import Licence, licence
+from kd3_pipeline.crawl.optouts.signals import AI_AGENTS, Signal, Verdict, obeyed_kinds, verdict
+from kd3_pipeline.crawl.optouts.tdmrep import Reservations, reservations
+from kd3_pipeline.crawl.robots import MAX_BYTES, Rules, rules_of
+from kd3_pipeline.params import Crawl
 
 IN_ROBOTS = {"content-signal", "content-usage", "rsl", AI_AGENTS}
 

@@ -5,9 +5,9 @@ from itertools import islice
 
 from lxml import html
 
-from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.headers import Heard, licence_named
-from pipeline.crawl.optouts.signals import Signal
+from kd3_pipeline.crawl.optouts.forms import forms
+from kd3_pipeline.crawl.optouts.headers import Heard, licence_named
+from kd3_pipeline.crawl.optouts.signals import Signal
 
 MOST = 1000  # elements that are looked at
 RESERVATION_FORM = next(form for form in forms("header").values() if form.kind == "tdm-reservation")

@@ -3,10 +3,10 @@
 import zlib
 from collections.abc import Iterator
 
-from pipeline.crawl.optouts.jumbf import training_signals
-from pipeline.crawl.optouts.signals import Signal
-from pipeline.crawl.optouts.xmp import MAX_BYTES as XMP_BYTES
-from pipeline.crawl.optouts.xmp import mining_signals
+from kd3_pipeline.crawl.optouts.jumbf import training_signals
+from kd3_pipeline.crawl.optouts.signals import Signal
+from kd3_pipeline.crawl.optouts.xmp import MAX_BYTES as XMP_BYTES
+from kd3_pipeline.crawl.optouts.xmp import mining_signals
 
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"

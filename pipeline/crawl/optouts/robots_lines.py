@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.crawl.guard import PRODUCT
-from pipeline.crawl.optouts.agents import AGENT_NAMES
-from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.paths import Pattern
-from pipeline.crawl.optouts.signals import AI_AGENTS, Signal, strictest
+from kd3_pipeline.crawl.guard import PRODUCT
+from kd3_pipeline.crawl.optouts.agents import AGENT_NAMES
+from kd3_pipeline.crawl.optouts.forms import forms
+from kd3_pipeline.crawl.optouts.paths import Pattern
+from kd3_pipeline.crawl.optouts.signals import AI_AGENTS, Signal, strictest
 
 AGENT_LINE = re.compile(r"user[- ]?agent\b[\s:]*(\*(?![\w-])|[a-z0-9_-]*)", re.IGNORECASE)
 MOST_LICENCES = 3  # of one origin that are read; what more it names is told

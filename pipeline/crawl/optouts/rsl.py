@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from lxml import etree
 from yarl import URL
 
-from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.paths import Pattern, spelt
-from pipeline.crawl.optouts.signals import Signal
+from kd3_pipeline.crawl.optouts.forms import forms
+from kd3_pipeline.crawl.optouts.paths import Pattern, spelt
+from kd3_pipeline.crawl.optouts.signals import Signal
 
 MAX_BYTES = 256 * 1024
 NAMESPACE = "https://rslstandard.org/rsl"

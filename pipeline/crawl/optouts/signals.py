@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from pipeline.params import Crawl, OptOut
+from kd3_pipeline.params import Crawl, OptOut
 
 LONGEST = 200  # characters of what one signal says
 MOST = 40  # signals that are told of one image

@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass
 
-from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.paths import Pattern
-from pipeline.crawl.optouts.signals import Signal
+from kd3_pipeline.crawl.optouts.forms import forms
+from kd3_pipeline.crawl.optouts.paths import Pattern
+from kd3_pipeline.crawl.optouts.signals import Signal
 
 PATH = "/.well-known/tdmrep.json"
 MAX_BYTES = 256 * 1024

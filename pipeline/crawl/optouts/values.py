@@ -2,7 +2,7 @@
 
 import re
 
-from pipeline.crawl.guard import OPT_OUTS, PRODUCT, robots_words
+from kd3_pipeline.crawl.guard import OPT_OUTS, PRODUCT, robots_words
 
 # RFC 9651: a dictionary of tokens, strings, numbers and lists, with parameters; nothing here goes
 # back, so that hostile text takes no longer than other

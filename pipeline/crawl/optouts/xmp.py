@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from pipeline.crawl.optouts.forms import forms
-from pipeline.crawl.optouts.signals import Signal
+from kd3_pipeline.crawl.optouts.forms import forms
+from kd3_pipeline.crawl.optouts.signals import Signal
 
 MAX_BYTES = 8 * 2**20  # of one packet
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"

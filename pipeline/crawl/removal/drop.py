@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import Advance, no_progress
-from pipeline.crawl.disk import writing
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.sealed import rewrite_shards, with_column
-from pipeline.manifest import (
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.crawl.disk import writing
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.sealed import rewrite_shards, with_column
+from kd3_pipeline.manifest import (
     ARRIVED,
     DUPLICATE,
     FORBIDDEN_DNS,
@@ -31,7 +31,7 @@ from pipeline.manifest import (
     read_manifest,
     without_addresses,
 )
-from pipeline.store import clear_leftovers, replacing, write_table
+from kd3_pipeline.store import clear_leftovers, replacing, write_table
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 FRAGMENT = r"(?is)^(https?://[^#]*)#.*"

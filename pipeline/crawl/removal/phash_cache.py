@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.content import open_cache
-from pipeline.crawl.blocklist import picture_hashes
-from pipeline.images import ImageError, decode
+from kd3_pipeline.content import open_cache
+from kd3_pipeline.crawl.blocklist import picture_hashes
+from kd3_pipeline.images import ImageError, decode
 
 EVERY = 1000  # images after which what is known is written
 

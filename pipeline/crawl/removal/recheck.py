@@ -17,14 +17,14 @@ from typing import Literal
 
 import pyarrow.compute as pc
 
-from pipeline.console import Advance, no_progress
-from pipeline.crawl.disk import writing
-from pipeline.crawl.guard import Forbidden, check_url
-from pipeline.crawl.http import Client, Web
-from pipeline.crawl.optouts.current import CurrentSignals, Now
-from pipeline.crawl.removal.drop import Removal, plain_address
-from pipeline.manifest import ARRIVED, OPTED_OUT, scan_manifest
-from pipeline.params import Crawl
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.crawl.disk import writing
+from kd3_pipeline.crawl.guard import Forbidden, check_url
+from kd3_pipeline.crawl.http import Client, Web
+from kd3_pipeline.crawl.optouts.current import CurrentSignals, Now
+from kd3_pipeline.crawl.removal.drop import Removal, plain_address
+from kd3_pipeline.manifest import ARRIVED, OPTED_OUT, scan_manifest
+from kd3_pipeline.params import Crawl
 
 HOSTS_AT_ONCE = 64
 PATIENCE = 5  # addresses in a row of which a host says nothing, before it is left alone

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from pipeline.console import Advance, no_progress, printable
-from pipeline.crawl.blocklist import Blocklist, read_blocklist, wire_host
-from pipeline.crawl.journal import Journal
-from pipeline.crawl.removal.drop import (
+from kd3_pipeline.console import Advance, no_progress, printable
+from kd3_pipeline.crawl.blocklist import Blocklist, read_blocklist, wire_host
+from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.removal.drop import (
     MAY_CHANGE,
     SHA256,
     Removal,
@@ -25,10 +25,10 @@ from pipeline.crawl.removal.drop import (
     plain_address,
     planned,
 )
-from pipeline.crawl.removal.phash_cache import PhashCache
-from pipeline.errors import UserError
-from pipeline.manifest import BLOCKED, FORGOTTEN, Fetched, scan_manifest
-from pipeline.store import open_parquet, read_shard, shard_paths
+from kd3_pipeline.crawl.removal.phash_cache import PhashCache
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.manifest import BLOCKED, FORGOTTEN, Fetched, scan_manifest
+from kd3_pipeline.store import open_parquet, read_shard, shard_paths
 
 ID = re.compile(r"[0-9a-fA-F]{8,64}")
 PLACES = ("url", "final_url", "original", "page_url")  # columns with addresses of an image

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.distill.objectives.objective import Objective, softened_divergence
-from pipeline.models.network import Network
-from pipeline.params import Distill
+from kd3_pipeline.distill.objectives.objective import Objective, softened_divergence
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.params import Distill
 
 KEPT_LABELS = 0.9  # share of the teacher's labels that the untrained matrix takes to be right
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pipeline.distill.objectives.objective import Objective, softened_divergence
+from kd3_pipeline.distill.objectives.objective import Objective, softened_divergence
 
 
 class KD(Objective):

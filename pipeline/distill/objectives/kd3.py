@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.distill.objectives.objective import Objective, softened_divergence
-from pipeline.errors import UserError
-from pipeline.kd3 import (
+from kd3_pipeline.distill.objectives.objective import Objective, softened_divergence
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.kd3 import (
     Projection,
     Transfer,
     disagreement_weights,
@@ -16,11 +16,11 @@ from pipeline.kd3 import (
     nt_xent,
     weighted_feature_loss,
 )
-from pipeline.kd3.alignment import as_map, pooled_to
-from pipeline.models.distilled import Distilled
-from pipeline.models.layers import layers_of
-from pipeline.models.network import Network, drop_classifier, pool
-from pipeline.params import Distill
+from kd3_pipeline.kd3.alignment import as_map, pooled_to
+from kd3_pipeline.models.distilled import Distilled
+from kd3_pipeline.models.layers import layers_of
+from kd3_pipeline.models.network import Network, drop_classifier, pool
+from kd3_pipeline.params import Distill
 
 # inner width of the transfer module: half of the teacher's channels as published, but no less, as
 # for a map of ten classes, and for vectors no more, as for a flattened map of 25,088

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.distill.parallel import ALONE, World
-from pipeline.distill.teacher_views import StoredViews
-from pipeline.errors import UserError
-from pipeline.models.network import Network, pool
-from pipeline.params import Distill
-from pipeline.registry import OBJECTIVES
+from kd3_pipeline.distill.parallel import ALONE, World
+from kd3_pipeline.distill.teacher_views import StoredViews
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.params import Distill
+from kd3_pipeline.registry import OBJECTIVES
 
 LOGITS_ALONE = ("kd", "dfnd")  # objectives for which the teacher's logits are enough
 
@@ -80,7 +80,7 @@ class Objective(nn.Module):
         """The student as one network, and what rebuilds it.
 
         Args:
-            student, teacher: how `pipeline.models.build` made the two.
+            student, teacher: how `kd3_pipeline.models.build` made the two.
         """
         return self.student, student
 

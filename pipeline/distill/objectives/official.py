@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.distill.objectives.kd3 import KD3
-from pipeline.kd3 import Projection
-from pipeline.models.network import Network, pool
-from pipeline.params import Distill
+from kd3_pipeline.distill.objectives.kd3 import KD3
+from kd3_pipeline.kd3 import Projection
+from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.params import Distill
 
 
 class Official(KD3):

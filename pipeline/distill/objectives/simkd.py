@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from pipeline.distill.objectives.kd3 import KD3
+from kd3_pipeline.distill.objectives.kd3 import KD3
 
 
 class SimKD(KD3):

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import Advance, no_progress
-from pipeline.manifest import STORED, read_manifest
-from pipeline.report.thumbnails import Thumbnail, encode_thumbnail, read_thumbnails
-from pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, UNREADABLE, issues_of
+from kd3_pipeline.console import Advance, no_progress
+from kd3_pipeline.manifest import STORED, read_manifest
+from kd3_pipeline.report.thumbnails import Thumbnail, encode_thumbnail, read_thumbnails
+from kd3_pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, UNREADABLE, issues_of
 
 SIDE = 160  # pixels of a picture: enough to see what two of them differ in
 Row = Sequence[str]
@@ -87,7 +87,7 @@ class Dropped:
     """Verdicts, and where the pictures and addresses of their images are.
 
     Attributes:
-        table: as `pipeline.verdicts.SCHEMA`.
+        table: as `kd3_pipeline.verdicts.SCHEMA`.
         leaks: `id`, `test_image`, `similarity` and `picture` of what shows a test image; or None.
         detail: float [N], how much each image shows: the more, the less sure is a drop for
             showing nothing.

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Sequence
 
-from pipeline.report.dropped.choice import Row, Section
-from pipeline.report.tiles import web_link
-from pipeline.templates import environment
+from kd3_pipeline.report.dropped.choice import Row, Section
+from kd3_pipeline.report.tiles import web_link
+from kd3_pipeline.templates import environment
 
 
 def build_dropped_page(
@@ -23,7 +23,7 @@ def build_dropped_page(
         loud: names of those that lose more than is usual.
         sections: what goes, by reason.
     """
-    page = environment("pipeline.report").get_template("dropped/page.html.j2")
+    page = environment("kd3_pipeline.report").get_template("dropped/page.html.j2")
     return page.render(
         headline=headline,
         dry_run=dry_run,

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.thumbnails import Thumbnail
-from pipeline.report.tiles import web_link
-from pipeline.templates import environment
+from kd3_pipeline.report.thumbnails import Thumbnail
+from kd3_pipeline.report.tiles import web_link
+from kd3_pipeline.templates import environment
 
 
 def build_neighbours_page(
@@ -23,7 +23,7 @@ def build_neighbours_page(
             licence and licence_url.
         thumbnails: by id; that of the image asked about is "query". None cannot be decoded.
     """
-    page = environment("pipeline.report", web=_web).get_template("neighbours/page.html.j2")
+    page = environment("kd3_pipeline.report", web=_web).get_template("neighbours/page.html.j2")
     return page.render(query=query, predicted=predicted, rows=rows, thumbnails=thumbnails)
 
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.classes import load_classes
-from pipeline.crawl.captions.cache import search_once
-from pipeline.crawl.captions.found import Found
-from pipeline.params import Crawl
+from kd3_pipeline.classes import load_classes
+from kd3_pipeline.crawl.captions.cache import search_once
+from kd3_pipeline.crawl.captions.found import Found
+from kd3_pipeline.params import Crawl
 
 CLASSES: dict[str, list[str]] = {"cat": ["cat"], "dog": ["dog"]}
 

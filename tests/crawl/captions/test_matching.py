@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pytest
 
-from pipeline.classes import ImageClass
-from pipeline.crawl.captions import matching
-from pipeline.crawl.captions.matching import CaptionMatcher
+from kd3_pipeline.classes import ImageClass
+from kd3_pipeline.crawl.captions import matching
+from kd3_pipeline.crawl.captions.matching import CaptionMatcher
 
 
 def matched(queries: dict[str, Sequence[str]], captions: list[str | None]) -> dict[str, str]:

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.crawl.captions import ranking
-from pipeline.crawl.captions.ranking import SCHEMA, Best
+from kd3_pipeline.crawl.captions import ranking
+from kd3_pipeline.crawl.captions.ranking import SCHEMA, Best
 
 
 def rows(*some: dict) -> pa.Table:

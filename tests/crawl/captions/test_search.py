@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.classes import load_classes
-from pipeline.console import no_progress
-from pipeline.crawl.captions import search, tables
-from pipeline.crawl.captions.found import Found
-from pipeline.crawl.captions.licences import allowed
-from pipeline.crawl.captions.search import SURPLUS, progress_total, search_captions, unsafe
-from pipeline.errors import ExternalError, UserError
-from pipeline.params import Crawl
+from kd3_pipeline.classes import load_classes
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.crawl.captions import search, tables
+from kd3_pipeline.crawl.captions.found import Found
+from kd3_pipeline.crawl.captions.licences import allowed
+from kd3_pipeline.crawl.captions.search import SURPLUS, progress_total, search_captions, unsafe
+from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.params import Crawl
 
 CLASSES = {"cat": ["cat", "kitten"], "dog": ["dog"]}
 

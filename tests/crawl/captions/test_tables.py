@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.crawl.captions import tables
-from pipeline.crawl.captions.cells import numbers, texts
-from pipeline.crawl.captions.tables import Remarks, batches, row_total, table_paths
-from pipeline.errors import UserError
+from kd3_pipeline.crawl.captions import tables
+from kd3_pipeline.crawl.captions.cells import numbers, texts
+from kd3_pipeline.crawl.captions.tables import Remarks, batches, row_total, table_paths
+from kd3_pipeline.errors import UserError
 
 ROWS = [("http://x.test/1", "a cat"), ("https://x.test/2", "a dog, black")]
 

@@ -6,8 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipeline.crawl.engines.engine import Engine, Query, Result, ResultPage
-from pipeline.errors import UserError
+from kd3_pipeline.crawl.engines.engine import Engine, Query, Result, ResultPage
+from kd3_pipeline.errors import UserError
 
 LONG = "http://0.test/" + "x" * 2000
 Fields = dict[str, str]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipeline.crawl.engines.engine import (
+from kd3_pipeline.crawl.engines.engine import (
     Budget,
     NoMore,
     NotNow,
@@ -16,7 +16,7 @@ from pipeline.crawl.engines.engine import (
     later_start,
     number,
 )
-from pipeline.registry import SEARCH_ENGINES
+from kd3_pipeline.registry import SEARCH_ENGINES
 from tests.crawl.engines import test_commons, test_flickr, test_openverse
 from tests.crawl.engines.playing import body
 from tests.crawl.engines.test_bing import plain_page, results_page

@@ -7,9 +7,9 @@ from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
-from pipeline.crawl.engines.bing import LICENCES, Bing
-from pipeline.crawl.engines.engine import NotNow, Query, Result, Unreadable
-from pipeline.demo.server import DemoWeb
+from kd3_pipeline.crawl.engines.bing import LICENCES, Bing
+from kd3_pipeline.crawl.engines.engine import NotNow, Query, Result, Unreadable
+from kd3_pipeline.demo.server import DemoWeb
 from tests.crawl.engines.playing import LONG, asked, read, refuses_licences, walk
 from tests.crawl.searching import page
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from pipeline.crawl.engines.commons import WIDTHS, Commons
-from pipeline.crawl.engines.engine import NoMore, NotNow, Refused, Unreadable
+from kd3_pipeline.crawl.engines.commons import WIDTHS, Commons
+from kd3_pipeline.crawl.engines.engine import NoMore, NotNow, Refused, Unreadable
 from tests.crawl.engines.playing import asked, body, read, refuses_licences, walk
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.crawl.engines.engine import NotNow, Refused, Unreadable
-from pipeline.crawl.engines.flickr import LICENCES, NAMES, Flickr
-from pipeline.errors import UserError
+from kd3_pipeline.crawl.engines.engine import NotNow, Refused, Unreadable
+from kd3_pipeline.crawl.engines.flickr import LICENCES, NAMES, Flickr
+from kd3_pipeline.errors import UserError
 from tests.crawl.engines.playing import LONG, asked, body, read, refuses_licences, walk
 
 SECRET = "0123456789abcdef+/key"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.crawl.engines.engine import NoMore, NotNow, Refused, Unreadable
-from pipeline.crawl.engines.openverse import LICENCES, Openverse
+from kd3_pipeline.crawl.engines.engine import NoMore, NotNow, Refused, Unreadable
+from kd3_pipeline.crawl.engines.openverse import LICENCES, Openverse
 from tests.crawl.engines.playing import asked, body, read, refuses_licences, walk
 
 

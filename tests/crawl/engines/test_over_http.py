@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from pipeline.crawl.engines.commons import Commons
-from pipeline.crawl.engines.engine import Engine
-from pipeline.crawl.engines.flickr import Flickr
-from pipeline.crawl.engines.openverse import Openverse
-from pipeline.errors import ExternalError
+from kd3_pipeline.crawl.engines.commons import Commons
+from kd3_pipeline.crawl.engines.engine import Engine
+from kd3_pipeline.crawl.engines.flickr import Flickr
+from kd3_pipeline.crawl.engines.openverse import Openverse
+from kd3_pipeline.errors import ExternalError
 from tests.crawl.engines import test_commons, test_flickr, test_openverse
 from tests.crawl.engines.playing import fields
 from tests.crawl.hosts import Host, serving

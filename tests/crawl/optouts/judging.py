@@ -2,9 +2,9 @@
 
 from multidict import CIMultiDict
 
-from pipeline.crawl.optouts.headers import heard
-from pipeline.crawl.optouts.origin import Said
-from pipeline.params import Crawl
+from kd3_pipeline.crawl.optouts.headers import heard
+from kd3_pipeline.crawl.optouts.origin import Said
+from kd3_pipeline.params import Crawl
 
 ORIGIN = "http://0.test"
 IMAGE = f"{ORIGIN}/img/a.jpg"

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pytest
 
-from pipeline.crawl.http import Client, Web
-from pipeline.crawl.optouts.counts import signal_counts
-from pipeline.crawl.optouts.current import CurrentSignals
-from pipeline.manifest import manifest
+from kd3_pipeline.crawl.http import Client, Web
+from kd3_pipeline.crawl.optouts.counts import signal_counts
+from kd3_pipeline.crawl.optouts.current import CurrentSignals
+from kd3_pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
     LIMITS,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.crawl.optouts.robots_lines import MOST_LICENCES
+from kd3_pipeline.crawl.optouts.robots_lines import MOST_LICENCES
 from tests.crawl.optouts.judging import judged
 
 

@@ -5,8 +5,8 @@ import time
 import pytest
 from multidict import CIMultiDict
 
-from pipeline.crawl.optouts.headers import heard
-from pipeline.crawl.optouts.signals import kind_of
+from kd3_pipeline.crawl.optouts.headers import heard
+from kd3_pipeline.crawl.optouts.signals import kind_of
 from tests.crawl.optouts.judging import IMAGE, judged
 
 

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from pipeline.crawl.optouts.pictures import image_signals
+from kd3_pipeline.crawl.optouts.pictures import image_signals
 from tests.crawl.optouts import marked
 
 DMI = marked.VOCABULARY + "DMI-"

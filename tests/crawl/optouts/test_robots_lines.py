@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from pipeline.crawl.optouts.signals import ALL_KINDS
-from pipeline.crawl.robots import MAX_BYTES, rules_of
+from kd3_pipeline.crawl.optouts.signals import ALL_KINDS
+from kd3_pipeline.crawl.robots import MAX_BYTES, rules_of
 from tests.crawl.optouts.judging import ALL, OURS, judged
 
 REFUSED = [  # robots.txt

@@ -3,15 +3,15 @@
 import pytest
 from yarl import URL
 
-from pipeline.crawl.optouts.forms import FORMS, table
-from pipeline.crawl.optouts.headers import heard
-from pipeline.crawl.optouts.pictures import image_signals
-from pipeline.crawl.optouts.robots_lines import declared
-from pipeline.crawl.optouts.rsl import licence
-from pipeline.crawl.optouts.signals import ALL_KINDS
-from pipeline.crawl.optouts.tdmrep import reservations
-from pipeline.crawl.optouts.values import dictionary, signal_says, usage_says
-from pipeline.crawl.robots import rules_of
+from kd3_pipeline.crawl.optouts.forms import FORMS, table
+from kd3_pipeline.crawl.optouts.headers import heard
+from kd3_pipeline.crawl.optouts.pictures import image_signals
+from kd3_pipeline.crawl.optouts.robots_lines import declared
+from kd3_pipeline.crawl.optouts.rsl import licence
+from kd3_pipeline.crawl.optouts.signals import ALL_KINDS
+from kd3_pipeline.crawl.optouts.tdmrep import reservations
+from kd3_pipeline.crawl.optouts.values import dictionary, signal_says, usage_says
+from kd3_pipeline.crawl.robots import rules_of
 from tests.crawl.optouts import marked
 from tests.crawl.optouts.judging import IMAGE, judged
 from tests.imports import ROOT

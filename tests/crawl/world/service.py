@@ -1,4 +1,4 @@
-"""The servers of a world: what they were asked, and a place for `stages.sources.engine_for`."""
+"""The servers of a world: what they were asked, and a place for `kd3_stages.sources.engine_for`."""
 
 import math
 import threading
@@ -15,10 +15,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipeline.crawl.engines.engine import Engine
-from pipeline.crawl.guard import HostTable
-from stages import sources
-from stages.cli import app
+from kd3_pipeline.crawl.engines.engine import Engine
+from kd3_pipeline.crawl.guard import HostTable
+from kd3_stages import sources
+from kd3_stages.cli import app
 from tests.crawl.hosts import Host, Request, picture
 from tests.crawl.world.rules import Rule
 from tests.crawl.world.shape import IMAGES, SERVICE, Answer, Question, Shape

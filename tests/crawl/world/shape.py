@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from pipeline.crawl.engines.engine import Engine
+from kd3_pipeline.crawl.engines.engine import Engine
 
 SERVICE, IMAGES = "search.test", "images.test"  # names of the two hosts
 BASE = f"http://{SERVICE}/x"

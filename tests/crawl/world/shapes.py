@@ -5,11 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote_plus
 
-from pipeline.crawl.engines.bing import Bing
-from pipeline.crawl.engines.commons import Commons
-from pipeline.crawl.engines.engine import Engine
-from pipeline.crawl.engines.flickr import Flickr
-from pipeline.crawl.engines.openverse import Openverse
+from kd3_pipeline.crawl.engines.bing import Bing
+from kd3_pipeline.crawl.engines.commons import Commons
+from kd3_pipeline.crawl.engines.engine import Engine
+from kd3_pipeline.crawl.engines.flickr import Flickr
+from kd3_pipeline.crawl.engines.openverse import Openverse
 from tests.crawl.world.shape import BASE, Answer, Question, Shape, as_json
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.errors import UserError
-from pipeline.paramfile import load_yaml, read_params
-from pipeline.params import Params
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import load_yaml, read_params
+from kd3_pipeline.params import Params
 
-FOLDER = Path(__file__).parent.parent / "presets"
+FOLDER = Path(__file__).parent
 HEAD = "# Preset {name} as `pipeline preset {name}` writes it (unedited: {digest})."
 FIRST = re.compile(re.escape(HEAD).replace(r"\{name\}", r"[\w-]+").replace(r"\{digest\}", r"(\w+)"))
 ABOUT = (

@@ -1,0 +1,114 @@
+"""Step of `pipeline init`: the files of a new project."""
+
+import shlex
+import subprocess
+from pathlib import Path
+
+from kd3_pipeline.console import Console
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.presets import whole_file
+from kd3_pipeline.store import write_text
+from kd3_pipeline.version import __version__
+from kd3_stages import paths
+
+TEMPLATES = Path(__file__).parent.parent / "project"
+COPIES = {  # file of the project: its template
+    ".dvc/.gitignore": "dvc-gitignore",
+    ".dvc/config": "dvc-config",
+    ".dvc/plots/matrix.json": "plots/matrix.json",
+    ".dvcignore": "dvcignore",
+    str(paths.DVC): "dvc.yaml",
+}
+IGNORED = Path(".gitignore")  # lines that one of the user's own lacks are added to it
+WITHOUT_GIT = "    no_scm = true\n"
+
+
+def run(folder: Path, preset: str, git: bool, console: Console) -> None:
+    """Writes the files, and commits them if `git`.
+
+    Raises:
+        UserError: a file of a project is there; no such preset; git does not do it.
+    """
+    files = project_files(preset)
+    there = [name for name in files if (folder / name).exists()]
+    if there:
+        raise UserError(
+            f"{folder} has {', '.join(there)} already",
+            "nothing was written; `pipeline preset NAME` changes the params.yaml of a project",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}") from None
+    inside = _git(folder, "rev-parse", "--is-inside-work-tree") is not None
+    if git and not inside and _git(folder, "init", "--quiet") is None:
+        raise UserError("git cannot be run", "install it, or leave --git out")
+    if not (inside or git):
+        files[".dvc/config"] = files[".dvc/config"].replace("[core]\n", f"[core]\n{WITHOUT_GIT}")
+        console.note(
+            f"{folder} is in no git repository: DVC works without one here, but without"
+            " experiments; --git makes one"
+        )
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(folder / name, text)
+    written = [*files, *_ignore(folder / IGNORED)]
+    if git:
+        _commit(folder, written)
+    enter = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))}; "
+    console.result(
+        f"init: {folder}, preset {preset}; next: {enter}pipeline repro",
+        {"folder": str(folder), "preset": preset, "files": sorted(written), "git": inside or git},
+    )
+
+
+def project_files(preset: str) -> dict[str, str]:
+    """Texts of a new project's files by name, all but .gitignore.
+
+    Raises:
+        UserError: no such preset.
+    """
+    files = {str(paths.PARAMS): whole_file(preset)}
+    files |= {name: (TEMPLATES / of).read_text("utf-8") for name, of in COPIES.items()}
+    readme = (TEMPLATES / "README.md").read_text("utf-8")
+    return files | {"README.md": readme.format(version=__version__, preset=preset)}
+
+
+def _ignore(path: Path) -> list[str]:
+    """Adds what git has to ignore and `path` lacks; its name if there was something to add."""
+    old = path.read_text("utf-8") if path.exists() else ""
+    wanted = (TEMPLATES / "gitignore").read_text("utf-8").splitlines()
+    lacking = [line for line in wanted if line not in old.splitlines()]
+    if not lacking:
+        return []
+    begun = old if not old or old.endswith("\n") else f"{old}\n"
+    write_text(path, begun + "\n".join(lacking) + "\n")
+    return [path.name]
+
+
+def _commit(folder: Path, files: list[str]) -> None:
+    """Commits these files alone.
+
+    Raises:
+        UserError: git says no, as where it does not know who commits.
+    """
+    for command in (
+        ("add", "--force", "--", *files),
+        ("commit", "--quiet", "--message", "A project of kd3-pipeline", "--", *files),
+    ):
+        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no reason given"]
+            raise UserError(
+                f"git {command[0]}: {said[-1]}",
+                f"the files are in {folder}, not committed; `git commit` there says more",
+            )
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What a git command says; None if it fails, or there is no git."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout
