@@ -10,6 +10,7 @@ from typing import Any
 
 NO_RESULT = frozenset(
     {
+        "kd3_pipeline/__init__.py",  # switches off what libraries report
         "kd3_pipeline/console.py",  # draws and tells
         "kd3_pipeline/errors.py",  # words and exit codes
         "kd3_pipeline/conflicts.py",  # refuses values, and changes none

@@ -86,7 +86,8 @@ def _mnn(path: Path, kind: InputKind, side: int) -> Run:
 
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "model.mnn"
-        convert = "from MNN.tools.mnnconvert import main; main()"
+        # not its command: that installs a package, and sends the machine's id to its makers
+        convert = "import sys, MNN, _tools; _tools.mnnconvert(sys.argv)"
         names = ["--modelFile", str(path), "--MNNModel", str(converted), "--bizCode", "kd3"]
         _run([sys.executable, "-c", convert, "-f", "ONNX", *names], converted)
         network = nn.load_module_from_file(str(converted), [INPUT], [OUTPUT])
