@@ -1,5 +1,7 @@
 """Terminal output: progress and notes on stderr, one result on stdout."""
 
+import codecs
+import io
 import json
 import sys
 import textwrap
@@ -18,7 +20,11 @@ FIRST_LINE_AFTER = 2.0  # seconds without a terminal before a step says that it 
 LINE_EVERY = 10.0  # seconds between lines without a terminal
 MOST_CLASSES = 20  # lines of classes at a time
 MOST_REASONS = 3
-BAR, SHORT_BAR = 40, 20  # letters
+BAR, SHORT_BAR, SHORTEST_BAR = 40, 20, 5  # letters
+TITLE, BEHIND = 30, 52  # letters that go before a bar, and behind it: count, time, note
+LARGEST_WHOLE = 2**53  # up to here all whole numbers are doubles, which JSON's often become
+SPELLED = {"→": "->", "…": "...", "×": "x", "–": "-", "—": "-", "±": "+/-", "−": "-", "·": "."}
+SPELLED |= {"≤": "<=", "≥": ">=", "“": '"', "”": '"', "‘": "'", "’": "'", "\u00a0": " "}
 BOX = 96  # letters of a line of a warning
 
 
@@ -66,8 +72,10 @@ class Console:
 
     def result(self, text: str, values: dict[str, Any]) -> None:
         """Says what the command achieved, on stdout: `text`, or `values` as one JSON object."""
-        shown = _as_json(values) if self.as_json else printable_lines(text)
-        print(shown, flush=True)
+        if self.as_json:
+            print(_as_json(values, sys.stdout.encoding), flush=True)
+        elif not self.quiet:
+            print(printable_lines(text), flush=True)
         if not self.quiet:
             for note in self._notes:
                 print(printable_lines(f"note: {note}"), file=sys.stderr, flush=True)
@@ -101,12 +109,46 @@ class Console:
             yield ClassProgress(title, found, wanted)
 
 
-def _as_json(values: Mapping[str, Any]) -> str:
+def write_any_text() -> None:
+    """Lets this process print any text, whatever letters the locale has.
+
+    A run of hours must not end in an error because its last line has an arrow.
+    """
+    codecs.register_error("spelled", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="spelled")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(
+        SPELLED.get(one) or one.encode("ascii", "backslashreplace").decode() for one in letters
+    ), error.end
+
+
+def _as_json(values: Mapping[str, Any], encoding: str | None = None) -> str:
     """Values as one line, in which a program finds every letter and a terminal no control one."""
+    values = _exact(values)
     text = json.dumps(values, ensure_ascii=False)
+    try:
+        text.encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):  # a locale without these letters
+        return json.dumps(values)
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+
+
+def _exact(value: Any) -> Any:
+    """A value with whole numbers that many readers of JSON would round as text."""
+    if isinstance(value, Mapping):
+        return {key: _exact(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_exact(one) for one in value]
+    return str(value) if isinstance(value, int) and abs(value) > LARGEST_WHOLE else value
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
@@ -176,7 +218,10 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def _progress(width: int) -> Iterator["Progress"]:
-    """Bars of rich on stderr, each with a note behind it; `width` is a bar's in letters."""
+    """Bars of rich on stderr, each with a note behind it; `width` is a bar's in letters.
+
+    On a narrow terminal bars are short and notes are cut, so that count and time stay.
+    """
     from rich.console import Console as RichConsole
     from rich.progress import (
         BarColumn,
@@ -185,15 +230,20 @@ def _progress(width: int) -> Iterator["Progress"]:
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    terminal = RichConsole(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(width),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=TITLE)),
+        BarColumn(max(SHORTEST_BAR, min(width, terminal.width - TITLE - BEHIND))),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.fields[note]}",
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        ),
     )
-    with Progress(*columns, console=RichConsole(stderr=True)) as progress:
+    with Progress(*columns, console=terminal, expand=True) as progress:
         yield progress
 
 

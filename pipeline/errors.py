@@ -1,4 +1,4 @@
-"""Errors: what the user did not get, and what to do about it; `stages/cli.py` prints one line each."""
+"""Errors: what the user did not get, and what to do; `stages/cli.py` prints one line each."""
 
 
 class PipelineError(Exception):

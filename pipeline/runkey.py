@@ -12,6 +12,7 @@ NO_RESULT = frozenset(
     {
         "kd3_pipeline/__init__.py",  # switches off what libraries report
         "kd3_pipeline/console.py",  # draws and tells
+        "kd3_pipeline/diskerrors.py",  # words
         "kd3_pipeline/errors.py",  # words and exit codes
         "kd3_pipeline/conflicts.py",  # refuses values, and changes none
         "kd3_pipeline/paramfile.py",  # reads params.yaml, whose values are tracked
@@ -42,12 +43,19 @@ def run_key(parameters: Mapping[str, Any], inputs: Iterable[Path], sources: Iter
     """
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
     for path in [*inputs, *sources]:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                digest.update(os.fsencode(file.relative_to(path.parent)))
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(digest_of(path).encode())
     return digest.hexdigest()[:16]
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder, with the names from its own on."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(os.fsencode(file.relative_to(path.parent)))
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def begins_anew(folder: Path) -> str:

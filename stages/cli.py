@@ -3,11 +3,14 @@
 import functools
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
-from kd3_pipeline.console import printable
+from kd3_pipeline.console import printable, write_any_text
+from kd3_pipeline.diskerrors import disk_trouble
 from kd3_pipeline.errors import PipelineError
+from kd3_pipeline.version import __version__
 from kd3_stages import (
     crawl,
     dedup,
@@ -18,6 +21,7 @@ from kd3_stages import (
     evaluate,
     export,
     forget,
+    import_,
     init,
     inputs,
     neighbours,
@@ -32,6 +36,9 @@ from kd3_stages import (
     trace,
     tune,
 )
+from kd3_stages.workfolder import enter_project
+
+ANYWHERE = ("init", "serve_demo")  # commands that need no project
 
 
 def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,26 +47,56 @@ def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def guarded(**options: object) -> None:
         try:
+            if command.__name__ not in ANYWHERE:
+                enter_project()
             command(**options)
+        except (typer.Exit, typer.Abort, typer.BadParameter):  # with codes of their own
+            raise
         except PipelineError as error:
-            for line in str(error).splitlines():
-                print(f"error: {printable(line)}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from None
+            raise _told(error) from None
         except KeyboardInterrupt:
             print("interrupted: the same command goes on where it stopped", file=sys.stderr)
             raise typer.Exit(130) from None
+        except Exception as error:
+            trouble = disk_trouble(error)
+            if trouble is None:
+                raise
+            raise _told(trouble) from None
 
     return guarded
 
 
+def _told(error: PipelineError) -> typer.Exit:
+    """Prints an error, and gives the end of the process that goes with it."""
+    for line in str(error).splitlines():
+        print(f"error: {printable(line)}", file=sys.stderr)
+    return typer.Exit(error.exit_code)
+
+
 app = typer.Typer(
     name="pipeline",
-    help="Distil a trained classifier into a small one, from images crawled by class name.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"kd3-pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Distil a trained classifier into a small one, from images crawled by class name."""
+
+
 for command in (
     init.init,
     crawl.crawl,
@@ -67,6 +104,7 @@ for command in (
     teacher.teacher,
     embed.embed,
     distill.distill,
+    import_.import_,
     evaluate.evaluate,
     export.export,
     report.report,
@@ -82,7 +120,7 @@ for command in (
     serve_demo.serve_demo,
     doctor.doctor,
 ):
-    app.command()(with_exit_codes(command))
+    app.command(command.__name__.rstrip("_").replace("_", "-"))(with_exit_codes(command))
 for around_dvc in (repro.repro, status.status):
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
         with_exit_codes(around_dvc)
@@ -91,4 +129,5 @@ for around_dvc in (repro.repro, status.status):
 
 def main() -> None:
     """Runs the command that `sys.argv` names, and exits."""
+    write_any_text()
     app()

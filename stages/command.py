@@ -7,17 +7,35 @@ from typing import Annotated, Any
 import typer
 
 from kd3_pipeline.console import Console
+from kd3_pipeline.errors import UserError
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Params
+from kd3_stages.completion import keys
 from kd3_stages.paths import PARAMS
 from kd3_stages.steps.consent import consented
 
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", "-S", metavar="KEY.PATH=VALUE", help="Change a parameter; repeatable."),
+    typer.Option(
+        "--set",
+        "-S",
+        metavar="KEY.PATH=VALUE",
+        help="Change a parameter; repeatable.",
+        autocompletion=keys,
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only errors.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but errors, warnings and --json.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+USED = {  # sections that a stage takes values from beside its own
+    "crawl": ("embed", "teacher"),
+    "dedup": ("crawl", "evaluate"),
+    "teacher": ("embed", "distill", "evaluate"),
+    "distill": ("embed",),
+    "export": ("embed", "evaluate"),
+}
+ANYWHERE = ("teacher.trust", "distill.trust")  # consent to code, whoever runs it
 
 
 def start(
@@ -33,11 +51,28 @@ def start(
         if value is not None
     ]
     changes = [*(overrides or []), *given]
+    _refuse_unused(stage, changes)
     params = read_params(PARAMS, changes)
     consented(params)
+    from kd3_stages.steps.links import own_copies  # late: imports pyarrow
+
+    own_copies()
     console = Console(quiet=quiet, as_json=as_json)
     if changes and "DVC_STAGE" not in os.environ and params != read_params(PARAMS):
         console.note(
             f"{', '.join(changes)} for this run only; `dvc repro` goes back to params.yaml"
         )
     return params, console
+
+
+def _refuse_unused(stage: str, changes: list[str]) -> None:
+    """Raises a UserError for a change of what the stage does not read: it would change nothing."""
+    used = (stage, *USED.get(stage, ()))
+    for change in changes:
+        key = change.partition("=")[0].strip()
+        section = key.partition(".")[0]
+        if section in Params.model_fields and section not in used and key not in ANYWHERE:
+            raise UserError(
+                f"--set {change}: nothing here reads the section {section}, only {', '.join(used)}",
+                f"give it to `pipeline {section}`, or set it in {PARAMS}",
+            )

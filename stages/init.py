@@ -7,12 +7,16 @@ import typer
 
 from kd3_pipeline.console import Console
 from kd3_stages.command import Json, Quiet
+from kd3_stages.completion import presets
 
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Made if it is not there.")],
     preset: Annotated[
-        str, typer.Option(help="Of its params.yaml; `pipeline preset` lists them.")
+        str,
+        typer.Option(
+            help="Of its params.yaml; `pipeline preset` lists them.", autocompletion=presets
+        ),
     ] = "demo",
     git: Annotated[
         bool, typer.Option("--git", help="Make it a git repository, with a first commit.")

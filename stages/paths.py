@@ -18,6 +18,7 @@ TEACHER = Path("models/teacher")
 STUDENT = Path("models/student")
 EXPORT = Path("models/export")
 SELECTION = Path("data/distill/selection.parquet")
+DISTILLED = SELECTION.parent / "run.json"
 THRESHOLDS = SELECTION.parent / "thresholds.parquet"
 CURVES = Path("reports/distill.csv")
 METRICS = Path("reports/metrics.json")

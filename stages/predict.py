@@ -7,6 +7,7 @@ import typer
 
 from kd3_stages import paths
 from kd3_stages.command import Json
+from kd3_stages.workfolder import given
 
 
 def predict(
@@ -34,11 +35,11 @@ def predict(
     from kd3_stages.steps.predict import run
 
     run(
-        images,
-        model,
+        [given(image) for image in images],
+        Path(given(str(model))),
         k,
         trust=trust,
-        class_names=class_names,
+        class_names=class_names and given(class_names),
         as_csv=as_csv,
         as_json=as_json,
     )

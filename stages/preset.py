@@ -5,18 +5,22 @@ from typing import Annotated
 
 import typer
 
-from kd3_pipeline.presets import preset_names, write_preset
+from kd3_pipeline.presets import preset_titles, write_preset
 from kd3_stages import paths
+from kd3_stages.completion import presets
 
 
 def preset(
     name: Annotated[
-        str | None, typer.Argument(help="demo, cifar10, …; without it, a list.")
+        str | None,
+        typer.Argument(help="demo, cifar10, …; without it, a list.", autocompletion=presets),
     ] = None,
 ) -> None:
     """Make a preset the project's params.yaml; a file that a person wrote is kept beside it."""
     if name is None:
-        print("\n".join(preset_names()))
+        titles = preset_titles()
+        width = max(map(len, titles))
+        print("\n".join(f"{one:{width}}  {title}" for one, title in titles.items()))
         return
     kept = write_preset(name, paths.PARAMS)
     if kept:

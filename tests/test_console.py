@@ -1,6 +1,8 @@
+import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +30,7 @@ def test_notes_follow_the_result_on_stderr_unless_quiet(capsys):
         console.note("look")
         assert capsys.readouterr() == ("", "")
         console.result("done", {})
-        assert capsys.readouterr() == ("done\n", "" if console.quiet else "note: look\n")
+        assert capsys.readouterr() == (("", "") if console.quiet else ("done\n", "note: look\n"))
 
 
 def test_what_is_quoted_from_outside_sends_no_control_characters(capsys):
@@ -208,7 +210,7 @@ def test_a_warning_comes_last_and_to_the_quiet_as_well(capsys):
         console.say("before")
         console.result("done", {})
         shown = capsys.readouterr()
-        assert shown.out == "done\n"
+        assert shown.out == ("" if quiet else "done\n")
         lines = shown.err.splitlines()
         assert lines[:-4] == ([] if quiet else ["before", "note: a note"])
         assert lines[-4] == lines[-1] == "=" * len(lines[-1])
@@ -216,3 +218,61 @@ def test_a_warning_comes_last_and_to_the_quiet_as_well(capsys):
         assert max(map(len, lines)) <= 96
         console.result("again", {})
         assert "warning" not in capsys.readouterr().err
+
+
+NARROW = """
+from kd3_pipeline.console import Console
+with Console().progress("dedup: looking for test images among them", 12345) as advance:
+    advance(2345, "a note that is longer than what is left of the line")
+"""
+
+
+def test_on_a_narrow_terminal_count_and_time_stay():
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "60", "TERM": "xterm"}
+    with subprocess.Popen([sys.executable, "-c", NARROW], stderr=theirs, env=environment):
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    last = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode()).split("\r")[-1].strip("\n")
+    assert "2345/12345" in shown.decode()
+    assert re.search(r"-:--:--|\d:\d\d:\d\d", shown.decode())
+    assert len(last) <= 60
+
+
+LOCALE = """
+import sys
+from kd3_pipeline.console import Console, write_any_text
+write_any_text()
+Console(as_json="json" in sys.argv).result("embed: Füchse → data/embed …", {"name": "Fuchs 🦊 →"})
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_locale_without_letters_stops_nothing(encoding: str):
+    def printed(*arguments: str) -> str:
+        environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        command = [sys.executable, "-c", LOCALE, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        return done.stdout.decode(encoding)
+
+    fox = {"ascii": "F\\xfcchse"}.get(encoding, "Füchse")
+    arrow, more = ("→", "…") if encoding == "utf-8" else ("->", "...")
+    assert printed() == f"embed: {fox} {arrow} data/embed {more}\n"
+    assert json.loads(printed("json")) == {"name": "Fuchs 🦊 →"}
+
+
+def test_json_has_no_number_that_a_reader_rounds(capsys):
+    Console(as_json=True).result("", {"hash": 2**63, "rows": [2**53, -(2**53) - 1], "ok": True})
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"hash": str(2**63), "rows": [2**53, str(-(2**53) - 1)], "ok": True}
+
+
+def test_quiet_prints_nothing_but_a_result_that_is_asked_for(capsys):
+    Console(quiet=True).result("embed: done", {"images": 3})
+    assert capsys.readouterr() == ("", "")
+    Console(quiet=True, as_json=True).result("embed: done", {"images": 3})
+    assert json.loads(capsys.readouterr().out) == {"images": 3}

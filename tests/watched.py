@@ -1,4 +1,4 @@
-"""A process whose name look-ups and files in its home folder are seen: `python watched.py LOG CODE`.
+"""A process whose look-ups of names, and files in its home folder, are seen: `watched(code, …)`.
 
 It runs in namespaces of its own (user, network, mounts): no packet leaves it, and the only name
 server is this file, which writes down what is asked and knows no name.

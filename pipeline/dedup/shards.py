@@ -1,6 +1,7 @@
 """Fingerprints of whole shards: a decode of every image once, by several processes, cached."""
 
 import itertools
+import math
 import os
 import signal
 import tempfile
@@ -27,7 +28,15 @@ from kd3_pipeline.dedup import borders, fingerprints, hashing
 from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
 from kd3_pipeline.errors import ExternalError
 from kd3_pipeline.runkey import run_key
-from kd3_pipeline.store import open_parquet, read_shard, read_table, remove, replacing, write_table
+from kd3_pipeline.store import (
+    open_parquet,
+    read_shard,
+    read_table,
+    remove,
+    replacing,
+    take_room,
+    write_table,
+)
 
 BATCH = 100  # images in a worker's memory
 STORED = ("id", "label", "width", "height", "size", "error")
@@ -146,6 +155,7 @@ def _load(folders: Sequence[Path], cache: Path) -> Fingerprints:
     for name, (kind, shape) in ARRAYS.items():
         if name in MAPPED and sum(counts):
             with tempfile.TemporaryFile(dir=cache) as file:
+                take_room(file, sum(counts) * math.prod(shape) * np.dtype(kind).itemsize)
                 arrays[name] = np.memmap(file, kind, "w+", shape=(sum(counts), *shape))
         else:
             arrays[name] = np.zeros((sum(counts), *shape), kind)

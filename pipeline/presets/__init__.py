@@ -28,6 +28,16 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def preset_titles() -> dict[str, str]:
+    """The presets, each with the first sentence of its title."""
+    titles = {}
+    for name in preset_names():
+        lines = (FOLDER / f"{name}.yaml").read_text("utf-8").split("\n\n", 1)[0].splitlines()
+        title = " ".join(line.removeprefix("#").strip() for line in lines)
+        titles[name] = re.split(r"(?<=\.)\s", title, maxsplit=1)[0].rstrip(".")
+    return titles
+
+
 def whole_file(name: str) -> str:
     """The text of a params.yaml with every key of every section, in the order declared.
 

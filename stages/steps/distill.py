@@ -33,8 +33,10 @@ from kd3_pipeline.models.program import Program
 from kd3_pipeline.params import Distill, Params
 from kd3_pipeline.registry import OBJECTIVES
 from kd3_pipeline.runkey import begins_anew, run_key, sources_of
+from kd3_pipeline.runrecord import digests
 from kd3_pipeline.store import remove, write_json, write_table
 from kd3_stages import paths
+from kd3_stages.steps.distill_record import READ, write_record
 
 
 def run(params: Params, console: Console) -> None:
@@ -51,11 +53,12 @@ def run(params: Params, console: Console) -> None:
     console.quiet = console.quiet or world.rank > 0
     web = load_web_images(paths.EMBED, section, device)
     start = _looked_at(section, web, teacher, config, precision, world, console)
+    read = digests(READ)
     key = run_key(
         section.model_dump(exclude={"tensorboard"})
         | {"device": device.type, "precision": str(precision)}
         | ({"start": start.weights.sha256} if start else {}),
-        inputs=[paths.EMBED, paths.TEACHER],
+        inputs=map(Path, read),
         sources=sources_of(__file__),
     )
     folder = paths.CACHE / "distill" / key
@@ -86,6 +89,7 @@ def run(params: Params, console: Console) -> None:
     if world.rank == 0:
         about = (section, web, config, params.embed.fit, objective, trained, start)
         _write(*about, fallback, console)
+        write_record(params, read, place.replace("torch.", ""))
         remove(folder)
 
 

@@ -1,0 +1,130 @@
+"""A student comes back from another machine, and what DVC has kept stays as it was."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.stages.workspace import fresh_copy, invoke, run
+
+OTHER = "distill: {epochs: 1, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}"
+HERE = "distill: {epochs: 2, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}"
+WRITTEN = ("models/student", "data/distill", "reports/distill.json", "reports/distill.csv")
+
+
+@pytest.fixture(scope="module")
+def away(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project on another machine, where one epoch was trained."""
+    folder = fresh_copy(project, tmp_path_factory.mktemp("away"))
+    changed(folder, HERE, OTHER)
+    run(folder, "pipeline", "distill", "--device", "cpu", "--quiet")
+    back = tmp_path_factory.mktemp("back")
+    for name in WRITTEN:
+        (back / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (folder / name).is_dir() else shutil.copy
+        copy(folder / name, back / name)
+    return back
+
+
+@pytest.fixture
+def home(project: Path, tmp_path: Path) -> Path:
+    folder = fresh_copy(project, tmp_path)
+    run(folder, "dvc", "checkout", "--relink", "--force", "--quiet")
+    changed(folder, HERE, OTHER)
+    return folder
+
+
+def changed(folder: Path, old: str, new: str) -> None:
+    text = (folder / "params.yaml").read_text()
+    assert old in text
+    (folder / "params.yaml").write_text(text.replace(old, new))
+
+
+def cached(folder: Path) -> dict[str, str]:
+    """What DVC's cache has: the hash that each file is called, and that of its content."""
+    objects = (folder / ".dvc/cache/files/md5").glob("??/*")
+    return {
+        path.parent.name + path.name.removesuffix(".dir"): md5(path)
+        for path in objects
+        if path.is_file()
+    }
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_the_round_trip_leaves_every_hash_of_the_cache_and_the_old_student(
+    home: Path, away: Path
+) -> None:
+    old, before = md5(home / "models/student/model.safetensors"), cached(home)
+    assert all(name == content for name, content in before.items())
+    assert (home / "models/student/model.safetensors").stat().st_nlink > 1  # the trap is set
+    done = run(home, "pipeline", "import", str(away))
+    assert "import: a student made on cpu, " in done.stdout
+    after = cached(home)
+    assert all(name == content for name, content in after.items())
+    assert before.items() <= after.items()
+    new = md5(home / "models/student/model.safetensors")
+    assert new == md5(away / "models/student/model.safetensors") != old
+    assert "up to date" in run(home, "dvc", "status", "distill").stdout
+    run(home, "git", "checkout", "-q", "dvc.lock")
+    run(home, "dvc", "checkout", "--quiet", "--force", "models/student")
+    assert md5(home / "models/student/model.safetensors") == old
+
+
+def test_small_outputs_are_files_of_their_own_after_any_stage(home: Path) -> None:
+    linked = home / "models/student/model.safetensors"
+    name = md5(linked)
+    invoke(home, "dedup", "--quiet")
+    assert linked.stat().st_nlink == 1
+    assert next((home / "data/crawl").glob("*.parquet")).stat().st_nlink > 1  # images lie once
+    linked.write_bytes(b"another student, copied over this one")
+    assert md5(home / f".dvc/cache/files/md5/{name[:2]}/{name[2:]}") == name
+
+
+def refused(home: Path, folder: Path, *options: str) -> str:
+    before = md5(home / "models/student/model.safetensors")
+    done = invoke(home, "import", str(folder), *options, check=False)
+    assert done.exit_code == 2
+    assert md5(home / "models/student/model.safetensors") == before
+    return done.stderr
+
+
+def test_results_of_other_parameters_are_refused(home: Path, away: Path) -> None:
+    changed(home, OTHER, HERE)
+    assert "distill.epochs was 1 there and is 2 here" in refused(home, away)
+
+
+def test_results_of_another_teacher_are_refused(home: Path, away: Path) -> None:
+    os.remove(home / "models/teacher/config.json")
+    (home / "models/teacher/config.json").write_text("{}")
+    assert "models/teacher was another one there" in refused(home, away)
+
+
+def test_a_torn_copy_is_refused(home: Path, away: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn"
+    shutil.copytree(away, torn)
+    weights = torn / "models/student/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "models/student is not what the run wrote" in refused(home, torn)
+    weights.unlink()
+    shutil.rmtree(torn / "models")
+    assert "models/student not found" in refused(home, torn)
+
+
+def test_results_of_other_code_are_taken_on_request(home: Path, away: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(away, other)
+    record = other / "data/distill/run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"code": "0" * 64}))
+    assert "--any-version" in refused(home, other)
+    invoke(home, "import", str(other), "--any-version")
+
+
+def test_a_folder_that_is_none_or_this_one_is_refused(home: Path, tmp_path: Path) -> None:
+    assert "run.json not found" in refused(home, tmp_path / "nothing")
+    assert "is this project" in refused(home, Path("."))
