@@ -28,7 +28,8 @@ SQLITE = {  # its words: what the system calls it
     "unable to open database file": errno.EACCES,
     "disk i/o error": errno.EIO,
 }
-SHORT_WRITE = "PytorchStreamWriter failed writing"  # of torch, which says no more
+# of torch.save, which says no more
+SHORT_WRITES = ("PytorchStreamWriter failed writing", ". unexpected pos ", "iostream error")
 
 
 def disk_trouble(error: BaseException) -> ExternalError | None:
@@ -51,7 +52,7 @@ def _number(error: BaseException) -> int:
     text = str(error)
     if isinstance(error, sqlite3.OperationalError):
         return next((n for words, n in SQLITE.items() if words in text.lower()), 0)
-    if isinstance(error, RuntimeError) and SHORT_WRITE in text:
+    if isinstance(error, RuntimeError) and any(words in text for words in SHORT_WRITES):
         return errno.ENOSPC
     return next((n for n in TOLD if os.strerror(n) in text), 0)
 

@@ -25,12 +25,17 @@ def dvc(*arguments: str) -> int:
 
     scripts = sysconfig.get_path("scripts")
     os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
-    failures, logger = _Failures(logging.ERROR), logging.getLogger("dvc")
+    failures, logger = _Failures(logging.ERROR), logging.getLogger("dvc.cli")
+    before = logger.level, logger.propagate
     logger.addHandler(failures)
+    if {"-q", "--quiet"} & {*arguments}:  # it would not even make records of errors
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
     try:
         status = main(list(arguments))
     finally:
         logger.removeHandler(failures)
+        logger.level, logger.propagate = before
     return _exit_code(status, failures.seen)
 
 

@@ -69,7 +69,7 @@ def on_a_small_disk(project: Path, how: str, tmp_path: Path, *stages: str) -> li
         timeout=500,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @needs_namespaces
