@@ -93,9 +93,10 @@ def open_image(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> Image.Image
     """Reads the header only; the format is found from the content, never from a name.
 
     Raises:
-        ImageError: `not_an_image`, `too_many_pixels` (over 50 million, a side over 65,535, or so
-            many that its decoder would fill the memory), `too_many_scans`, or `unsupported`, a TIFF
-            that is no picture of 8 or 16 bits.
+        ImageError: `not_an_image`, `truncated` where it begins as a picture and cannot be opened,
+            `too_many_pixels` (over 50 million, a side over 65,535, or so many that its decoder
+            would fill the memory), `too_many_scans`, or `unsupported`: a TIFF that is no picture of
+            8 or 16 bits, a PNG of chunks that nobody knows.
     """
     return _open(data, formats).image
 
@@ -104,6 +105,8 @@ def _open(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> _File:
     png = Tidied(data)
     if data.startswith(SIGNATURE):
         png = tidied(data)
+        if png.unknown:
+            raise ImageError("unsupported", f"PNG with the chunk {png.unknown}, which is not read")
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_pixels(webp_size(data), WEBP_WEIGHT)  # it takes its memory when it is opened
         png = Tidied(webp_of_its_size(data))
@@ -159,7 +162,7 @@ def _header(data: bytes, formats: Sequence[str]) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from None
     except Exception as error:  # any decoder may raise anything on hostile bytes
-        raise ImageError("not_an_image", _unknown(error, data, formats)) from None
+        raise _unopened(error, data, formats) from None
     _check_pixels(image.size)
     return image
 
@@ -438,11 +441,12 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]
 
 
-def _unknown(error: Exception, data: bytes, formats: Sequence[str]) -> str:
+def _unopened(error: Exception, data: bytes, formats: Sequence[str]) -> ImageError:
     """Why bytes are no picture of these formats, with what they are, if they are another."""
-    if not isinstance(error, UnidentifiedImageError):
-        return _reason(error)
-    # Pillow's own text has a memory address in it
     kind = picture_kind(data[:LONG_HEAD])
-    also = f": {kind}, which is not read" if kind and kind not in formats else ""
-    return f"none of {', '.join(formats)}{also}"
+    # Pillow's own text has a memory address in it
+    reason = "" if isinstance(error, UnidentifiedImageError) else f" ({_reason(error)})"
+    if kind in formats:
+        return ImageError("truncated", f"{kind} that ends early, or whose head is broken{reason}")
+    also = f": {kind}, which is not read" if kind else reason
+    return ImageError("not_an_image", f"none of {', '.join(formats)}{also}")

@@ -20,6 +20,7 @@ STATUS = re.compile(rb"HTTP/\d\.\d[ \t]+(\d{3})(?!\d)")
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 LONGEST_LENGTH = 18  # digits
 NO_BODY = {204, 304}
+SWITCHING = 101  # to what was not asked for: the parser would take all that follows for it
 
 
 class Connector(aiohttp.TCPConnector):
@@ -92,11 +93,12 @@ class TidyHandler(ResponseHandler):
             return b""
         head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
         tidy, status, length = tidied(head)
-        interim = 100 <= status < 200 and status != 101
+        interim = 100 <= status < 200
         if not interim:
             self._left = 0 if self._bodiless or status in NO_BODY else length
         self._head = bytearray() if interim else None
-        super().data_received(tidy)
+        if status != SWITCHING:
+            super().data_received(tidy)
         return rest
 
     def _refuse(self, why: str) -> None:

@@ -59,6 +59,14 @@ READ = {
     "early hints first": sent(
         b"Link: </a.css>", b"", b"HTTP/1.1 200 OK", SIZE, first=b"HTTP/1.1 103 Early Hints"
     ),
+    "an upgrade that nobody asked for first": sent(
+        b"Upgrade: h2c",
+        b"Connection: Upgrade",
+        b"",
+        b"HTTP/1.1 200 OK",
+        SIZE,
+        first=b"HTTP/1.1 101 Switching Protocols",
+    ),
     "100 words of patience": raw(
         b"HTTP/1.1 102 Processing\r\n\r\n" * 100
         + b"HTTP/1.1 200 OK\r\n"
