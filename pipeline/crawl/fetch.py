@@ -335,11 +335,16 @@ class Fetcher:
         if missing or not job.robots or not self.params.robots:
             problem = f"{record.outcome} {record.detail or record.status or ''}"
             return self._released(job, question.nothing(problem.rstrip()))
-        if record.outcome in OF_THE_ORIGIN:
+        led = bool(job.redirects or record.final_url)  # what fails is no fault of the origin's
+        if record.outcome in (BLOCKED, "forbidden_address") and led:
+            detail = f"{question.address} leads where nothing is asked: {record.detail}"[:200]
+            return self._released(job, replace(record, detail=detail))
+        if record.outcome in OF_THE_ORIGIN and not led:
             return self._released(job, record)
         word = "" if record.outcome in ("busy", "http_error") else f"{record.outcome}: "
         detail = f"{job.address}: {word}{record.detail}"[:200].rstrip(": ")
-        outcome = UNREAD if record.outcome == UNREADABLE else UNREACHABLE
+        unread = record.outcome == UNREADABLE or (record.outcome in OF_THE_ORIGIN and led)
+        outcome = UNREAD if unread else UNREACHABLE
         return self._released(job, replace(record, outcome=outcome, detail=detail))
 
     def _released(self, job: Job, found: Answer | Fetched) -> list[Fetched]:

@@ -17,6 +17,7 @@ from tests.crawl.hosts import (
     image,
     outcomes,
     raw,
+    redirect,
     reply,
     serving,
 )
@@ -92,6 +93,29 @@ def test_a_host_without_tls_is_named_and_is_no_outage(tmp_path, robots):
         found = crawl(tmp_path, candidates, table, robots=robots, opt_outs="none")
     assert {(record.outcome, record.status) for record in found.values()} == {("tls", None)}
     assert all("SSL" in record.detail for record in found.values())
+
+
+def test_a_robots_txt_elsewhere_that_cannot_be_had_is_no_fault_of_the_images_host(tmp_path):
+    server, _ = certificates(tmp_path, "1.test")
+    host = Host({"/0.jpg": image(0)})
+    with serving(host, Host(tls=server)) as table:
+        host.routes["/robots.txt"] = redirect("https://1.test/robots.txt")
+        candidates = candidates_of(["http://0.test/0.jpg"])
+        [record] = crawl(tmp_path / "journal", candidates, table).values()
+        assert record.outcome == "not_now"
+        assert record.detail.startswith("not asked: https://1.test/robots.txt: certificate: ")
+        assert host.images_asked() == 0
+        host.routes["/robots.txt"] = reply(b"", 404)
+        [record] = crawl(tmp_path / "journal", candidates, table).values()
+    assert record.outcome == "ok"
+
+
+def test_a_robots_txt_that_leads_to_no_public_address_is_named_as_what_does(tmp_path):
+    host = Host({"/0.jpg": image(0), "/robots.txt": redirect("mailto:a@b.example")})
+    with serving(host) as table:
+        [record] = crawl(tmp_path, candidates_of(["http://0.test/0.jpg"]), table).values()
+    led = "http://0.test/robots.txt leads where nothing is asked: scheme 'mailto'"
+    assert record.outcome == "forbidden_address" and record.detail.startswith(led)
 
 
 def test_a_host_of_an_old_tls_alone_is_named(tmp_path):
