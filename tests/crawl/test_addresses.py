@@ -299,6 +299,17 @@ def raw_redirect(location):
 
 
 @pytest.mark.parametrize(
+    ("more", "outcome"), [(b"/x.jpg", "ok"), (b"/y.jpg", "http_error"), (b"", "http_error")]
+)
+def test_a_redirect_to_two_addresses_leads_nowhere(tmp_path, more, outcome):
+    host = Host({"/go": raw_redirect(b"/x.jpg\r\nLocation: " + more)})
+    host.otherwise = lambda request: request.reply(picture(1))
+    with serving(host) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/go"]), hosts, opt_outs="none")
+    assert [record.outcome for record in found.values()] == [outcome]
+
+
+@pytest.mark.parametrize(
     "spelling", ["/private/x.jpg", "/./private\\x.jpg", "/a/%2e./private/x.jpg"]
 )
 def test_robots_txt_binds_every_spelling_of_a_path(tmp_path, spelling):
