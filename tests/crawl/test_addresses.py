@@ -14,7 +14,17 @@ from yarl import URL
 from kd3_pipeline.crawl.addresses import target_of
 from kd3_pipeline.crawl.blocklist import Blocklist, wire_host
 from kd3_pipeline.crawl.guard import Forbidden, check_host, check_url
-from tests.crawl.hosts import Host, candidates_of, crawl, outcomes, picture, redirect, serving
+from tests.crawl.hosts import (
+    Host,
+    candidates_of,
+    crawl,
+    outcomes,
+    picture,
+    raw,
+    redirect,
+    reply,
+    serving,
+)
 
 AS_WRITTEN = [
     "/paren%28x%29.jpg",
@@ -296,6 +306,46 @@ def raw_redirect(location):
         request.wfile.write(head + location + b"\r\n\r\n")
 
     return route
+
+
+PLACE = {"Location": "/x.jpg"}
+ELSEWHERE = {  # answers that name an address: what they give
+    "303": (reply(b"", 303, **PLACE), "ok", "/x.jpg"),
+    "308": (reply(b"", 308, **PLACE), "ok", "/x.jpg"),
+    "a large body": (reply(bytes(5_000_000), 302, **PLACE), "ok", "/x.jpg"),
+    "no length": (raw(b"HTTP/1.1 302 Found\r\nLocation: /x.jpg\r\n\r\n"), "ok", "/x.jpg"),
+    "300": (reply(b"", 300, **PLACE), "http_error", "/go"),
+    "304": (reply(b"", 304, **PLACE), "http_error", "/go"),
+    "305": (reply(b"", 305, **PLACE), "http_error", "/go"),
+    "201": (reply(b"", 201, **PLACE), "not_an_image", "/go"),
+    "200 with a picture": (reply(picture(2), 200, **PLACE), "ok", "/go"),
+    "Refresh": (reply(b"", 200, Refresh="0; url=/x.jpg"), "not_an_image", "/go"),
+    "a page that goes on": (
+        reply(b'<meta http-equiv="refresh" content="0;url=/x.jpg">', Content_Type="text/html"),
+        "not_an_image",
+        "/go",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_only_redirects_are_followed_and_their_bodies_left(tmp_path, kind):
+    route, outcome, last = ELSEWHERE[kind]
+    host = Host({"/go": route, "/x.jpg": lambda request: request.reply(picture(1))})
+    with serving(host) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/go"]), hosts, opt_outs="none")
+    assert [record.outcome for record in found.values()] == [outcome]
+    assert host.targets[-1] == last
+
+
+def test_a_redirect_to_the_same_address_may_lead_to_a_picture(tmp_path):
+    def route(request):
+        first = request.asked() == 1
+        (redirect("/go") if first else reply(picture(1)))(request)
+
+    with serving(Host({"/go": route})) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/go"]), hosts)
+    assert list(outcomes(found).values()) == ["ok"]
 
 
 @pytest.mark.parametrize(

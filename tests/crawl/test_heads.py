@@ -18,6 +18,12 @@ def sent(*lines, body=BODY, first=b"HTTP/1.1 200 OK", end=b"\r\n"):
     return raw(end.join([first, *lines, b"", body]))
 
 
+def chunked(coding=b"chunked", size=b"%x", end=b"0\r\n\r\n"):
+    """A route that sends the body in one chunk."""
+    body = size % len(BODY) + b"\r\n" + BODY + b"\r\n" + end
+    return sent(b"Transfer-Encoding: " + coding, body=body)
+
+
 def crawled(folder, *routes, **limits):
     """Record by path of one image at each host; and its host's requests."""
     hosts = [Host({"/a.jpg": route}) for route in routes]
@@ -47,6 +53,26 @@ READ = {
         b"Transfer-Encoding: chunked",
         body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY),
     ),
+    "HTTP/1.0": sent(SIZE, first=b"HTTP/1.0 200 OK"),
+    "HTTP/1.0 without a length": sent(first=b"HTTP/1.0 200 OK"),
+    "a version that is not spoken": sent(SIZE, first=b"HTTP/2.0 200 OK"),
+    "no length, and the end of the connection": sent(b"Connection: close"),
+    "chunks in capitals": chunked(b"Chunked"),
+    "a chunk with an extension": chunked(size=b"%x;name=value"),
+    "a chunk with spaces": chunked(size=b"%x   "),
+    "a chunk with zeros": chunked(size=b"0000%x"),
+    "a trailer": chunked(end=b"0\r\nX-Sum: 1\r\n\r\n"),
+    "a chunk for each byte": sent(
+        b"Transfer-Encoding: chunked",
+        body=b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n",
+    ),
+    "an offer of another protocol": sent(SIZE, b"Upgrade: h2,h2c", b"Connection: Upgrade"),
+    "another place for the same": sent(SIZE, b'Alt-Svc: h3="127.0.0.1:1"; ma=9'),
+    "a file to save": sent(SIZE, b'Content-Disposition: attachment; filename="../../x.exe"'),
+    "a type that is none": sent(SIZE, b'Content-Type: ;;;="x'),
+    "two types": sent(SIZE, b"Content-Type: image/jpeg", b"Content-Type: text/html"),
+    "a control character": sent(SIZE, b"Set-Cookie: a=\x01b"),
+    "Latin-1": sent(SIZE, b"Content-Disposition: inline; filename=\xe9t\xe9.jpg"),
     "identity beside a length": sent(SIZE, b"Transfer-Encoding: identity"),
     "what follows the body": sent(SIZE, body=BODY + b"\r\n\r\n<!-- -->"),
     "a line of 9 KB": sent(POLICY + b"x" * 9000, SIZE),
