@@ -74,6 +74,17 @@ def test_certificates_that_are_not_trusted_are_no_outage(tmp_path, robots):
     assert set(outcomes(found).values()) == {"ok"}
 
 
+@pytest.mark.parametrize("fault", [{"days": -1}, {"between": True}])
+def test_a_certificate_that_expired_or_whose_chain_is_incomplete_is_named(tmp_path, fault):
+    server, client = certificates(tmp_path, "0.test", **fault)
+    with serving(Host({f"/{n}.jpg": image(n) for n in range(4)}, server)) as table:
+        candidates = candidates_of([f"https://0.test/{n}.jpg" for n in range(4)])
+        found = crawl(tmp_path / "journal", candidates, table, tls=client)
+    assert {record.outcome for record in found.values()} == {"certificate"}
+    word = "expired" if "days" in fault else "unable to get local issuer"
+    assert all(word in record.detail for record in found.values())
+
+
 def test_a_certificate_is_judged_for_good_once_another_host_answers(tmp_path):
     server, _ = certificates(tmp_path, "0.test")
     with serving(Host(tls=server), Host({"/1.jpg": image(1, seconds=0.2)})) as table:
