@@ -95,8 +95,8 @@ def open_image(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> Image.Image
     Raises:
         ImageError: `not_an_image`, `truncated` where it begins as a picture and cannot be opened,
             `too_many_pixels` (over 50 million, a side over 65,535, or so many that its decoder
-            would fill the memory), `too_many_scans`, or `unsupported`: a TIFF that is no picture of
-            8 or 16 bits, a PNG of chunks that nobody knows.
+            would fill the memory), `too_many_scans`, or `unsupported`, a TIFF that is no picture of
+            8 or 16 bits.
     """
     return _open(data, formats).image
 
@@ -105,8 +105,6 @@ def _open(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> _File:
     png = Tidied(data)
     if data.startswith(SIGNATURE):
         png = tidied(data)
-        if png.unknown:
-            raise ImageError("unsupported", f"PNG with the chunk {png.unknown}, which is not read")
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_pixels(webp_size(data), WEBP_WEIGHT)  # it takes its memory when it is opened
         png = Tidied(webp_of_its_size(data))

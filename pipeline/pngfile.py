@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 SHOWN = {b"tRNS", b"eXIf", b"sBIT", b"acTL"}  # pixels' meaning; of an animation that it is one
 COLOUR = {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}
 LEAST = {b"acTL": 8, b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"sBIT": 1}  # bytes
@@ -28,14 +27,11 @@ class Tidied:
     Attributes:
         colour: data of the chunks that say what its colours are, by their type.
         remark: what was passed over that would have been read, in words; "" for nothing.
-        unknown: a critical chunk before the pixels that nobody knows; "" for none. They cannot be
-            understood without it, as those of Apple's `CgBI` show.
     """
 
     data: bytes
     colour: dict[bytes, bytes] = field(default_factory=dict)
     remark: str = ""
-    unknown: str = ""
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -56,9 +52,6 @@ def tidied(data: bytes) -> Tidied:
         whole = end + 4 <= len(data)
         if not kind.isalpha() or not kind[0] & 0x20:  # critical, or nothing: for Pillow to judge
             keep = True
-            if kind not in CRITICAL and kind.isalpha() and not _wrong(data, kind, start, end):
-                found.unknown = found.unknown or ("" if b"IDAT" in seen else kind.decode("ascii"))
-            seen.add(kind)
         else:
             wrong = _wrong(data, kind, start, end)
             if wrong and whole:

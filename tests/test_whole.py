@@ -116,33 +116,6 @@ def test_a_webp_of_a_wrong_size_is_kept_where_its_parts_are_whole():
         inspect(wrong[: len(wrong) // 2], 16)
 
 
-UNKNOWN = {
-    "before the head": PNG[:8] + chunk(b"CgBI", b"P\0 \x02") + PNG[8:],
-    "before the pixels": png(chunk(b"ABCD", b"x")),
-    "with a remark": png(chunk(b"tEXt", b"a\0b"), chunk(b"ABCD", b"")),
-}
-
-
-@pytest.mark.parametrize("place", UNKNOWN)
-def test_a_png_of_a_chunk_that_changes_what_pixels_mean_is_refused(place):
-    for read in (decode, lambda data: inspect(data, 16), lambda data: decode_small(data, 9)):
-        with pytest.raises(ImageError, match=r"CgBI|ABCD") as caught:
-            read(UNKNOWN[place])
-        assert caught.value.outcome == "unsupported"
-
-
-def test_a_chunk_behind_the_pixels_changes_none():
-    data = png(chunk(b"ABCD", b"x"), last=True)
-    assert inspect(data, 16).width == 96
-    assert np.array_equal(np.asarray(decode(data)), np.asarray(colours()))
-
-
-def test_a_chunk_whose_name_is_damaged_is_none_of_another_kind():
-    with pytest.raises(ImageError) as caught:
-        inspect(png(broken(chunk(b"ABCD", b"x"))), 16)
-    assert caught.value.outcome == "truncated"
-
-
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_picture_that_cannot_be_opened_for_want_of_its_end_is_called_so(kind):
     data = encoded(colours(), kind)
