@@ -310,7 +310,8 @@ class Fetcher:
             ended += self._ended(job, job.last)
         elif failure.refusal:
             # behind others: what they get tells whether the host refuses all, or this one
-            self.scheduler.add(job, first=job.question is not None or job.behind)
+            first = job.question is not None or job.behind
+            self.scheduler.add(job, first=first, after=job.wait)
         else:
             self.scheduler.add(job, first=True, after=_pause(job))
         if refused:

@@ -10,11 +10,12 @@ from kd3_pipeline.crawl.addresses import as_asked, target_of
 from kd3_pipeline.crawl.guard import Forbidden, check_url
 from kd3_pipeline.crawl.linkeddata import data_images
 from kd3_pipeline.crawl.links import ends_as_image
+from kd3_pipeline.formats import suffixes
 
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
-IMAGE_TYPE = re.compile(r"image/(jpeg|png|webp|gif|bmp)|", re.IGNORECASE)
+IMAGE_TYPE = re.compile(rf"(?:image/{suffixes()})?", re.IGNORECASE)
 # an address, and its descriptors unless a comma ends it (HTML, "Parsing a srcset attribute");
 # nothing here goes back, so that hostile text takes no longer than other
 SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|([^,]*+))")

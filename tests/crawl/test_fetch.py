@@ -286,12 +286,26 @@ def test_requests_say_who_asks_and_want_plain_bytes(faulty):
     assert {headers["Accept-Encoding"] for headers in faulty["headers"]} == {"identity"}
 
 
-def test_hosts_are_asked_for_what_is_read_and_for_nothing_else(tmp_path):
+def test_hosts_are_asked_for_what_is_read_and_last_for_anything_else(tmp_path):
     host = Host({"/a.jpg": image(1)})
     with serving(host) as hosts:
         crawl(tmp_path, candidates_of(["http://0.test/a.jpg"]), hosts)
     (asked,) = [headers["Accept"] for headers in host.headers if headers["Accept"] != "*/*"]
-    assert set(asked.split(",")) == {f"image/{kind.lower()}" for kind in readable(FORMATS)}
+    *kinds, rest = asked.split(",")
+    assert set(kinds) == {f"image/{kind.lower()}" for kind in readable(FORMATS)}
+    assert rest == "*/*;q=0.1"
+
+
+def test_a_host_that_gives_only_who_takes_its_own_type_gives_to_us_as_to_browsers(tmp_path):
+    def strict(request):  # it calls its pictures by no name of ours
+        takes = [one.partition(";")[0].strip() for one in request.headers["Accept"].split(",")]
+        good = {"image/jpg", "image/*", "*/*"} & set(takes)
+        reply(b"", 406)(request) if not good else image(1)(request)
+
+    host = Host({"/a.jpg": strict})
+    with serving(host) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/a.jpg"]), hosts)
+    assert list(outcomes(found).values()) == ["ok"]
 
 
 def test_every_stored_object_is_what_its_name_says(faulty):
