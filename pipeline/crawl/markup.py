@@ -43,7 +43,11 @@ NONE: Largest = (0.0, "")
 # icrawler's GreedyParser knows only absolute addresses with a suffix, takes `in` for "same host",
 # and no rule of its owner; and 300,000 tags in 5 MiB are too much for bs4. So this is lxml itself.
 def parsed(body: bytes, content_type: str) -> html.HtmlElement | None:
-    """A page as a tree; None where it is empty, or nothing but damage."""
+    """A page as a tree; None where it is empty, or nothing but damage.
+
+    Raises:
+        MemoryError: it takes more than there is.
+    """
     named = CHARSET.search(content_type)
     charset = named[1] if named else None
     try:
@@ -57,7 +61,9 @@ def parsed(body: bytes, content_type: str) -> html.HtmlElement | None:
         parser = html.HTMLParser()
     try:
         return html.document_fromstring(body, parser=parser)
-    except (etree.LxmlError, ValueError):
+    except (etree.LxmlError, ValueError) as error:
+        if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
+            raise MemoryError from None
         return None
 
 
