@@ -20,7 +20,15 @@ from kd3_pipeline.formats import FORMATS, OWN_FORMATS, picture_kind
 from kd3_pipeline.pngfile import SIGNATURE, Tidied, tidied
 from kd3_pipeline.samples import eight_bits
 from kd3_pipeline.strips import strips
-from kd3_pipeline.weight import LONGEST, MOST_BYTES, RGB, WEBP_WEIGHT, webp_size, weight
+from kd3_pipeline.weight import (
+    LONGEST,
+    RGB,
+    WEBP_WEIGHT,
+    halved_weight,
+    too_heavy,
+    webp_size,
+    weight,
+)
 
 UPRIGHT = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,6 +72,7 @@ class _File:
 
     Attributes:
         data: what it was opened from, without what harms the reading.
+        halved: it comes out at half its size, since it takes too much memory otherwise.
         remark: what was passed over, in words; "" for nothing.
     """
 
@@ -71,16 +80,34 @@ class _File:
     data: bytes
     colours: Colours
     taken: float  # bytes while it is decoded
+    halved: bool = False
     remark: str = ""
 
     def loaded(self) -> Image.Image:
-        """Its pixels, 8 bits a sample, in sRGB; a GIF is white where its frame is not."""
+        """Its pixels, 8 bits a sample, in sRGB; a GIF is white where its frame is not.
+
+        It is closed, if these are others than its own: they would take as much again.
+        """
         shown, _ = self.shown()
+        if shown is not self.image:
+            self.image.close()
         return shown
+
+    def flat(self) -> Image.Image:
+        """Its pixels as RGB, transparency on white; `halved` as told."""
+        shown = self.loaded()
+        # a JPEG was halved when it was loaded
+        halved = self.halved and not isinstance(self.image, JpegImageFile)
+        rgb = flat(shown, 2 if halved else 1)
+        if rgb is not shown:
+            shown.close()
+        return rgb
 
     def shown(self) -> tuple[Image.Image, str]:
         """`loaded`, and what was done to its brightness."""
         image = self.image
+        if self.halved:
+            image.draft(None, (image.width // 2, image.height // 2))  # which JPEGs alone follow
         frame = image.tile[0].extents if isinstance(image, GifImageFile) and image.tile else None
         image.load()
         if frame and "transparency" not in image.info:
@@ -115,14 +142,18 @@ def _open(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> _File:
         raise ImageError("unsupported", reason, image.width, image.height)
     # a chunk behind a PNG's pixels may turn it too, and Pillow turns a TIFF itself
     turned = bool(orientation(image)) or (image.format == "PNG" and b"eXIf" in png.data)
-    heavy = weight(image, png.data, turned or image.format == "TIFF")
+    colours = colours_of(image, png.data, png.colour)
+    heavy, halved = weight(image, png.data, turned or image.format == "TIFF"), False
+    if too_heavy(image.width * image.height * heavy):
+        light = halved_weight(image, png.data, bool(colours.profile))
+        halved, heavy = light is not None, light or heavy
     _check_pixels(image.size, heavy)
     if image.format in ("JPEG", "MPO"):
         whole = with_its_end(data, image.mode)
         if whole is not data:
             image, png = _header(whole, formats), Tidied(whole)
-    colours, taken = colours_of(image, png.data, png.colour), image.width * image.height * heavy
-    return _File(image, png.data, colours, taken, png.remark)
+    taken = image.width * image.height * heavy
+    return _File(image, png.data, colours, taken, halved, png.remark)
 
 
 def is_large(data: bytes, formats: Sequence[str] = OWN_FORMATS, pixels: int | None = None) -> bool:
@@ -173,8 +204,8 @@ def _check_pixels(size: tuple[int, int], weight: float = 0) -> None:
     elif max(size) > LONGEST:
         # here, so that what one stage cannot read is refused by the first
         detail += f"a side of more than {LONGEST:,} pixels"
-    elif (taken := width * height * weight) > MOST_BYTES:
-        detail += f"to decode it takes {taken / 1e6:.0f} MB, more than {MOST_BYTES / 1e6:.0f}"
+    elif said := too_heavy(width * height * weight):
+        detail += said
     else:
         return
     raise ImageError("too_many_pixels", detail, width, height)
@@ -182,6 +213,8 @@ def _check_pixels(size: tuple[int, int], weight: float = 0) -> None:
 
 def decode(data: bytes) -> Image.Image:
     """The whole picture as RGB: first frame, upright by its EXIF tag, in sRGB, on white.
+
+    It comes at half its size where it would take too much memory in full, and can be read so.
 
     Raises:
         ImageError: as `open_image`, or `truncated` when the pixels cannot be decoded.
@@ -193,7 +226,7 @@ def _decoded(file: _File) -> Image.Image:
     image = file.image
     try:
         image.seek(0)
-        rgb = flat(file.loaded())
+        rgb = file.flat()
         turn = orientation(image)
         return rgb.transpose(UPRIGHT[turn]) if turn else rgb
     except Exception as error:  # any decoder may raise anything on hostile bytes
@@ -318,7 +351,7 @@ def decode_small(data: bytes, side: int) -> Image.Image:
     try:
         # a JPEG is decoded at a half, a quarter or an eighth of its size where that is enough
         image.draft("RGB", (2 * side, 2 * side))
-        small = flat(file.loaded())
+        small = file.flat()
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         turn = orientation(image)
         return small.transpose(UPRIGHT[turn]) if turn else small
@@ -368,14 +401,21 @@ def framed(image: Image.Image, side: int, fit: Fit, resize: int = 0) -> np.ndarr
     return square[margin : margin + side, margin : margin + side]
 
 
-def flat(image: Image.Image) -> Image.Image:
-    """RGB of a loaded picture, transparency on white; a strip at a time, to spare memory."""
-    if not image.has_transparency_data:
+def flat(image: Image.Image, factor: Literal[1, 2] = 1) -> Image.Image:
+    """RGB of a loaded picture, transparency on white; a strip at a time, to spare memory.
+
+    Args:
+        factor: by which it becomes smaller.
+    """
+    seen = image.has_transparency_data
+    if factor == 1 and not seen:
         return image if image.mode == "RGB" else image.convert("RGB")
-    made = Image.new("RGB", image.size)
+    made = Image.new("RGB", tuple(-(-side // factor) for side in image.size))
     for top, strip in strips(image):
-        paper = Image.new("RGBA", strip.size, "white")
-        made.paste(Image.alpha_composite(paper, strip.convert("RGBA")).convert("RGB"), (0, top))
+        if seen:
+            paper = Image.new("RGBA", strip.size, "white")
+            strip = Image.alpha_composite(paper, strip.convert("RGBA"))
+        made.paste(strip.convert("RGB").reduce(factor), (0, top // factor))
     return made
 
 

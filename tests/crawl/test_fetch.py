@@ -887,3 +887,21 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     assert set(outcomes(found).values()) == {"ok"}
     assert most["large"] == 1
     assert most["small"] > 1
+
+
+def test_a_picture_that_is_too_heavy_is_asked_for_again_once_it_may_weigh_more(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (1200, 1100), "red").save(buffer, "WEBP")
+    host = Host({"/a.webp": reply(buffer.getvalue())})
+    candidates = candidates_of(["http://0.test/a.webp"])
+    told = []
+    try:
+        with serving(host) as hosts:
+            for megabytes in (20, 20, 30, 20):
+                memory.allow(megabytes)
+                found = crawl(tmp_path, candidates, hosts, robots=False, opt_outs="none")
+                told.append((*outcomes(found).values(), host.requests["/a.webp"]))
+    finally:
+        memory.allow(memory.MEGABYTES)
+    heavy = "too_many_pixels"
+    assert told == [(heavy, 1), (heavy, 1), ("ok", 2), (heavy, 2)]
