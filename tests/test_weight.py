@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from kd3_pipeline import memory
-from kd3_pipeline.images import ImageError, decode, decode_small, inspect, open_image
+from kd3_pipeline.images import decode, decode_small, inspect
 from kd3_pipeline.memory import allow
+from kd3_pipeline.picturefile import ImageError, open_image
 from kd3_pipeline.weight import is_too_large, webp_size
 from tests.test_colour import colours, encoded
 
@@ -31,7 +32,9 @@ PEAK = """
 import sys
 from kd3_pipeline.dedup.fingerprints import fingerprint_images
 from kd3_pipeline.dedup.quality import measure
-from kd3_pipeline.images import ImageError, decode, decode_reduced, decode_small, inspect, to_square
+from kd3_pipeline.frames import to_square
+from kd3_pipeline.images import decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.picturefile import ImageError
 data = sys.stdin.buffer.read()
 def highest():
     lines = open("/proc/self/status").read().splitlines()

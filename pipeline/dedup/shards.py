@@ -21,7 +21,19 @@ import numpy as np
 import PIL
 import pyarrow as pa
 
-from kd3_pipeline import images, samples, store
+from kd3_pipeline import (
+    colour,
+    endings,
+    exif,
+    images,
+    paper,
+    picturefile,
+    pngfile,
+    samples,
+    store,
+    strips,
+    weight,
+)
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.dedup import borders, fingerprints, hashing
 from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
@@ -35,7 +47,10 @@ STORED = ("id", "label", "width", "height", "size", "error")
 MAPPED = ("grey", "colour")  # too large to hold for all images
 SOURCES = [
     Path(str(module.__file__))
-    for module in (images, samples, store, hashing, borders, fingerprints)
+    for module in (
+        *(images, picturefile, exif, paper, strips, weight, colour, pngfile, endings, samples),
+        *(store, hashing, borders, fingerprints),
+    )
 ] + [Path(__file__)]  # the code that a fingerprint depends on
 
 Task = tuple[Path, int, str, bool]  # shard, row group, kind, exact

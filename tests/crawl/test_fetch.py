@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kd3_pipeline import memory
 from kd3_pipeline.crawl import decoding, scheduler
 from kd3_pipeline.crawl import fetch as module
 from kd3_pipeline.crawl.fetch import fetch
