@@ -1,11 +1,15 @@
 """Heads of answers as the web has them, sent by a real host and read by the real client."""
 
+import asyncio
+import inspect
 from collections import Counter
 
+import aiohttp
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from kd3_pipeline.crawl import fetch as module
-from kd3_pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, tidied
+from kd3_pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, Connector, TidyHandler, tidied
 from tests.crawl.hosts import Host, candidates_of, crawl, outcomes, picture, raw, reply, serving
 
 BODY = picture(0)
@@ -196,3 +200,37 @@ def test_a_long_policy_does_not_cost_the_robots_txt(tmp_path):
 def test_a_length_that_is_said_twice_is_said_once():
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nX: y\r\nContent-Length : 7\r\n\r\n"
     assert tidied(head) == (b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 7\r\n\r\n", 200, 7)
+
+
+def test_the_client_has_the_places_in_which_heads_are_tidied():
+    """They are private: a version of aiohttp without them must not be taken in silence."""
+    for name in ("set_response_params", "data_received", "connection_lost"):
+        theirs, ours = (getattr(one, name) for one in (ResponseHandler, TidyHandler))
+        assert ours is not theirs
+        assert inspect.iscoroutinefunction(theirs) == inspect.iscoroutinefunction(ours)
+    assert "skip_payload" in inspect.signature(ResponseHandler.set_response_params).parameters
+
+    async def made():
+        connector = Connector()
+        handler = connector._factory()
+        await connector.close()
+        return handler
+
+    handler = asyncio.run(made())
+    assert isinstance(handler, TidyHandler)
+    assert hasattr(handler, "_payload") and handler.exception() is None
+
+
+def test_a_client_that_makes_its_connections_elsewhere_is_refused(monkeypatch):
+    begun = aiohttp.TCPConnector.__init__
+
+    def moved(self, **options):
+        begun(self, **options)
+        self._maker = self.__dict__.pop("_factory")
+
+    async def made():
+        Connector()
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "__init__", moved)
+    with pytest.raises(RuntimeError, match=r"aiohttp [0-9.]+ makes its connections elsewhere"):
+        asyncio.run(made())
