@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,15 @@ from kd3_pipeline.formats import FORMATS, OWN_FORMATS, picture_kind
 from kd3_pipeline.pngfile import SIGNATURE, Tidied, tidied
 from kd3_pipeline.samples import eight_bits
 from kd3_pipeline.strips import strips
-from kd3_pipeline.weight import LONGEST, MOST_BYTES, RGB, WEBP_WEIGHT, webp_size, weight
+from kd3_pipeline.weight import (
+    LONGEST,
+    MOST_BYTES,
+    RGB,
+    WEBP_WEIGHT,
+    comes_in_scans,
+    webp_size,
+    weight,
+)
 
 UPRIGHT = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,6 +67,10 @@ class ImageError(Exception):
         self.outcome, self.width, self.height = outcome, width, height
 
 
+class Heavy(Exception):
+    """A picture that takes so much while it is decoded that threads do it one after the other."""
+
+
 @dataclass(frozen=True)
 class _File:
     """A picture whose header has been read.
@@ -70,7 +83,6 @@ class _File:
     image: Image.Image
     data: bytes
     colours: Colours
-    taken: float  # bytes while it is decoded
     remark: str = ""
 
     def loaded(self) -> Image.Image:
@@ -100,29 +112,30 @@ def open_image(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> Image.Image
     return _open(data, formats).image
 
 
-def _open(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> _File:
+def _open(data: bytes, formats: Sequence[str] = OWN_FORMATS, most: float = math.inf) -> _File:
+    """Raises Heavy, beside what `open_image` does, for what takes more than `most` bytes."""
     png = Tidied(data)
     if data.startswith(SIGNATURE):
         png = tidied(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        _check_pixels(webp_size(data), WEBP_WEIGHT)  # it takes its memory when it is opened
+        _check_pixels(webp_size(data), WEBP_WEIGHT, most)  # it takes its memory when it is opened
         png = Tidied(webp_of_its_size(data))
     image = _header(png.data, formats)
-    if image.format in ("JPEG", "MPO") and _has_many_scans(data):
+    in_scans = isinstance(image, JpegImageFile) and comes_in_scans(image, data)
+    if in_scans and _has_many_scans(data):
         detail = f"more than {MAX_SCANS} scans"
         raise ImageError("too_many_scans", detail, image.width, image.height)
     if image.format == "TIFF" and (reason := _no_plain_tiff(image)):
         raise ImageError("unsupported", reason, image.width, image.height)
     # a chunk behind a PNG's pixels may turn it too, and Pillow turns a TIFF itself
     turned = bool(orientation(image)) or (image.format == "PNG" and b"eXIf" in png.data)
-    heavy = weight(image, png.data, turned or image.format == "TIFF")
-    _check_pixels(image.size, heavy)
+    heavy = weight(image, png.data, turned or image.format == "TIFF", in_scans)
+    _check_pixels(image.size, heavy, most)
     if image.format in ("JPEG", "MPO"):
         whole = with_its_end(data, image.mode)
         if whole is not data:
             image, png = _header(whole, formats), Tidied(whole)
-    colours, taken = colours_of(image, png.data, png.colour), image.width * image.height * heavy
-    return _File(image, png.data, colours, taken, png.remark)
+    return _File(image, png.data, colours_of(image, png.data, png.colour), png.remark)
 
 
 def is_large(data: bytes, formats: Sequence[str] = OWN_FORMATS, pixels: int | None = None) -> bool:
@@ -134,12 +147,11 @@ def is_large(data: bytes, formats: Sequence[str] = OWN_FORMATS, pixels: int | No
     Raises:
         ImageError: as `open_image`.
     """
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # not opened: that takes most of it
-        width, height = webp_size(data)
-        taken = width * height * WEBP_WEIGHT
-    else:
-        taken = _open(data, formats).taken
-    return taken > RGB * (LARGE if pixels is None else pixels)
+    try:
+        _open(data, formats, RGB * (LARGE if pixels is None else pixels))
+    except Heavy:
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -164,8 +176,11 @@ def _header(data: bytes, formats: Sequence[str]) -> Image.Image:
     return image
 
 
-def _check_pixels(size: tuple[int, int], weight: float = 0) -> None:
-    """Raises ImageError for a picture that is too large, by its decoder's bytes a pixel too."""
+def _check_pixels(size: tuple[int, int], weight: float = 0, most: float = math.inf) -> None:
+    """Raises ImageError for a picture that is too large, by its decoder's bytes a pixel too.
+
+    Heavy for one that takes more than `most` bytes.
+    """
     width, height = size
     detail = f"{width} x {height}: "
     if width * height > MAX_PIXELS:
@@ -175,6 +190,8 @@ def _check_pixels(size: tuple[int, int], weight: float = 0) -> None:
         detail += f"a side of more than {LONGEST:,} pixels"
     elif (taken := width * height * weight) > MOST_BYTES:
         detail += f"to decode it takes {taken / 1e6:.0f} MB, more than {MOST_BYTES / 1e6:.0f}"
+    elif taken > most:
+        raise Heavy
     else:
         return
     raise ImageError("too_many_pixels", detail, width, height)
@@ -270,18 +287,25 @@ class ImageInfo:
 
 
 def inspect(
-    data: bytes, min_side: int, formats: Sequence[str] = FORMATS, *, keep_damaged: bool = False
+    data: bytes,
+    min_side: int,
+    formats: Sequence[str] = FORMATS,
+    *,
+    keep_damaged: bool = False,
+    most: float = math.inf,
 ) -> ImageInfo:
     """Decodes all of an image to see that it is whole: what passes here, `decode` can read.
 
     Args:
         formats: those that are let in; what comes from the web may be of few.
+        most: bytes that it may take.
 
     Raises:
+        Heavy: it takes more.
         ImageError: as `decode`, or `too_small` when a side is under `min_side` pixels, or, unless
             such are kept, `damaged` when some of its data was overwritten (`kd3_pipeline.damage`).
     """
-    file = _open(data, formats)
+    file = _open(data, formats, most)
     image, data = file.image, file.data
     width, height = image.size
     if min(width, height) < min_side:

@@ -7,7 +7,7 @@ are bytes a pixel at the highest point, as measured, until the picture is RGB an
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from kd3_pipeline.damage import jpeg_segments
+from kd3_pipeline.damage import first_scan
 
 LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
 MOST_BYTES = 270_000_000
@@ -18,8 +18,12 @@ OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # others are four
 DEEP_GREY, DEEP_COLOUR = 10, 18  # of 16 bits, which become eight
 
 
-def weight(image: Image.Image, data: bytes, turned: bool) -> float:
-    """Bytes a pixel that an open picture takes until it is RGB, and upright if it is `turned`."""
+def weight(image: Image.Image, data: bytes, turned: bool, in_scans: bool) -> float:
+    """Bytes a pixel that an open picture takes until it is RGB, and upright if it is `turned`.
+
+    Args:
+        in_scans: a JPEG that `comes_in_scans`.
+    """
     if image.format == "WEBP":
         return WEBP_WEIGHT
     if image.format in DECODERS:
@@ -31,7 +35,7 @@ def weight(image: Image.Image, data: bytes, turned: bool) -> float:
         return DEEP_COLOUR
     made = 0 if image.mode == "RGB" and not image.has_transparency_data else RGB
     most = own + made
-    if isinstance(image, JpegImageFile) and _in_scans(image, data):
+    if in_scans and isinstance(image, JpegImageFile):
         most = max(most, own + _coefficients(image))
     return max(most, 2 * RGB) if turned else most
 
@@ -42,11 +46,14 @@ def is_too_large(width: int, height: int, format: str) -> bool:
     return max(width, height) > LONGEST or width * height * least > MOST_BYTES
 
 
-def _in_scans(image: JpegImageFile, data: bytes) -> bool:
-    """Whether a JPEG comes in several scans, so that all of its coefficients are held."""
+def comes_in_scans(image: JpegImageFile, data: bytes) -> bool:
+    """Whether a JPEG comes in several scans, so that all of its coefficients are held.
+
+    Of others libjpeg reads the first scan, which has all components, and no more.
+    """
     if image.info.get("progressive"):
         return True
-    scan = next((start for marker, start, _ in jpeg_segments(data) if marker == 0xDA), 0)
+    scan = first_scan(data)
     return scan > 0 and data[scan + 4] < image.layers
 
 

@@ -1,6 +1,7 @@
 """Decoder of downloads: threads that check images and keep the good ones."""
 
 import asyncio
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -10,9 +11,9 @@ from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from kd3_pipeline.crawl.incoming import Incoming
 from kd3_pipeline.crawl.optouts.pictures import image_signals
 from kd3_pipeline.crawl.optouts.signals import OptedOut, verdict
-from kd3_pipeline.formats import FORMATS
-from kd3_pipeline.images import LARGE, ImageError, ImageInfo, inspect, is_large
+from kd3_pipeline.images import LARGE, Heavy, ImageError, ImageInfo, inspect
 from kd3_pipeline.manifest import Fetched
+from kd3_pipeline.weight import RGB
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
 FOUND = [field.name for field in fields(ImageInfo)]
@@ -69,9 +70,10 @@ class Decoder:
         signals = "\n".join(filter(None, (found.signals, said.text)))
         if said.refusal:
             raise OptedOut(said.refusal, signals)
-        if not alone and is_large(data, FORMATS, LARGE):
+        try:
+            info = self._inspect(data, most=math.inf if alone else RGB * LARGE)
+        except Heavy:
             return None
-        info = self._inspect(data)
         if refused := self._blocklist.image(data):
             raise ImageError(*refused, info.width, info.height)
         more = {name: getattr(info, name) for name in FOUND}

@@ -2,6 +2,7 @@ import asyncio
 import gzip
 import io
 import json
+import math
 import random
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from kd3_pipeline.crawl.http import Lookups, Web
 from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.errors import ExternalError
 from kd3_pipeline.formats import FORMATS, readable
+from kd3_pipeline.images import Heavy
 from kd3_pipeline.manifest import manifest
 from tests.crawl.hosts import (
     AGENT,
@@ -858,6 +860,10 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
 
     def counted(data, **options):
         kind = "large" if len(data) > 10_000 else "small"
+        if kind == "large" and options["most"] < math.inf:
+            with pytest.raises(Heavy):
+                really(data, **options)
+            raise Heavy  # before any of it was decoded
         running[kind] += 1
         most[kind] = max(most[kind], running[kind])
         time.sleep(0.03)
