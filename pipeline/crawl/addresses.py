@@ -17,7 +17,7 @@ LONGEST_AUTHORITY = 1000
 # addresses that are asked for letter by letter, by far the most: neither port nor escapes in the
 # host, and in the path no part that begins with a dot or an escape
 PLAIN = re.compile(
-    r"https?://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,20}"
+    r"https?://(?=[^/]{1,253}/)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,20}"
     r"(?:/(?![.%])[A-Za-z0-9._~!$&()*+,;=:@%-]*)+(?:\?[A-Za-z0-9._~!$&()*+,;=:@%/?-]+)?"
 )
 # of a name beyond ASCII; what is ASCII itself is never escaped in the name of a host
