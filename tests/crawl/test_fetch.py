@@ -852,6 +852,17 @@ def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypa
     assert 1 < max(waiting) <= 4
 
 
+def test_an_error_of_a_decoder_ends_the_crawl_and_its_threads(tmp_path, monkeypatch):
+    def broken(data, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(decoding, "inspect", broken)
+    host = Host({f"/{n}.jpg": image(n) for n in range(9)})
+    with serving(host) as hosts, pytest.raises(ZeroDivisionError):
+        crawl(tmp_path, candidates_of([f"http://0.test/{n}.jpg" for n in range(9)]), hosts)
+    assert [thread.name for thread in threading.enumerate() if thread.name == "decode"] == []
+
+
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "DECODERS", 4)
     monkeypatch.setattr(decoding, "LARGE", 1500)
