@@ -10,7 +10,8 @@ from PIL import Image
 
 from kd3_pipeline.dedup.fingerprints import fingerprint_images
 from kd3_pipeline.dedup.quality import measure
-from kd3_pipeline.images import ImageError, decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.images import decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.picturefile import ImageError
 from tests.test_colour import chunk, colours, encoded
 
 PNG = encoded(colours(), "PNG")

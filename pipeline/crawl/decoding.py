@@ -13,8 +13,9 @@ from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from kd3_pipeline.crawl.incoming import Incoming
 from kd3_pipeline.crawl.optouts.pictures import image_signals
 from kd3_pipeline.crawl.optouts.signals import OptedOut, verdict
-from kd3_pipeline.images import LARGE, Heavy, ImageError, ImageInfo, inspect
+from kd3_pipeline.images import ImageInfo, inspect
 from kd3_pipeline.manifest import Fetched
+from kd3_pipeline.picturefile import LARGE, Heavy, ImageError
 from kd3_pipeline.weight import RGB
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads

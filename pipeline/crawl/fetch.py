@@ -42,9 +42,9 @@ from kd3_pipeline.crawl.outage import NO_TRUST, Outage
 from kd3_pipeline.crawl.pauses import Note, Pauses, no_note
 from kd3_pipeline.crawl.robots import Rules
 from kd3_pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
-from kd3_pipeline.images import ImageError
 from kd3_pipeline.manifest import BLOCKED, FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
 from kd3_pipeline.params import Crawl
+from kd3_pipeline.picturefile import ImageError
 
 WORKERS = 64  # requests at once
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
@@ -308,7 +308,8 @@ class Fetcher:
             ended += self._ended(job, job.last)
         elif failure.refusal:
             # behind others: what they get tells whether the host refuses all, or this one
-            self.scheduler.add(job, first=job.question is not None or job.behind)
+            first = job.question is not None or job.behind
+            self.scheduler.add(job, first=first, after=job.wait)
         else:
             self.scheduler.add(job, first=True, after=_pause(job))
         if refused:

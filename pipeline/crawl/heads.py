@@ -33,6 +33,13 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        # the client has no public place for this; were it to move, answers would come untidied
+        made = getattr(self, "_factory", None)
+        if not isinstance(made, partial) or made.func is not ResponseHandler:
+            raise RuntimeError(
+                f"aiohttp {aiohttp.__version__} makes its connections elsewhere than in"
+                " TCPConnector._factory, where the heads of answers are tidied"
+            )
         self._factory = partial(TidyHandler, loop=self._loop)  # type: ignore[assignment]
 
 

@@ -1,14 +1,18 @@
 """Heads of answers as the web has them, sent by a real host and read by the real client."""
 
+import asyncio
+import inspect
 import random
 import re
 from collections import Counter
 
+import aiohttp
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from kd3_pipeline.crawl import fetch as module
 from kd3_pipeline.crawl import heads
-from kd3_pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, tidied
+from kd3_pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, Connector, TidyHandler, tidied
 from tests.crawl.hosts import Host, candidates_of, crawl, outcomes, picture, raw, reply, serving
 
 BODY = picture(0)
@@ -199,3 +203,37 @@ def test_a_body_behind_its_head_and_one_in_pieces_are_the_same_body(tmp_path):
     assert [record.outcome for record in records] == ["ok", "ok"]
     assert len({record.id for record in records}) == 1
     assert requests == [1, 1]
+
+
+def test_the_client_has_the_places_in_which_heads_are_tidied():
+    """They are private: a version of aiohttp without them must not be taken in silence."""
+    for name in ("set_response_params", "data_received", "connection_lost"):
+        theirs, ours = (getattr(one, name) for one in (ResponseHandler, TidyHandler))
+        assert ours is not theirs
+        assert inspect.iscoroutinefunction(theirs) == inspect.iscoroutinefunction(ours)
+    assert "skip_payload" in inspect.signature(ResponseHandler.set_response_params).parameters
+
+    async def made():
+        connector = Connector()
+        handler = connector._factory()
+        await connector.close()
+        return handler
+
+    handler = asyncio.run(made())
+    assert isinstance(handler, TidyHandler)
+    assert hasattr(handler, "_payload") and handler.exception() is None
+
+
+def test_a_client_that_makes_its_connections_elsewhere_is_refused(monkeypatch):
+    begun = aiohttp.TCPConnector.__init__
+
+    def moved(self, **options):
+        begun(self, **options)
+        self._maker = self.__dict__.pop("_factory")
+
+    async def made():
+        Connector()
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "__init__", moved)
+    with pytest.raises(RuntimeError, match=r"aiohttp [0-9.]+ makes its connections elsewhere"):
+        asyncio.run(made())

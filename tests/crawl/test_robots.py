@@ -119,6 +119,12 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     "packed": (reply(b"\x1f\x8b", Content_Encoding="gzip"), "not_now", 1),
     "ill": (reply(b"oops", 500), "not_now", 3),
     "silent": (silent(2.0), "not_now", 2),
+    # what came of it may end before the line that forbids
+    "cut_short": (
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nUser-agent: *\nDisallow:\n"),
+        "not_now",
+        3,
+    ),
     "broken": (raw(b""), "not_now", 6),  # aiohttp asks twice where one just ends
     "recovers": (
         lambda request: reply(b"", 500 if request.asked() == 1 else 404)(request),
