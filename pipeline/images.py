@@ -14,10 +14,16 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from kd3_pipeline.colour import Colours, colours_of, in_srgb
-from kd3_pipeline.damage import jpeg_damage, jpeg_segments, jpeg_warning
+from kd3_pipeline.damage import (
+    MOST_SEGMENTS,
+    has_many_segments,
+    jpeg_damage,
+    jpeg_segments,
+    jpeg_warning,
+)
 from kd3_pipeline.endings import webp_of_its_size, with_its_end
 from kd3_pipeline.formats import FORMATS, OWN_FORMATS, picture_kind
-from kd3_pipeline.pngfile import SIGNATURE, Tidied, tidied
+from kd3_pipeline.pngfile import SIGNATURE, BrokenPng, Tidied, tidied
 from kd3_pipeline.samples import eight_bits
 from kd3_pipeline.strips import strips
 from kd3_pipeline.weight import LONGEST, MOST_BYTES, RGB, WEBP_WEIGHT, webp_size, weight
@@ -101,12 +107,24 @@ def open_image(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> Image.Image
 
 
 def _open(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> _File:
+    try:
+        return _opened(data, formats)
+    except ImageError:
+        raise
+    except Exception as error:  # what reads the header beside Pillow may stumble over it as well
+        reason = str(error) if isinstance(error, BrokenPng) else _reason(error)
+        raise ImageError("not_an_image", reason) from None
+
+
+def _opened(data: bytes, formats: Sequence[str]) -> _File:
     png = Tidied(data)
     if data.startswith(SIGNATURE):
         png = tidied(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_pixels(webp_size(data), WEBP_WEIGHT)  # it takes its memory when it is opened
         png = Tidied(webp_of_its_size(data))
+    elif data[:2] == b"\xff\xd8" and has_many_segments(data):
+        raise ImageError("not_an_image", f"a JPEG of more than {MOST_SEGMENTS:,} segments")
     image = _header(png.data, formats)
     if image.format in ("JPEG", "MPO") and _has_many_scans(data):
         detail = f"more than {MAX_SCANS} scans"
