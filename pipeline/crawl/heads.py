@@ -14,9 +14,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 HEAD_BYTES = 256 * 1024  # of all lines together
 LINE_BYTES = 64 * 1024  # of one; a content security policy may be long
-LINES = 1000
+LINES = 8000
 END = re.compile(rb"\n\r*\n")
-STATUS = re.compile(rb"HTTP/\d\.\d[ \t]+(\d{3})(?!\d)")
+STATUS = re.compile(rb"(?i:HTTP)/(\d+\.\d+)[ \t]+(\d{3})(?!\d)[ \t]*(.*)", re.DOTALL)
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 LONGEST_LENGTH = 18  # digits
 NO_BODY = {204, 304}
@@ -82,7 +82,7 @@ class TidyHandler(ResponseHandler):
         assert self._head is not None
         if self._head[:1] in (b"\r", b"\n"):  # a blank line before an answer
             self._head, seen = self._head.lstrip(b"\r\n"), 0
-        if not b"HTTP/".startswith(self._head[:5]):
+        if not b"HTTP/".startswith(self._head[:5].upper()):
             whole, self._head = bytes(self._head), None
             return whole  # no HTTP, as the parser will say
         end = END.search(self._head, seen)
@@ -109,13 +109,19 @@ class TidyHandler(ResponseHandler):
 def tidied(head: bytes) -> tuple[bytes, int, int | None]:
     """A head as a browser reads it; its status, 0 if it has none; the length of the body, if known.
 
+    Its protocol is 1.0 or 1.1, whatever it is called, and a carriage return in a line is a space.
     Lines without a name or a colon are left out, as is white space before a colon. Of lengths that
     are equal one stays; what is no number says nothing, nor does any length of a body in chunks.
     """
-    first, *lines = head.strip(b"\r\n").split(b"\n")
-    kept, lengths, codings = [first.rstrip(b"\r")], list[bytes](), list[bytes]()
+    first, *lines = (
+        line.rstrip(b"\r").replace(b"\r", b" ") for line in head.strip(b"\r\n").split(b"\n")
+    )
+    if status := STATUS.match(first):
+        version = b"1.0" if status[1] in (b"1.0", b"0.9") else b"1.1"
+        first = b"HTTP/%s %s %s" % (version, status[2], status[3])
+    kept, lengths, codings = [first], list[bytes](), list[bytes]()
     into: list[bytes] | None = None  # where a folded line goes
-    for line in (line.rstrip(b"\r") for line in lines):
+    for line in lines:
         if line[:1] in (b" ", b"\t"):
             if into is not None:
                 into.append(line)
@@ -128,8 +134,7 @@ def tidied(head: bytes) -> tuple[bytes, int, int | None]:
         into = {b"content-length": lengths, b"transfer-encoding": codings}.get(name.lower(), kept)
         into.append(name + b":" + value)
     length, lines = _framing(lengths, codings)
-    status = STATUS.match(kept[0])
-    return b"\r\n".join([*kept, *lines]) + b"\r\n\r\n", int(status[1]) if status else 0, length
+    return b"\r\n".join([*kept, *lines]) + b"\r\n\r\n", int(status[2]) if status else 0, length
 
 
 def _framing(lengths: list[bytes], codings: list[bytes]) -> tuple[int | None, list[bytes]]:
@@ -146,4 +151,4 @@ def _framing(lengths: list[bytes], codings: list[bytes]) -> tuple[int | None, li
 
 
 def _values(line: bytes) -> list[bytes]:
-    return [value.strip().lower() for value in line.rpartition(b":")[2].split(b",")]
+    return [value.strip().lower() for value in line.partition(b":")[2].split(b",")]

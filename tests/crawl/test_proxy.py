@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from kd3_pipeline.crawl import fetch as module
 from kd3_pipeline.crawl.fetch import fetch
 from kd3_pipeline.crawl.http import Client, Unanswered, Web
 from kd3_pipeline.crawl.journal import Journal
@@ -140,7 +141,8 @@ class Babbler(Request):
         self.wfile.write(b"\x16\3\1 no HTTP\r\n\r\n")
 
 
-def test_what_a_proxy_says_that_is_no_http_is_no_answer_of_a_host(tmp_path):
+def test_what_a_proxy_says_that_is_no_http_is_no_answer_of_a_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BACK_OFF", 0.01)
     babbler = Host()
     babbler.RequestHandlerClass = Babbler
     with serving(babbler) as hosts:
