@@ -23,7 +23,7 @@ from kd3_pipeline.damage import (
 )
 from kd3_pipeline.endings import webp_of_its_size, with_its_end
 from kd3_pipeline.formats import FORMATS, OWN_FORMATS, picture_kind
-from kd3_pipeline.pngfile import SIGNATURE, BrokenPng, Tidied, tidied
+from kd3_pipeline.pngfile import SIGNATURE, BrokenPng, Tidied, lacks_rows, tidied
 from kd3_pipeline.samples import eight_bits
 from kd3_pipeline.strips import strips
 from kd3_pipeline.weight import LONGEST, MOST_BYTES, RGB, WEBP_WEIGHT, webp_size, weight
@@ -89,6 +89,9 @@ class _File:
         image = self.image
         frame = image.tile[0].extents if isinstance(image, GifImageFile) and image.tile else None
         image.load()
+        last_row = (0, image.height - 1, image.width, image.height)
+        if image.format == "PNG" and not image.crop(last_row).getbbox() and lacks_rows(self.data):
+            raise OSError("its pixels end before its last row")
         if frame and "transparency" not in image.info:
             return _white_around(image, frame), ""
         deep = eight_bits(image, self.data)

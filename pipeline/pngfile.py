@@ -21,6 +21,8 @@ MOST_PROFILE = 4 * 2**20  # bytes of a colour profile, unpacked
 TOLD = 3  # chunks in a remark
 MOST_CHUNKS = 100_000  # that Pillow gets to see: it keeps what it does not know
 PALETTE = 3  # colour type
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples of a pixel
+PIECE = 2**20  # bytes of pixels at once
 
 
 class BrokenPng(ValueError):
@@ -128,6 +130,25 @@ def _read(data: bytes, kind: bytes, start: int, end: int, seen: set[bytes]) -> b
         return False
     seen.add(text)
     return end - start <= MOST_TEXT
+
+
+def lacks_rows(data: bytes) -> bool:
+    """Whether the pixels of a PNG end before its last row; of an interlaced one nothing is said.
+
+    Pillow takes those that end with a row for whole, and the rest is black.
+    """
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    depth, colour, interlaced = data[24], data[25], data[28]
+    if interlaced or colour not in SAMPLES:
+        return False
+    left = height * (1 + (width * depth * SAMPLES[colour] + 7) // 8)
+    stream = zlib.decompressobj()
+    for kind, start, end in chunks(data):
+        part = data[start:end] if kind == b"IDAT" else b""
+        while part and left > 0:
+            left -= len(stream.decompress(part, PIECE))
+            part = stream.unconsumed_tail
+    return left > 0
 
 
 def unpacked(packed: bytes, most: int) -> bytes | None:

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kd3_pipeline.damage import MOST_SEGMENTS
 from kd3_pipeline.images import (
@@ -114,3 +115,27 @@ def test_a_picture_of_a_few_hundred_parts_is_one():
     small = [chunk(b"IDAT", pieces[at : at + 4]) for at in range(0, len(pieces), 4)]
     head = chunk(b"IHDR", b"\0\0\0\x40\0\0\0\x40\x08\2\0\0\0")
     assert inspect(PNG[:8] + head + b"".join(small) + PNG[-12:], 8).width == 64
+
+
+ROWS = {  # mode, bytes of a row with its filter
+    "RGB": 1 + 3 * 40,
+    "RGBA": 1 + 4 * 40,
+    "L": 1 + 40,
+    "1": 1 + 5,
+    "P": 1 + 5,  # of one colour
+    "I;16": 1 + 2 * 40,
+}
+
+
+@pytest.mark.parametrize("mode", ROWS)
+def test_a_png_that_ends_with_one_of_its_rows_is_truncated(mode):
+    black = Image.new(mode, (40, 30))
+    whole = encoded(black, "PNG")
+    assert inspect(whole, 8).height == 30  # its last row is black as well
+    pixels = zlib.compress(bytes(ROWS[mode] * 15))
+    head = whole[: whole.index(b"IDAT") - 4]
+    cut = head + chunk(b"IDAT", pixels) + whole[-12:]
+    for read in (READERS["inspect"], decode):
+        with pytest.raises(ImageError, match="end before its last row") as caught:
+            read(cut)
+        assert caught.value.outcome == "truncated"
