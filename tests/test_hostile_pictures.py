@@ -10,13 +10,12 @@ from PIL import Image
 
 from kd3_pipeline.damage import MOST_SEGMENTS
 from kd3_pipeline.images import (
-    ImageError,
     decode,
     decode_reduced,
     decode_small,
     inspect,
-    is_large,
 )
+from kd3_pipeline.picturefile import ImageError, is_large
 from kd3_pipeline.pngfile import MOST_CHUNKS
 from tests.test_colour import chunk, colours, encoded
 
@@ -85,7 +84,8 @@ FILLING = {
 }
 PEAK = """
 import sys
-from kd3_pipeline.images import ImageError, inspect
+from kd3_pipeline.images import inspect
+from kd3_pipeline.picturefile import ImageError
 data = sys.stdin.buffer.read()
 def highest():
     lines = open("/proc/self/status").read().splitlines()

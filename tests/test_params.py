@@ -157,7 +157,7 @@ def test_yaml_without_end_is_one_line_too(tmp_path, text):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"^params.yaml not found in .*pipeline preset demo"):
+    with pytest.raises(UserError, match=r"^params.yaml not found in .*pipeline init FOLDER"):
         read_params(tmp_path / "params.yaml")
 
 
