@@ -133,15 +133,15 @@ def opened(
         ImageError: as `open_image`.
     """
     try:
-        return _opened(data, formats)
-    except ImageError:
+        return _opened(data, formats, most)
+    except (ImageError, Heavy):
         raise
     except Exception as error:  # what reads the header beside Pillow may stumble over it as well
         reason = str(error) if isinstance(error, BrokenPng) else reason_of(error)
         raise ImageError("not_an_image", reason) from None
 
 
-def _opened(data: bytes, formats: Sequence[str]) -> PictureFile:
+def _opened(data: bytes, formats: Sequence[str], most: float) -> PictureFile:
     png = Tidied(data)
     if data.startswith(SIGNATURE):
         png = tidied(data)

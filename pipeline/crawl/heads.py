@@ -152,7 +152,8 @@ def tidied(head: bytes) -> tuple[bytes, int, int | None]:
     )
     if status := STATUS.match(first):
         version = b"1.0" if status[1] in (b"1.0", b"0.9") else b"1.1"
-        first = b"HTTP/%s %s %s" % (version, status[2], status[3])
+        reason = b" " + status[3] if status[3] else b""
+        first = b"HTTP/%s %s%s" % (version, status[2], reason)
     kept, lengths, codings = [first], list[bytes](), list[bytes]()
     into: list[bytes] | None = None  # where a folded line goes
     for line in lines:
