@@ -8,6 +8,7 @@ import typer
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.memory import allow
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Params
 from kd3_stages.completion import keys
@@ -35,7 +36,8 @@ USED = {  # sections that a stage takes values from beside its own
     "distill": ("embed",),
     "export": ("embed", "evaluate"),
 }
-ANYWHERE = ("teacher.trust", "distill.trust")  # consent to code, whoever runs it
+# consent to code, whoever runs it, and what every picture may take
+ANYWHERE = ("teacher.trust", "distill.trust", "crawl.picture_memory")
 
 
 def start(
@@ -54,6 +56,7 @@ def start(
     _refuse_unused(stage, changes)
     params = read_params(PARAMS, changes)
     consented(params)
+    allow(params.crawl.picture_memory)
     from kd3_stages.steps.links import own_copies  # late: imports pyarrow
 
     own_copies()
