@@ -1,5 +1,6 @@
 """Manifest of the crawl: one row a candidate with its outcome; its columns, writing, reading."""
 
+import json
 import re
 import types
 import typing
@@ -29,8 +30,9 @@ OPTED_OUT = "opted_out"  # its owner says no
 NOT_NEEDED = "not_needed"  # the class had its images before this candidate's turn
 LATER = (  # columns that early crawls lack
     *("licence_url", "creator", "licence_filter", "has_gps"),
-    *("variant", "original", "signals"),
+    *("variant", "original", "signals", "fetched_at"),
 )
+MADE = b"kd3_pipeline"  # key of the schema's metadata that says by what and how it was made
 # columns that a row of outcome `blocked` has not: a manifest is handed on, and must not become a
 # list of where such images are
 ADDRESSES = ("url", "page_url", "title", "thumbnail", "creator", "original", "final_url")
@@ -77,6 +79,7 @@ class Fetched:
     signals: str = (
         ""  # what its owner says of such use, allowed or not, one a line: docs/opt-outs.md
     )
+    fetched_at: str = ""  # when its host gave it, in UTC; "" for a file, and for the demo's web
     # pixels; also of an image that is too small; in the shards' columns, not in the manifest's
     width: int = field(default=0, kw_only=True, metadata={"column": None})
     height: int = field(default=0, kw_only=True, metadata={"column": None})
@@ -155,6 +158,27 @@ def _read_by(where: pc.Expression | None) -> list[str]:
         except pa.ArrowInvalid:
             found.append(name)
     return found
+
+
+def signed(table: pa.Table, made: Mapping[str, Any]) -> pa.Table:
+    """A manifest that says how it was made: software, user agent, what was obeyed, parameters."""
+    text = json.dumps(made, ensure_ascii=False, sort_keys=True)
+    return table.replace_schema_metadata({MADE: _storable(text)} if made else None)
+
+
+def made_by(path: Path) -> dict[str, Any]:
+    """How a manifest says that it was made; empty where it does not, as those of early crawls.
+
+    Raises:
+        UserError: as `read_manifest`.
+    """
+    with open_parquet(path) as file:
+        found = (file.schema_arrow.metadata or {}).get(MADE, b"{}")
+    try:
+        values = json.loads(found)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def count_candidates(path: Path) -> int:

@@ -1,8 +1,9 @@
 """Outputs of a crawl: shards of images, the manifest, and a summary."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from kd3_pipeline.manifest import (
     OPTED_OUT,
     STORED,
     manifest,
+    signed,
 )
 from kd3_pipeline.store import StoredImage, write_shards, write_table
 
@@ -36,11 +38,18 @@ BY_RULE = {BLOCKED, FORGOTTEN, OPTED_OUT, "robots", FORBIDDEN_DNS, "forbidden_ad
 
 
 def pack(
-    folder: Path, gathered: Gathered, journal: Journal, class_names: Sequence[str]
+    folder: Path,
+    gathered: Gathered,
+    journal: Journal,
+    class_names: Sequence[str],
+    made: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Writes `images-*.parquet` and `manifest.parquet`, and returns the summary.
 
     An image that several candidates brought is stored once, with the label of the first.
+
+    Args:
+        made: how the manifest is to say that it was made.
 
     Raises:
         ExternalError: no candidate gave an image.
@@ -54,7 +63,7 @@ def pack(
             _advice(table, outcomes, gathered),
         )
     write_shards(folder, _stored(table, gathered, journal), class_names)
-    write_table(folder / "manifest.parquet", table)
+    write_table(folder / "manifest.parquet", signed(table, made))
     counted = summary(table, class_names)
     add_shortfall(counted, table, gathered)
     return counted

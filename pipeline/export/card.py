@@ -1,7 +1,7 @@
 """Model card of an exported student: Markdown with the metadata that the hub reads."""
 
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class Facts:
         checks: content of checks.json.
         licences, hosts: images that the student learnt from, most first; "" is not known.
         harvest: the crawl's summary; None where there is none.
+        made: how the crawl says that it was made; empty where it does not.
+        fetched: the first and the last day of it.
+        creators: who is to be credited, for what licence and how many images.
+        uncredited: images whose licence asks for a credit, and whose creator is not known.
     """
 
     config: ModelConfig
@@ -50,6 +54,10 @@ class Facts:
     hosts: list[tuple[str, int]]
     licence: Licence
     harvest: CrawlSummary | None = None
+    made: dict[str, Any] = field(default_factory=dict)
+    fetched: tuple[str, str] = ("", "")
+    creators: list[tuple[str, str, int]] = field(default_factory=list)
+    uncredited: int = 0
 
 
 def model_card(facts: Facts) -> str:

@@ -1,5 +1,6 @@
 """Provenance of the images that a student learnt from. All text in it is from the web."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,15 @@ import pyarrow.compute as pc
 
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.manifest import ARRIVED, class_names, count_candidates, host_of, scan_manifest
+from kd3_pipeline.manifest import (
+    ARRIVED,
+    class_names,
+    count_candidates,
+    host_of,
+    made_by,
+    scan_manifest,
+    signed,
+)
 from kd3_pipeline.selections import read_selection
 from kd3_pipeline.verdicts import read_verdicts
 
@@ -24,7 +33,9 @@ TOLD = {
     "creators": "creator",
     "licences": "licence",
     "licence_urls": "licence_url",
+    "fetched_at": "fetched_at",
 }
+FREE = re.compile(r"\b(cc0|pdm|public domain|no (known )?copyright|us government)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,8 @@ def provenance_table(
 
     Columns: `id`; `class`, for which it was found, as dedup settled it; `epochs`, in how many it
     was selected; and lists with a value for each address that gave it, the one that it was stored
-    from first: `urls`, `page_urls`, `titles`, `creators`, `licences`, `licence_urls`.
+    from first: `urls`, `page_urls`, `titles`, `creators`, `licences`, `licence_urls`, and
+    `fetched_at` in UTC. The schema's metadata says how the crawl was made, as the manifest's does.
 
     Args:
         advance: called with the rows of the manifest that were read.
@@ -95,7 +107,7 @@ def provenance_table(
     labels = judged["label"].take(judgement).to_pylist()
     rows = rows.take(np.argsort(place, kind="stable"))
     starts = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-    return pa.table(
+    table = pa.table(
         {
             "id": ids,
             "class": pa.array([names.get(label, "") for label in labels], pa.string()),
@@ -106,6 +118,7 @@ def provenance_table(
             },
         }
     )
+    return signed(table, made_by(manifest))
 
 
 def by_licence(table: pa.Table) -> list[tuple[str, int]]:
@@ -116,6 +129,34 @@ def by_licence(table: pa.Table) -> list[tuple[str, int]]:
 def by_host(table: pa.Table) -> list[tuple[str, int]]:
     """Images of a provenance table by the host that they were stored from."""
     return _counted(host_of(urls[0]) for urls in _lists(table, "urls"))
+
+
+def creators_to_credit(table: pa.Table) -> tuple[list[tuple[str, str, int]], int]:
+    """Creators of images whose licence is stated and not free of conditions, with it and a count.
+
+    Returns:
+        Creator, licence and images, the most first; and images of such a licence whose creator is
+        not known.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    told = zip(_lists(table, "creators"), _lists(table, "licences"), strict=True)
+    for creators, licences in told:
+        pairs = {
+            (creator, licence)
+            for creator, licence in zip(creators, licences, strict=True)
+            if licence and not FREE.search(licence)
+        }
+        known = sorted(pair for pair in pairs if pair[0])
+        counts.update(known[:1] or ([("", "")] if pairs else []))
+    unknown = counts.pop(("", ""), 0)
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [(*pair, count) for pair, count in ranked], unknown
+
+
+def fetched_between(table: pa.Table) -> tuple[str, str]:
+    """The first and the last day on which an image was fetched, of those that say; "" for none."""
+    days = sorted({at[:10] for times in _lists(table, "fetched_at") for at in times if at})
+    return (days[0], days[-1]) if days else ("", "")
 
 
 def _selected(selection: pa.Table) -> pa.Table:

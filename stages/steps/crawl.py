@@ -36,7 +36,7 @@ from kd3_pipeline.params import Crawl, Embed
 from kd3_pipeline.store import replacing, write_json
 from kd3_stages import paths, sources
 from kd3_stages.steps.crawl_remarks import remarks
-from kd3_stages.steps.crawl_search import manner_of, plan, told_before
+from kd3_stages.steps.crawl_search import made_how, manner_of, plan, told_before
 
 if TYPE_CHECKING:
     from kd3_stages.steps.teacher_labels import TeacherLabels
@@ -54,18 +54,20 @@ def run(
     `shown` is how the teacher of `crawl.rounds` is shown an image.
     """
     with Journal(paths.CACHE / "crawl") as journal:
+        manner = made_how(section)
         crawling = Crawling(section, journal, console, retry, search_again, shown or Embed())
         gathered = crawling.gathered()
         labelled = any(one.label >= 0 for one in gathered.candidates)
         with replacing(paths.CRAWL) as folder:
-            summary = pack(folder, gathered, journal, crawling.class_names if labelled else [])
+            names = crawling.class_names if labelled else []
+            summary = pack(folder, gathered, journal, names, manner)
             journal.seal(folder)
     covered = [] if gathered.coverage is None else gathered.coverage.lines()
     if gathered.coverage is not None:
         summary["coverage"] = gathered.coverage.summary()
     if isinstance(gathered.account, CaptionAccount):
         summary["captions"] = gathered.account.counts
-    write_json(paths.summary("crawl"), summary)
+    write_json(paths.summary("crawl"), summary | {"made": manner})
     for line in remarks(section, summary):
         console.note(line)
     if short := warning(summary):

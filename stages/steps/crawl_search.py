@@ -1,13 +1,18 @@
 """How `pipeline crawl` searches, by params.yaml, and what it says before."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from kd3_pipeline.classes import ClassSet, renamed
 from kd3_pipeline.crawl.class_search import Manner
 from kd3_pipeline.crawl.engines.engine import Engine, forecast
 from kd3_pipeline.crawl.gather import SURPLUS
+from kd3_pipeline.crawl.optouts.signals import obeyed_kinds
 from kd3_pipeline.crawl.pagelog import PageLog
 from kd3_pipeline.params import Crawl
+from kd3_pipeline.version import __version__
+from kd3_stages.sources import user_agent
 
 
 def manner_of(section: Crawl, engine: Engine) -> Manner:
@@ -22,6 +27,26 @@ def manner_of(section: Crawl, engine: Engine) -> Manner:
         patience=section.patience,
         canary=section.canary and real,
     )
+
+
+def made_how(section: Crawl) -> dict[str, Any]:
+    """What a crawl says of itself to whoever gets its results: by what, as whom, what it obeyed.
+
+    Of paths on this machine there are names only, and of a proxy, which may hold a password,
+    nothing.
+    """
+    values = section.model_dump(mode="json", exclude={"proxy"})
+    for key in ("blocklist", "source", "classes"):
+        if isinstance(values[key], str) and "://" not in values[key]:
+            values[key] = Path(values[key]).name
+    reads_files = section.engine == "files"
+    return {
+        "software": f"kd3-pipeline {__version__}",
+        "user_agent": "" if reads_files else user_agent(section.contact),
+        "robots": None if reads_files else section.robots,
+        "opt_outs": None if reads_files else sorted(obeyed_kinds(section)),
+        "parameters": values,
+    }
 
 
 def told_before(classes: ClassSet, log: PageLog) -> Iterator[str]:

@@ -16,9 +16,17 @@ from kd3_pipeline.export.checks import Pixels, choose_pixels, compare, require_f
 from kd3_pipeline.export.files import INT8, ONNX, check_files, measured, write_files
 from kd3_pipeline.export.model import Model, open_model
 from kd3_pipeline.export.program import InputKind, as_input
-from kd3_pipeline.export.provenance import by_host, by_licence, provenance_table, read_history
+from kd3_pipeline.export.provenance import (
+    by_host,
+    by_licence,
+    creators_to_credit,
+    fetched_between,
+    provenance_table,
+    read_history,
+)
 from kd3_pipeline.export.runtimes import RUNTIMES, RuntimeFailure
 from kd3_pipeline.labelled import Reading, load_labelled
+from kd3_pipeline.manifest import made_by
 from kd3_pipeline.metrics import read_metrics
 from kd3_pipeline.models.checkpoint import WEIGHTS, ModelConfig
 from kd3_pipeline.models.distilled import load_student
@@ -56,6 +64,7 @@ def run(params: Params, console: Console) -> None:
         # say what they are and where they come from
         with console.progress("export: sources", history.candidates) as advance:
             origins = provenance_table(*TABLES, advance)
+        creators, uncredited = creators_to_credit(origins)
         facts = Facts(
             config=config,
             metrics=metrics,
@@ -65,6 +74,10 @@ def run(params: Params, console: Console) -> None:
             hosts=by_host(origins),
             licence=Licence(section.licence, section.licence_name, section.licence_link),
             harvest=harvest,
+            made=made_by(paths.MANIFEST),
+            fetched=fetched_between(origins),
+            creators=creators,
+            uncredited=uncredited,
         )
         write_table(folder / "sources.parquet", origins)
         write_json(folder / "checks.json", checks)

@@ -28,7 +28,9 @@ from kd3_pipeline.manifest import (
     SCHEMA,
     STORED,
     Fetched,
+    made_by,
     read_manifest,
+    signed,
     without_addresses,
 )
 from kd3_pipeline.store import clear_leftovers, replacing, write_table
@@ -125,7 +127,8 @@ def drop(
         return
     with writing(crawl), replacing(crawl) as folder:
         rewrite_shards(crawl, folder, dropped.ids, _labels(dropped.manifest), advance)
-        write_table(folder / "manifest.parquet", dropped.manifest)
+        made = made_by(crawl / "manifest.parquet")
+        write_table(folder / "manifest.parquet", signed(dropped.manifest, made))
         journal.drop(dropped.ids, folder)
 
 
