@@ -162,7 +162,7 @@ def _read_by(where: pc.Expression | None) -> list[str]:
 
 def signed(table: pa.Table, made: Mapping[str, Any]) -> pa.Table:
     """A manifest that says how it was made: software, user agent, what was obeyed, parameters."""
-    text = json.dumps(made, ensure_ascii=False, sort_keys=True)
+    text = json.dumps(dict(made), ensure_ascii=False, sort_keys=True)
     return table.replace_schema_metadata({MADE: _storable(text)} if made else None)
 
 

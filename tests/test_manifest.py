@@ -45,6 +45,7 @@ COLUMNS = {
     "size": "int64",
     "has_gps": "bool",
     "signals": "string",
+    "fetched_at": "string",
 }
 
 

@@ -196,7 +196,7 @@ class Exchange:
             final_url=job.address,
             size=size,
             signals=verdict.text,
-            fetched_at=_now(job.host),
+            fetched_at=_now(job.address),
         )
 
     async def _received(self, job: Job, answer: aiohttp.ClientResponse, incoming: Incoming) -> None:
@@ -216,9 +216,14 @@ class Exchange:
             job.doubt = Failure("encoded", _encoding(answer), more={"status": job.status})
 
 
-def _now(host: str) -> str:
+def _is_of_demo(address: str) -> bool:
+    """Whether a host of the demo's web gives an address."""
+    return (URL(address).host or "").endswith(DEMO)
+
+
+def _now(address: str) -> str:
     """The time in UTC, to the second; none for the demo's web, which is the same at any time."""
-    return "" if host.endswith(DEMO) else datetime.now(UTC).isoformat(timespec="seconds")
+    return "" if _is_of_demo(address) else datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _referer(job: Job) -> dict[str, str]:

@@ -58,6 +58,8 @@ def run(
         sources = [_source(image, advance) for image in images]
     with console.progress("predict", sum(map(len, sources))) as advance:
         rows = list(_classified(sources, student, k, advance))
+    if not rows:
+        raise UserError(f"no image in {', '.join(images)}", "give files, or folders that have some")
     found = [row for row in rows if "classes" in row]
     failed = [printable(f"{row['file']}: {row['error']}") for row in rows if "error" in row]
     if found or as_json:

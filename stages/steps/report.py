@@ -9,6 +9,7 @@ from kd3_pipeline.params import Report
 from kd3_pipeline.report.page import STEPS, ReportFiles, build_live, build_report
 from kd3_pipeline.store import write_text
 from kd3_stages import paths
+from kd3_stages.steps.lock import evaluated
 
 EVERY = 2  # seconds between two looks at the files
 
@@ -95,4 +96,6 @@ def _changes() -> tuple[int | None, int | None]:
 def _under_way() -> bool:
     """True where the student that the curves are of is yet to be finished and evaluated."""
     curves, metrics = _changes()
-    return curves is None or metrics is None or metrics < curves
+    if curves is None or metrics is None:
+        return True
+    return metrics < curves and not evaluated()

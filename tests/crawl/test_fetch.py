@@ -260,6 +260,7 @@ def test_a_manifest_row_says_where_the_image_came_from(faulty):
     rows = {urlsplit(row["url"]).path: row for row in faulty["table"].to_pylist()}
     far = rows["/far.jpg"]
     assert (far["final_url"], far["status"]) == ("http://1.test/far.jpg", 200)
+    assert far["fetched_at"].endswith("+00:00")
     assert far["size"] == len(picture(11))
     assert rows["/missing.jpg"]["status"] == 404
     assert rows["/500.jpg"]["status"] == 500

@@ -12,7 +12,7 @@ from kd3_pipeline.crawlsummary import CrawlSummary
 from kd3_pipeline.export.card import Facts, Licence, model_card, plain_markdown
 from kd3_pipeline.export.provenance import History
 from kd3_pipeline.metrics import Metrics
-from tests.export.world import CONFIG, METRICS, NAMES, measured
+from tests.export.world import CONFIG, MADE, METRICS, NAMES, measured
 
 CHECKS = {
     "input": "uint8",
@@ -191,3 +191,27 @@ def test_what_was_wanted_and_what_owners_say_is_in_the_card_and_hostile_text_is_
 def test_a_card_of_an_earlier_crawl_says_nothing_of_what_is_not_known() -> None:
     old = CrawlSummary.model_validate({"classes": [{"name": "cat", "stored": 5}]})
     assert model_card(replace(facts(), harvest=old)) == model_card(facts())
+
+
+def test_the_card_says_when_as_whom_and_under_what_rules_images_were_fetched() -> None:
+    about = replace(facts(), made=MADE, fetched=("2026-05-04", "2026-05-09"))
+    card = model_card(about)
+    assert "by kd3\\-pipeline 0\\.1\\.0, under the user agent Mozilla" in card
+    assert "<b>" not in card
+    assert "robots.txt was obeyed; the opt-outs that were obeyed: tdm\\-reservation." in card
+    assert "from 2026\\-05\\-04 to 2026\\-05\\-09 (UTC)" in card
+    careless = MADE | {"robots": False, "opt_outs": []}
+    card = model_card(replace(about, made=careless, fetched=("2026-05-04",) * 2))
+    assert "robots.txt was **not obeyed**; **no other opt-outs were obeyed**." in card
+    assert "on 2026\\-05\\-04 (UTC)" in card
+    assert "read from files" in model_card(replace(about, made=MADE | {"robots": None}))
+    assert "is not stated" in model_card(facts())
+
+
+def test_creators_to_credit_are_named_and_the_rest_counted() -> None:
+    creators = [(f"[{number}](https://evil.example)", "CC BY", 50 - number) for number in range(42)]
+    card = model_card(replace(facts(), creators=creators, uncredited=3))
+    assert card.count("| CC BY |") == 40
+    assert "](https://evil" not in card.replace("\\]\\(", "")
+    assert "2 more are in `sources.parquet`" in card
+    assert "3 images with such a licence came without a creator" in card

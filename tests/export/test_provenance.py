@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -10,11 +11,14 @@ from kd3_pipeline.export.provenance import (
     _counted,
     by_host,
     by_licence,
+    creators_to_credit,
+    fetched_between,
     provenance_table,
     read_history,
 )
+from kd3_pipeline.manifest import made_by
 from kd3_pipeline.store import write_table
-from tests.export.world import NAMES, TITLE, TWICE, USED, write_tables
+from tests.export.world import MADE, NAMES, TITLE, TWICE, USED, write_tables
 
 
 @pytest.fixture
@@ -40,6 +44,7 @@ def test_one_row_an_image_that_was_selected_with_a_value_for_each_address(tables
         "creators": [""],
         "licences": ["CC BY `4.0`|"],
         "licence_urls": [""],
+        "fetched_at": ["2026-05-04T03:02:01+00:00"],
     }
     assert second["id"] == TWICE and second["class"] == NAMES[3] and second["epochs"] == 1
     assert second["urls"] == ["https://a.example/2.jpg", "https://b.example/2.jpg"]
@@ -78,3 +83,30 @@ def test_nothing_selected_is_an_empty_table(tables) -> None:
     write_table(tables[2], selection.slice(2))
     table = provenance_table(*tables)
     assert table.num_rows == 0 and by_host(table) == []
+
+
+def test_the_sources_say_when_and_how_they_were_fetched(tables, tmp_path: Path) -> None:
+    table = provenance_table(*tables)
+    assert fetched_between(table) == ("2026-05-04", "2026-05-04")
+    assert fetched_between(table.slice(1)) == ("", "")
+    write_table(tmp_path / "sources.parquet", table)
+    assert made_by(tmp_path / "sources.parquet") == made_by(tables[0]) == MADE
+
+
+def credited(*images: list[tuple[str, str]]) -> tuple[list[tuple[str, str, int]], int]:
+    creators, licences = ([[pair[n] for pair in one] for one in images] for n in (0, 1))
+    return creators_to_credit(pa.table({"creators": creators, "licences": licences}))
+
+
+def test_creators_of_licences_with_conditions_are_credited_once_an_image() -> None:
+    free = [("A.", "CC0 1.0")], [("A.", "Public Domain Mark")], [("A.", "")]
+    assert credited(*free) == ([], 0)
+    twice = [("B.", "CC BY 4.0"), ("B.", "CC BY 4.0")]
+    assert credited(twice, [("B.", "CC BY 4.0")], [("A.", "CC BY-SA 2.0")]) == (
+        [("B.", "CC BY 4.0", 2), ("A.", "CC BY-SA 2.0", 1)],
+        0,
+    )
+    assert credited([("", "CC BY 4.0")], [("", "CC BY 4.0"), ("C.", "CC BY 4.0")]) == (
+        [("C.", "CC BY 4.0", 1)],
+        1,
+    )

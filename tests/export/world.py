@@ -13,7 +13,7 @@ from kd3_pipeline import selections, verdicts
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.embeddings import PIXELS, write_images
 from kd3_pipeline.kd3 import Transfer
-from kd3_pipeline.manifest import Candidate, Fetched, manifest
+from kd3_pipeline.manifest import Candidate, Fetched, manifest, signed
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from kd3_pipeline.models.distilled import Distilled
@@ -25,6 +25,13 @@ from kd3_pipeline.store import write_json, write_table
 SIDE = 16
 NAMES = ["circle", "<script>alert(1)</script>", "a`b|c\n---\nd", "star"]
 MEAN, STD = [0.5, 0.4, 0.3], [0.25, 0.2, 0.3]
+MADE = {
+    "software": "kd3-pipeline 0.1.0",
+    "user_agent": "Mozilla/5.0 (compatible; kd3-pipeline/0.1.0; +https://a.example/`<b>`)",
+    "robots": True,
+    "opt_outs": ["tdm-reservation"],
+    "parameters": {"per_class": 3},
+}
 TITLE = "look\x1b[2J \u202e<b>here</b>"
 EPOCHS = 4
 IMAGES = [f"image {number}" for number in range(6)]
@@ -150,7 +157,9 @@ def write_tables(root: Path) -> None:
     def candidate(label: int, url: str, outcome: str, id: str | None = None, **told: str) -> None:
         query = f"{NAMES[label]} photo"
         one = Candidate(label, NAMES[label], "bing", query, len(found), url, **told)
-        found[one] = Fetched(url, outcome, "HTTP 404" * (id is None), id=id, final_url=url)
+        at = "2026-05-04T03:02:01+00:00" if id == USED else ""
+        detail = "HTTP 404" * (id is None)
+        found[one] = Fetched(url, outcome, detail, id=id, final_url=url, fetched_at=at)
 
     candidate(0, "https://a.example/1.jpg", "ok", USED, title=TITLE, licence="CC BY `4.0`|")
     candidate(1, "https://a.example/2.jpg", "ok", TWICE, page_url="javascript:alert(1)")
@@ -160,7 +169,8 @@ def write_tables(root: Path) -> None:
     candidate(0, "https://c.example/5.jpg", "ok", DROPPED)
     candidate(0, "https://[broken/6.jpg", "ok", LEAKED)
     candidate(0, "https://c.example/gone.jpg", "http_error")
-    write_table(root / "data/crawl/manifest.parquet", manifest(list(found), found))
+    table = signed(manifest(list(found), found), MADE)
+    write_table(root / "data/crawl/manifest.parquet", table)
 
     blank = dict.fromkeys(verdicts.SCHEMA.names)
     judged = [blank | {"id": id, "label": 0, "kept": True, "reason": ""} for id in IDS]

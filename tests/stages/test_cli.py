@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.presets import preset_names
+from kd3_pipeline.version import __version__
 from kd3_stages.cli import with_exit_codes
-from tests.stages.workspace import ROOT, copy_project, environment, invoke, run
+from kd3_stages.completion import keys, presets
+from tests.stages.workspace import ROOT, copy_project, environment, fresh_copy, invoke, run
 
 HEAVY = {"torch", "faiss", "icrawler", "imagehash", "dvc", "PIL", "numpy", "aiohttp", "ray"}
 NO_NETWORK = """
@@ -181,3 +184,71 @@ def test_an_error_that_quotes_control_characters_does_not_send_them(
     with pytest.raises(typer.Exit):
         with_exit_codes(fail)()
     assert capsys.readouterr().err == "error: no output 'a[2Jb': it has c\n"
+
+
+def test_the_version_is_told(folder: Path) -> None:
+    assert invoke(folder, "--version").stdout == f"kd3-pipeline {__version__}\n"
+
+
+def test_a_value_of_a_section_that_is_not_read_is_refused(folder: Path) -> None:
+    done = invoke(folder, "crawl", "--set", "distill.lr=9", check=False)
+    assert done.exit_code == 2
+    assert "nothing here reads the section distill" in done.stderr
+    assert "`pipeline distill`" in done.stderr
+    assert "epohcs" in invoke(folder, "embed", "-S", "embed.epohcs=9", check=False).stderr
+    done = invoke(folder, "embed", "-S", "teacher.trust=true", check=False)  # consent counts
+    assert "nothing here reads" not in done.stderr
+
+
+def test_an_outcome_that_does_not_exist_cannot_be_retried(folder: Path) -> None:
+    done = invoke(folder, "crawl", "--retry-failed", "bogus", check=False)
+    assert done.exit_code == 2
+    assert "'bogus' is no outcome" in done.stderr
+
+
+def test_commands_work_below_the_projects_folder(project: Path, tmp_path: Path) -> None:
+    folder = fresh_copy(project, tmp_path)
+    below = folder / "my/pictures"
+    below.mkdir(parents=True)
+    Image.new("RGB", (40, 40), "red").save(below / "red.png")
+    shown = json.loads(invoke(below, "predict", "red.png", "--json").stdout)
+    assert [one["file"] for one in shown["images"]] == ["my/pictures/red.png"]
+    assert invoke(below, "predict", ".", "--json").stdout.count('"file"') == 1
+    assert "inputs:" in invoke(below, "inputs").stdout
+    assert not (below / "data").exists()
+    done = invoke(tmp_path, "inputs", check=False)  # above it, there is none
+    assert (done.exit_code, "params.yaml not found" in done.stderr) == (2, True)
+
+
+def test_a_folder_without_images_is_told(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    done = invoke(project, "predict", str(tmp_path / "nothing"), check=False)
+    assert (done.exit_code, "no image in" in done.stderr) == (2, True)
+
+
+def test_shells_complete_presets_and_keys() -> None:
+    assert [name for name, _ in presets("cifar10-")] == ["cifar10-gpu", "cifar10-local"]
+    assert all(title for _, title in presets(""))
+    found = dict(keys("distill.l"))
+    assert {"distill.lr=", "distill.label_smoothing="} & found.keys()
+    assert all(name.startswith("distill.l") for name in found)
+
+
+def test_help_and_errors_are_printed_in_any_locale(folder: Path) -> None:
+    narrow = environment(folder) | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for arguments in (["preset", "--help"], ["embed", "-S", "embed.x=ä…"], ["preset"]):
+        command = [sys.executable, "-m", "kd3_stages", *arguments]
+        done = subprocess.run(command, cwd=folder, env=narrow, capture_output=True, timeout=60)
+        assert b"Traceback" not in done.stderr
+        assert (done.stdout + done.stderr).isascii()
+
+
+def test_repro_ends_with_the_code_of_the_stage_that_failed(stub: Path, tmp_path: Path) -> None:
+    folder = fresh_copy(stub, tmp_path)
+    program = folder / "bin/pipeline"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    (folder / "params.yaml").write_text((folder / "params.yaml").read_text() + "\n")
+    for quiet in ((), ("--quiet",)):
+        done = run(folder, "pipeline", "repro", *quiet, check=False)
+        assert done.returncode == 3, done.stdout + done.stderr
+    assert run(folder, "pipeline", "repro", "nothing", check=False).returncode == 2

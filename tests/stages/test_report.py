@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from kd3_stages.cli import app
+from kd3_stages.steps.report import _under_way
 from tests.report.world import World
-from tests.stages.workspace import ROOT
+from tests.stages.workspace import ROOT, fresh_copy
 
 
 @pytest.fixture
@@ -102,3 +103,14 @@ def test_watch_follows_a_run_from_its_first_epoch_to_its_evaluation(folder: Path
     assert process.returncode == 0, stderr
     assert stdout.startswith("report: ")
     assert "Traceback" not in stderr
+
+
+def test_after_a_checkout_a_watch_shows_the_whole_report(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fresh_copy(project, tmp_path))
+    curves = Path("reports/distill.csv")
+    os.utime("reports/metrics.json", (1, 1))  # a checkout writes files in any order
+    assert not _under_way()
+    curves.write_text(curves.read_text() + "\n")  # another run has begun
+    assert _under_way()
