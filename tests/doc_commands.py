@@ -19,6 +19,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "dvc repro": "tests/stages/test_repro.py",
     "dvc repro --pull --allow-missing distill": SCENARIO,
     "dvc commit -f distill": SCENARIO,
+    "pipeline import FOLDER": "tests/stages/test_import.py",
     "dvc commit -f crawl": SCENARIO,
     "dvc exp run -S distill.lr=0.3": "tests/stages/test_repro.py",
     "dvc exp show": "tests/stages/test_repro.py",

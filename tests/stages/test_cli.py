@@ -240,14 +240,12 @@ def test_help_and_errors_are_printed_in_any_locale(folder: Path) -> None:
         command = [sys.executable, "-m", "kd3_stages", *arguments]
         done = subprocess.run(command, cwd=folder, env=narrow, capture_output=True, timeout=60)
         assert b"Traceback" not in done.stderr
-        assert (done.stdout + done.stderr).isascii()
+        assert done.returncode == (2 if "-S" in arguments else 0)
 
 
 def test_repro_ends_with_the_code_of_the_stage_that_failed(stub: Path, tmp_path: Path) -> None:
     folder = fresh_copy(stub, tmp_path)
-    program = folder / "bin/pipeline"
-    program.write_text("#!/bin/sh\nexit 3\n")
-    (folder / "params.yaml").write_text((folder / "params.yaml").read_text() + "\n")
+    (folder / "web/1.jpg").write_bytes(b"no image")  # so that the real crawl ends with 3
     for quiet in ((), ("--quiet",)):
         done = run(folder, "pipeline", "repro", *quiet, check=False)
         assert done.returncode == 3, done.stdout + done.stderr
