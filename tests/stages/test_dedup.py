@@ -56,7 +56,7 @@ def folder(crawled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def dedup(*arguments: str) -> int:
     with pytest.raises(SystemExit) as done:
-        app(["dedup", "--quiet", *arguments], prog_name="pipeline")
+        app(["dedup", *arguments], prog_name="pipeline")
     return done.value.code or 0
 
 
@@ -169,7 +169,7 @@ def test_an_unknown_image_is_an_error_that_says_where_ids_are(folder, capsys, im
 
 
 def test_it_runs_as_a_command(project):
-    found = run(project, "pipeline", "dedup", "--dry-run", "--quiet", "--sheet", "out.html")
+    found = run(project, "pipeline", "dedup", "--dry-run", "--sheet", "out.html")
     assert "radius" in found.stdout
 
 

@@ -33,7 +33,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]
 
 def pipeline(command: str, *arguments: str) -> int:
     with pytest.raises(SystemExit) as done:
-        app([command, "--quiet", *arguments], prog_name="pipeline")
+        app([command, *arguments], prog_name="pipeline")
     return int(done.value.code or 0)
 
 
