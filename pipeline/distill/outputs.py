@@ -47,6 +47,7 @@ def save_student(
         source,
         fit=fit,
         resize=resize,
+        known_input=True,
     )
     with replacing(folder) as target:
         save_model(target, network, config)

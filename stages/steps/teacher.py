@@ -104,6 +104,7 @@ def _checked(
         list(section.std),
         section.input_size,
         source,
+        known_input=section.source == "train",
     )
     return network, config, summary
 
