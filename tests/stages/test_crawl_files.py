@@ -117,5 +117,3 @@ def test_a_number_of_images_a_class_that_does_not_count_is_told(place: Path) -> 
     said = invoke(place, *CRAWL, "--per-class", "1").stderr
     assert "all 3 images are taken: crawl.per_class (1) does not count" in said
     assert "are taken" not in invoke(place, *CRAWL, "--per-class", "2").stderr
-    said = invoke(place, *CRAWL, "--per-class", "1", "--set", "crawl.sample=3").stderr
-    assert "are taken" not in said
