@@ -29,7 +29,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "dvc pull --run-cache": SCENARIO,
     "pipeline preset demo": SCENARIO,
     "pipeline preset cifar10-local": SCENARIO,
-    "pipeline preset photos": SCENARIO,
+    "pipeline preset own": SCENARIO,
     "pipeline crawl --engine files --source my-pictures": "tests/stages/test_crawl_files.py",
     "pipeline crawl --classes aquarium_fish,AnnualCrop": NETWORK,
     "pipeline crawl --set crawl.rounds=2": "tests/stages/test_crawl_rounds.py",

@@ -157,7 +157,7 @@ def test_yaml_without_end_is_one_line_too(tmp_path, text):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"^params.yaml not found in .*pipeline preset demo"):
+    with pytest.raises(UserError, match=r"^params.yaml not found in .*pipeline init FOLDER"):
         read_params(tmp_path / "params.yaml")
 
 
@@ -362,6 +362,8 @@ def test_values_that_contradict_each_other_are_named(tmp_path, text, line):
         "teacher: {source: torch.hub, repository: a/b, weights: c, trust: true}",
         "teacher: {source: torchvision, weights: DEFAULT, architecture: torchvision/resnet18}",
         "teacher: {images: 0}",
+        "teacher: {images: auto, batch_size: 4000}\nevaluate: {images: auto}",
+        "teacher: {data: mine, images: auto, batch_size: 5000}",
         "teacher: {source: file, path: x.pt, images: 5}",
         "crawl: {classes: [a, b], per_class: 100}",
     ],

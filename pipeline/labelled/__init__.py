@@ -83,7 +83,12 @@ def _known_of(
     left = {"other_class": int((~known).sum())} if not known.all() else {}
     pixels = found.pixels if known.all() else found.pixels[known]
     return LabelledImages(
-        pixels, labels.labels[known], labels.names, tuple(labels.notes), left_out=left
+        pixels,
+        labels.labels[known],
+        labels.names,
+        tuple(labels.notes),
+        left_out=left,
+        total=max(0, found.total - int((~known).sum())),
     )
 
 
@@ -103,4 +108,5 @@ def _torchvision(source: str, split: Split, frame: Frame, images: int, seed: int
     pixels = data.data[chosen]
     if frame != Frame(pixels.shape[1], frame.fit):
         pixels = np.stack([frame.of(Image.fromarray(image)) for image in pixels])
-    return LabelledImages(pixels, np.array(data.targets, np.int64)[chosen], list(data.classes))
+    labels = np.array(data.targets, np.int64)[chosen]
+    return LabelledImages(pixels, labels, list(data.classes), total=len(data))

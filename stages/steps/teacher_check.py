@@ -217,7 +217,7 @@ def _test_set(
     if section.test_set in DOWNLOADED:
         text = f"not measured: {section.test_set} is downloaded by `pipeline evaluate`"
         return None, Finding("accuracy", text, None)
-    count = min(section.images or MOST, MOST)
+    count = min(section.drawn or MOST, MOST)
     try:
         with console.progress("teacher: reading the test set", count) as advance:
             test = load_labelled(
