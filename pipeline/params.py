@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kd3_pipeline.registry import OBJECTIVES, SEARCH_ENGINES, OneOf
 
+
 @dataclass(frozen=True)
 class Either:
     """Annotation of a parameter of several kinds: in words, what an error says was expected."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kd3_pipeline.classes import load_classes
 from kd3_pipeline.console import no_progress
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.demo.shapes import CLASS_NAMES
@@ -209,7 +210,9 @@ def test_a_test_set_of_other_classes_is_a_finding_and_the_rest_goes_on(
 
 
 def test_pictures_of_ones_own_check_the_normalisation(tmp_path: Path, weights: Path) -> None:
-    folder = project(tmp_path / "project", weights, test="cifar10")
+    cifar = [one.name for one in load_classes("cifar10").classes]
+    names = f"class_names: [{', '.join(cifar)}]"
+    folder = project(tmp_path / "project", weights, names, test="cifar10")
     pictures = folder / "my-pictures"
     pictures.mkdir()
     for row, pixels in enumerate(original_images("test", 80, SIDE, seed=4)[0]):
@@ -227,7 +230,7 @@ def test_a_file_that_is_no_teacher_is_one_wrong_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.pt"
     path.write_bytes(b"no weights")
     found = check(project(tmp_path / "project", path), 2)
-    assert [*found] == ["teacher"] and found["teacher"]["ok"] is False
+    assert [*found] == ["teacher", "next"] and found["teacher"]["ok"] is False
     assert str(path) in found["teacher"]["text"]
 
 
@@ -246,7 +249,11 @@ def test_code_of_ones_own_is_not_run_without_consent(tmp_path: Path, weights: Pa
 
 def test_a_teacher_that_is_trained_here_is_said_to_be(tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "project", "teacher: {source: train}\n")
-    assert check(folder, 0)["teacher"]["text"] == "resnet20, will be trained here on demo"
+    found = check(folder, 0)
+    said = "resnet20, will be trained here on demo, 272,474 parameters"
+    assert found["teacher"]["text"] == said
+    assert found["classes"]["names"] == list(CLASS_NAMES)
+    assert found["student"]["macs"] < found["student"]["teacher_macs"]  # with random weights
 
 
 def test_doctor_asks_no_network_for_a_teacher(tmp_path: Path) -> None:
