@@ -63,9 +63,10 @@ def look_before(found: Mapping[str, Any], console: Console) -> None:
     params = read_params(paths.PARAMS)
     consented(params)
     findings = [dvc_finding(), *light_findings(params, to_run)]
-    if to_run.intersection(OF_NETWORKS) and not _left_elsewhere(params):
+    if to_run.intersection(OF_NETWORKS):
         findings += _remembered(params, found, console)
-    if bad := [one for one in findings if one.stops]:
+    elsewhere = _left_elsewhere(params)
+    if bad := [one for one in findings if one.stops and one.name not in elsewhere]:
         text = "\n".join(f"{one.name}: {one.text}" for one in bad)
         text += f"\n`pipeline check` says all of it; with {SWITCH}=off a run begins all the same"
         outside = all(one.code == ExternalError.exit_code for one in bad)
@@ -128,15 +129,20 @@ def _devices(params: Params) -> list[Finding]:
     return found
 
 
-def _left_elsewhere(params: Params) -> bool:
-    """Whether the teacher is not here and was noted before: outputs come from another machine."""
+def _left_elsewhere(params: Params) -> set[str]:
+    """Findings about files that are not here and were noted before: they are on another machine,
+    as of a project whose outputs were pulled."""
     try:
         known = json.loads(paths.INPUTS_LOCK.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
-        return False
+        return set()
     outside = outside_paths(params)
-    named = {path for stage in ("teacher", "evaluate") for path in outside[stage].values()}
-    return any(path in known and not Path(path).exists() for path in named)
+    return {
+        finding
+        for stage, finding in (("teacher", "teacher"), ("evaluate", "accuracy"))
+        for path in outside[stage].values()
+        if "sha256" in known.get(path, {}) and not Path(path).exists()
+    }
 
 
 def _remembered(params: Params, found: Mapping[str, Any], console: Console) -> Sequence[Finding]:
@@ -152,7 +158,7 @@ def _remembered(params: Params, found: Mapping[str, Any], console: Console) -> S
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass  # of another version, or cut short
     findings = network_findings(params, console)
-    if not any(one.stops for one in findings):
+    if not any(one.stops for one in findings):  # else it is looked at until it is set right
         kept = [vars(one) | {"values": {}} for one in findings if one.loud or one.code]
         write_json(REMEMBERED, {"key": key, "findings": kept})
     return findings

@@ -9,20 +9,19 @@ import torch
 from PIL import Image
 
 from kd3_pipeline.classes import load_classes
-from kd3_pipeline.console import no_progress
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.demo.shapes import CLASS_NAMES
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.network import parameter_count
-from kd3_pipeline.params import Params, Teacher
+from kd3_pipeline.params import Params
 from kd3_pipeline.teacher.inspection import Accuracy, _wilson
-from kd3_pipeline.teacher.train import train
 from kd3_stages.steps.teacher_check import _accuracy, _needed
+from tests.stages.trained import MEAN, NAMES, SIDE, STD
+from tests.stages.trained import weights as weights
 from tests.stages.workspace import copy_project, invoke
 
-SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PARAMS = """
 crawl: {{per_class: 16}}
 teacher:
@@ -30,19 +29,6 @@ teacher:
 evaluate: {{test_set: {test}, images: 200}}
 distill: {{student: resnet8}}
 """
-NAMES = "class_names: [" + ", ".join(CLASS_NAMES) + "]"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    network = build("resnet8", 10)
-    pixels, labels = original_images("train", 1000, SIDE)
-    section = Teacher(epochs=8, batch_size=50, lr=0.2, mean=MEAN, std=STD)
-    train(network, pixels, labels, section, torch.device("cpu"), torch.float32, no_progress)
-    path = tmp_path_factory.mktemp("weights") / "teacher.pt"
-    torch.save(network.state_dict(), path)
-    return path
 
 
 def check(folder: Path, code: int, *arguments: str, command: str = "teacher") -> dict[str, dict]:
