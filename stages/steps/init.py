@@ -17,7 +17,7 @@ COPIES = {  # file of the project: its template
     ".dvc/config": "dvc-config",
     ".dvc/plots/matrix.json": "plots/matrix.json",
     ".dvcignore": "dvcignore",
-    str(paths.DVC): "dvc.yaml",
+    str(paths.DVC): "dvc.template.yaml",  # DVC takes every dvc.yaml for one of its own
 }
 IGNORED = Path(".gitignore")  # lines that one of the user's own lacks are added to it
 WITHOUT_GIT = "    no_scm = true\n"

@@ -187,7 +187,11 @@ def test_the_crawl_runs_again_if_what_it_takes_from_other_sections_changes(place
 def test_stages_run_again_if_what_they_take_from_other_sections_changes(place: Path) -> None:
     found = noted("embed: {fit: squash}\ndedup: {leaks: true}\nevaluate: {broken: 0.1}")
     assert found["teacher"]["taken"] == {"embed.fit": "squash", "embed.size": 0}
-    assert found["dedup"]["taken"] == {"evaluate.columns": {}, "evaluate.broken": 0.1}
+    assert found["dedup"]["taken"] == {
+        "evaluate.test_set": "demo",
+        "evaluate.columns": {},
+        "evaluate.broken": 0.1,
+    }
     assert "taken" not in noted("teacher: {source: file, path: teacher.pt}")["teacher"]
 
 

@@ -1,0 +1,104 @@
+"""`pipeline init`: a project that DVC takes, and nothing of the user's written over."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from kd3_pipeline.params import Params
+from kd3_pipeline.presets import whole_file
+from tests.stages.workspace import environment, invoke, run
+
+GIT = {name: value for name, value in environment(Path()).items() if name.startswith("GIT_")}
+
+
+@pytest.fixture(autouse=True)
+def committer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GIT.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_project_without_git_is_one_for_dvc(tmp_path: Path) -> None:
+    done = invoke(tmp_path, "init", "my project", "--preset", "quick")
+    assert "cd 'my project'; pipeline repro" in done.stdout
+    assert "in no git repository" in done.stderr
+    folder = tmp_path / "my project"
+    assert (folder / "params.yaml").read_text() == whole_file("quick")
+    with Repo(str(folder)) as repo:
+        names = {stage.name for stage in repo.index.stages}
+    assert names == {"inputs", *Params.model_fields}
+
+
+def test_a_first_commit_has_all_files_and_leaves_nothing_to_commit(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    found = json.loads(invoke(tmp_path, "init", "own", "--git", "--json").stdout)
+    assert git(folder, "status", "--porcelain") == ""
+    assert sorted(git(folder, "ls-files").split()) == found["files"]
+    assert "no_scm" not in (folder / ".dvc/config").read_text()
+    run(folder, "pipeline", "inputs")
+    assert git(folder, "status", "--porcelain") == "", "what stages write is ignored"
+    assert "crawl:" in run(folder, "dvc", "status").stdout
+
+
+def test_files_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.pt\n/models/teacher")
+    (tmp_path / "teacher.pt").write_bytes(b"weights")
+    git(tmp_path, "init", "-q")
+    invoke(tmp_path, "init", ".", "--git")
+    ignored = (tmp_path / ".gitignore").read_text().splitlines()
+    assert ignored[:2] == ["*.pt", "/models/teacher"]
+    assert "/data/crawl" in ignored and ignored.count("/models/teacher") == 1
+    assert "teacher.pt" not in git(tmp_path, "ls-files")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*") if path.is_file()}
+    (tmp_path / "dvc.yaml").unlink()
+    done = invoke(tmp_path, "init", ".", check=False)
+    assert done.exit_code == 2
+    assert "params.yaml" in done.stderr and "nothing was written" in done.stderr
+    assert not (tmp_path / "dvc.yaml").exists()
+    assert all(path.read_bytes() == text for path, text in before.items() if path.exists())
+
+
+def test_a_preset_that_is_unknown_makes_no_folder(tmp_path: Path) -> None:
+    done = invoke(tmp_path, "init", "new", "--preset", "dmeo", check=False)
+    assert done.exit_code == 2 and "known: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_git_that_refuses_is_told_and_the_files_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in GIT:
+        monkeypatch.setenv(name, "")
+    done = invoke(tmp_path, "init", "new", "--git", check=False)
+    assert done.exit_code == 2
+    assert "git commit: " in done.stderr and "not committed" in done.stderr
+    assert (tmp_path / "new/params.yaml").exists()
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.check_output(["git", *arguments], cwd=folder, text=True)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_sections_that_are_lacking_are_added_and_told(tmp_path: Path, end: str) -> None:
+    invoke(tmp_path, "init", ".")
+    own = "# mine\ncrawl:\n  classes: [cat, dog]\ndistill: {epochs: 3}" + end
+    (tmp_path / "params.yaml").write_text(own)
+    done = invoke(tmp_path, "inputs")
+    text = (tmp_path / "params.yaml").read_text()
+    assert text.startswith(own.rstrip("\n") + "\ndedup: {}\n")
+    assert set(yaml.safe_load(text)) == set(Params.model_fields)
+    assert "lacked dedup, teacher" in done.stderr
+    assert "lacked" not in invoke(tmp_path, "inputs").stderr
+    assert (tmp_path / "params.yaml").read_text() == text
+
+
+def test_a_file_to_which_no_section_can_be_added_is_left_alone(tmp_path: Path) -> None:
+    invoke(tmp_path, "init", ".")
+    (tmp_path / "params.yaml").write_text("{crawl: {per_class: 3}}\n")
+    done = invoke(tmp_path, "inputs", check=False)
+    assert done.exit_code == 2 and "lacks the sections dedup" in done.stderr
+    assert (tmp_path / "params.yaml").read_text() == "{crawl: {per_class: 3}}\n"
