@@ -16,7 +16,7 @@ from kd3_stages import paths
 from kd3_stages.code import ROOT
 from kd3_stages.steps.consent import consented
 from kd3_stages.steps.findings import Finding, show, what_next, wrong
-from kd3_stages.steps.init import TEMPLATES
+from kd3_stages.steps.init import COPIES, TEMPLATES
 from kd3_stages.steps.inputs import outside_paths
 from kd3_stages.steps.needs import light_findings
 from kd3_stages.steps.to_run import stages_to_run
@@ -100,7 +100,7 @@ def dvc_finding() -> Finding:
         raise UserError(
             f"{paths.DVC} not found in {Path.cwd()}", "`pipeline init FOLDER` makes a project"
         ) from None
-    template = load_yaml((TEMPLATES / paths.DVC.name).read_text("utf-8"), "")[0]["stages"]
+    template = load_yaml((TEMPLATES / COPIES[str(paths.DVC)]).read_text("utf-8"), "")[0]["stages"]
     stages = own.get("stages") if isinstance(own, dict) else None
     stages = stages if isinstance(stages, dict) else {}
     other = [name for name, stage in template.items() if stages.get(name) != stage]

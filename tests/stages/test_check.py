@@ -175,10 +175,20 @@ def test_a_broken_project_is_told_before_anything_is_crawled(
     assert wrong_in(found) == {name}
     assert said in found[name]["text"]
     assert name in found["next"]["text"]
+
+
+def test_a_run_ends_where_it_is_sure_to_fail_and_can_be_had_all_the_same(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLICKR_API_KEY", raising=False)
+    changes = {"teacher.path": "gone.pt", "crawl.engine": "flickr"}
+    folder = project(tmp_path / "project", weights, changes)
     done = invoke(folder, "inputs", check=False)
     assert done.exit_code == 2
-    assert f"error: {name}: " in done.stderr and said in done.stderr
-    assert "PIPELINE_CHECK=off" in done.stderr
+    crawl, teacher, way_out = done.stderr.splitlines()[-3:]
+    assert crawl.startswith("error: crawl: ") and "FLICKR_API_KEY" in crawl
+    assert teacher.startswith("error: teacher: ") and "gone.pt" in teacher
+    assert "PIPELINE_CHECK=off" in way_out
     monkeypatch.setenv("PIPELINE_CHECK", "off")
     assert invoke(folder, "inputs").exit_code == 0
 
