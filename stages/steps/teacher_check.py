@@ -37,7 +37,7 @@ from kd3_stages.steps.class_check import asked_for, test_set
 from kd3_stages.steps.findings import Finding, show, what_next, wrong
 from kd3_stages.steps.student_check import student_findings
 from kd3_stages.steps.teacher import UNNAMED, loaded
-from kd3_stages.steps.teacher_outline import outline_findings, to_be_got
+from kd3_stages.steps.teacher_outline import outline_findings, to_be_got, without_teacher
 from kd3_stages.steps.teacher_pictures import pictures
 
 SHOWN = 5  # class names
@@ -81,7 +81,7 @@ def check_teacher(
             network, config, _ = loaded(section, console)
             place = section.source
     except PipelineError as error:
-        return [wrong("teacher", error)]
+        return without_teacher(params, wrong("teacher", error), console)
     return _findings(network.eval(), config, place, params, images, console, seconds)
 
 
@@ -198,7 +198,8 @@ def _normalisation(
     values = {"verdict": check.verdict, "images": len(pixels), "of": told, "better": check.better}
     text = check.text + (f" ({min(len(pixels), MOST):,} images of {told})" if told else "")
     ok = {"fits": True, "wrong": False, "unknown": None}[check.verdict]
-    return Finding(name, text, ok, 0 if check.better is None else 2, values), check.better
+    code = 0 if check.better is None else 2
+    return Finding(name, text, ok, code, values, measured=True), check.better
 
 
 def _needed(network: Network, config: ModelConfig, pixels: np.ndarray) -> float:
@@ -220,7 +221,8 @@ def _needed(network: Network, config: ModelConfig, pixels: np.ndarray) -> float:
 def _order(network: Network, config: ModelConfig, pixels: np.ndarray) -> Finding:
     """Whether the colours are in the other order, by two signs that both have to say so."""
     if check_order(network, config, pixels[:MOST]).verdict == "wrong":
-        return Finding(ORDER, f"the other one suits the network better: {OTHER_ORDER}", False, 2)
+        text = f"the other one suits the network better: {OTHER_ORDER}"
+        return Finding(ORDER, text, False, 2, measured=True)
     return Finding(ORDER, "cannot tell without labelled images", None)
 
 
@@ -250,7 +252,7 @@ def _order_by_labels(found: Accuracy, asked: _Asked) -> Finding:
     values = {"accuracy": found.value, "other": other.value}
     gain = found.beaten_by(other)
     if gain > SURE:
-        return Finding(ORDER, f"{text}: {OTHER_ORDER}", False, 2, values)
+        return Finding(ORDER, f"{text}: {OTHER_ORDER}", False, 2, values, measured=True)
     if gain < -SURE:
         return Finding(ORDER, text, True, 0, values)
     return Finding(ORDER, f"{text}: too close to tell", None, 0, values)
@@ -281,7 +283,7 @@ def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params
         )
         return Finding("accuracy", text, False, 2, values)
     if gain > SURE:
-        return Finding("accuracy", text, False, 2, values)
+        return Finding("accuracy", text, False, 2, values, measured=True)
     return Finding("accuracy", text, True, 0, values)
 
 

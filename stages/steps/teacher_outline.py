@@ -2,7 +2,7 @@
 
 from kd3_pipeline.classes import load_classes
 from kd3_pipeline.console import Console, listed
-from kd3_pipeline.errors import UserError
+from kd3_pipeline.errors import PipelineError, UserError
 from kd3_pipeline.images import Frame
 from kd3_pipeline.labelled import Reading, load_labelled, to_be_downloaded
 from kd3_pipeline.labelled.names import listed_names
@@ -46,8 +46,8 @@ def outline_findings(params: Params, console: Console) -> list[Finding]:
         UserError: it cannot be trained on its data, or there is no such network.
     """
     section = params.teacher
-    frame = Frame(section.input_size, params.embed.fit, params.embed.size)
     if section.source == "train":
+        frame = Frame(section.input_size, params.embed.fit, params.embed.size)
         names = _trained_names(section, frame, console)
         text = f"{section.architecture}, will be trained here on {section.data}"
         ok: bool | None = True
@@ -60,13 +60,36 @@ def outline_findings(params: Params, console: Console) -> list[Finding]:
     first = Finding("teacher", text, ok, values={"source": section.source})
     if not names or section.source == "torch.hub":  # whose code says what the network is
         return [first]
+    return [first, *_of_shape(params, names, console)]
+
+
+def without_teacher(params: Params, first: Finding, console: Console) -> list[Finding]:
+    """The finding that a file is no teacher, and what can be found all the same: by the names of
+    its classes and of its network, where both are set."""
+    section = params.teacher
+    try:
+        names = listed_names(section.class_names, "teacher.class_names")
+        if section.source != "file" or not names:
+            return [first]
+        return [first, *_of_shape(params, names, console)]
+    except PipelineError:  # the network cannot be had either, which is what `first` says
+        return [first]
+
+
+def _of_shape(params: Params, names: list[str], console: Console) -> list[Finding]:
+    """Findings by the shape of a teacher alone.
+
+    Raises:
+        UserError: there is no such network, or it does not take images of this size.
+    """
+    section = params.teacher
+    frame = Frame(section.input_size, params.embed.fit, params.embed.size)
     options = dict(section.options)
     if is_own(section.architecture):
         options = {"input_size": section.input_size} | options
     network = build(section.architecture, len(names), **options).eval()
     if problems := size_problem(network, section.input_size):
         raise UserError(f"{section.architecture}: {problems[0]}", "choose another architecture")
-    first.text += f", {parameter_count(network):,} parameters"
     config = ModelConfig(
         {"name": section.architecture, "num_classes": len(names)} | options,
         names,
@@ -76,7 +99,8 @@ def outline_findings(params: Params, console: Console) -> list[Finding]:
         section.source,
     )
     classes = f"{len(names):,}: {listed(names, SHOWN)}"
-    found = [first, Finding("classes", classes, values={"names": names})]
+    shape = f"{section.architecture}, {parameter_count(network):,} parameters"
+    found = [Finding("network", shape), Finding("classes", classes, values={"names": names})]
     found += asked_for(params.crawl, names)
     test, problem = test_set(params.evaluate, frame, names, FEW, console)
     if test is not None:

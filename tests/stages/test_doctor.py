@@ -40,8 +40,8 @@ def test_a_project_in_order_is_one_good_line_for_each_thing(folder: Path) -> Non
     names = [line.removeprefix("ok").strip().partition(":")[0] for line in lines]
     assert names == [
         *("python", "torch", "faiss", "dvc", "icrawler", "device", "disk", "git", "dvc project"),
-        *("params.yaml, dvc.yaml", "crawl", "packages", "room", "teacher", "classes"),
-        *("classes asked for", "test set", "objective", "student", "next   `dvc repro`"),
+        *("params.yaml, dvc.yaml", "crawl", "packages", "room", "teacher", "network"),
+        *("classes", "classes asked for", "test set", "objective", "student", "next   `dvc repro`"),
     ]
     assert all(line.startswith("ok ") for line in lines[:-1])
     assert "0.6.10" in lines[4]

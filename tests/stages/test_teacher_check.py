@@ -216,8 +216,11 @@ def test_a_file_that_is_no_teacher_is_one_wrong_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.pt"
     path.write_bytes(b"no weights")
     found = check(project(tmp_path / "project", path), 2)
-    assert [*found] == ["teacher", "next"] and found["teacher"]["ok"] is False
+    assert found["teacher"]["ok"] is False
     assert str(path) in found["teacher"]["text"]
+    # by names and architecture alone, so that nothing else is left for later
+    assert found["test set"]["ok"] and found["student"]["ok"]
+    assert "cut" not in found and "accuracy" not in found
 
 
 def test_code_of_ones_own_is_not_run_without_consent(tmp_path: Path, weights: Path) -> None:
@@ -236,8 +239,8 @@ def test_code_of_ones_own_is_not_run_without_consent(tmp_path: Path, weights: Pa
 def test_a_teacher_that_is_trained_here_is_said_to_be(tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "project", "teacher: {source: train}\n")
     found = check(folder, 0)
-    said = "resnet20, will be trained here on demo, 272,474 parameters"
-    assert found["teacher"]["text"] == said
+    assert found["teacher"]["text"] == "resnet20, will be trained here on demo"
+    assert found["network"]["text"] == "resnet20, 272,474 parameters"
     assert found["classes"]["names"] == list(CLASS_NAMES)
     assert found["student"]["macs"] < found["student"]["teacher_macs"]  # with random weights
 
