@@ -85,11 +85,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # changes, finding, what
     "weights of another network": ({"teacher.architecture": "resnet20"}, "teacher", "resnet8"),
     "weights of other classes": ({"teacher.class_names": ["a", "b"]}, "teacher", "10"),
     "another hash": ({"teacher.sha256": "0" * 8}, "teacher", "not 00000000"),
-    "code without consent": ({"teacher.architecture": "net.py:Net"}, "teacher", "teacher.trust"),
+    "code without consent": ({"teacher.architecture": "unread.py:Net"}, "teacher", "teacher.trust"),
     "code that fails": (
-        {"teacher.architecture": "net.py:Net", "teacher.trust": True},
+        {"teacher.architecture": "broken.py:Net", "teacher.trust": True},
         "teacher",
-        "net.py, line 3: RuntimeError: broken",
+        "broken.py, line 3: RuntimeError: broken",
     ),
     "no such data": (
         {"teacher.source": "train", "teacher.path": "", "teacher.data": "labelled"},
@@ -170,7 +170,8 @@ def test_a_broken_project_is_told_before_anything_is_crawled(
 ) -> None:
     monkeypatch.delenv("FLICKR_API_KEY", raising=False)
     folder = project(tmp_path / "project", weights, changes)
-    (folder / "net.py").write_text(NOT_RUN)
+    for code in ("unread.py", "broken.py"):  # consent to one is given for all of the process
+        (folder / code).write_text(NOT_RUN)
     found = checks(folder, 2)
     assert name in wrong_in(found)
     assert said in found[name]["text"]
@@ -258,7 +259,7 @@ def test_a_network_for_small_images_is_named_as_what_makes_a_student_dear(
 def test_classes_that_the_teacher_does_not_know_are_loud(tmp_path: Path, weights: Path) -> None:
     changes = {"crawl.classes": ["cat", "dog"], "crawl.per_class": 100}
     found = checks(project(tmp_path / "project", weights, changes), 0)
-    assert "bing: up to 14 pages" in found["crawl"]["text"]
+    assert "bing: up to 12 pages" in found["crawl"]["text"]
     assert found["classes asked for"]["warning"]
     assert found["classes asked for"]["unknown"] == ["cat", "dog"]
 
