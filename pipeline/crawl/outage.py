@@ -53,15 +53,15 @@ class Outage:
         """Takes the record of a URL that was asked for, or need not be; `silent`: no answer."""
         if silent or record.outcome in NO_ANSWER:
             self._unanswered.append(record)
-            self._silent.add(URL(record.url).raw_host or "")
+            asked = _asked(record.url)
+            self._silent.add(asked.raw_host or "" if asked else "")
         elif record.outcome not in NO_TRUST and record.outcome != NOT_NOW:
             self.journal.add(record)
             return
         self._held.append(record)
 
-    def heard(self, address: URL) -> None:
+    def heard(self, origin: str) -> None:
         """A host answered, so the network is up."""
-        origin = str(address.origin())
         self._answered.pop(origin, None)
         self._answered[origin] = None
         self.met()
@@ -102,7 +102,7 @@ class Outage:
             answers = [client.answers(f"{origin}/robots.txt") for origin in asked]
             for origin, answered in zip(asked, await asyncio.gather(*answers), strict=True):
                 if answered:
-                    self.heard(URL(origin))
+                    self.heard(origin)
         self._checking = False
         if self.suspected:
             raise self._error(others)
@@ -111,7 +111,8 @@ class Outage:
         """Origins to ask whether the network is up, since the last hosts may all be dead ones."""
         records = reversed(self.journal.records.values())
         urls = (record.url for record in records if record.status is not None)
-        earlier = (str(URL(url).origin()) for url in islice(urls, 100))
+        asked = filter(None, map(_asked, islice(urls, 100)))
+        earlier = (str(url.origin()) for url in asked)
         return list(islice(dict.fromkeys([*reversed(self._answered), *earlier]), ASKED))
 
     def _others(self) -> list[str]:
@@ -162,6 +163,13 @@ class Outage:
             if len(names) == HOSTS:
                 break
         return len(names)
+
+
+def _asked(url: str) -> URL | None:
+    """An address of a record as it is asked for: as it is written it may have spaces around it."""
+    with suppress(Forbidden):
+        return check_url(url)
+    return None
 
 
 def _told(record: Fetched) -> str:

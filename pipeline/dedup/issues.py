@@ -12,8 +12,9 @@ import numpy as np
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.dedup.fingerprints import ROOM, Fingerprints
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import ImageError, decode_reduced
+from kd3_pipeline.images import decode_reduced
 from kd3_pipeline.params import Dedup
+from kd3_pipeline.picturefile import ImageError
 
 FROM_FINGERPRINTS = (
     "blurred",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kd3_pipeline.classes import load_classes
 from kd3_pipeline.console import Console, listed
 from kd3_pipeline.errors import PipelineError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import (
     LabelledImages,
     Reading,

@@ -11,7 +11,7 @@ import torch
 from kd3_pipeline.console import Console, printable
 from kd3_pipeline.device import resolve_device
 from kd3_pipeline.errors import PipelineError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import LabelledImages
 from kd3_pipeline.labelled.names import unnamed
 from kd3_pipeline.models.checkpoint import CONFIG, PROGRAM, ModelConfig, load_model, read_config

@@ -3,7 +3,7 @@
 from kd3_pipeline.classes import load_classes
 from kd3_pipeline.console import Console, listed
 from kd3_pipeline.errors import PipelineError, UserError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import Reading, load_labelled, to_be_downloaded
 from kd3_pipeline.labelled.names import listed_names
 from kd3_pipeline.models import build

@@ -2,6 +2,7 @@ import asyncio
 import gzip
 import io
 import json
+import math
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kd3_pipeline import memory
 from kd3_pipeline.crawl import decoding, scheduler
 from kd3_pipeline.crawl import fetch as module
 from kd3_pipeline.crawl.fetch import fetch
@@ -25,6 +27,7 @@ from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.errors import ExternalError
 from kd3_pipeline.formats import FORMATS, readable
 from kd3_pipeline.manifest import manifest
+from kd3_pipeline.picturefile import Heavy
 from tests.crawl.hosts import (
     AGENT,
     DECLARATIONS,
@@ -286,12 +289,26 @@ def test_requests_say_who_asks_and_want_plain_bytes(faulty):
     assert {headers["Accept-Encoding"] for headers in faulty["headers"]} == {"identity"}
 
 
-def test_hosts_are_asked_for_what_is_read_and_for_nothing_else(tmp_path):
+def test_hosts_are_asked_for_what_is_read_and_last_for_anything_else(tmp_path):
     host = Host({"/a.jpg": image(1)})
     with serving(host) as hosts:
         crawl(tmp_path, candidates_of(["http://0.test/a.jpg"]), hosts)
     (asked,) = [headers["Accept"] for headers in host.headers if headers["Accept"] != "*/*"]
-    assert set(asked.split(",")) == {f"image/{kind.lower()}" for kind in readable(FORMATS)}
+    *kinds, rest = asked.split(",")
+    assert set(kinds) == {f"image/{kind.lower()}" for kind in readable(FORMATS)}
+    assert rest == "*/*;q=0.1"
+
+
+def test_a_host_that_gives_only_who_takes_its_own_type_gives_to_us_as_to_browsers(tmp_path):
+    def strict(request):  # it calls its pictures by no name of ours
+        takes = [one.partition(";")[0].strip() for one in request.headers["Accept"].split(",")]
+        good = {"image/jpg", "image/*", "*/*"} & set(takes)
+        reply(b"", 406)(request) if not good else image(1)(request)
+
+    host = Host({"/a.jpg": strict})
+    with serving(host) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/a.jpg"]), hosts)
+    assert list(outcomes(found).values()) == ["ok"]
 
 
 def test_every_stored_object_is_what_its_name_says(faulty):
@@ -850,6 +867,17 @@ def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypa
     assert 1 < max(waiting) <= 4
 
 
+def test_an_error_of_a_decoder_ends_the_crawl_and_its_threads(tmp_path, monkeypatch):
+    def broken(data, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(decoding, "inspect", broken)
+    host = Host({f"/{n}.jpg": image(n) for n in range(9)})
+    with serving(host) as hosts, pytest.raises(ZeroDivisionError):
+        crawl(tmp_path, candidates_of([f"http://0.test/{n}.jpg" for n in range(9)]), hosts)
+    assert [thread.name for thread in threading.enumerate() if thread.name == "decode"] == []
+
+
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "DECODERS", 4)
     monkeypatch.setattr(decoding, "LARGE", 1500)
@@ -858,6 +886,10 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
 
     def counted(data, **options):
         kind = "large" if len(data) > 10_000 else "small"
+        if kind == "large" and options["most"] < math.inf:
+            with pytest.raises(Heavy):
+                really(data, **options)
+            raise Heavy  # before any of it was decoded
         running[kind] += 1
         most[kind] = max(most[kind], running[kind])
         time.sleep(0.03)
@@ -873,3 +905,21 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     assert set(outcomes(found).values()) == {"ok"}
     assert most["large"] == 1
     assert most["small"] > 1
+
+
+def test_a_picture_that_is_too_heavy_is_asked_for_again_once_it_may_weigh_more(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (1200, 1100), "red").save(buffer, "WEBP")
+    host = Host({"/a.webp": reply(buffer.getvalue())})
+    candidates = candidates_of(["http://0.test/a.webp"])
+    told = []
+    try:
+        with serving(host) as hosts:
+            for megabytes in (20, 20, 30, 20):
+                memory.allow(megabytes)
+                found = crawl(tmp_path, candidates, hosts, robots=False, opt_outs="none")
+                told.append((*outcomes(found).values(), host.requests["/a.webp"]))
+    finally:
+        memory.allow(memory.MEGABYTES)
+    heavy = "too_many_pixels"
+    assert told == [(heavy, 1), (heavy, 1), ("ok", 2), (heavy, 2)]

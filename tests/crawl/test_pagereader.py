@@ -1,7 +1,9 @@
 """Reading of pages in a process of its own, which hostile pages cannot hold."""
 
 import asyncio
+import json
 import os
+import sys
 import time
 
 import pytest
@@ -45,6 +47,28 @@ def test_a_page_that_takes_too_long_is_ended_and_the_next_one_is_read(
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not count its memory")
+@pytest.mark.parametrize(
+    "body",
+    [  # the parser's memory, and Python's
+        b"<p>" * 1_700_000,
+        b"<script type=application/ld+json>[" + b"[]," * 1_700_000 + b"1]</script>",
+    ],
+)
+def test_a_page_that_takes_too_much_memory_is_told_and_the_next_one_is_read(
+    monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    async def run() -> None:
+        async with PageReader() as reader:
+            with monkeypatch.context() as patch:
+                patch.setattr(pagereader, "MEMORY", 60 * 2**20)
+                with pytest.raises(Unread, match="it takes more than 60 MiB of memory to read"):
+                    await read(reader, body)
+            assert len((await read(reader, PAGE)).images) == 1
+
+    asyncio.run(run())
+
+
 def test_who_waits_for_a_page_can_stop_at_once_and_nothing_is_left() -> None:
     async def run() -> int:
         async with PageReader() as reader:
@@ -82,6 +106,21 @@ def test_a_reader_that_dies_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(run())
 
 
+def test_the_title_of_a_page_of_many_images_is_told_and_kept_once() -> None:
+    images = b"".join(b"<meta property=og:image content=/%d.jpg>" % number for number in range(500))
+    page = b"<title>" + b"long " * 400 + b"</title><img src=/a.jpg alt=cat>" + images
+    told = content(page, "text/html", "http://0.test/", "robot")
+    assert len(json.dumps(told)) < 50_000
+
+    async def run() -> PageContent:
+        async with PageReader() as reader:
+            return await read(reader, page)
+
+    titles = [title for _, title, _ in asyncio.run(run()).images]
+    assert titles == ["cat", *[("long " * 400).strip()] * 500]
+    assert len(set(map(id, titles))) == 2
+
+
 def test_of_a_page_of_nothing_there_is_nothing() -> None:
-    nothing = {"words": [], "signals": [], "licences": [], "images": [], "links": []}
+    nothing = {"words": [], "signals": [], "licences": [], "images": [], "titles": [], "links": []}
     assert content(b"", "text/html", "http://0.test/", "robot") == nothing
