@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.extras import install, install_extra
 from kd3_stages.command import Json, Quiet, Set, start
 
 # format -> modules that it needs, and the extra that brings them
@@ -20,8 +21,7 @@ def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -
         if name in params.export.formats and lacking:
             raise UserError(
                 f"'{name}' in export.formats needs {', '.join(lacking)}",
-                f"install the extra: pip install 'kd3-pipeline[{extra}]', or take it out of the"
-                " formats",
+                f"{install_extra(extra)}, or take it out of the formats",
             )
     from kd3_pipeline.export.runtimes import RUNTIMES
 
@@ -29,7 +29,7 @@ def export(overrides: Set = None, quiet: Quiet = False, as_json: Json = False) -
         if packages := RUNTIMES[name].lacking:
             raise UserError(
                 f"'{name}' in export.runtimes needs {', '.join(packages)}",
-                f"pip install {' '.join(packages)}, or take it out of the runtimes",
+                f"{install(*packages)}, or take it out of the runtimes",
             )
     from kd3_stages.steps.export import run
 

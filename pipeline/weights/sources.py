@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from kd3_pipeline.errors import ExternalError, UserError, first_line
+from kd3_pipeline.extras import install_extra
 from kd3_pipeline.weights.files import (
     Weights,
     check_sha256,
@@ -206,9 +207,7 @@ def _hub_file(repository: str, revision: str, files: tuple[str, ...]) -> Path:
         import huggingface_hub as hub
         from huggingface_hub import errors
     except ImportError:
-        raise UserError(
-            "huggingface_hub is not installed", "install the extra 'teachers'"
-        ) from None
+        raise UserError("huggingface_hub is not installed", install_extra("teachers")) from None
     for file in files:
         cached = hub.try_to_load_from_cache(repository, file, revision=revision)
         if isinstance(cached, str):

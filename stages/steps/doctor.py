@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.errors import ExternalError, PipelineError, UserError
+from kd3_pipeline.extras import install
 from kd3_pipeline.paramfile import read_params
 from kd3_stages import paths
 from kd3_stages.steps.consent import consented
@@ -19,7 +20,7 @@ from kd3_stages.steps.consent import consented
 if TYPE_CHECKING:
     from kd3_stages.steps.teacher_check import Finding
 
-LIBRARIES = ("torch", "faiss", "dvc", "icrawler")
+LIBRARIES = {"torch": "torch", "faiss": "faiss-cpu", "dvc": "dvc", "icrawler": "icrawler==0.6.10"}
 LEAST_SPACE = 1.0  # GB free; a crawl of 40,000 images and its models need about as much
 
 
@@ -68,7 +69,7 @@ def _version(name: str) -> str:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise UserError(str(error), "pip install -e . -c constraints.txt") from None
+        raise UserError(str(error), install(LIBRARIES[name])) from None
     return str(getattr(module, "__version__", None) or metadata.version(name))
 
 
