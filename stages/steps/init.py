@@ -12,10 +12,11 @@ from kd3_pipeline.version import __version__
 from kd3_stages import paths
 
 TEMPLATES = Path(__file__).parent.parent / "project"
+PLOTS = [f"plots/{name}" for name in ("answers.json", "curve.json", "matrix.json", "page.html")]
 COPIES = {  # file of the project: its template
     ".dvc/.gitignore": "dvc-gitignore",
     ".dvc/config": "dvc-config",
-    ".dvc/plots/matrix.json": "plots/matrix.json",
+    **{f".dvc/{name}": name for name in PLOTS},
     ".dvcignore": "dvcignore",
     str(paths.DVC): "dvc.template.yaml",  # DVC takes every dvc.yaml for one of its own
 }
