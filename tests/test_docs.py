@@ -13,8 +13,10 @@ import pytest
 import typer
 import yaml
 
+from kd3_pipeline.extras import PACKAGES
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Params
+from kd3_pipeline.version import __version__
 from kd3_stages.cli import app
 from tests.doc_commands import HOW, commands
 from tests.imports import ROOT
@@ -50,8 +52,15 @@ def test_a_command_has_the_options_that_it_is_given(command: str) -> None:
         parse(given.training_script_args)
     elif words[0] == "make":
         assert_target(words[1])
+    elif words[:2] == ["pip", "install"]:
+        parts = re.fullmatch(
+            r"dist/(kd3_pipeline-[\d.]+-py3-none-any\.whl)(?:\[(.*)\])?", words[-1]
+        )
+        assert parts, words
+        assert set(filter(None, (parts[2] or "").split(","))) <= PACKAGES.keys()
+        assert parts[1] == f"kd3_pipeline-{__version__}-py3-none-any.whl"
     else:
-        assert words[0] in (".", "pre-commit"), words
+        assert words[0] in (".", "pre-commit", "cd", "git"), words
 
 
 def parse(words: list[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kd3_pipeline import extras
-from kd3_pipeline.extras import PACKAGES, install, install_extra
+from kd3_pipeline.extras import ONNX, PACKAGES, install, install_extra
 from tests.imports import ROOT
 
 SOURCES = [path for part in ("pipeline", "stages") for path in (ROOT / part).rglob("*.py")]
@@ -22,6 +22,7 @@ def test_the_extras_are_those_of_the_package() -> None:
     assert {name: sorted(of) for name, of in PACKAGES.items()} == {
         name: sorted(of) for name, of in optional.items() if name != "dev"
     }
+    assert set(ONNX) <= set(declared["dependencies"])
 
 
 def test_a_hint_names_packages_and_quotes_what_a_shell_would_take_for_its_own() -> None:
@@ -60,4 +61,4 @@ def test_without_the_package_a_command_says_how_to_get_it_here(tmp_path: Path) -
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
-    assert f"onnx is not installed: {install_extra('teachers')}" in done.stderr
+    assert f"onnx is not installed: {install(*ONNX)}" in done.stderr

@@ -12,7 +12,7 @@ import numpy as np
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.errors import UserError, first_line
 from kd3_pipeline.export.program import ABOUT, INPUT, as_input
-from kd3_pipeline.extras import install_extra
+from kd3_pipeline.extras import ONNX, install, install_extra
 from kd3_pipeline.images import Fit, Frame
 from kd3_pipeline.models.checkpoint import WEIGHTS
 from kd3_pipeline.pixelstore import Pixels
@@ -109,7 +109,7 @@ def _onnx(path: Path) -> Model:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(f"{path}: onnxruntime is not installed", install_extra("export")) from None
+        raise UserError(f"{path}: onnxruntime is not installed", install(*ONNX)) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

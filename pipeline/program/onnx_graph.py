@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd3_pipeline.errors import UserError, first_line
-from kd3_pipeline.extras import install_extra
+from kd3_pipeline.extras import ONNX, install
 
 LIBRARIES = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # whose operations onnxruntime has
 LARGEST = 2**31 - 1  # bytes of one message of protocol buffers
@@ -59,9 +59,7 @@ def read_onnx(path: Path, output: str = "") -> OnnxGraph:
         import onnx
         from onnx import inliner
     except ImportError:
-        raise UserError(
-            f"{path}: the package onnx is not installed", install_extra("teachers")
-        ) from None
+        raise UserError(f"{path}: the package onnx is not installed", install(*ONNX)) from None
     try:
         model = onnx.load(path, load_external_data=False)
         _take_in(model, path)
