@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from benchmarks.distilled import distilled
 from kd3_pipeline.device import resolve_device, resolve_precision
 from kd3_pipeline.distill.objectives.objective import with_own_settings
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import load_labelled
 from kd3_pipeline.params import Distill
 

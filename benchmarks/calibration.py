@@ -26,7 +26,7 @@ from kd3_pipeline.embeddings import Embeddings
 from kd3_pipeline.evaluate.calibration import fit_temperature, least_cross_entropy
 from kd3_pipeline.evaluate.logits import logits_of
 from kd3_pipeline.evaluate.metrics import scores
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import load_labelled
 from kd3_pipeline.models.checkpoint import load_model
 from kd3_pipeline.paramfile import read_params

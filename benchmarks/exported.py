@@ -28,7 +28,7 @@ from kd3_pipeline.export.files import INT8, ONNX, write_files
 from kd3_pipeline.export.model import BATCH, open_model
 from kd3_pipeline.export.program import as_input
 from kd3_pipeline.export.quantised import write_int8
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import load_labelled
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.paramfile import read_params

@@ -40,7 +40,8 @@ from benchmarks.embed_speed import Bench
 from benchmarks.limits import processor
 from kd3_pipeline.device import resolve_device
 from kd3_pipeline.embeddings import STORES
-from kd3_pipeline.images import Frame, decode
+from kd3_pipeline.frames import Frame
+from kd3_pipeline.images import decode
 from kd3_pipeline.models import build
 from kd3_pipeline.pixels import normalise
 

@@ -37,7 +37,7 @@ from benchmarks.pictures import (
     with_caption,
 )
 from kd3_pipeline.dedup.leakage import Leaks, leaks
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import load_labelled
 from kd3_pipeline.params import Dedup
 

@@ -30,7 +30,7 @@ from benchmarks.drawings import KINDS, drawn
 from benchmarks.pictures import Edit, cropped, encoded, enhanced, fingerprints_of, in_turn, resized
 from kd3_pipeline.dedup.leakage import leaks
 from kd3_pipeline.evaluate.contamination import contaminated
-from kd3_pipeline.images import to_square
+from kd3_pipeline.frames import to_square
 from kd3_pipeline.params import Dedup, Evaluate
 
 TUNED = ("cifar10", "digits", "ones", "logos", "sketches")

@@ -25,7 +25,7 @@ from torch.nn import functional
 from benchmarks.limits import processor
 from kd3_pipeline.demo.domains import WEB_STYLES, draw_web
 from kd3_pipeline.evaluate.logits import logits_of
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import load_labelled
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig

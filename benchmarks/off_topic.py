@@ -36,7 +36,7 @@ from kd3_pipeline.embed.passing import TeacherPass
 from kd3_pipeline.embed.predictions import Predictions, read_logits
 from kd3_pipeline.embed.topic import core_distance, off_topic
 from kd3_pipeline.embeddings import Embeddings
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import load_labelled
 from kd3_pipeline.manifest import STORED, read_manifest
 from kd3_pipeline.models.checkpoint import load_model

@@ -32,7 +32,8 @@ from PIL import Image
 from benchmarks.limits import processor
 from kd3_pipeline.console import no_progress
 from kd3_pipeline.evaluate.logits import logits_of
-from kd3_pipeline.images import decode, to_square
+from kd3_pipeline.frames import to_square
+from kd3_pipeline.images import decode
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.models.network import Network

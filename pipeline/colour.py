@@ -129,12 +129,12 @@ def _of_png(said: Mapping[bytes, bytes]) -> bytes | None:
         if not profile:
             raise _Unread("a profile that cannot be unpacked")
         return profile
-    if b"sRGB" in said or not said:
-        return None
     gamma = int.from_bytes(said.get(b"gAMA", b"")[:4], "big") / 100_000
+    if b"sRGB" in said or not gamma:  # Chromium passes over a cHRM alone
+        return None
     points = struct.unpack(">8I", said[b"cHRM"][:32]) if b"cHRM" in said else None
     curve: Curve = _srgb_curve
-    if gamma and abs(gamma * DISPLAY - 1) > GAMMA_SLACK:
+    if abs(gamma * DISPLAY - 1) > GAMMA_SLACK:
         curve = _power(1 / gamma)
     elif points is None:
         return None

@@ -77,9 +77,17 @@ def readable(formats: tuple[str, ...] = OWN_FORMATS) -> tuple[str, ...]:
 
 
 def accepted() -> str:
-    """The header Accept of a request for a picture: what is read, so that nothing else comes.
+    """The header Accept of a request for a picture: what is read, and last anything else.
 
     A host that has several forms of a picture sends one of these; `image/*` would ask for HEIC and
-    SVG as well.
+    SVG as well. Browsers end with `*/*` too: without it, a host that is strict about what it calls
+    its pictures (`image/jpg`, `application/octet-stream`) answers 406.
     """
-    return ",".join(f"image/{kind.lower()}" for kind in readable(FORMATS))
+    return ",".join([*(f"image/{kind.lower()}" for kind in readable(FORMATS)), "*/*;q=0.1"])
+
+
+@cache
+def suffixes() -> str:
+    """A pattern of what follows the dot in the names of pictures that are read from the web."""
+    kinds = (kind.lower().replace("jpeg", "jpe?g") for kind in readable(FORMATS))
+    return f"(?:{'|'.join(kinds)})"

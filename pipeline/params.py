@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kd3_pipeline.memory import MEGABYTES
 from kd3_pipeline.registry import OBJECTIVES, SEARCH_ENGINES, OneOf
 
 Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
@@ -104,6 +105,15 @@ class Crawl(Section):
     depth: int = Field(2, ge=0, le=8, description="engine `site`: links to follow in a row")
     min_side: int = Field(16, ge=1, description="smaller images are refused (pixels)")
     max_bytes: int = Field(20 * 2**20, ge=1024, description="larger answers are refused (bytes)")
+    picture_memory: int = Field(
+        MEGABYTES,
+        ge=50,
+        le=2000,
+        description="largest memory (MB) that a process, of this stage or a later one, may take "
+        "for one picture while it decodes it; what takes more in full comes at half its size, or "
+        "is refused: a WebP of over 16 million pixels, an AVIF of over 13. 1200 keeps all of 50 "
+        "million, and costs as much in each process that decodes",
+    )
     unsafe: Literal["refuse", "keep"] = Field(
         "refuse",
         description="engine `captions`: rows that their table marks as unsafe (`NSFW`, `punsafe`)",

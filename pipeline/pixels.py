@@ -51,7 +51,7 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def centre(pixels: Tensor, side: int) -> Tensor:
-    """The centre of each image, uint8 [B, side, side, 3], as `images.framed` cuts it.
+    """The centre of each image, uint8 [B, side, side, 3], as `frames.framed` cuts it.
 
     Args:
         pixels: uint8 [B, S, S, 3], S at least `side`.

@@ -145,7 +145,7 @@ class Taken:
 
 
 def centred(pixels: Pixels, side: int) -> Pixels:
-    """The centre of each image, [N, side, side, 3], as `images.framed` cuts it; nothing is read.
+    """The centre of each image, [N, side, side, 3], as `frames.framed` cuts it; nothing is read.
 
     Raises:
         ValueError: the images are smaller.

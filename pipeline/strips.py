@@ -12,8 +12,8 @@ PIXELS = 2**20  # of a strip, about
 
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """(first row, strip) of a picture, from its top to its bottom."""
-    rows = max(1, PIXELS // image.width)
+    """(first row, strip) of a picture, from its top to its bottom; first rows are even."""
+    rows = max(2, PIXELS // image.width // 2 * 2)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 

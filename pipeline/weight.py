@@ -4,13 +4,16 @@ A WebP of 46 bytes may have 50 million pixels, of which its decoder holds four c
 are bytes a pixel at the highest point, as measured, until the picture is RGB and upright.
 """
 
+import re
+
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from kd3_pipeline.damage import jpeg_segments
+from kd3_pipeline.memory import OF_PICTURE, allowed, most_bytes
 
+TOO_HEAVY = re.compile(r"to decode it takes (\d+) MB, more than \d+$")
 LONGEST = 65_535  # pixels of a side; the filters of longer ones alone fill the memory
-MOST_BYTES = 270_000_000
 WEBP_WEIGHT = 16.5  # two canvases of the animation decoder, what it hands over, and the picture
 DECODERS = {"AVIF": 20, "JPEG2000": 20}
 RGB = 4  # Pillow's, of a pixel
@@ -36,10 +39,39 @@ def weight(image: Image.Image, data: bytes, turned: bool) -> float:
     return max(most, 2 * RGB) if turned else most
 
 
+def halved_weight(image: Image.Image, data: bytes, recoloured: bool) -> float | None:
+    """Bytes a pixel that it takes if it comes out at half its size; None where it cannot.
+
+    libjpeg halves a JPEG while it decodes; others are halved before they are turned or flattened,
+    but after they were `recoloured`.
+    """
+    own: float = OF_MODE.get(image.mode, 4)
+    if isinstance(image, JpegImageFile):
+        held = _coefficients(image) if _in_scans(image, data) else 0.0
+        return max(own / 4 + held, 2 * RGB / 4)
+    if image.format not in ("PNG", "BMP") or data[24:25] == b"\x10":
+        return None
+    copied = recoloured and (image.mode == "P" or "transparency" in image.info)
+    return own + (RGB if copied else RGB / 4)
+
+
+def too_heavy(taken: float) -> str:
+    """What is said of a picture that takes so many bytes, if these are too many; "" otherwise."""
+    if taken <= most_bytes():
+        return ""
+    return f"to decode it takes {taken / OF_PICTURE:.0f} MB, more than {allowed():.0f}"
+
+
+def may_fit_now(said: str) -> bool:
+    """Whether a picture of which `too_heavy` was said takes no more than what is allowed now."""
+    found = TOO_HEAVY.search(said)
+    return found is not None and int(found[1]) < allowed()
+
+
 def is_too_large(width: int, height: int, format: str) -> bool:
     """Whether a stored picture, of which no more is known, is too large to be decoded."""
     least = WEBP_WEIGHT if format == "WEBP" else DECODERS.get(format, 0)
-    return max(width, height) > LONGEST or width * height * least > MOST_BYTES
+    return max(width, height) > LONGEST or width * height * least > most_bytes()
 
 
 def _in_scans(image: JpegImageFile, data: bytes) -> bool:

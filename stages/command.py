@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kd3_pipeline.console import Console
+from kd3_pipeline.memory import allow
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Params
 from kd3_stages.paths import PARAMS
@@ -35,6 +36,7 @@ def start(
     changes = [*(overrides or []), *given]
     params = read_params(PARAMS, changes)
     consented(params)
+    allow(params.crawl.picture_memory)
     console = Console(quiet=quiet, as_json=as_json)
     if changes and "DVC_STAGE" not in os.environ and params != read_params(PARAMS):
         console.note(

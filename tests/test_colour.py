@@ -163,7 +163,6 @@ def test_a_png_says_its_colours_in_chunks():
     p3 = in_space(colours(), PRIMARIES[12], 2.2)
     for said in (
         [gamma(1 / 2.2), primaries(PRIMARIES[12])],
-        [primaries(PRIMARIES[12])],
         [(b"cICP", bytes([12, 13, 0, 1]))],
         [(b"cICP", bytes([12, 13, 0, 1])), gamma(1.0)],
         [(b"iCCP", b"p3\0\0" + zlib.compress(profile_of("Display P3"))), gamma(1.0)],
@@ -182,7 +181,9 @@ def test_a_png_says_its_colours_in_chunks():
         [(b"gAMA", b"")],
         [(b"cICP", bytes([1, 13, 0, 1]))],
         [(b"cICP", bytes([9, 16, 0, 1]))],
+        [primaries(PRIMARIES[12])],
         [(b"cHRM", bytes(32))],
+        [(b"cHRM", bytes(32)), gamma(0.45455)],
         [(b"cHRM", b"\xff" * 32), gamma(0.45455)],
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from kd3_pipeline.damage import jpeg_damage
-from kd3_pipeline.images import ImageError, decode, inspect
+from kd3_pipeline.images import decode, inspect
+from kd3_pipeline.picturefile import ImageError
 
 TEXT = b"<p>Lorem ipsum dolor sit amet, consectetur adipiscing elit.</p>\n" * 100
 

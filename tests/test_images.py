@@ -12,17 +12,10 @@ import pytest
 from PIL import Image, ImageDraw, TiffImagePlugin
 
 from kd3_pipeline.dedup.fingerprints import fingerprint_images
-from kd3_pipeline.formats import readable
-from kd3_pipeline.images import (
-    FORMATS,
-    ImageError,
-    decode,
-    decode_reduced,
-    decode_small,
-    inspect,
-    open_image,
-    to_square,
-)
+from kd3_pipeline.formats import FORMATS, readable
+from kd3_pipeline.frames import to_square
+from kd3_pipeline.images import decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.picturefile import ImageError, open_image
 from tests.crawl.hosts import png_claiming
 
 

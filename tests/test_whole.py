@@ -10,7 +10,9 @@ from PIL import Image
 
 from kd3_pipeline.dedup.fingerprints import fingerprint_images
 from kd3_pipeline.dedup.quality import measure
-from kd3_pipeline.images import ImageError, decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.formats import FORMATS
+from kd3_pipeline.images import decode, decode_reduced, decode_small, inspect
+from kd3_pipeline.picturefile import ImageError
 from tests.test_colour import chunk, colours, encoded
 
 PNG = encoded(colours(), "PNG")
@@ -113,6 +115,26 @@ def test_a_webp_of_a_wrong_size_is_kept_where_its_parts_are_whole():
     assert np.array_equal(np.asarray(decode(wrong)), np.asarray(colours()))
     with pytest.raises(ImageError):
         inspect(wrong[: len(wrong) // 2], 16)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_picture_that_cannot_be_opened_for_want_of_its_end_is_called_so(kind):
+    data = encoded(colours(), kind)
+    for cut in (30, 40, len(data) // 2, len(data) * 9 // 10):
+        with pytest.raises(ImageError) as caught:
+            inspect(data[:cut], 16)
+        assert caught.value.outcome == "truncated"
+        assert "none of" not in str(caught.value)
+        if kind == "WEBP":  # it is opened whole or not at all
+            assert str(caught.value).startswith("WEBP that ends early")
+
+
+def test_a_gif_without_a_picture_is_no_other_kind_of_file():
+    data = encoded(colours(), "GIF")
+    palette = 3 * 2 ** ((data[10] & 7) + 1)
+    with pytest.raises(ImageError, match=r"^GIF that ends early") as caught:
+        inspect(data[: 13 + palette] + b";", 16)
+    assert caught.value.outcome == "truncated"
 
 
 def gif(transparent=False):

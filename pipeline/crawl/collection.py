@@ -9,12 +9,13 @@ from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.errors import ExternalError
 from kd3_pipeline.formats import HEAD, picture_kind, readable
-from kd3_pipeline.images import ImageError, inspect
+from kd3_pipeline.images import inspect
 from kd3_pipeline.imagesource.entries import UNSUPPORTED, Entry
 from kd3_pipeline.imagesource.matching import Matcher
 from kd3_pipeline.imagesource.source import open_source
 from kd3_pipeline.imagesource.table import NO_COLUMNS
 from kd3_pipeline.manifest import BLOCKED, OPTED_OUT, Candidate, Fetched
+from kd3_pipeline.picturefile import ImageError
 
 
 def read_collection(

@@ -11,8 +11,9 @@ from kd3_pipeline.crawl.incoming import Incoming
 from kd3_pipeline.crawl.optouts.pictures import image_signals
 from kd3_pipeline.crawl.optouts.signals import OptedOut, verdict
 from kd3_pipeline.formats import FORMATS
-from kd3_pipeline.images import LARGE, ImageError, ImageInfo, inspect, is_large
+from kd3_pipeline.images import ImageInfo, inspect
 from kd3_pipeline.manifest import Fetched
+from kd3_pipeline.picturefile import LARGE, ImageError, is_large
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
 FOUND = [field.name for field in fields(ImageInfo)]

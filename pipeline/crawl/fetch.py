@@ -44,9 +44,9 @@ from kd3_pipeline.crawl.outage import NO_TRUST, Outage
 from kd3_pipeline.crawl.pauses import Note, Pauses, no_note
 from kd3_pipeline.crawl.robots import Rules
 from kd3_pipeline.crawl.scheduler import REFUSALS, Host, Job, Scheduler
-from kd3_pipeline.images import ImageError
 from kd3_pipeline.manifest import BLOCKED, FORBIDDEN_DNS, NOT_NOW, Candidate, Fetched
 from kd3_pipeline.params import Crawl
+from kd3_pipeline.picturefile import ImageError
 
 WORKERS = 64  # requests at once
 BACK_OFF = 0.5  # seconds before the second try, twice as many before the third
@@ -310,7 +310,8 @@ class Fetcher:
             ended += self._ended(job, job.last)
         elif failure.refusal:
             # behind others: what they get tells whether the host refuses all, or this one
-            self.scheduler.add(job, first=job.question is not None or job.behind)
+            first = job.question is not None or job.behind
+            self.scheduler.add(job, first=first, after=job.wait)
         else:
             self.scheduler.add(job, first=True, after=_pause(job))
         if refused:
@@ -335,11 +336,16 @@ class Fetcher:
         if missing or not job.robots or not self.params.robots:
             problem = f"{record.outcome} {record.detail or record.status or ''}"
             return self._released(job, question.nothing(problem.rstrip()))
-        if record.outcome in OF_THE_ORIGIN:
+        led = bool(job.redirects or record.final_url)  # what fails is no fault of the origin's
+        if record.outcome in (BLOCKED, "forbidden_address") and led:
+            detail = f"{question.address} leads where nothing is asked: {record.detail}"[:200]
+            return self._released(job, replace(record, detail=detail))
+        if record.outcome in OF_THE_ORIGIN and not led:
             return self._released(job, record)
         word = "" if record.outcome in ("busy", "http_error") else f"{record.outcome}: "
         detail = f"{job.address}: {word}{record.detail}"[:200].rstrip(": ")
-        outcome = UNREAD if record.outcome == UNREADABLE else UNREACHABLE
+        unread = record.outcome == UNREADABLE or (record.outcome in OF_THE_ORIGIN and led)
+        outcome = UNREAD if unread else UNREACHABLE
         return self._released(job, replace(record, outcome=outcome, detail=detail))
 
     def _released(self, job: Job, found: Answer | Fetched) -> list[Fetched]:

@@ -20,6 +20,7 @@ STATUS = re.compile(rb"HTTP/\d\.\d[ \t]+(\d{3})(?!\d)")
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 LONGEST_LENGTH = 18  # digits
 NO_BODY = {204, 304}
+SWITCHING = 101  # to what was not asked for: the parser would take all that follows for it
 
 
 class Connector(aiohttp.TCPConnector):
@@ -27,6 +28,13 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        # the client has no public place for this; were it to move, answers would come untidied
+        made = getattr(self, "_factory", None)
+        if not isinstance(made, partial) or made.func is not ResponseHandler:
+            raise RuntimeError(
+                f"aiohttp {aiohttp.__version__} makes its connections elsewhere than in"
+                " TCPConnector._factory, where the heads of answers are tidied"
+            )
         self._factory = partial(TidyHandler, loop=self._loop)  # type: ignore[assignment]
 
 
@@ -92,11 +100,12 @@ class TidyHandler(ResponseHandler):
             return b""
         head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
         tidy, status, length = tidied(head)
-        interim = 100 <= status < 200 and status != 101
+        interim = 100 <= status < 200
         if not interim:
             self._left = 0 if self._bodiless or status in NO_BODY else length
         self._head = bytearray() if interim else None
-        super().data_received(tidy)
+        if status != SWITCHING:
+            super().data_received(tidy)
         return rest
 
     def _refuse(self, why: str) -> None:

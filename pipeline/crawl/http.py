@@ -20,7 +20,7 @@ from threading import Thread
 from typing import Any, Self
 
 import aiohttp
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDictProxy, MultiMapping
 
 from kd3_pipeline.crawl.addresses import target_of
 from kd3_pipeline.crawl.guard import Forbidden, GuardedResolver, HostTable, check_url
@@ -218,14 +218,16 @@ async def receive(
     return size
 
 
-def leads_to(address: str, status: int, headers: Headers) -> str | None:
-    """Target of the redirect that answers `address`, None if it is none.
+def leads_to(address: str, status: int, headers: MultiMapping[str]) -> str | None:
+    """Target of the redirect that answers `address`; None if it is none, or names two.
 
     Raises:
         ValueError: it says something that is no address.
     """
-    location = headers.get("Location")
-    return target_of(address, location) if status in REDIRECTS and location else None
+    locations = set(headers.getall("Location", ())) if status in REDIRECTS else set[str]()
+    if len(locations) != 1 or not (location := locations.pop()):
+        return None
+    return target_of(address, location)
 
 
 def retry_after(headers: Headers) -> float | None:

@@ -3,7 +3,9 @@
 import re
 from urllib.parse import unquote, urlsplit
 
-IMAGE_PATH = re.compile(r"\.(jpe?g|png|webp|gif|bmp)$", re.IGNORECASE)
+from kd3_pipeline.formats import suffixes
+
+IMAGE_PATH = re.compile(rf"\.{suffixes()}$", re.IGNORECASE)
 # MediaWiki's File:X.jpg, Datei:X.jpg or Файл:X.jpg: a name space is words, and no time of day
 NAME_SPACE = re.compile(r"[^\W\d_]{2,}(?:[ _][^\W\d_]+)*:[^:]", re.IGNORECASE)
 

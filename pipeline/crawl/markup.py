@@ -10,11 +10,12 @@ from kd3_pipeline.crawl.addresses import as_asked, target_of
 from kd3_pipeline.crawl.guard import Forbidden, check_url
 from kd3_pipeline.crawl.linkeddata import data_images
 from kd3_pipeline.crawl.links import ends_as_image
+from kd3_pipeline.formats import suffixes
 
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
-IMAGE_TYPE = re.compile(r"image/(jpeg|png|webp|gif|bmp)|", re.IGNORECASE)
+IMAGE_TYPE = re.compile(rf"(?:image/{suffixes()})?", re.IGNORECASE)
 # an address, and its descriptors unless a comma ends it (HTML, "Parsing a srcset attribute");
 # nothing here goes back, so that hostile text takes no longer than other
 SRCSET = re.compile(r"([^\s,]\S*+)(?:(?<=,)|([^,]*+))")
@@ -42,7 +43,11 @@ NONE: Largest = (0.0, "")
 # icrawler's GreedyParser knows only absolute addresses with a suffix, takes `in` for "same host",
 # and no rule of its owner; and 300,000 tags in 5 MiB are too much for bs4. So this is lxml itself.
 def parsed(body: bytes, content_type: str) -> html.HtmlElement | None:
-    """A page as a tree; None where it is empty, or nothing but damage."""
+    """A page as a tree; None where it is empty, or nothing but damage.
+
+    Raises:
+        MemoryError: it takes more than there is.
+    """
     named = CHARSET.search(content_type)
     charset = named[1] if named else None
     try:
@@ -56,7 +61,9 @@ def parsed(body: bytes, content_type: str) -> html.HtmlElement | None:
         parser = html.HTMLParser()
     try:
         return html.document_fromstring(body, parser=parser)
-    except (etree.LxmlError, ValueError):
+    except (etree.LxmlError, ValueError) as error:
+        if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
+            raise MemoryError from None
         return None
 
 

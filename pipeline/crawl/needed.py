@@ -26,7 +26,7 @@ from kd3_pipeline.manifest import (
     Fetched,
 )
 from kd3_pipeline.params import Crawl
-from kd3_pipeline.weight import is_too_large
+from kd3_pipeline.weight import is_too_large, may_fit_now
 
 Report = Callable[[int, str], None]
 # what hosts answer who refuse to show an image elsewhere than on its page, besides placeholders
@@ -215,6 +215,7 @@ class Needed:
         changed = {
             "too_large": 0 < record.size <= params.max_bytes,
             "too_small": min(record.width, record.height) >= params.min_side,
+            "too_many_pixels": may_fit_now(record.detail),
             "damaged": params.damaged == "keep",
             "robots": not params.robots,
             "forbidden_address": _taken_for_forbidden(record),

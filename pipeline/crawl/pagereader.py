@@ -9,7 +9,7 @@ from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from kd3_pipeline.console import printable
 from kd3_pipeline.crawl import pageworker
@@ -19,6 +19,7 @@ from kd3_pipeline.crawl.optouts.signals import Signal
 from kd3_pipeline.crawl.pageworker import LENGTH
 
 ROOT = Path(__file__).parents[2]
+MEMORY = 2**30  # bytes for a page; one of 5 MiB of tags takes less than a third
 SECONDS = 5.0  # of computing for a page; one of 5 MiB with 300,000 tags takes less than one
 
 
@@ -65,9 +66,10 @@ class PageReader:
             robot: whose meta tags bind us, besides those for all.
 
         Raises:
-            Unread: it takes too long, or the process does not survive it.
+            Unread: it takes too long or too much memory, or the process does not survive it.
         """
-        header = {"kind": kind, "address": address, "robot": robot, "seconds": SECONDS}
+        header: dict[str, Any] = {"kind": kind, "address": address, "robot": robot}
+        header |= {"seconds": SECONDS, "memory": MEMORY}
         try:
             found = json.loads(await self._exchanged(json.dumps(header).encode(), body))
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -96,6 +98,8 @@ class PageReader:
         code = await process.wait()
         if code == -signal.SIGPROF:
             return f"it takes more than {SECONDS:g} s to read"
+        if code == pageworker.NO_MEMORY:
+            return f"it takes more than {MEMORY / 2**20:g} MiB of memory to read"
         return printable(told[-1]) if told else f"its reader ended with {code}"
 
     async def _end(self) -> None:

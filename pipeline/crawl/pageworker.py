@@ -5,17 +5,20 @@ for minutes, in which nothing interrupts it but its end.
 """
 
 import json
+import resource
 import signal
 import struct
 import sys
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from kd3_pipeline.crawl.markup import PAGE_IMAGES, images_of, links_of, parsed
 from kd3_pipeline.crawl.optouts.pages import page_heard, page_words
 
 LENGTH = struct.Struct("<I")  # before each part of a message
+NO_MEMORY = 77  # exit status of a process that a page took all of its memory
 
 
 def content(body: bytes, kind: str, address: str, robot: str) -> dict[str, Any]:
@@ -33,6 +36,22 @@ def content(body: bytes, kind: str, address: str, robot: str) -> dict[str, Any]:
     }
 
 
+def _limit(memory: int) -> None:
+    """Lets this process take so many bytes beside those that it has, where the system counts them.
+
+    That is Linux: elsewhere the time alone is limited.
+    """
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except FileNotFoundError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    # libraries map more than they use, by the number of cores
+    most = pages * resource.getpagesize() + memory
+    if hard == resource.RLIM_INFINITY or most < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
 def main() -> None:
     """Answers messages on stdin, a header in JSON and the bytes of a page, until stdin ends."""
     inlet, outlet = sys.stdin.buffer, sys.stdout.buffer
@@ -41,7 +60,11 @@ def main() -> None:
         body = inlet.read(*LENGTH.unpack(inlet.read(LENGTH.size)))
         # of computing: at their end the system ends this process, wherever it is
         signal.setitimer(signal.ITIMER_PROF, header.pop("seconds"))
-        reply = json.dumps(content(body, **header)).encode()
+        _limit(header.pop("memory"))
+        try:
+            reply = json.dumps(content(body, **header)).encode()
+        except MemoryError:
+            sys.exit(NO_MEMORY)
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         outlet.write(LENGTH.pack(len(reply)) + reply)
         outlet.flush()

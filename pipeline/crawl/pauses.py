@@ -56,12 +56,15 @@ class Pauses:
         host.picky = host.picky or job.alone >= TELLING - 1
         if host.picky and job.refusals >= TELLING and not self._too_long(refused):
             return False
-        if well and not refused.pause:
+        job.wait = 0.0
+        if well and not self._too_long(refused):
+            job.wait = refused.pause or 0.0  # which is for this address: others are given
+            job.host.waited += job.wait
             return True
         before, gap = host.paused_until, host.gap
         sign = host.pause(now, job.started, refused.pause)
         job.sign = gap if job.told_at is None and sign else None
-        job.behind = job.sign is not None and not refused.pause and job.question is None
+        job.behind = job.sign is not None and job.question is None
         job.told_at = host.well
         host.refuser = job.url if host.refusals == 1 or host.refuser == job.url else ""
         if host.waited > self.patience or host.refusals >= REFUSALS:

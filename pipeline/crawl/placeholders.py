@@ -18,8 +18,9 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from kd3_pipeline.crawl.links import without_tracking
-from kd3_pipeline.images import ImageError, decode_small
+from kd3_pipeline.images import decode_small
 from kd3_pipeline.manifest import Candidate, Fetched, host_of
+from kd3_pipeline.picturefile import ImageError
 
 MANY = 5  # addresses of a host that give one picture are told
 CLASSES = 3  # two classes may be names of one thing

@@ -158,6 +158,7 @@ class Job:
     # it waits behind the next one of its host, whose answer tells which of the two is ill
     behind: bool = False
     alone: int = 0  # refusals while its host gave others
+    wait: float = 0.0  # seconds until its next try, in which its host gives others
     started: float = 0.0  # the last request
     status: int | None = None  # of the last request's answer
     doubt: Exception | None = None  # what is wrong with that, unless its bytes are a whole picture

@@ -19,7 +19,8 @@ from kd3_pipeline.dedup.hashing import (
     lanczos,
     library_hash,
 )
-from kd3_pipeline.images import Box, ImageError, decode, decode_reduced
+from kd3_pipeline.images import Box, decode, decode_reduced
+from kd3_pipeline.picturefile import ImageError
 from kd3_pipeline.strips import levels_of
 
 SMALL = 128  # pixels of the shorter side that a scaled decode leaves, at least

@@ -13,8 +13,9 @@ from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.dedup.fingerprints import ROOM, Fingerprints
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.extras import install_extra
-from kd3_pipeline.images import ImageError, decode_reduced
+from kd3_pipeline.images import decode_reduced
 from kd3_pipeline.params import Dedup
+from kd3_pipeline.picturefile import ImageError
 
 FROM_FINGERPRINTS = (
     "blurred",

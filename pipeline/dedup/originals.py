@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from kd3_pipeline.dedup.fingerprints import Fingerprints, part, squashed
-from kd3_pipeline.images import ImageError, decode, decode_reduced, one_large
+from kd3_pipeline.images import decode, decode_reduced
+from kd3_pipeline.picturefile import ImageError, one_large
 from kd3_pipeline.store import ROW_GROUP, open_parquet
 
 KEPT = 100_000_000  # bytes of close-ups

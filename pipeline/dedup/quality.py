@@ -17,7 +17,8 @@ from PIL import Image
 
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.dedup.borders import LEVELS, STRAY, inside_border
-from kd3_pipeline.images import Box, ImageError, decode, open_image
+from kd3_pipeline.images import Box, decode
+from kd3_pipeline.picturefile import ImageError, open_image
 from kd3_pipeline.strips import PIXELS, levels_of, strips
 
 TRIMMED = 512  # pixels of the longer side, at most, at which borders are looked for

@@ -21,11 +21,24 @@ import numpy as np
 import PIL
 import pyarrow as pa
 
-from kd3_pipeline import images, samples, store
+from kd3_pipeline import (
+    colour,
+    endings,
+    exif,
+    images,
+    paper,
+    picturefile,
+    pngfile,
+    samples,
+    store,
+    strips,
+    weight,
+)
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.dedup import borders, fingerprints, hashing
 from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
 from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.memory import allow, allowed
 from kd3_pipeline.runkey import run_key
 from kd3_pipeline.store import open_parquet, read_shard, read_table, remove, replacing, write_table
 
@@ -34,7 +47,10 @@ STORED = ("id", "label", "width", "height", "size", "error")
 MAPPED = ("grey", "colour")  # too large to hold for all images
 SOURCES = [
     Path(str(module.__file__))
-    for module in (images, samples, store, hashing, borders, fingerprints)
+    for module in (
+        *(images, picturefile, exif, paper, strips, weight, colour, pngfile, endings, samples),
+        *(store, hashing, borders, fingerprints),
+    )
 ] + [Path(__file__)]  # the code that a fingerprint depends on
 
 Task = tuple[Path, int, str, bool]  # shard, row group, kind, exact
@@ -72,7 +88,7 @@ def fingerprint_shards(
     for left in cache.glob(".*.tmp*"):
         remove(left)
     versions = [PIL.__version__, imagehash.__version__, np.__version__]
-    settings = {"kind": kind, "exact": exact, "versions": versions}
+    settings = {"kind": kind, "exact": exact, "versions": versions, "memory": allowed()}
     folders = [cache / run_key(settings, [path], SOURCES) for path in paths]
     tasks: dict[Path, list[Task]] = {}
     for path, folder in zip(paths, folders, strict=True):
@@ -164,7 +180,7 @@ def _in_order(tasks: Iterator[Task], workers: int) -> Iterator[Iterator[Fingerpr
         return
     context = get_context("spawn")  # a fork may hold another thread's locks
     reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _attend, (reader,))
+    pool = ProcessPoolExecutor(workers, context, _attend, (reader, allowed()))
     try:
         yield _results(pool, tasks, ahead=3 * workers)
     except BrokenProcessPool:
@@ -188,8 +204,13 @@ def _results(
         yield waiting.popleft().result()
 
 
-def _attend(reader: Connection) -> None:
-    """Ends this worker at once when its parent is done, interrupted or dead."""
+def _attend(reader: Connection, memory: float) -> None:
+    """Ends this worker at once when its parent is done, interrupted or dead.
+
+    Args:
+        memory: megabytes that one picture may take in it.
+    """
+    allow(memory)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end() -> None:

@@ -9,7 +9,7 @@ from kd3_pipeline.distill.objectives.objective import Objective
 from kd3_pipeline.distill.trainer import Row, Trained
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.extras import install_extra
-from kd3_pipeline.images import Fit
+from kd3_pipeline.frames import Fit
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.network import Network
@@ -29,7 +29,7 @@ def save_student(
     """Writes the student as one network, its batch norms folded into its convolutions.
 
     Args:
-        fit, resize: how images are framed for it, as `kd3_pipeline.images.framed` has them.
+        fit, resize: how images are framed for it, as `kd3_pipeline.frames.framed` has them.
 
     Returns:
         What was written, in evaluation mode.

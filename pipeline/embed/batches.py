@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import Fit, ImageError, decode, to_square
+from kd3_pipeline.frames import Fit, to_square
+from kd3_pipeline.images import decode
+from kd3_pipeline.picturefile import ImageError
 from kd3_pipeline.pixelstore import centred, decode_jpeg, encode_jpeg
 from kd3_pipeline.store import IMAGE_COLUMNS, open_parquet, shard_path
 

@@ -12,10 +12,12 @@ import torch
 from kd3_pipeline.embed.index import search
 from kd3_pipeline.embeddings import Embeddings
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import Fit, ImageError, decode, framed
+from kd3_pipeline.frames import Fit, framed
+from kd3_pipeline.images import decode
 from kd3_pipeline.manifest import STORED, read_manifest
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.models.network import Network, pool
+from kd3_pipeline.picturefile import ImageError
 from kd3_pipeline.pixels import normalise
 
 ORIGIN = ("class", "title", "url", "page_url", "licence", "licence_url")

@@ -19,6 +19,7 @@ from kd3_pipeline.embed.batches import Batch, Decoded, Reading
 from kd3_pipeline.embed.finite import Float, judge
 from kd3_pipeline.embeddings import FEATURES, JPEGS, LOGITS, PIXELS
 from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.memory import allow, allowed
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.keeping import keeps_values
@@ -153,7 +154,7 @@ def passed_by_device(
     most = max((len(batch.rows) for batch in waiting), default=1) * load.stored**2 * 3
     workers = min(workers, len(waiting), max(1, IN_FLIGHT // most))
     loader: DataLoader[Any] = DataLoader(
-        _Decoding(waiting, load),
+        _Decoding(waiting, load, allowed()),
         batch_size=None,
         num_workers=workers,
         # batches that each process holds ready beside the one that it decodes
@@ -187,11 +188,13 @@ class _Decoding(Dataset[Decoded]):
 
     waiting: Sequence[Batch]
     load: Reading
+    memory: float  # megabytes of a picture
 
     def __len__(self) -> int:
         return len(self.waiting)
 
     def __getitem__(self, at: int) -> Decoded:
+        allow(self.memory)  # in a process of the loader's
         return self.load(self.waiting[at])
 
 

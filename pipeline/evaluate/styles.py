@@ -8,7 +8,7 @@ import numpy as np
 
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.imagesource.entries import hidden_in
 from kd3_pipeline.imagesource.table import columns_told
 from kd3_pipeline.labelled import AS_IT_IS, LabelledImages, Reading, load_labelled

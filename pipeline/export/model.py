@@ -13,7 +13,7 @@ from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.errors import UserError, first_line
 from kd3_pipeline.export.program import ABOUT, INPUT, as_input
 from kd3_pipeline.extras import ONNX, install, install_extra
-from kd3_pipeline.images import Fit, Frame
+from kd3_pipeline.frames import Fit, Frame
 from kd3_pipeline.models.checkpoint import WEIGHTS
 from kd3_pipeline.pixelstore import Pixels
 

@@ -8,8 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from kd3_pipeline.formats import HEAD, picture_kind, readable
-from kd3_pipeline.images import Frame, ImageError, decode, one_large
+from kd3_pipeline.frames import Frame
+from kd3_pipeline.images import decode
 from kd3_pipeline.imagesource.entries import Entry
+from kd3_pipeline.picturefile import ImageError, one_large
 
 MOST_THREADS = 8
 

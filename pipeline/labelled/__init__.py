@@ -12,7 +12,7 @@ import numpy as np
 
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.errors import ExternalError, UserError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled.files import LabelledImages, OwnImages, Reading, Split, meant, sample
 from kd3_pipeline.labelled.labels import Labels
 from kd3_pipeline.labelled.matching import matched

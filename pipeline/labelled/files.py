@@ -10,7 +10,7 @@ import numpy as np
 
 from kd3_pipeline.console import Advance, printable
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.imagesource.archive import Archive
 from kd3_pipeline.imagesource.decoding import decoded
 from kd3_pipeline.imagesource.entries import LINK, SPECIAL, UNREADABLE, Entry

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.models import build
 from kd3_pipeline.models.finite import check_weights
 from kd3_pipeline.models.network import Network
@@ -39,7 +39,7 @@ class ModelConfig:
         fit: how an image is made square, `crop` or `squash`; empty: not told.
         temperature: that logits are divided by for confidences, fitted by `evaluate`.
         resize: side that an image is brought to before its centre of `input_size` is taken;
-            0: `input_size`, and nothing is cut off (`kd3_pipeline.images.framed`).
+            0: `input_size`, and nothing is cut off (`kd3_pipeline.frames.framed`).
     """
 
     architecture: dict[str, Any]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import ImageError, decode_small
+from kd3_pipeline.images import decode_small
+from kd3_pipeline.picturefile import ImageError
 from kd3_pipeline.store import open_parquet, shard_path
 
 SIDE = 96

@@ -20,7 +20,7 @@ from kd3_pipeline.dedup.quality import best_copies
 from kd3_pipeline.dedup.shards import fingerprint_shards
 from kd3_pipeline.dedup.verifier import Verify, verifier
 from kd3_pipeline.errors import ExternalError, UserError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import Reading, load_labelled
 from kd3_pipeline.manifest import class_names, read_manifest
 from kd3_pipeline.params import Params

@@ -25,7 +25,7 @@ from kd3_pipeline.distill.trainer import Row, Trained
 from kd3_pipeline.distill.trials import HELD_OUT, Trials
 from kd3_pipeline.distill.views import views_of
 from kd3_pipeline.distill.web import WebImages, load_web_images
-from kd3_pipeline.images import Fit
+from kd3_pipeline.frames import Fit
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.network import Network, parameter_count

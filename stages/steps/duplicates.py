@@ -18,8 +18,9 @@ from kd3_pipeline.dedup.near import QUARTER
 from kd3_pipeline.dedup.originals import Originals
 from kd3_pipeline.dedup.verifier import Verify
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import ImageError, inspect
+from kd3_pipeline.images import inspect
 from kd3_pipeline.manifest import STORED, read_manifest
+from kd3_pipeline.picturefile import ImageError
 from kd3_pipeline.store import shard_paths
 from kd3_pipeline.verdicts import read_verdicts
 from kd3_stages import paths

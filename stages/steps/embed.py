@@ -21,6 +21,7 @@ from kd3_pipeline.embed.predictions import Predictions, read_logits, summarise
 from kd3_pipeline.embed.scores import Scores, score
 from kd3_pipeline.embed.storeloss import looked_at, store_bytes, store_loss
 from kd3_pipeline.embeddings import FILES, STORES, Embeddings
+from kd3_pipeline.memory import allowed
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.params import Embed
 from kd3_pipeline.runkey import begins_anew, run_key, sources_of
@@ -121,7 +122,7 @@ def _unfinished(section: Embed, device: torch.device, precision: torch.dtype) ->
     key = run_key(
         section.model_dump(exclude={"workers", "index", *SCORES})
         | {"device": device.type, "precision": str(precision)}
-        | {"torch": torch.__version__, "pillow": PIL.__version__},
+        | {"torch": torch.__version__, "pillow": PIL.__version__, "memory": allowed()},
         inputs=[*shard_paths(paths.CRAWL), paths.DEDUP, paths.TEACHER],
         sources=sources_of(__file__),
     )

@@ -18,7 +18,7 @@ from kd3_pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
 from kd3_pipeline.evaluate.sheet import contact_sheet
 from kd3_pipeline.evaluate.styles import Style, load_styles
 from kd3_pipeline.evaluate.web import Web, load_web
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import LabelledImages, Reading, load_labelled
 from kd3_pipeline.labelled.labels import listing, told_apart
 from kd3_pipeline.metrics import LeftOut

@@ -9,6 +9,7 @@ from kd3_pipeline.console import Console, printable
 from kd3_pipeline.embed.neighbours import Neighbours, nearest
 from kd3_pipeline.embeddings import Embeddings
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.memory import allow
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.report.neighbours.page import build_neighbours_page
 from kd3_pipeline.report.thumbnails import encode_thumbnail, read_thumbnails
@@ -22,6 +23,7 @@ def run(image: str, k: int, html: Path | None, as_json: bool) -> None:
     """Prints the `k` images nearest to one, and writes them as a page to `html`."""
     params = read_params(paths.PARAMS)
     consented(params)
+    allow(params.crawl.picture_memory)
     section = params.embed
     embeddings = Embeddings.open(paths.EMBED)
     found = nearest(image, k, section.fit, section.size, embeddings, paths.TEACHER, paths.MANIFEST)

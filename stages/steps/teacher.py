@@ -8,7 +8,7 @@ import torch
 from kd3_pipeline.console import Advance, Console
 from kd3_pipeline.device import resolve_device, resolve_precision
 from kd3_pipeline.errors import UserError, first_line
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import Reading, load_labelled
 from kd3_pipeline.labelled.matching import check_spellings
 from kd3_pipeline.labelled.names import listed_names, unnamed

@@ -14,7 +14,7 @@ from kd3_pipeline.distill.objectives.objective import fitting, with_own_settings
 from kd3_pipeline.distill.run import build_student
 from kd3_pipeline.errors import PipelineError
 from kd3_pipeline.evaluate.cost import macs
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import LabelledImages, Reading, load_labelled
 from kd3_pipeline.labelled.names import unnamed
 from kd3_pipeline.models.checkpoint import CONFIG, PROGRAM, ModelConfig, load_model

@@ -13,9 +13,11 @@ from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.device import resolve_device, resolve_precision
 from kd3_pipeline.embed.passing import TeacherPass
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import Frame, ImageError, decode
+from kd3_pipeline.frames import Frame
+from kd3_pipeline.images import decode
 from kd3_pipeline.models.checkpoint import CONFIG, load_model
 from kd3_pipeline.params import Embed
+from kd3_pipeline.picturefile import ImageError
 from kd3_pipeline.pixels import parts
 from kd3_stages import paths
 

@@ -7,10 +7,12 @@ import pyarrow.compute as pc
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import Frame, ImageError, decode
+from kd3_pipeline.frames import Frame
+from kd3_pipeline.images import decode
 from kd3_pipeline.imagesource.decoding import decoded
 from kd3_pipeline.imagesource.source import open_source
 from kd3_pipeline.labelled import LabelledImages
+from kd3_pipeline.picturefile import ImageError
 from kd3_pipeline.store import open_parquet, shard_paths
 from kd3_pipeline.teacher.normalisation import MOST, spread
 from kd3_stages import paths

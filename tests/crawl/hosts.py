@@ -230,34 +230,52 @@ def chunks(chunk: bytes, pause: float = 0.0, most: int = 2000) -> Route:
     return route
 
 
-def certificates(folder: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """What a server with these names needs, and a client that trusts its authority alone."""
+def certificates(
+    folder: Path, *names: str, days: int = 1, between: bool = False
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a server with these names needs, and a client that trusts its authority alone.
+
+    Args:
+        days: until its certificate expires; that may be over.
+        between: an authority between the two signs it, and the server does not send that one's.
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority of the tests")])
-    today = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(today - datetime.timedelta(days=1))
-        .not_valid_after(today + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-        .sign(key, hashes.SHA256())
-    )
+    def made(subject: str, issuer: str, signed_by: Any, key: Any, days: int) -> Any:
+        by, of = (
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one)])
+            for one in (issuer, subject)
+        )
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder(by, of, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=9))
+            .not_valid_after(now + datetime.timedelta(days=days))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .sign(signed_by, hashes.SHA256())
+        )
+
+    top, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = "authority of the tests"
+    root = made(authority, authority, top, top, 1)
+    if between:
+        leaf = made("host", "an authority between", ec.generate_private_key(ec.SECP256R1()), key, 1)
+    else:
+        leaf = made("host", authority, top, key, days)
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    public = certificate.public_bytes(serialization.Encoding.PEM)
-    (folder / "both.pem").write_bytes(private + public)
+    (folder / "both.pem").write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(folder / "both.pem")
-    return server, ssl.create_default_context(cadata=public.decode())
+    trusted = root.public_bytes(serialization.Encoding.PEM).decode()
+    return server, ssl.create_default_context(cadata=trusted)
 
 
 def candidates_of(urls: Sequence[str], label: int = 0) -> list[Candidate]:

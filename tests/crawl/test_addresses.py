@@ -14,7 +14,17 @@ from yarl import URL
 from kd3_pipeline.crawl.addresses import target_of
 from kd3_pipeline.crawl.blocklist import Blocklist, wire_host
 from kd3_pipeline.crawl.guard import Forbidden, check_host, check_url
-from tests.crawl.hosts import Host, candidates_of, crawl, outcomes, picture, redirect, serving
+from tests.crawl.hosts import (
+    Host,
+    candidates_of,
+    crawl,
+    outcomes,
+    picture,
+    raw,
+    redirect,
+    reply,
+    serving,
+)
 
 AS_WRITTEN = [
     "/paren%28x%29.jpg",
@@ -26,7 +36,7 @@ AS_WRITTEN = [
     "/twice%2520encoded.jpg",
     "/100%.jpg",
     "/%zz.jpg",
-    "/a|b^c[d];e=1,2!$&'()*+:@.jpg",
+    "/a%7Cb[d];e=1,2!$&'()*+:@.jpg",
     "/q.jpg?x=a|b{c}^`\\[d]",
     "/b/c//d.jpg",
     "/y.jpg?",
@@ -41,6 +51,7 @@ ENCODED = {  # what browsers do with what no address may have
     "/peñoles.png?ñ=日本": "/pe%C3%B1oles.png?%C3%B1=%E6%97%A5%E6%9C%AC",
     "/nfd-e\u0301\u200b.jpg": "/nfd-e%CC%81%E2%80%8B.jpg",
     '/{a}"<b>`.jpg': "/%7Ba%7D%22%3Cb%3E%60.jpg",
+    "/a|b^c.jpg?a|b^c": "/a%7Cb%5Ec.jpg?a|b^c",
     "/'a'.jpg?x='y'\"<>": "/'a'.jpg?x=%27y%27%22%3C%3E",
     "/x.jpg#a fragment?": "/x.jpg",
     "/x.jpg  ": "/x.jpg",
@@ -53,6 +64,16 @@ ENCODED = {  # what browsers do with what no address may have
     "/back\\slash.jpg?a\\b": "/back/slash.jpg?a\\b",
     "/a\\..\\b.jpg": "/b.jpg",
 }
+
+
+def test_of_ascii_is_encoded_what_chromium_encodes():
+    """As its parser (156) has it; the rest of an address ends at #, of a path at ? too."""
+    visible = string.punctuation + string.ascii_letters + string.digits
+    asked = {one: check_url(f"http://0.test/-{one}-?-{one}-") for one in visible if one not in "?#"}
+    of_path = {one for one, url in asked.items() if f"/-{one}-" != url.raw_path}
+    of_query = {one for one, url in asked.items() if f"-{one}-" != url.raw_query_string}
+    assert of_path == set('"<>^`{|}\\')  # of which the last becomes a slash
+    assert of_query == set("\"'<>")
 
 
 @pytest.mark.parametrize("path", [*AS_WRITTEN, *ENCODED])
@@ -296,6 +317,57 @@ def raw_redirect(location):
         request.wfile.write(head + location + b"\r\n\r\n")
 
     return route
+
+
+PLACE = {"Location": "/x.jpg"}
+ELSEWHERE = {  # answers that name an address: what they give
+    "303": (reply(b"", 303, **PLACE), "ok", "/x.jpg"),
+    "308": (reply(b"", 308, **PLACE), "ok", "/x.jpg"),
+    "a large body": (reply(bytes(5_000_000), 302, **PLACE), "ok", "/x.jpg"),
+    "no length": (raw(b"HTTP/1.1 302 Found\r\nLocation: /x.jpg\r\n\r\n"), "ok", "/x.jpg"),
+    "300": (reply(b"", 300, **PLACE), "http_error", "/go"),
+    "304": (reply(b"", 304, **PLACE), "http_error", "/go"),
+    "305": (reply(b"", 305, **PLACE), "http_error", "/go"),
+    "201": (reply(b"", 201, **PLACE), "not_an_image", "/go"),
+    "200 with a picture": (reply(picture(2), 200, **PLACE), "ok", "/go"),
+    "Refresh": (reply(b"", 200, Refresh="0; url=/x.jpg"), "not_an_image", "/go"),
+    "a page that goes on": (
+        reply(b'<meta http-equiv="refresh" content="0;url=/x.jpg">', Content_Type="text/html"),
+        "not_an_image",
+        "/go",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_only_redirects_are_followed_and_their_bodies_left(tmp_path, kind):
+    route, outcome, last = ELSEWHERE[kind]
+    host = Host({"/go": route, "/x.jpg": lambda request: request.reply(picture(1))})
+    with serving(host) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/go"]), hosts, opt_outs="none")
+    assert [record.outcome for record in found.values()] == [outcome]
+    assert host.targets[-1] == last
+
+
+def test_a_redirect_to_the_same_address_may_lead_to_a_picture(tmp_path):
+    def route(request):
+        first = request.asked() == 1
+        (redirect("/go") if first else reply(picture(1)))(request)
+
+    with serving(Host({"/go": route})) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/go"]), hosts)
+    assert list(outcomes(found).values()) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("more", "outcome"), [(b"/x.jpg", "ok"), (b"/y.jpg", "http_error"), (b"", "http_error")]
+)
+def test_a_redirect_to_two_addresses_leads_nowhere(tmp_path, more, outcome):
+    host = Host({"/go": raw_redirect(b"/x.jpg\r\nLocation: " + more)})
+    host.otherwise = lambda request: request.reply(picture(1))
+    with serving(host) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/go"]), hosts, opt_outs="none")
+    assert [record.outcome for record in found.values()] == [outcome]
 
 
 @pytest.mark.parametrize(

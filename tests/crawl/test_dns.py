@@ -11,7 +11,7 @@ from kd3_pipeline.crawl.guard import ForbiddenAnswer, check_answer
 from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.errors import ExternalError
 from kd3_pipeline.manifest import FORBIDDEN_DNS, Fetched
-from tests.crawl.hosts import candidates_of, crawl, outcomes, picture, serving
+from tests.crawl.hosts import candidates_of, crawl, image, outcomes, picture, serving
 from tests.crawl.listener import Listener
 from tests.crawl.test_guard import resolve
 
@@ -112,6 +112,14 @@ def told(found):
     """Outcomes by rank."""
     ranked = sorted(found.items(), key=lambda pair: pair[0].rank)
     return [record.outcome for _, record in ranked]
+
+
+def test_a_host_that_has_ipv6_alone_is_asked(tmp_path):
+    host = Listener({"/x.jpg": image(1)}, "::1")
+    with serving(host):
+        hosts = {"0.test": ("::1", host.server_port)}
+        found = crawl(tmp_path, candidates_of(["http://0.test/x.jpg"]), hosts, opt_outs="none")
+    assert told(found) == ["ok"]
 
 
 @pytest.mark.parametrize("robots", [True, False])

@@ -5,7 +5,7 @@ import io
 import struct
 import time
 import zlib
-from socket import SO_LINGER, SOL_SOCKET
+from socket import SHUT_WR, SO_LINGER, SOL_SOCKET
 
 import pytest
 from PIL import Image
@@ -243,6 +243,24 @@ def test_a_large_picture_whose_end_does_not_come_is_kept_as_it_came(tmp_path):
             assert journal.read(record.id) == data
         assert crawl(tmp_path, candidates, hosts, max_bytes=10**7) == found
         assert host.requests["/a.png"] == 1
+
+
+def test_large_bodies_whose_connection_is_closed_at_once_come_whole(tmp_path):
+    data = picture(3, "BMP", 1000)
+
+    def route(request):
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        request.wfile.flush()
+        request.connection.shutdown(SHUT_WR)
+        request.close_connection = True
+
+    hosts = [Host({"/a.bmp": route}) for _ in range(8)]
+    with serving(*hosts) as table:
+        candidates = candidates_of([f"http://{n}.test/a.bmp" for n in range(8)])
+        limits = {"robots": False, "opt_outs": "none", "timeout": 9.0, "max_bytes": 10**7}
+        found = crawl(tmp_path, candidates, table, **limits)
+    assert {(one.outcome, one.size) for one in found.values()} == {("ok", len(data))}
+    assert [host.requests["/a.bmp"] for host in hosts] == [1] * 8
 
 
 def test_a_body_without_end_is_not_kept_as_a_picture(tmp_path):

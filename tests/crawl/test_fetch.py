@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kd3_pipeline import memory
 from kd3_pipeline.crawl import decoding, scheduler
 from kd3_pipeline.crawl import fetch as module
 from kd3_pipeline.crawl.fetch import fetch
@@ -286,12 +287,26 @@ def test_requests_say_who_asks_and_want_plain_bytes(faulty):
     assert {headers["Accept-Encoding"] for headers in faulty["headers"]} == {"identity"}
 
 
-def test_hosts_are_asked_for_what_is_read_and_for_nothing_else(tmp_path):
+def test_hosts_are_asked_for_what_is_read_and_last_for_anything_else(tmp_path):
     host = Host({"/a.jpg": image(1)})
     with serving(host) as hosts:
         crawl(tmp_path, candidates_of(["http://0.test/a.jpg"]), hosts)
     (asked,) = [headers["Accept"] for headers in host.headers if headers["Accept"] != "*/*"]
-    assert set(asked.split(",")) == {f"image/{kind.lower()}" for kind in readable(FORMATS)}
+    *kinds, rest = asked.split(",")
+    assert set(kinds) == {f"image/{kind.lower()}" for kind in readable(FORMATS)}
+    assert rest == "*/*;q=0.1"
+
+
+def test_a_host_that_gives_only_who_takes_its_own_type_gives_to_us_as_to_browsers(tmp_path):
+    def strict(request):  # it calls its pictures by no name of ours
+        takes = [one.partition(";")[0].strip() for one in request.headers["Accept"].split(",")]
+        good = {"image/jpg", "image/*", "*/*"} & set(takes)
+        reply(b"", 406)(request) if not good else image(1)(request)
+
+    host = Host({"/a.jpg": strict})
+    with serving(host) as hosts:
+        found = crawl(tmp_path, candidates_of(["http://0.test/a.jpg"]), hosts)
+    assert list(outcomes(found).values()) == ["ok"]
 
 
 def test_every_stored_object_is_what_its_name_says(faulty):
@@ -873,3 +888,21 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     assert set(outcomes(found).values()) == {"ok"}
     assert most["large"] == 1
     assert most["small"] > 1
+
+
+def test_a_picture_that_is_too_heavy_is_asked_for_again_once_it_may_weigh_more(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (1200, 1100), "red").save(buffer, "WEBP")
+    host = Host({"/a.webp": reply(buffer.getvalue())})
+    candidates = candidates_of(["http://0.test/a.webp"])
+    told = []
+    try:
+        with serving(host) as hosts:
+            for megabytes in (20, 20, 30, 20):
+                memory.allow(megabytes)
+                found = crawl(tmp_path, candidates, hosts, robots=False, opt_outs="none")
+                told.append((*outcomes(found).values(), host.requests["/a.webp"]))
+    finally:
+        memory.allow(memory.MEGABYTES)
+    heavy = "too_many_pixels"
+    assert told == [(heavy, 1), (heavy, 1), ("ok", 2), (heavy, 2)]

@@ -1,11 +1,15 @@
 """Heads of answers as the web has them, sent by a real host and read by the real client."""
 
+import asyncio
+import inspect
 from collections import Counter
 
+import aiohttp
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from kd3_pipeline.crawl import fetch as module
-from kd3_pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, tidied
+from kd3_pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, Connector, TidyHandler, tidied
 from tests.crawl.hosts import Host, candidates_of, crawl, outcomes, picture, raw, reply, serving
 
 BODY = picture(0)
@@ -16,6 +20,12 @@ POLICY = b"Content-Security-Policy: "
 def sent(*lines, body=BODY, first=b"HTTP/1.1 200 OK", end=b"\r\n"):
     """A route that sends this head, line by line, and a body."""
     return raw(end.join([first, *lines, b"", body]))
+
+
+def chunked(coding=b"chunked", size=b"%x", end=b"0\r\n\r\n"):
+    """A route that sends the body in one chunk."""
+    body = size % len(BODY) + b"\r\n" + BODY + b"\r\n" + end
+    return sent(b"Transfer-Encoding: " + coding, body=body)
 
 
 def crawled(folder, *routes, **limits):
@@ -47,6 +57,26 @@ READ = {
         b"Transfer-Encoding: chunked",
         body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY),
     ),
+    "HTTP/1.0": sent(SIZE, first=b"HTTP/1.0 200 OK"),
+    "HTTP/1.0 without a length": sent(first=b"HTTP/1.0 200 OK"),
+    "a version that is not spoken": sent(SIZE, first=b"HTTP/2.0 200 OK"),
+    "no length, and the end of the connection": sent(b"Connection: close"),
+    "chunks in capitals": chunked(b"Chunked"),
+    "a chunk with an extension": chunked(size=b"%x;name=value"),
+    "a chunk with spaces": chunked(size=b"%x   "),
+    "a chunk with zeros": chunked(size=b"0000%x"),
+    "a trailer": chunked(end=b"0\r\nX-Sum: 1\r\n\r\n"),
+    "a chunk for each byte": sent(
+        b"Transfer-Encoding: chunked",
+        body=b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n",
+    ),
+    "an offer of another protocol": sent(SIZE, b"Upgrade: h2,h2c", b"Connection: Upgrade"),
+    "another place for the same": sent(SIZE, b'Alt-Svc: h3="127.0.0.1:1"; ma=9'),
+    "a file to save": sent(SIZE, b'Content-Disposition: attachment; filename="../../x.exe"'),
+    "a type that is none": sent(SIZE, b'Content-Type: ;;;="x'),
+    "two types": sent(SIZE, b"Content-Type: image/jpeg", b"Content-Type: text/html"),
+    "a control character": sent(SIZE, b"Set-Cookie: a=\x01b"),
+    "Latin-1": sent(SIZE, b"Content-Disposition: inline; filename=\xe9t\xe9.jpg"),
     "identity beside a length": sent(SIZE, b"Transfer-Encoding: identity"),
     "what follows the body": sent(SIZE, body=BODY + b"\r\n\r\n<!-- -->"),
     "a line of 9 KB": sent(POLICY + b"x" * 9000, SIZE),
@@ -58,6 +88,14 @@ READ = {
     "no reason": sent(SIZE, first=b"HTTP/1.1 200"),
     "early hints first": sent(
         b"Link: </a.css>", b"", b"HTTP/1.1 200 OK", SIZE, first=b"HTTP/1.1 103 Early Hints"
+    ),
+    "an upgrade that nobody asked for first": sent(
+        b"Upgrade: h2c",
+        b"Connection: Upgrade",
+        b"",
+        b"HTTP/1.1 200 OK",
+        SIZE,
+        first=b"HTTP/1.1 101 Switching Protocols",
     ),
     "100 words of patience": raw(
         b"HTTP/1.1 102 Processing\r\n\r\n" * 100
@@ -162,3 +200,37 @@ def test_a_long_policy_does_not_cost_the_robots_txt(tmp_path):
 def test_a_length_that_is_said_twice_is_said_once():
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nX: y\r\nContent-Length : 7\r\n\r\n"
     assert tidied(head) == (b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 7\r\n\r\n", 200, 7)
+
+
+def test_the_client_has_the_places_in_which_heads_are_tidied():
+    """They are private: a version of aiohttp without them must not be taken in silence."""
+    for name in ("set_response_params", "data_received", "connection_lost"):
+        theirs, ours = (getattr(one, name) for one in (ResponseHandler, TidyHandler))
+        assert ours is not theirs
+        assert inspect.iscoroutinefunction(theirs) == inspect.iscoroutinefunction(ours)
+    assert "skip_payload" in inspect.signature(ResponseHandler.set_response_params).parameters
+
+    async def made():
+        connector = Connector()
+        handler = connector._factory()
+        await connector.close()
+        return handler
+
+    handler = asyncio.run(made())
+    assert isinstance(handler, TidyHandler)
+    assert hasattr(handler, "_payload") and handler.exception() is None
+
+
+def test_a_client_that_makes_its_connections_elsewhere_is_refused(monkeypatch):
+    begun = aiohttp.TCPConnector.__init__
+
+    def moved(self, **options):
+        begun(self, **options)
+        self._maker = self.__dict__.pop("_factory")
+
+    async def made():
+        Connector()
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "__init__", moved)
+    with pytest.raises(RuntimeError, match=r"aiohttp [0-9.]+ makes its connections elsewhere"):
+        asyncio.run(made())

@@ -17,6 +17,7 @@ from tests.crawl.hosts import (
     image,
     outcomes,
     raw,
+    redirect,
     reply,
     serving,
 )
@@ -73,6 +74,17 @@ def test_certificates_that_are_not_trusted_are_no_outage(tmp_path, robots):
     assert set(outcomes(found).values()) == {"ok"}
 
 
+@pytest.mark.parametrize("fault", [{"days": -1}, {"between": True}])
+def test_a_certificate_that_expired_or_whose_chain_is_incomplete_is_named(tmp_path, fault):
+    server, client = certificates(tmp_path, "0.test", **fault)
+    with serving(Host({f"/{n}.jpg": image(n) for n in range(4)}, server)) as table:
+        candidates = candidates_of([f"https://0.test/{n}.jpg" for n in range(4)])
+        found = crawl(tmp_path / "journal", candidates, table, tls=client)
+    assert {record.outcome for record in found.values()} == {"certificate"}
+    word = "expired" if "days" in fault else "unable to get local issuer"
+    assert all(word in record.detail for record in found.values())
+
+
 def test_a_certificate_is_judged_for_good_once_another_host_answers(tmp_path):
     server, _ = certificates(tmp_path, "0.test")
     with serving(Host(tls=server), Host({"/1.jpg": image(1, seconds=0.2)})) as table:
@@ -92,6 +104,29 @@ def test_a_host_without_tls_is_named_and_is_no_outage(tmp_path, robots):
         found = crawl(tmp_path, candidates, table, robots=robots, opt_outs="none")
     assert {(record.outcome, record.status) for record in found.values()} == {("tls", None)}
     assert all("SSL" in record.detail for record in found.values())
+
+
+def test_a_robots_txt_elsewhere_that_cannot_be_had_is_no_fault_of_the_images_host(tmp_path):
+    server, _ = certificates(tmp_path, "1.test")
+    host = Host({"/0.jpg": image(0)})
+    with serving(host, Host(tls=server)) as table:
+        host.routes["/robots.txt"] = redirect("https://1.test/robots.txt")
+        candidates = candidates_of(["http://0.test/0.jpg"])
+        [record] = crawl(tmp_path / "journal", candidates, table).values()
+        assert record.outcome == "not_now"
+        assert record.detail.startswith("not asked: https://1.test/robots.txt: certificate: ")
+        assert host.images_asked() == 0
+        host.routes["/robots.txt"] = reply(b"", 404)
+        [record] = crawl(tmp_path / "journal", candidates, table).values()
+    assert record.outcome == "ok"
+
+
+def test_a_robots_txt_that_leads_to_no_public_address_is_named_as_what_does(tmp_path):
+    host = Host({"/0.jpg": image(0), "/robots.txt": redirect("mailto:a@b.example")})
+    with serving(host) as table:
+        [record] = crawl(tmp_path, candidates_of(["http://0.test/0.jpg"]), table).values()
+    led = "http://0.test/robots.txt leads where nothing is asked: scheme 'mailto'"
+    assert record.outcome == "forbidden_address" and record.detail.startswith(led)
 
 
 def test_a_host_of_an_old_tls_alone_is_named(tmp_path):

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
+from kd3_pipeline.crawl import exchange, scheduler
 from kd3_pipeline.crawl import fetch as module
-from kd3_pipeline.crawl import scheduler
 from tests.crawl.hosts import Host, candidates_of, crawl, image, outcomes, reply, serving
 from tests.crawl.test_scheduler import pace
 
@@ -50,6 +50,27 @@ def test_a_tenth_that_is_refused_for_ever_costs_little(tmp_path, status, headers
     assert {host.requests[f"/{n}.jpg"] for n in range(9, 99, 10)} == {3}
     assert {host.requests[f"/{n}.jpg"] for n in range(0, 100, 10)} == {1}
     assert seconds < 5 * 100 * GAP
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_pause_that_a_well_host_names_for_an_address_holds_nobody_else_up(
+    tmp_path, monkeypatch, status
+):
+    """A pause that is named is a second at least: here a tenth of what it says is kept."""
+    named = exchange.retry_after
+    monkeypatch.setattr(exchange, "retry_after", lambda headers: (named(headers) or 0) / 10 or None)
+    host = picky(range(9, 60, 10), status, 60, Retry_After="1")
+    counts, seconds = crawled(tmp_path, host, 60)
+    assert counts == {"ok": 54, "not_now": 6}
+    for number in range(9, 59, 10):
+        asked = [
+            start
+            for start, target in zip(host.starts, host.targets, strict=True)
+            if target == f"/{number}.jpg"
+        ]
+        assert len(asked) == 3
+        assert all(later - one >= 0.099 for one, later in itertools.pairwise(asked))
+    assert seconds < 3  # it was 20: each address was taken for a sign of a slower host
 
 
 @pytest.mark.parametrize("status", [503, 429])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 
 import pytest
@@ -43,6 +44,28 @@ def test_a_page_that_takes_too_long_is_ended_and_the_next_one_is_read(
     start = time.monotonic()
     asyncio.run(run())
     assert time.monotonic() - start < 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not count its memory")
+@pytest.mark.parametrize(
+    "body",
+    [  # the parser's memory, and Python's
+        b"<p>" * 1_700_000,
+        b"<script type=application/ld+json>[" + b"[]," * 1_700_000 + b"1]</script>",
+    ],
+)
+def test_a_page_that_takes_too_much_memory_is_told_and_the_next_one_is_read(
+    monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    async def run() -> None:
+        async with PageReader() as reader:
+            with monkeypatch.context() as patch:
+                patch.setattr(pagereader, "MEMORY", 60 * 2**20)
+                with pytest.raises(Unread, match="it takes more than 60 MiB of memory to read"):
+                    await read(reader, body)
+            assert len((await read(reader, PAGE)).images) == 1
+
+    asyncio.run(run())
 
 
 def test_who_waits_for_a_page_can_stop_at_once_and_nothing_is_left() -> None:

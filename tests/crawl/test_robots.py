@@ -45,6 +45,11 @@ from tests.crawl.hosts import (
             False,
         ),
         ("\ufeffUser-agent: *\r\nDisallow: /", "/a.jpg", False),
+        ("User-agent: *\rDisallow: /\r", "/a.jpg", False),  # of an old Macintosh
+        ("\0" * 5000, "/a.jpg", True),
+        ("User-agent: *\nDisallow: /%61.jpg", "/a.jpg", False),
+        ("User-agent: GPTBot\nUser-agent: CCBot\nDisallow: /", "/a.jpg", True),
+        ("User-agent: Googlebot-Image\nDisallow: /", "/a.jpg", True),
         ("User-agent: *\n\n  \nDisallow: /", "/a.jpg", False),  # a blank line means nothing
         ("Disallow: /", "/a.jpg", True),  # nobody's
         ("User-agent: *bot\nDisallow: /", "/a.jpg", True),  # a name, and no star for everybody
@@ -119,6 +124,12 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     "packed": (reply(b"\x1f\x8b", Content_Encoding="gzip"), "not_now", 1),
     "ill": (reply(b"oops", 500), "not_now", 3),
     "silent": (silent(2.0), "not_now", 2),
+    # what came of it may end before the line that forbids
+    "cut_short": (
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nUser-agent: *\nDisallow:\n"),
+        "not_now",
+        3,
+    ),
     "broken": (raw(b""), "not_now", 6),  # aiohttp asks twice where one just ends
     "recovers": (
         lambda request: reply(b"", 500 if request.asked() == 1 else 404)(request),
@@ -128,6 +139,8 @@ ROBOTS = {  # robots.txt -> what its images give, and how often it is asked for
     "moved": (redirect("/elsewhere.txt"), "robots", 1),
     "far": (redirect("http://0.test/robots-of-another.txt"), "robots", 1),
     "loop": (redirect("/robots.txt"), "not_now", 6),
+    "spaced": (redirect("/not found"), "ok", 1),
+    "to_a_page": (redirect("/home"), "ok", 1),
     "to_file": (redirect("file:///etc/passwd"), "forbidden_address", 1),
 }
 
@@ -138,6 +151,7 @@ def robots(tmp_path_factory):
     for number, server in enumerate(servers.values()):
         server.routes |= {f"/i/{n}.jpg": image(3 * number + n) for n in range(3)}
     servers["moved"].routes["/elsewhere.txt"] = reply(b"User-agent: *\nDisallow: /i/\n")
+    servers["to_a_page"].routes["/home"] = reply(b"<!doctype html>Disallow: /")
     another = reply(b"User-agent: *\nDisallow: /i/\n")
     servers["missing"].routes["/robots-of-another.txt"] = another
     with serving(*servers.values()) as hosts:

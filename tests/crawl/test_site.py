@@ -38,11 +38,11 @@ def test_images_are_found_in_all_their_places():
         car "> <img src=/b/b.png title="a title"><img src="a.jpg#again">
       <img src="small.jpg" srcset="middle.jpg 400w, large.jpg 800w" alt="">
       <img src="once.jpg" srcset="once.jpg, twice.jpg 2x">
-      <picture><source type="image/avif" srcset="p.avif 2000w">
+      <picture><source type="image/heic" srcset="p.heic 2000w">
         <source type="image/webp" srcset="p.webp 900w, q.webp 1800w"><img src="p.jpg"></picture>
       <img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" data-src="late.webp">
       <a href="full.JPEG?size=1"><img src="thumb.gif" alt="a boat"></a>
-      <a href=full.bmp title="a hill">full</a>
+      <a href=full.bmp title="a hill">full</a><a href="full.AVIF">best</a><a href=f.heic>no</a>
       <img src="//cdn.example/c.jpg"><img src="https://other.example/d e.jpg">
       <img src=""><img><img src="http://["><img src="javascript:x"><img src="file:///x.png">
     """
@@ -60,10 +60,11 @@ def test_images_are_found_in_all_their_places():
         ("/sub/full.JPEG?size=1", "a boat"),
         ("/sub/thumb.gif", "a boat"),
         ("/sub/full.bmp", "a hill"),
+        ("/sub/full.AVIF", ""),
         ("http://cdn.example/c.jpg", ""),
         ("https://other.example/d%20e.jpg", ""),
     ]
-    assert [one.rank for one in found] == list(range(13))
+    assert [one.rank for one in found] == list(range(14))
     assert {one.page_url for one in found} == {"http://0.test/sub/"}
     assert {(one.label, one.class_name, one.engine) for one in found} == {(-1, "", "site")}
 

@@ -32,7 +32,7 @@ def real_images(source: str, total: int) -> list[bytes]:
         return [_encoded(crop) for crop in _crops(total)]
     path = DATA / source
     if not path.is_file():
-        pytest.skip(f"needs {source} of the real images, in ../shared/data")
+        pytest.skip(f"needs the real images {source}")
     images = pq.read_table(path, columns=["image"])["image"].combine_chunks().field("bytes")
     step = len(images) // total
     return [images[row * step].as_py() for row in range(total)]

@@ -5,7 +5,8 @@ from PIL.Image import Transpose
 
 from kd3_pipeline.dedup.fingerprints import fingerprint_images
 from kd3_pipeline.dedup.hashing import SHAPES, library_hash
-from kd3_pipeline.images import UPRIGHT, decode
+from kd3_pipeline.exif import UPRIGHT
+from kd3_pipeline.images import decode
 from tests.dedup.pictures import bits_apart, encoded, jpeg, scene
 from tests.dedup.real import PACS, PHOTOGRAPHS, real_images
 

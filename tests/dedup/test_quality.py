@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from kd3_pipeline.dedup.quality import best_copies, best_first, measure, score
-from kd3_pipeline.images import ImageError
+from kd3_pipeline.picturefile import ImageError
 from tests.dedup.pictures import encoded, jpeg, scene
 from tests.dedup.real import PACS, PHOTOGRAPHS, real_images
 

@@ -13,6 +13,7 @@ from kd3_pipeline.dedup import shards as module
 from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, fingerprint_images
 from kd3_pipeline.dedup.shards import fingerprint_shards
 from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.memory import MEGABYTES, allow
 from kd3_pipeline.store import StoredImage, shard_path, write_shards
 from tests.dedup.pictures import encoded, jpeg, scene
 
@@ -62,6 +63,21 @@ def test_prints_are_in_the_order_of_shards_and_rows_and_bad_images_are_named(tmp
     for name in ARRAYS:
         assert np.array_equal(getattr(found, name)[~broken], getattr(alone, name)), name
     assert sum(seen) == 8
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_picture_may_take_holds_in_every_process_and_for_what_is_kept(tmp_path, workers):
+    paths = shards(tmp_path, [encoded(scene(1, 200, 150), "WEBP"), encoded(scene(2, 80, 60))])
+    told = []
+    try:
+        for megabytes in (0.4, 1, 0.4):
+            allow(megabytes)
+            found = fingerprint_shards(paths, "phash", False, tmp_path / "cache", workers)
+            told.append(found.images["error"].to_pylist())
+    finally:
+        allow(MEGABYTES)
+    heavy = ["200 x 150: to decode it takes 1 MB, more than 0", ""]
+    assert told == [heavy, ["", ""], heavy]
 
 
 def test_no_image_and_one_image(tmp_path):

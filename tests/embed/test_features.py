@@ -14,6 +14,7 @@ from kd3_pipeline.embed.batches import KeptImage
 from kd3_pipeline.embed.features import kept_images
 from kd3_pipeline.embed.predictions import read_logits, summarise
 from kd3_pipeline.errors import ExternalError, UserError
+from kd3_pipeline.memory import MEGABYTES, allow
 from kd3_pipeline.models.cutting import cut
 from kd3_pipeline.models.network import Network, pool
 from kd3_pipeline.params import Embed
@@ -129,6 +130,16 @@ def test_processes_that_decode_for_a_device_bring_the_same(crawled, tmp_path, mo
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=2e-3, atol=1e-3)
     assert np.array_equal(found["pixels"], expected["pixels"])
+
+
+def test_what_a_picture_may_take_holds_in_processes_too(crawled, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "passed_by_threads", features.passed_by_device)
+    allow(0.001)
+    try:
+        with pytest.raises(UserError, match=r"cannot be decoded: .* to decode it takes 0 MB"):
+            run(crawled, tmp_path / "processes", workers=1)
+    finally:
+        allow(MEGABYTES)
 
 
 def test_in_bfloat16_logits_stay_float32_and_near(crawled, tmp_path):

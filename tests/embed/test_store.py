@@ -14,7 +14,8 @@ from kd3_pipeline.embed.features import embed, kept_images
 from kd3_pipeline.embed.storeloss import looked_at
 from kd3_pipeline.embeddings import Embeddings
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.images import Frame, decode
+from kd3_pipeline.frames import Frame
+from kd3_pipeline.images import decode
 from kd3_pipeline.models.checkpoint import save_model
 from kd3_pipeline.models.network import pool
 from kd3_pipeline.params import Embed

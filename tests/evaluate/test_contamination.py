@@ -9,7 +9,7 @@ from PIL import Image
 from kd3_pipeline.demo.domains import WEB_STYLES, draw_web, original_images
 from kd3_pipeline.evaluate import contamination, sheet
 from kd3_pipeline.evaluate.sheet import contact_sheet
-from kd3_pipeline.images import to_square
+from kd3_pipeline.frames import to_square
 from kd3_pipeline.params import Evaluate
 from tests.drawings import shirt
 

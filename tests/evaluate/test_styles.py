@@ -10,7 +10,7 @@ from PIL import Image
 
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.evaluate.styles import load_styles
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 
 
 def picture(value: int) -> bytes:

@@ -14,7 +14,7 @@ from PIL import Image
 from kd3_pipeline import labelled
 from kd3_pipeline.demo.shapes import CLASS_NAMES
 from kd3_pipeline.errors import ExternalError, UserError
-from kd3_pipeline.images import Frame
+from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import LabelledImages, Reading, load_labelled
 from kd3_pipeline.labelled.names import ClassNames
 from kd3_pipeline.store import StoredImage, write_shards

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from kd3_pipeline.images import decode, to_square
+from kd3_pipeline.frames import to_square
+from kd3_pipeline.images import decode
 from kd3_pipeline.store import read_shard
 from kd3_stages.cli import app
 from kd3_stages.steps import dedup as deduplication

@@ -151,7 +151,7 @@ def test_quantisation_is_measured_on_the_test_set(exported: Path) -> None:
     int8 = json.loads((exported / "models/export/checks.json").read_text())["int8"]
     import torch
 
-    from kd3_pipeline.images import Frame
+    from kd3_pipeline.frames import Frame
     from kd3_pipeline.labelled import load_labelled
     from kd3_pipeline.pixels import normalise
 
@@ -189,7 +189,8 @@ def test_predict_says_the_same_from_every_file(exported: Path, tmp_path: Path, n
 def test_predict_sees_the_pixels_that_embed_made(exported: Path, tmp_path: Path) -> None:
     import torch
 
-    from kd3_pipeline.images import decode, to_square
+    from kd3_pipeline.frames import to_square
+    from kd3_pipeline.images import decode
     from kd3_pipeline.pixels import normalise
     from tests.export.world import MEAN, STD
 

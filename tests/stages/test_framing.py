@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.demo.shapes import CLASS_NAMES
 from kd3_pipeline.embeddings import Embeddings
-from kd3_pipeline.images import Frame, decode
+from kd3_pipeline.frames import Frame
+from kd3_pipeline.images import decode
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from kd3_pipeline.models.distilled import load_student

@@ -7,7 +7,8 @@ import numpy as np
 
 from kd3_pipeline.content import open_cache
 from kd3_pipeline.crawl.blocklist import picture_hashes
-from kd3_pipeline.images import ImageError, decode
+from kd3_pipeline.images import decode
+from kd3_pipeline.picturefile import ImageError
 
 EVERY = 1000  # images after which what is known is written
 
