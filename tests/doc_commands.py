@@ -25,7 +25,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "dvc metrics show": "tests/stages/test_dvc.py",
     "dvc metrics diff": "tests/stages/test_dvc.py",
     "dvc plots show": "tests/stages/test_dvc.py",
-    "dvc plots diff HEAD~1": "tests/stages/test_dvc.py",
+    "dvc plots diff 'HEAD~1'": "tests/stages/test_dvc.py",
     "dvc dag --mermaid": "tests/stages/test_dvc.py",
     "git add dvc.lock inputs.lock reports": "tests/stages/test_dvc.py",
     "git commit -m 'First run'": "tests/stages/test_dvc.py",
