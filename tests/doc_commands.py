@@ -9,11 +9,12 @@ RUN = "runs"  # on a project that went through the pipeline: tests/stages/test_d
 SCENARIO = "runs there, in a test of its own"
 NETWORK, MINUTES, FOREVER = "asks the web", "takes minutes", "runs until Ctrl-C"
 INSTALLS = "changes the environment"
+CI = "runs in .ci/run"
 HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none does
-    "make demo": MINUTES,
-    "make demo QUICK=1": MINUTES,
-    "make setup": INSTALLS,
-    "make test": MINUTES,
+    "make demo": "takes minutes; CI runs it in small",
+    "make demo QUICK=1": CI,
+    "make setup": "all other targets of make begin with it",
+    "make test": CI,
     "pre-commit install": INSTALLS,
     ". .venv/bin/activate": INSTALLS,
     "dvc repro": "tests/stages/test_repro.py",
@@ -56,7 +57,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline dedup --dry-run --rows 500 --sheet sheet.html": RUN,
     "pipeline dedup --set dedup.similarity=0.9": RUN,
     "pipeline duplicates IMAGE": RUN,
-    "pipeline distill --epochs 50": MINUTES,
+    "pipeline distill --epochs 50": "tests/stages/test_distill.py",
     "pipeline distill --set distill.lr=auto": "tests/stages/test_distill_rate.py",
     "python -m kd3_stages distill": "tests/stages/test_distill_sees_no_label.py",
     "torchrun --nproc-per-node 4 -m kd3_stages distill": "wants 4 GPUs",

@@ -18,7 +18,7 @@ from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Params
 from kd3_pipeline.version import __version__
 from kd3_stages.cli import app
-from tests.doc_commands import HOW, commands
+from tests.doc_commands import CI, HOW, commands
 from tests.imports import ROOT
 from tests.pages import PAGES, Block, blocks, shown, spans
 
@@ -82,6 +82,24 @@ def assert_known(key_path: str) -> None:
 def assert_target(name: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     assert name in targets, f"the Makefile has no target {name}"
+
+
+def test_ci_runs_the_targets_that_it_is_said_to_run() -> None:
+    ran = [
+        ["make", *target]
+        for line in (ROOT / ".ci/run").read_text().splitlines()
+        if line.startswith("make ")
+        for target in targets(shlex.split(line)[1:])
+    ]
+    assert [
+        command for command, how in HOW.items() if how == CI and shlex.split(command) not in ran
+    ] == []
+
+
+def targets(words: list[str]) -> list[list[str]]:
+    """Targets of one call of make, each with the settings that the call ends with."""
+    settings = [word for word in words if "=" in word]
+    return [[word, *settings] for word in words if "=" not in word]
 
 
 @pytest.mark.parametrize(
