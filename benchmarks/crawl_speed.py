@@ -66,7 +66,8 @@ class Bench:
     def rounds(self, scenario: str, arms: Sequence[str], images: int, **job: Any) -> None:
         """Every arm once, then every arm again; B and C also with one image, for the CPU time."""
         arms = [arm for arm in arms if arm in self.arms]
-        for _ in range(self.given.repeats if scenario in "ABC" else 1):
+        once = scenario in ("politeness", "queue")  # these take long, and vary little
+        for _ in range(1 if once else self.given.repeats):
             for arm in arms:
                 found = self.run(scenario, arm, images, **job)
                 if scenario in ("B", "C"):

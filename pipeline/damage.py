@@ -54,6 +54,17 @@ def jpeg_damage(data: bytes, warning: str) -> str:
     return said
 
 
+def first_scan(data: bytes) -> int:
+    """Where the first scan of a JPEG begins; 0 if it has none."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in b"\0\x01\xd8\xd9\xff":
+        if data[at + 1] == 0xDA:
+            return at
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    # stray bytes
+    return next((start for marker, start, _ in jpeg_segments(data) if marker == 0xDA), 0)
+
+
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of the first picture's segments (ITU-T T.81, B.1.1), its end included.
 

@@ -1,6 +1,7 @@
 """Decoder of images of unknown origin: by content, within limits, to plain RGB."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -110,18 +111,25 @@ class ImageInfo:
 
 
 def inspect(
-    data: bytes, min_side: int, formats: Sequence[str] = FORMATS, *, keep_damaged: bool = False
+    data: bytes,
+    min_side: int,
+    formats: Sequence[str] = FORMATS,
+    *,
+    keep_damaged: bool = False,
+    most: float = math.inf,
 ) -> ImageInfo:
     """Decodes all of an image to see that it is whole: what passes here, `decode` can read.
 
     Args:
         formats: those that are let in; what comes from the web may be of few.
+        most: bytes that it may take.
 
     Raises:
+        Heavy: it takes more than that.
         ImageError: as `decode`, or `too_small` when a side is under `min_side` pixels, or, unless
             such are kept, `damaged` when some of its data was overwritten (`kd3_pipeline.damage`).
     """
-    file = opened(data, formats)
+    file = opened(data, formats, most)
     image, data = file.image, file.data
     width, height = image.size
     if min(width, height) < min_side:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from kd3_pipeline.weight import (
     LONGEST,
     RGB,
     WEBP_WEIGHT,
+    comes_in_scans,
     halved_weight,
     too_heavy,
     webp_size,
@@ -53,6 +55,10 @@ class ImageError(Exception):
         self.outcome, self.width, self.height = outcome, width, height
 
 
+class Heavy(Exception):
+    """A picture that takes so much while it is decoded that threads do it one after the other."""
+
+
 @dataclass(frozen=True)
 class PictureFile:
     """A picture whose header has been read.
@@ -66,7 +72,6 @@ class PictureFile:
     image: Image.Image
     data: bytes
     colours: Colours
-    taken: float  # bytes while it is decoded
     halved: bool = False
     remark: str = ""
 
@@ -115,20 +120,24 @@ def open_image(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> Image.Image
     return opened(data, formats).image
 
 
-def opened(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> PictureFile:
+def opened(
+    data: bytes, formats: Sequence[str] = OWN_FORMATS, most: float = math.inf
+) -> PictureFile:
     """A picture as `open_image` opens it, with what else its file says.
 
     Raises:
+        Heavy: to decode it takes more than `most` bytes.
         ImageError: as `open_image`.
     """
     png = Tidied(data)
     if data.startswith(SIGNATURE):
         png = tidied(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        _check_pixels(webp_size(data), WEBP_WEIGHT)  # it takes its memory when it is opened
+        _check_pixels(webp_size(data), WEBP_WEIGHT, most)  # it takes its memory when it is opened
         png = Tidied(webp_of_its_size(data))
     image = _header(png.data, formats)
-    if image.format in ("JPEG", "MPO") and _has_many_scans(data):
+    in_scans = isinstance(image, JpegImageFile) and comes_in_scans(image, data)
+    if in_scans and _has_many_scans(data):
         detail = f"more than {MAX_SCANS} scans"
         raise ImageError("too_many_scans", detail, image.width, image.height)
     if image.format == "TIFF" and (reason := _no_plain_tiff(image)):
@@ -136,17 +145,16 @@ def opened(data: bytes, formats: Sequence[str] = OWN_FORMATS) -> PictureFile:
     # a chunk behind a PNG's pixels may turn it too, and Pillow turns a TIFF itself
     turned = bool(orientation(image)) or (image.format == "PNG" and b"eXIf" in png.data)
     colours = colours_of(image, png.data, png.colour)
-    heavy, halved = weight(image, png.data, turned or image.format == "TIFF"), False
+    heavy, halved = weight(image, png.data, turned or image.format == "TIFF", in_scans), False
     if too_heavy(image.width * image.height * heavy):
         light = halved_weight(image, png.data, bool(colours.profile))
         halved, heavy = light is not None, light or heavy
-    _check_pixels(image.size, heavy)
+    _check_pixels(image.size, heavy, most)
     if image.format in ("JPEG", "MPO"):
         whole = with_its_end(data, image.mode)
         if whole is not data:
             image, png = _header(whole, formats), Tidied(whole)
-    taken = image.width * image.height * heavy
-    return PictureFile(image, png.data, colours, taken, halved, png.remark)
+    return PictureFile(image, png.data, colours, halved, png.remark)
 
 
 def is_large(data: bytes, formats: Sequence[str] = OWN_FORMATS, pixels: int | None = None) -> bool:
@@ -158,12 +166,11 @@ def is_large(data: bytes, formats: Sequence[str] = OWN_FORMATS, pixels: int | No
     Raises:
         ImageError: as `open_image`.
     """
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # not opened: that takes most of it
-        width, height = webp_size(data)
-        taken = width * height * WEBP_WEIGHT
-    else:
-        taken = opened(data, formats).taken
-    return taken > RGB * (LARGE if pixels is None else pixels)
+    try:
+        opened(data, formats, RGB * (LARGE if pixels is None else pixels))
+    except Heavy:
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -188,8 +195,11 @@ def _header(data: bytes, formats: Sequence[str]) -> Image.Image:
     return image
 
 
-def _check_pixels(size: tuple[int, int], weight: float = 0) -> None:
-    """Raises ImageError for a picture that is too large, by its decoder's bytes a pixel too."""
+def _check_pixels(size: tuple[int, int], weight: float = 0, most: float = math.inf) -> None:
+    """Raises ImageError for a picture that is too large, by its decoder's bytes a pixel too.
+
+    Heavy for one that takes more than `most` bytes.
+    """
     width, height = size
     detail = f"{width} x {height}: "
     if width * height > MAX_PIXELS:
@@ -199,6 +209,8 @@ def _check_pixels(size: tuple[int, int], weight: float = 0) -> None:
         detail += f"a side of more than {LONGEST:,} pixels"
     elif said := too_heavy(width * height * weight):
         detail += said
+    elif width * height * weight > most:
+        raise Heavy
     else:
         return
     raise ImageError("too_many_pixels", detail, width, height)

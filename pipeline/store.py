@@ -166,40 +166,50 @@ def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Seque
     as images.
     """
     schema = pa.schema(IMAGE_COLUMNS.items()).with_metadata(_features(class_names))
-    rows: list[dict[str, object]] = []
-    total, shard, size = 0, 0, 0
-
-    def flush() -> None:
-        nonlocal shard, rows, size
-        table = pa.Table.from_pylist(rows, schema=schema)
-        # encoded images do not compress any further
-        pq.write_table(
-            table,
-            shard_path(folder, shard),
-            compression="none",
-            row_group_size=ROW_GROUP,
-            version="2.6",
-        )
-        shard, rows, size = shard + 1, [], 0
-
+    group: list[StoredImage] = []  # of the row group that is next; what is written is not held
+    total = shard = rows = size = 0
     folder.mkdir(parents=True, exist_ok=True)
-    for image in images:
-        if rows and (len(rows) == SHARD_ROWS or size + len(image.data) > SHARD_BYTES):
-            flush()
-        rows.append(
-            {
-                "id": image.id,
-                "image": {"bytes": image.data, "path": f"{image.id}.{image.format.lower()}"},
-                "label": image.label,
-                "width": image.width,
-                "height": image.height,
-                "format": image.format,
-            }
+
+    def writer_of(shard: int) -> pq.ParquetWriter:
+        # encoded images do not compress any further
+        return pq.ParquetWriter(
+            shard_path(folder, shard), schema, compression="none", version="2.6"
         )
-        total, size = total + 1, size + len(image.data)
-    if rows or not total:
-        flush()
+
+    writer = writer_of(shard)
+    try:
+        for image in images:
+            if rows and (rows == SHARD_ROWS or size + len(image.data) > SHARD_BYTES):
+                _flush(writer, group)
+                writer.close()
+                shard, rows, size = shard + 1, 0, 0
+                writer = writer_of(shard)
+            group.append(image)
+            total, rows, size = total + 1, rows + 1, size + len(image.data)
+            if len(group) == ROW_GROUP:
+                _flush(writer, group)
+        _flush(writer, group, even_none=not total)
+    finally:
+        writer.close()
     return total
+
+
+def _flush(writer: pq.ParquetWriter, group: list[StoredImage], *, even_none: bool = False) -> None:
+    if group or even_none:
+        writer.write_table(_rows(group, writer.schema), ROW_GROUP)
+        group.clear()
+
+
+def _rows(images: Sequence[StoredImage], schema: pa.Schema) -> pa.Table:
+    data = pa.array([image.data for image in images], pa.binary())
+    paths = pa.array([f"{image.id}.{image.format.lower()}" for image in images], pa.string())
+    columns = {
+        name: pa.array([getattr(image, name) for image in images], kind)
+        for name, kind in IMAGE_COLUMNS.items()
+        if name != "image"
+    }
+    columns["image"] = pa.StructArray.from_arrays([data, paths], ["bytes", "path"])
+    return pa.table([columns[name] for name in IMAGE_COLUMNS], schema=schema)
 
 
 def shard_path(folder: Path, shard: int) -> Path:

@@ -9,7 +9,7 @@ import re
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from kd3_pipeline.damage import jpeg_segments
+from kd3_pipeline.damage import first_scan
 from kd3_pipeline.memory import OF_PICTURE, allowed, most_bytes
 
 TOO_HEAVY = re.compile(r"to decode it takes (\d+) MB, more than \d+$")
@@ -21,8 +21,12 @@ OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # others are four
 DEEP_GREY, DEEP_COLOUR = 10, 18  # of 16 bits, which become eight
 
 
-def weight(image: Image.Image, data: bytes, turned: bool) -> float:
-    """Bytes a pixel that an open picture takes until it is RGB, and upright if it is `turned`."""
+def weight(image: Image.Image, data: bytes, turned: bool, in_scans: bool) -> float:
+    """Bytes a pixel that an open picture takes until it is RGB, and upright if it is `turned`.
+
+    Args:
+        in_scans: a JPEG that `comes_in_scans`.
+    """
     if image.format == "WEBP":
         return WEBP_WEIGHT
     if image.format in DECODERS:
@@ -34,7 +38,7 @@ def weight(image: Image.Image, data: bytes, turned: bool) -> float:
         return DEEP_COLOUR
     made = 0 if image.mode == "RGB" and not image.has_transparency_data else RGB
     most = own + made
-    if isinstance(image, JpegImageFile) and _in_scans(image, data):
+    if in_scans and isinstance(image, JpegImageFile):
         most = max(most, own + _coefficients(image))
     return max(most, 2 * RGB) if turned else most
 
@@ -47,7 +51,7 @@ def halved_weight(image: Image.Image, data: bytes, recoloured: bool) -> float | 
     """
     own: float = OF_MODE.get(image.mode, 4)
     if isinstance(image, JpegImageFile):
-        held = _coefficients(image) if _in_scans(image, data) else 0.0
+        held = _coefficients(image) if comes_in_scans(image, data) else 0.0
         return max(own / 4 + held, 2 * RGB / 4)
     if image.format not in ("PNG", "BMP") or data[24:25] == b"\x10":
         return None
@@ -74,11 +78,14 @@ def is_too_large(width: int, height: int, format: str) -> bool:
     return max(width, height) > LONGEST or width * height * least > most_bytes()
 
 
-def _in_scans(image: JpegImageFile, data: bytes) -> bool:
-    """Whether a JPEG comes in several scans, so that all of its coefficients are held."""
+def comes_in_scans(image: JpegImageFile, data: bytes) -> bool:
+    """Whether a JPEG comes in several scans, so that all of its coefficients are held.
+
+    Of others libjpeg reads the first scan, which has all components, and no more.
+    """
     if image.info.get("progressive"):
         return True
-    scan = next((start for marker, start, _ in jpeg_segments(data) if marker == 0xDA), 0)
+    scan = first_scan(data)
     return scan > 0 and data[scan + 4] < image.layers
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import random
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, TiffImagePlugin
 
+from kd3_pipeline.damage import first_scan
 from kd3_pipeline.dedup.fingerprints import fingerprint_images
 from kd3_pipeline.formats import FORMATS, readable
 from kd3_pipeline.frames import to_square
 from kd3_pipeline.images import decode, decode_reduced, decode_small, inspect
-from kd3_pipeline.picturefile import ImageError, open_image
+from kd3_pipeline.picturefile import Heavy, ImageError, is_large, open_image
 from tests.crawl.hosts import png_claiming
 
 
@@ -375,6 +377,25 @@ def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
         decode(hostile)
     assert time.perf_counter() - start < 0.5
     assert inspect(data[:-2] + scan * 50 + data[-2:], 1).width == 2048
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_what_takes_more_than_it_may_is_told_before_it_is_decoded(kind):
+    data = encoded(Image.new("RGB", (300, 200), "red"), kind)
+    for most, heavy in ((60_000, True), (60_000 * 20, False)):
+        with pytest.raises(Heavy) if heavy else contextlib.nullcontext():
+            assert inspect(data, 1, most=most).width == 300
+        assert is_large(data, pixels=most // 4) == heavy
+
+
+def test_the_first_scan_is_found_behind_stray_bytes_and_past_a_thumbnail():
+    thumbnail = encoded(noise(), "JPEG")
+    data = encoded(noise(), "JPEG", comment=thumbnail[:2000])
+    scan = data.rindex(b"\xff\xda")
+    assert first_scan(data) == scan
+    assert first_scan(data[:2] + b"stray" + data[2:]) == scan + 5
+    assert first_scan(data[:2] + b"\xff" + data[2:]) == scan + 1  # a fill byte
+    assert first_scan(data[:scan]) == first_scan(b"\xff\xd8\xff") == first_scan(b"") == 0
 
 
 def test_bytes_that_look_like_scans_are_no_scans():

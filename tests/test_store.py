@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -306,3 +307,18 @@ def test_a_file_that_another_process_writes_is_not_written_by_two(tmp_path):
         claim(file)
     with (tmp_path / "rows").open("ab") as file:
         claim(file)
+
+
+def test_no_more_images_are_held_than_a_row_group_has(tmp_path):
+    held, most = weakref.WeakSet(), []
+
+    def counted():
+        for index in range(450):
+            image = stored(index)
+            held.add(image)
+            most.append(len(held))
+            yield image
+            del image
+
+    write_shards(tmp_path, counted(), [])
+    assert max(most) <= store.ROW_GROUP + 2

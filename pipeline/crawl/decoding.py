@@ -1,22 +1,35 @@
 """Decoder of downloads: threads that check images and keep the good ones."""
 
 import asyncio
+import math
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from collections import deque
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 
 from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from kd3_pipeline.crawl.incoming import Incoming
 from kd3_pipeline.crawl.optouts.pictures import image_signals
 from kd3_pipeline.crawl.optouts.signals import OptedOut, verdict
-from kd3_pipeline.formats import FORMATS
 from kd3_pipeline.images import ImageInfo, inspect
 from kd3_pipeline.manifest import Fetched
-from kd3_pipeline.picturefile import LARGE, ImageError, is_large
+from kd3_pipeline.picturefile import LARGE, Heavy, ImageError
+from kd3_pipeline.weight import RGB
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads
 FOUND = [field.name for field in fields(ImageInfo)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """One that is to be decoded, `alone` among the large ones or not at all if it is large."""
+
+    found: Fetched
+    incoming: Incoming
+    alone: bool
+    future: asyncio.Future[Fetched | None]
 
 
 class Decoder:
@@ -38,14 +51,25 @@ class Decoder:
         """
         self._inspect = partial(inspect, min_side=min_side, keep_damaged=keep_damaged)
         self._obeyed, self._blocklist = obeyed, blocklist
-        self._threads = ThreadPoolExecutor(DECODERS, "decode")
         self._large = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._threads = [Thread(target=self._work, name="decode") for _ in range(DECODERS)]
+        self._waiting: SimpleQueue[_Picture | None] = SimpleQueue()
+        self._done: deque[tuple[_Picture, Fetched | None, BaseException | None]] = deque()
+        self._told = False  # the event loop will look for what is done
+        self._ended = False
 
     def __enter__(self) -> "Decoder":
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._ended = True
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
 
     async def kept(self, found: Fetched, incoming: Incoming) -> Fetched:
         """The record of an image that is good and is kept.
@@ -55,13 +79,43 @@ class Decoder:
             OptedOut: it says that it is not to be used so.
             ExternalError: the disk will not have it.
         """
-        run = asyncio.get_running_loop().run_in_executor
-        kept = await run(self._threads, self._kept, found, incoming, False)
+        kept = await self._decoded(found, incoming, alone=False)
         if kept is None:
             async with self._large:
-                kept = await run(self._threads, self._kept, found, incoming, True)
+                kept = await self._decoded(found, incoming, alone=True)
         assert kept is not None  # the second time nothing is too large
         return kept
+
+    def _decoded(
+        self, found: Fetched, incoming: Incoming, *, alone: bool
+    ) -> asyncio.Future[Fetched | None]:
+        picture = _Picture(found, incoming, alone, self._loop.create_future())
+        self._waiting.put(picture)
+        return picture.future
+
+    def _work(self) -> None:
+        """One thread. The event loop is woken once for all that is done until it looks."""
+        while (picture := self._waiting.get()) is not None and not self._ended:
+            kept, failure = None, None
+            try:
+                kept = self._kept(picture.found, picture.incoming, picture.alone)
+            except BaseException as error:  # it is raised where the picture is waited for
+                failure = error
+            self._done.append((picture, kept, failure))
+            if not self._told:
+                self._told = True
+                self._loop.call_soon_threadsafe(self._hand_back)
+
+    def _hand_back(self) -> None:
+        self._told = False  # first: what is done from now on is told again
+        while self._done:
+            picture, kept, failure = self._done.popleft()
+            if picture.future.done():  # nobody waits any more
+                continue
+            if failure is None:
+                picture.future.set_result(kept)
+            else:
+                picture.future.set_exception(failure)
 
     def _kept(self, found: Fetched, incoming: Incoming, alone: bool) -> Fetched | None:
         """The record of an image that is kept; None if it is large, and others are decoded."""
@@ -70,9 +124,10 @@ class Decoder:
         signals = "\n".join(filter(None, (found.signals, said.text)))
         if said.refusal:
             raise OptedOut(said.refusal, signals)
-        if not alone and is_large(data, FORMATS, LARGE):
+        try:
+            info = self._inspect(data, most=math.inf if alone else RGB * LARGE)
+        except Heavy:
             return None
-        info = self._inspect(data)
         if refused := self._blocklist.image(data):
             raise ImageError(*refused, info.width, info.height)
         more = {name: getattr(info, name) for name in FOUND}

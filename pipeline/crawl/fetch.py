@@ -26,8 +26,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from yarl import URL
-
 from kd3_pipeline.crawl.backlog import FOR_NOW, SILENT, UNREACHABLE, UNREAD, Backlog, was_asked
 from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from kd3_pipeline.crawl.decoding import Decoder
@@ -39,7 +37,7 @@ from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.crawl.needed import Needed, Report
 from kd3_pipeline.crawl.optouts.origin import Answer
 from kd3_pipeline.crawl.optouts.signals import OptedOut, obeyed_kinds
-from kd3_pipeline.crawl.origins import Origin, Origins
+from kd3_pipeline.crawl.origins import Origin, Origins, origin_of
 from kd3_pipeline.crawl.outage import NO_TRUST, Outage
 from kd3_pipeline.crawl.pauses import Note, Pauses, no_note
 from kd3_pipeline.crawl.robots import Rules
@@ -181,7 +179,7 @@ class Fetcher:
         if outcome in NO_TRUST:
             self.outage.met()
         elif job.status is not None or outcome == UNREADABLE:
-            self.outage.heard(URL(job.address))
+            self.outage.heard(origin_of(job.address))
         else:
             return
         job.host.silent = 0

@@ -19,6 +19,12 @@ END = re.compile(rb"\n\r*\n")
 STATUS = re.compile(rb"HTTP/\d\.\d[ \t]+(\d{3})(?!\d)")
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 LONGEST_LENGTH = 18  # digits
+# most heads need nothing: no line that is left out or read in another way, and one length
+TIDY = re.compile(
+    rb"HTTP/\d\.\d (\d{3})(?: [^\r\n]*+)?\r\n(?:" + NAME.pattern + rb"+:[^\r\n]*+\r\n)*+\r\n"
+)
+FRAMING = re.compile(rb"\n((?:Content-Length|Transfer-Encoding):[^\r\n]*+)", re.IGNORECASE)
+LENGTH = re.compile(rb"Content-Length:[ \t]*(\d{1,18})[ \t]*", re.IGNORECASE)
 NO_BODY = {204, 304}
 SWITCHING = 101  # to what was not asked for: the parser would take all that follows for it
 
@@ -61,17 +67,20 @@ class TidyHandler(ResponseHandler):
         """Takes what came; nothing wakes a parser that was paused."""
         woken = not data
         while data and self._head is not None:
-            self.start_timeout()
-            seen = max(0, len(self._head) - 2)
-            self._head += data
-            data = self._rest(seen)
-        if self._left is not None and len(data) > self._left:
-            self.force_close()
-            data = data[: self._left]
-        if self._left is not None:
-            self._left -= len(data)
+            data = self._rest(data)
+        data = self._within(data)
         if data or woken:
             super().data_received(data)
+
+    def _within(self, data: bytes) -> bytes:
+        """What of this belongs to the body."""
+        if self._left is None:
+            return data
+        if len(data) > self._left:
+            self.force_close()
+            data = data[: self._left]
+        self._left -= len(data)
+        return data
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Hands on half a head: the parser says what is wrong with it; and ends a broken body."""
@@ -85,28 +94,41 @@ class TidyHandler(ResponseHandler):
             why = " ".join(str(broken).split())[:160]
             body.set_exception(aiohttp.ClientPayloadError(f"the body is malformed: {why}"))
 
-    def _rest(self, seen: int) -> bytes:
-        """What follows the head, once it has come and was handed on; nothing before."""
+    def _rest(self, data: bytes) -> bytes:
+        """What follows the head and was not handed on with it; nothing before it has come."""
         assert self._head is not None
-        if self._head[:1] in (b"\r", b"\n"):  # a blank line before an answer
-            self._head, seen = self._head.lstrip(b"\r\n"), 0
-        if not b"HTTP/".startswith(self._head[:5]):
-            whole, self._head = bytes(self._head), None
-            return whole  # no HTTP, as the parser will say
-        end = END.search(self._head, seen)
+        seen = max(0, len(self._head) - 2)
+        came: bytes | bytearray = data  # mostly it is whole, with a body that need not be copied
+        if self._head:
+            self._head += data
+            came = self._head
+        if came[:1] in (b"\r", b"\n"):  # a blank line before an answer
+            came, seen = came.lstrip(b"\r\n"), 0
+        if not b"HTTP/".startswith(came[:5]):
+            self._head = None
+            return bytes(came)  # no HTTP, as the parser will say
+        end = END.search(came, seen)
         if end is None or end.end() > HEAD_BYTES:
-            if len(self._head) > HEAD_BYTES:
+            self._head = bytearray(came) if came is not self._head else self._head
+            self.start_timeout()
+            if len(came) > HEAD_BYTES:
                 self._refuse(f"a head of more than {HEAD_BYTES:,} bytes")
             return b""
-        head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
-        tidy, status, length = tidied(head)
-        interim = 100 <= status < 200
-        if not interim:
-            self._left = 0 if self._bodiless or status in NO_BODY else length
-        self._head = bytearray() if interim else None
-        if status != SWITCHING:
+        tidy, status, length = tidied(bytes(came[: end.end()]))
+        rest = bytes(came[end.end() :])
+        if 100 <= status < 200:
+            self._head = bytearray()
+            if status != SWITCHING:
+                super().data_received(tidy)
+            return rest
+        self._head = None
+        self._left = 0 if self._bodiless or status in NO_BODY else length
+        if self._left is None:
             super().data_received(tidy)
-        return rest
+            return rest
+        # of a body that is counted nothing can be wrong with how it comes: one call is enough
+        super().data_received(tidy + self._within(rest))
+        return b""
 
     def _refuse(self, why: str) -> None:
         self._head = bytearray()
@@ -121,6 +143,9 @@ def tidied(head: bytes) -> tuple[bytes, int, int | None]:
     Lines without a name or a colon are left out, as is white space before a colon. Of lengths that
     are equal one stays; what is no number says nothing, nor does any length of a body in chunks.
     """
+    found, said = TIDY.fullmatch(head), FRAMING.findall(head)
+    if found and len(said) == 1 and (digits := LENGTH.fullmatch(said[0])):
+        return head, int(found[1]), int(digits[1])
     first, *lines = head.strip(b"\r\n").split(b"\n")
     kept, lengths, codings = [first.rstrip(b"\r")], list[bytes](), list[bytes]()
     into: list[bytes] | None = None  # where a folded line goes

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
+from operator import attrgetter
 from pathlib import Path
 
 from kd3_pipeline.crawl.backlog import NEVER_KEPT, was_asked
@@ -24,6 +25,7 @@ from kd3_pipeline.store import clear_leftovers, write_json
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 FIELDS = [field.name for field in fields(Fetched)]
+VALUES = attrgetter(*FIELDS)
 
 
 class Journal:
@@ -257,5 +259,5 @@ class Journal:
 
 
 def _line(record: Fetched, **more: object) -> bytes:
-    values = {name: getattr(record, name) for name in FIELDS} | more
+    values = dict(zip(FIELDS, VALUES(record), strict=True)) | more
     return json.dumps(values, ensure_ascii=True).encode() + b"\n"

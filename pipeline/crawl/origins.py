@@ -2,9 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-
-from yarl import URL
 
 from kd3_pipeline.crawl.optouts.origin import Answer, Question, Said
 from kd3_pipeline.crawl.optouts.rsl import Licence
@@ -41,10 +38,10 @@ class Origin:
         return waiting[::-1]
 
 
-@lru_cache(maxsize=128)  # those under way: it is asked for more than once, and may be long
 def origin_of(address: str) -> str:
-    """Scheme, host and port of an address."""
-    return str(URL(address).origin())
+    """Scheme, host and port of an address, as `check_url` spells it."""
+    scheme, _, host, *_ = address.split("/", 3)
+    return f"{scheme}//{host}"
 
 
 class Origins:

@@ -59,9 +59,8 @@ class Outage:
             return
         self._held.append(record)
 
-    def heard(self, address: URL) -> None:
+    def heard(self, origin: str) -> None:
         """A host answered, so the network is up."""
-        origin = str(address.origin())
         self._answered.pop(origin, None)
         self._answered[origin] = None
         self.met()
@@ -102,7 +101,7 @@ class Outage:
             answers = [client.answers(f"{origin}/robots.txt") for origin in asked]
             for origin, answered in zip(asked, await asyncio.gather(*answers), strict=True):
                 if answered:
-                    self.heard(URL(origin))
+                    self.heard(origin)
         self._checking = False
         if self.suspected:
             raise self._error(others)

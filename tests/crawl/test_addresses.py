@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import random
+import re
 import string
 import time
 from urllib.parse import urlsplit
@@ -11,7 +12,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from kd3_pipeline.crawl.addresses import target_of
+from kd3_pipeline.crawl import addresses
+from kd3_pipeline.crawl.addresses import as_asked, target_of
 from kd3_pipeline.crawl.blocklist import Blocklist, wire_host
 from kd3_pipeline.crawl.guard import Forbidden, check_host, check_url
 from tests.crawl.hosts import (
@@ -391,3 +393,28 @@ def test_a_blocked_host_stays_blocked_in_every_spelling(tmp_path):
         found = crawl(tmp_path, candidates_of(urls), hosts, blocklist=rules, **alone)
     assert list(outcomes(found).values()) == ["blocked", "blocked"]
     assert host.targets == ["/go.jpg"]
+
+
+def test_the_short_cut_for_plain_addresses_leads_where_the_long_way_does(monkeypatch):
+    pieces = ["a", "B9", ".", "..", "%2e", "%2F", "/", "//", "-", "~", "?", "&=", "%", "%zz", "'"]
+    pieces += ["()", "*+", ",;", ":", "@", "!$_", "|", " ", "#f", ":80", "é", "xn--", "1.1", ".com"]
+    draw = random.Random(0)
+    starts = [
+        "http://a.test/",
+        "https://a-b.c.test/x",
+        "http://1.2.3.4/",
+        "HTTP://a.test/",
+        "http://",
+    ]
+    urls = [
+        draw.choice(starts) + "".join(draw.choices(pieces, k=draw.randrange(7)))
+        for _ in range(9000)
+    ]
+    plain = [url for url in urls if addresses.PLAIN.fullmatch(url)]
+    assert len(plain) > 1000
+    short = [as_asked(url) for url in plain]
+    monkeypatch.setattr(addresses, "PLAIN", re.compile("never"))
+    for url, found in zip(plain, short, strict=True):
+        long = as_asked(url)
+        assert (found, str(found), found.raw_host) == (long, str(long), long.raw_host)
+        assert (found.port, found.raw_path_qs) == (long.port, long.raw_path_qs)

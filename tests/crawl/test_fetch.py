@@ -2,6 +2,7 @@ import asyncio
 import gzip
 import io
 import json
+import math
 import random
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.errors import ExternalError
 from kd3_pipeline.formats import FORMATS, readable
 from kd3_pipeline.manifest import manifest
+from kd3_pipeline.picturefile import Heavy
 from tests.crawl.hosts import (
     AGENT,
     DECLARATIONS,
@@ -865,6 +867,17 @@ def test_bodies_that_wait_for_a_decoder_are_as_few_as_workers(tmp_path, monkeypa
     assert 1 < max(waiting) <= 4
 
 
+def test_an_error_of_a_decoder_ends_the_crawl_and_its_threads(tmp_path, monkeypatch):
+    def broken(data, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(decoding, "inspect", broken)
+    host = Host({f"/{n}.jpg": image(n) for n in range(9)})
+    with serving(host) as hosts, pytest.raises(ZeroDivisionError):
+        crawl(tmp_path, candidates_of([f"http://0.test/{n}.jpg" for n in range(9)]), hosts)
+    assert [thread.name for thread in threading.enumerate() if thread.name == "decode"] == []
+
+
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "DECODERS", 4)
     monkeypatch.setattr(decoding, "LARGE", 1500)
@@ -873,6 +886,10 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
 
     def counted(data, **options):
         kind = "large" if len(data) > 10_000 else "small"
+        if kind == "large" and options["most"] < math.inf:
+            with pytest.raises(Heavy):
+                really(data, **options)
+            raise Heavy  # before any of it was decoded
         running[kind] += 1
         most[kind] = max(most[kind], running[kind])
         time.sleep(0.03)

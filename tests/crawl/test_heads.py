@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import random
+import re
 from collections import Counter
 
 import aiohttp
@@ -9,6 +11,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from kd3_pipeline.crawl import fetch as module
+from kd3_pipeline.crawl import heads
 from kd3_pipeline.crawl.heads import HEAD_BYTES, LINE_BYTES, Connector, TidyHandler, tidied
 from tests.crawl.hosts import Host, candidates_of, crawl, outcomes, picture, raw, reply, serving
 
@@ -200,6 +203,40 @@ def test_a_long_policy_does_not_cost_the_robots_txt(tmp_path):
 def test_a_length_that_is_said_twice_is_said_once():
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nX: y\r\nContent-Length : 7\r\n\r\n"
     assert tidied(head) == (b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 7\r\n\r\n", 200, 7)
+
+
+def meaning(found):
+    """What a head says: its first line, its lines in any order, its status and the length."""
+    head, status, length = found
+    first, *lines = head.strip(b"\r\n").split(b"\r\n")
+    pairs = [line.partition(b":") for line in lines]
+    return first, sorted((name.lower(), value.strip()) for name, _, value in pairs), status, length
+
+
+def test_a_head_that_needs_nothing_is_read_as_others_are(monkeypatch):
+    lines = [SIZE, b"content-length:5", b"Content-Length: x", b"Content-Length : 5", b"A: b\rc"]
+    lines += [b"Transfer-Encoding: chunked", b"transfer-encoding: identity", b" folded", b"X: y"]
+    lines += [b"Content-Length: 5, 5", b"Content-Length: " + b"0" * 30, b"no colon", b"Type: a"]
+    firsts = [b"HTTP/1.1 200 OK", b"HTTP/1.1 200", b"HTTP/1.0 404 no", b"HTTP/1.1 2000 x"]
+    draw, made = random.Random(0), []
+    for _ in range(6000):
+        parts = [draw.choice(firsts), *draw.choices(lines, k=draw.randrange(5)), b""]
+        made.append(b"".join(part + draw.choice([b"\r\n"] * 9 + [b"\n"]) for part in parts))
+    short = [tidied(head) for head in made]
+    as_it_came = [head for head, found in zip(made, short, strict=True) if found[0] == head]
+    assert len(as_it_came) > 200
+    monkeypatch.setattr(heads, "TIDY", re.compile(b"never"))
+    for head, found in zip(made, short, strict=True):
+        assert meaning(found) == meaning(tidied(head)), head
+
+
+def test_a_body_behind_its_head_and_one_in_pieces_are_the_same_body(tmp_path):
+    head = b"HTTP/1.1 200 OK\r\n" + SIZE + b"\r\n\r\n"
+    routes = [sent(SIZE), lambda r: [r.wfile.write(p) for p in (head, BODY[:9], BODY[9:])]]
+    records, requests = crawled(tmp_path, *routes)
+    assert [record.outcome for record in records] == ["ok", "ok"]
+    assert len({record.id for record in records}) == 1
+    assert requests == [1, 1]
 
 
 def test_the_client_has_the_places_in_which_heads_are_tidied():
