@@ -10,6 +10,7 @@ from kd3_pipeline.presets import whole_file
 from kd3_pipeline.store import write_text
 from kd3_pipeline.version import __version__
 from kd3_stages import paths
+from kd3_stages.code import ROOT
 
 TEMPLATES = Path(__file__).parent.parent / "project"
 PLOTS = [f"plots/{name}" for name in ("answers.json", "curve.json", "matrix.json", "page.html")]
@@ -28,8 +29,14 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
     """Writes the files, and commits them if `git`.
 
     Raises:
-        UserError: a file of a project is there; no such preset; git does not do it.
+        UserError: a file of a project is there, or the folder is the software's; no such preset;
+            git does not do it.
     """
+    if folder.resolve().is_relative_to(ROOT):
+        raise UserError(
+            f"{folder} is inside the software's own folder, {ROOT}",
+            f"make it elsewhere, as in `pipeline init {shlex.quote(f'../{folder.name}')}` there",
+        )
     files = project_files(preset)
     there = [name for name in files if (folder / name).exists()]
     if there:

@@ -36,10 +36,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for line in of_readme("sh", "pipeline init").text.splitlines()
         if line.startswith(("pipeline init", "cd "))
     ]
-    assert made == ["pipeline", "init", "wildlife", "--preset", "own", "--git"]
-    invoke(tmp_path, *made[1:])
-    assert entered == ["cd", "wildlife"]
-    folder = tmp_path / entered[1]
+    assert (made[:2], made[3:]) == (["pipeline", "init"], ["--preset", "own", "--git"])
+    assert entered == ["cd", made[2]]
+    (tmp_path / "clone").mkdir()
+    invoke(tmp_path / "clone", *made[1:])
+    folder = (tmp_path / "clone" / made[2]).resolve()
     program = folder / "bin/pipeline"
     program.parent.mkdir()
     program.write_text(STUB.format(python=sys.executable))

@@ -83,7 +83,7 @@ def test_with_the_wheel_alone_init_and_repro_end_with_a_report(wheel: Path, tmp_
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    said = command(place, *"init demo --preset quick".split()).stdout
+    said = command(place, *["init", "demo", "--preset", "quick"]).stdout
     assert said == "init: demo, preset quick; next: cd demo; pipeline repro\n"
     folder = place / "demo"
     text = (folder / "params.yaml").read_text()
