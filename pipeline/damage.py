@@ -7,6 +7,7 @@ in a GIF most of what is overwritten is no code. WebP and BMP have nothing to te
 import re
 from collections.abc import Iterator
 
+MOST_SEGMENTS = 5000  # before the pixels; a profile of colours needs 255 at most
 PADDING = 3  # stray bytes at the end of a picture that some cameras and web cams leave
 CORRUPT = "Corrupt JPEG data: "  # how libjpeg's warnings of lost pixels begin (jerror.h)
 STRAY = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
@@ -83,6 +84,22 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == 0xDA:
             end = found.start() if found else len(data)
         yield marker, start, end
+
+
+def has_many_segments(data: bytes) -> bool:
+    """Whether a JPEG has so many segments before its first scan that they are made to fill memory.
+
+    Pillow keeps each as an object of its own; and it reads on behind an end.
+    """
+    at = 2
+    for _ in range(MOST_SEGMENTS):
+        found = JPEG_MARKER.search(data, at)
+        if found is None or (marker := data[found.end() - 1]) == 0xDA:
+            return False
+        at = found.end()
+        if marker not in (0x01, 0xD8, 0xD9):  # these have no length
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return True
 
 
 def _header_is_tight(data: bytes) -> bool:

@@ -13,12 +13,12 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from kd3_pipeline.colour import Colours, colours_of, in_srgb
-from kd3_pipeline.damage import jpeg_segments
+from kd3_pipeline.damage import MOST_SEGMENTS, has_many_segments, jpeg_segments
 from kd3_pipeline.endings import webp_of_its_size, with_its_end
 from kd3_pipeline.exif import orientation
 from kd3_pipeline.formats import OWN_FORMATS, picture_kind
 from kd3_pipeline.paper import flat, white_around
-from kd3_pipeline.pngfile import SIGNATURE, Tidied, tidied
+from kd3_pipeline.pngfile import SIGNATURE, BrokenPng, Tidied, lacks_rows, tidied
 from kd3_pipeline.samples import eight_bits
 from kd3_pipeline.weight import (
     LONGEST,
@@ -102,6 +102,9 @@ class PictureFile:
             image.draft(None, (image.width // 2, image.height // 2))  # which JPEGs alone follow
         frame = image.tile[0].extents if isinstance(image, GifImageFile) and image.tile else None
         image.load()
+        last_row = (0, image.height - 1, image.width, image.height)
+        if image.format == "PNG" and not image.crop(last_row).getbbox() and lacks_rows(self.data):
+            raise OSError("its pixels end before its last row")
         if frame and "transparency" not in image.info:
             return white_around(image, frame), ""
         deep = eight_bits(image, self.data)
@@ -129,12 +132,24 @@ def opened(
         Heavy: to decode it takes more than `most` bytes.
         ImageError: as `open_image`.
     """
+    try:
+        return _opened(data, formats, most)
+    except (ImageError, Heavy):
+        raise
+    except Exception as error:  # what reads the header beside Pillow may stumble over it as well
+        reason = str(error) if isinstance(error, BrokenPng) else reason_of(error)
+        raise ImageError("not_an_image", reason) from None
+
+
+def _opened(data: bytes, formats: Sequence[str], most: float) -> PictureFile:
     png = Tidied(data)
     if data.startswith(SIGNATURE):
         png = tidied(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_pixels(webp_size(data), WEBP_WEIGHT, most)  # it takes its memory when it is opened
         png = Tidied(webp_of_its_size(data))
+    elif data[:2] == b"\xff\xd8" and has_many_segments(data):
+        raise ImageError("not_an_image", f"a JPEG of more than {MOST_SEGMENTS:,} segments")
     image = _header(png.data, formats)
     in_scans = isinstance(image, JpegImageFile) and comes_in_scans(image, data)
     if in_scans and _has_many_scans(data):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SHOWN = {b"tRNS", b"eXIf", b"sBIT", b"acTL"}  # pixels' meaning; of an animation that it is one
+CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 COLOUR = {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}
 LEAST = {b"acTL": 8, b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"sBIT": 1}  # bytes
 TRANSPARENT = {0: 2, 2: 6, 3: 1}  # colour type -> least bytes of tRNS; others have none
@@ -18,6 +19,14 @@ XMP, PROFILE = b"XML:com.adobe.xmp\0", b"Raw profile type exif\0"  # texts that 
 MOST_TEXT = 2**20  # bytes of one, unpacked: what Pillow takes
 MOST_PROFILE = 4 * 2**20  # bytes of a colour profile, unpacked
 TOLD = 3  # chunks in a remark
+MOST_CHUNKS = 100_000  # that Pillow gets to see: it keeps what it does not know
+PALETTE = 3  # colour type
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples of a pixel
+PIECE = 2**20  # bytes of pixels at once
+
+
+class BrokenPng(ValueError):
+    """A PNG that no browser shows, and why; Pillow shows something else in its place."""
 
 
 @dataclass
@@ -44,14 +53,20 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def tidied(data: bytes) -> Tidied:
-    """A PNG without what is not read of it; one that has nothing else stays as it is."""
+    """A PNG without what is not read of it; one that has nothing else stays as it is.
+
+    Raises:
+        BrokenPng: its chunks are not those of a picture.
+    """
     found, parts = Tidied(data), [memoryview(data)[:8]]
-    left_out, seen = [], set[bytes]()
+    left_out, seen, known = [], set[bytes](), set[bytes]()
     kept_to = 8
     for kind, start, end in chunks(data):
         whole = end + 4 <= len(data)
         if not kind.isalpha() or not kind[0] & 0x20:  # critical, or nothing: for Pillow to judge
             keep = True
+            _check(data, kind, known)
+            known.add(kind)
         else:
             wrong = _wrong(data, kind, start, end)
             if wrong and whole:
@@ -62,6 +77,8 @@ def tidied(data: bytes) -> Tidied:
         if keep:
             parts.append(memoryview(data)[start - 8 : end + 4])
             kept_to += len(parts[-1])
+            if len(parts) > MOST_CHUNKS:
+                raise BrokenPng(f"a PNG of more than {MOST_CHUNKS:,} chunks")
         if kind == b"IEND":
             break
     if kept_to != len(data):
@@ -70,6 +87,19 @@ def tidied(data: bytes) -> Tidied:
         more = ", …" if len(left_out) > TOLD else ""
         found.remark = f"passed over: {', '.join(left_out[:TOLD])}{more}"
     return found
+
+
+def _check(data: bytes, kind: bytes, before: set[bytes]) -> None:
+    """Raises BrokenPng for a chunk that must not be where it is, by those `before` it."""
+    if (kind == b"IHDR") == bool(before) or data[12:16] != b"IHDR":
+        raise BrokenPng("a PNG that does not begin with its header, or has two")
+    if kind == b"IHDR" and data[26:27] != b"\0":
+        raise BrokenPng("a PNG in a packing that there is not")
+    if kind == b"IDAT" and data[25:26] == bytes([PALETTE]) and b"PLTE" not in before:
+        raise BrokenPng("a PNG without its palette")
+    # such as CgBI, in which Apple's tools say that the colours are swapped
+    if kind.isalpha() and kind not in CRITICAL and b"IDAT" not in before:
+        raise BrokenPng(f"a PNG with the unknown chunk {kind.decode('ascii')}")
 
 
 def _wrong(data: bytes, kind: bytes, start: int, end: int) -> str:
@@ -100,6 +130,25 @@ def _read(data: bytes, kind: bytes, start: int, end: int, seen: set[bytes]) -> b
         return False
     seen.add(text)
     return end - start <= MOST_TEXT
+
+
+def lacks_rows(data: bytes) -> bool:
+    """Whether the pixels of a PNG end before its last row; of an interlaced one nothing is said.
+
+    Pillow takes those that end with a row for whole, and the rest is black.
+    """
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    depth, colour, interlaced = data[24], data[25], data[28]
+    if interlaced or colour not in SAMPLES:
+        return False
+    left = height * (1 + (width * depth * SAMPLES[colour] + 7) // 8)
+    stream = zlib.decompressobj()
+    for kind, start, end in chunks(data):
+        part = data[start:end] if kind == b"IDAT" else b""
+        while part and left > 0:
+            left -= len(stream.decompress(part, PIECE))
+            part = stream.unconsumed_tail
+    return left > 0
 
 
 def unpacked(packed: bytes, most: int) -> bytes | None:

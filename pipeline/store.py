@@ -277,16 +277,24 @@ def read_table(path: Path, columns: Sequence[str] | None = None, hint: str = "")
 
 
 @contextmanager
-def open_parquet(path: Path, hint: str = "", *, streamed: bool = False) -> Iterator[pq.ParquetFile]:
+def open_parquet(
+    path: Path, hint: str = "", *, streamed: bool = False, dictionaries: Sequence[str] = ()
+) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file, with a UserError that names it when that fails.
 
     Args:
         streamed: read a bit at a time, and not a whole column of a row group before its first row.
+        dictionaries: columns of texts that are to come as dictionaries.
     """
     if not path.is_file():
         raise UserError(f"{path} not found", hint or "run `dvc repro`, or the stage that writes it")
     try:
-        file = pq.ParquetFile(path, pre_buffer=not streamed, buffer_size=STREAM if streamed else 0)
+        file = pq.ParquetFile(
+            path,
+            pre_buffer=not streamed,
+            buffer_size=STREAM if streamed else 0,
+            read_dictionary=list(dictionaries),
+        )
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error, hint) from None
     with file:

@@ -9,6 +9,7 @@ import typer
 from kd3_pipeline.console import printable
 from kd3_pipeline.errors import PipelineError
 from kd3_stages import (
+    check,
     crawl,
     dedup,
     distill,
@@ -62,6 +63,7 @@ app = typer.Typer(
 )
 for command in (
     init.init,
+    check.check,
     crawl.crawl,
     dedup.dedup,
     teacher.teacher,

@@ -83,6 +83,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline neighbours IMAGE --html sheet.html": RUN,
     "pipeline report --open": RUN,
     "pipeline report --watch": FOREVER,
+    "pipeline check": "tests/stages/test_check.py",
     "pipeline doctor": "tests/stages/test_doctor.py",
     "pipeline teacher --check": "tests/stages/test_teacher_check.py",
     "pipeline teacher --check --images my-pictures": "tests/stages/test_teacher_check.py",

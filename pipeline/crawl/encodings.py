@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 PIECE = 64 * 1024  # bytes that are unpacked at once
 MOST = 3  # encodings of one body
+MEMBERS = 1000  # of gzip, one after the other; of 64 KiB each, as some tools write them, 64 MB
 NONE = {"", "identity"}
 PACKED = {"gzip", "x-gzip", "deflate"}
 GZIP = b"\x1f\x8b"
@@ -69,13 +70,20 @@ class Unpacker:
 
     def _hand_on(self, part: bytes, place: int) -> None:
         if place < len(self._layers):
-            for piece in self._layers[place].pieces(part):
+            layer = self._layers[place]
+            for piece in layer.pieces(part):
                 self._hand_on(piece, place + 1)
+                # what is packed in what was packed may come to nothing in the end, and take days
+                layer.gave += len(piece)
+                self._check(layer.gave)
         elif part:
             self.size += len(part)
             self._write(part)
-            if self.size > self._most:
-                raise Swollen(f"more than {self._most} bytes")
+            self._check(self.size)
+
+    def _check(self, size: int) -> None:
+        if size > self._most:
+            raise Swollen(f"more than {self._most} bytes")
 
 
 class _Layer:
@@ -83,6 +91,7 @@ class _Layer:
 
     def __init__(self, name: str) -> None:
         self.name, self.plain = name, False
+        self.gave = self._members = 0  # bytes; members of gzip after the first
         self._start = b""  # until it is known what this is
         self._inflater: zlib._Decompress | None = None
 
@@ -126,6 +135,9 @@ class _Layer:
             if self._inflater.eof:
                 if not data.startswith(GZIP):
                     return  # what follows is nothing of ours
+                self._members += 1
+                if self._members == MEMBERS:
+                    raise Packed(f"{self.name}: more than {MEMBERS:,} members")
                 self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
             try:
                 piece = self._inflater.decompress(data, PIECE)

@@ -14,14 +14,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 HEAD_BYTES = 256 * 1024  # of all lines together
 LINE_BYTES = 64 * 1024  # of one; a content security policy may be long
-LINES = 1000
+LINES = 8000
 END = re.compile(rb"\n\r*\n")
-STATUS = re.compile(rb"HTTP/\d\.\d[ \t]+(\d{3})(?!\d)")
+STATUS = re.compile(rb"(?i:HTTP)/(\d+\.\d+)[ \t]+(\d{3})(?!\d)[ \t]*(.*)", re.DOTALL)
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 LONGEST_LENGTH = 18  # digits
 # most heads need nothing: no line that is left out or read in another way, and one length
 TIDY = re.compile(
-    rb"HTTP/\d\.\d (\d{3})(?: [^\r\n]*+)?\r\n(?:" + NAME.pattern + rb"+:[^\r\n]*+\r\n)*+\r\n"
+    rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*+)?\r\n(?:" + NAME.pattern + rb"+:[^\r\n]*+\r\n)*+\r\n"
 )
 FRAMING = re.compile(rb"\n((?:Content-Length|Transfer-Encoding):[^\r\n]*+)", re.IGNORECASE)
 LENGTH = re.compile(rb"Content-Length:[ \t]*(\d{1,18})[ \t]*", re.IGNORECASE)
@@ -104,7 +104,7 @@ class TidyHandler(ResponseHandler):
             came = self._head
         if came[:1] in (b"\r", b"\n"):  # a blank line before an answer
             came, seen = came.lstrip(b"\r\n"), 0
-        if not b"HTTP/".startswith(came[:5]):
+        if not b"HTTP/".startswith(came[:5].upper()):
             self._head = None
             return bytes(came)  # no HTTP, as the parser will say
         end = END.search(came, seen)
@@ -140,16 +140,23 @@ class TidyHandler(ResponseHandler):
 def tidied(head: bytes) -> tuple[bytes, int, int | None]:
     """A head as a browser reads it; its status, 0 if it has none; the length of the body, if known.
 
+    Its protocol is 1.0 or 1.1, whatever it is called, and a carriage return in a line is a space.
     Lines without a name or a colon are left out, as is white space before a colon. Of lengths that
     are equal one stays; what is no number says nothing, nor does any length of a body in chunks.
     """
     found, said = TIDY.fullmatch(head), FRAMING.findall(head)
     if found and len(said) == 1 and (digits := LENGTH.fullmatch(said[0])):
         return head, int(found[1]), int(digits[1])
-    first, *lines = head.strip(b"\r\n").split(b"\n")
-    kept, lengths, codings = [first.rstrip(b"\r")], list[bytes](), list[bytes]()
+    first, *lines = (
+        line.rstrip(b"\r").replace(b"\r", b" ") for line in head.strip(b"\r\n").split(b"\n")
+    )
+    if status := STATUS.match(first):
+        version = b"1.0" if status[1] in (b"1.0", b"0.9") else b"1.1"
+        reason = b" " + status[3] if status[3] else b""
+        first = b"HTTP/%s %s%s" % (version, status[2], reason)
+    kept, lengths, codings = [first], list[bytes](), list[bytes]()
     into: list[bytes] | None = None  # where a folded line goes
-    for line in (line.rstrip(b"\r") for line in lines):
+    for line in lines:
         if line[:1] in (b" ", b"\t"):
             if into is not None:
                 into.append(line)
@@ -162,8 +169,7 @@ def tidied(head: bytes) -> tuple[bytes, int, int | None]:
         into = {b"content-length": lengths, b"transfer-encoding": codings}.get(name.lower(), kept)
         into.append(name + b":" + value)
     length, lines = _framing(lengths, codings)
-    status = STATUS.match(kept[0])
-    return b"\r\n".join([*kept, *lines]) + b"\r\n\r\n", int(status[1]) if status else 0, length
+    return b"\r\n".join([*kept, *lines]) + b"\r\n\r\n", int(status[2]) if status else 0, length
 
 
 def _framing(lengths: list[bytes], codings: list[bytes]) -> tuple[int | None, list[bytes]]:
@@ -180,4 +186,4 @@ def _framing(lengths: list[bytes], codings: list[bytes]) -> tuple[int | None, li
 
 
 def _values(line: bytes) -> list[bytes]:
-    return [value.strip().lower() for value in line.rpartition(b":")[2].split(b",")]
+    return [value.strip().lower() for value in line.partition(b":")[2].split(b",")]

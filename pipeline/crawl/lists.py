@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
 
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.crawl.columns import ADDRESS, Columns, check_no_header, licence_of
@@ -19,7 +21,9 @@ from kd3_pipeline.manifest import Candidate
 from kd3_pipeline.store import open_parquet
 
 LONGEST_LINE = 2**20  # bytes
+LONGEST_VALUE = 64 * 1024  # bytes: a Parquet file of a few KB may hold gigabytes of them
 TEXTS = ("title", "page_url", "thumbnail", "licence", "licence_url", "creator")
+BATCH = 1000  # rows of a Parquet file
 TOLD_EVERY = 10_000  # rows
 TEXT_FORMS = {1: "an address", 2: "an id and an address", -2: "an address and a text"}
 TEXT_TITLES: dict[int, dict[str, str]] = {1: {}, 2: {"title": "id"}, -2: {"title": "text"}}
@@ -77,7 +81,7 @@ def listed_candidates(
             )
             if not len(candidates) % TOLD_EVERY:
                 advance(TOLD_EVERY)
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"crawl.source: {path} cannot be read: {error}") from None
     if not candidates:
         raise UserError(f"crawl.source: {path} has no addresses")
@@ -187,14 +191,37 @@ def _jsonl(path: Path, columns: Columns) -> Iterator[PlacedRow]:
 
 def _parquet(path: Path, columns: Columns) -> Iterator[PlacedRow]:
     with open_parquet(path) as file:
-        names = file.schema_arrow.names
-        kept = {name: names[index] for name, index in columns.of(names).items()}
-        number = 0
-        for batch in file.iter_batches(batch_size=10_000, columns=list(kept.values())):
-            lists = [batch.column(column).to_pylist() for column in kept.values()]
+        schema = file.schema_arrow
+    names, number = schema.names, 0
+    kept = {name: names[index] for name, index in columns.of(names).items()}
+    texts = [name for name in kept.values() if _may_be_long(schema.field(name).type)]
+    # one long text may stand for any number of rows: it is looked at once, before it is
+    with open_parquet(path, streamed=True, dictionaries=texts) as file:
+        for batch in file.iter_batches(BATCH, columns=list(kept.values()), use_threads=False):
+            place = f"{path}, row {number}"
+            lists = [_plain(place, name, batch.column(name)) for name in kept.values()]
             for values in zip(*lists, strict=True):
                 yield f"{path}, row {number}", dict(zip(kept, values, strict=True))
                 number += 1
+
+
+def _may_be_long(kind: pa.DataType) -> bool:
+    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_binary(kind)
+
+
+def _plain(place: str, name: str, values: pa.Array) -> list[Any]:
+    """The values of a batch of a column, which begins at `place`."""
+    if kinds.is_dictionary(values.type) and _may_be_long(values.type.value_type):
+        if (pc.max(pc.binary_length(values.dictionary)).as_py() or 0) > LONGEST_VALUE:
+            raise _too_long(place, name)
+        values = values.dictionary_decode()
+    return values.to_pylist()
+
+
+def _too_long(place: str, name: str) -> UserError:
+    return UserError(
+        f"crawl.source: {place}, column '{name[:60]}': a text of more than {LONGEST_VALUE:,} bytes"
+    )
 
 
 READERS = {"txt": _text, "csv": _csv, "tsv": _tsv, "jsonl": _jsonl, "parquet": _parquet}
@@ -225,6 +252,8 @@ def _value(place: str, row: Mapping[str, Any], what: str, columns: Columns) -> s
             columns.no_text[name] += 1
             return ""
         raise UserError(f"crawl.source: {place}, column '{name[:60]}': {value!r:.60} is no text")
+    if len(value) > LONGEST_VALUE:
+        raise _too_long(place, name)
     return value.strip()
 
 

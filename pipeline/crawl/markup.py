@@ -1,6 +1,7 @@
 """Markup of a page: the images on it, the links of it, and how both are read."""
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
@@ -14,6 +15,7 @@ from kd3_pipeline.formats import suffixes
 
 PAGE_LINKS, PAGE_IMAGES = 2_000, 10_000  # looked at on one page
 MOST_CHARACTERS = 2000  # of an address, which is left out when longer, or of a title, which is cut
+BYTE_ORDERS = {BOM_UTF16_LE: "utf-16le", BOM_UTF16_BE: "utf-16be"}  # before any header's word
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
 IMAGE_TYPE = re.compile(rf"(?:image/{suffixes()})?", re.IGNORECASE)
 # an address, and its descriptors unless a comma ends it (HTML, "Parsing a srcset attribute");
@@ -50,6 +52,7 @@ def parsed(body: bytes, content_type: str) -> html.HtmlElement | None:
     """
     named = CHARSET.search(content_type)
     charset = named[1] if named else None
+    charset = BYTE_ORDERS.get(body[:2], charset)
     try:
         body.decode()
         charset = "utf-8"

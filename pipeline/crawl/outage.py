@@ -53,7 +53,8 @@ class Outage:
         """Takes the record of a URL that was asked for, or need not be; `silent`: no answer."""
         if silent or record.outcome in NO_ANSWER:
             self._unanswered.append(record)
-            self._silent.add(URL(record.url).raw_host or "")
+            asked = _asked(record.url)
+            self._silent.add(asked.raw_host or "" if asked else "")
         elif record.outcome not in NO_TRUST and record.outcome != NOT_NOW:
             self.journal.add(record)
             return
@@ -110,7 +111,8 @@ class Outage:
         """Origins to ask whether the network is up, since the last hosts may all be dead ones."""
         records = reversed(self.journal.records.values())
         urls = (record.url for record in records if record.status is not None)
-        earlier = (str(URL(url).origin()) for url in islice(urls, 100))
+        asked = filter(None, map(_asked, islice(urls, 100)))
+        earlier = (str(url.origin()) for url in asked)
         return list(islice(dict.fromkeys([*reversed(self._answered), *earlier]), ASKED))
 
     def _others(self) -> list[str]:
@@ -161,6 +163,13 @@ class Outage:
             if len(names) == HOSTS:
                 break
         return len(names)
+
+
+def _asked(url: str) -> URL | None:
+    """An address of a record as it is asked for: as it is written it may have spaces around it."""
+    with suppress(Forbidden):
+        return check_url(url)
+    return None
 
 
 def _told(record: Fetched) -> str:

@@ -78,7 +78,8 @@ class PageReader:
             await self._end()
             raise
         said = Heard(tuple(Signal(**one) for one in found["signals"]), tuple(found["licences"]))
-        images = [(url, title, linked) for url, title, linked in found["images"]]
+        titles = found["titles"]
+        images = [(url, titles[number], linked) for url, number, linked in found["images"]]
         return PageContent(set(found["words"]), said, images, found["links"])
 
     async def _exchanged(self, header: bytes, body: bytes) -> bytes:

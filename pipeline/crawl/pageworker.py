@@ -22,16 +22,26 @@ NO_MEMORY = 77  # exit status of a process that a page took all of its memory
 
 
 def content(body: bytes, kind: str, address: str, robot: str) -> dict[str, Any]:
-    """What a page says of itself and what is on it, in the words of `PageContent`."""
+    """What a page says of itself and what is on it, in the words of `PageContent`.
+
+    Of an image there is the number of its title.
+    """
     tree = parsed(body, kind)
     if tree is None:
-        return {"words": [], "signals": [], "licences": [], "images": [], "links": []}
+        return {"words": [], "signals": [], "licences": [], "images": [], "titles": [], "links": []}
     said = page_heard(tree, address)
+    # thousands of images may have the title of the page, which is told once
+    titles: dict[str, int] = {}
+    images = [
+        (url, titles.setdefault(title, len(titles)), linked)
+        for url, title, linked in islice(images_of(tree, address), PAGE_IMAGES)
+    ]
     return {
         "words": sorted(page_words(tree, robot)),
         "signals": [asdict(signal) for signal in said.signals],
         "licences": said.licences,
-        "images": list(islice(images_of(tree, address), PAGE_IMAGES)),
+        "images": images,
+        "titles": list(titles),
         "links": list(links_of(tree, address)),
     }
 

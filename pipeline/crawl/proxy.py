@@ -80,6 +80,12 @@ class Proxy:
             if error.status in OUT_OF_REACH:
                 raise aiohttp.ClientConnectionError(said) from None
             raise ProxyError(self._told(error.status, said)) from None
+        except aiohttp.ClientResponseError as error:
+            if error.request_info.method != "CONNECT":
+                raise
+            # of the tunnel: the host behind it has said nothing
+            what = " ".join(error.message.split())
+            raise ProxyError(f"the proxy's answer is no HTTP: {what}") from None
         except (aiohttp.ClientProxyConnectionError, aiohttp.ClientConnectorDNSError) as error:
             reason = _reason(error.os_error)
             raise ProxyError(f"{self.name} cannot be reached: {reason}") from None

@@ -86,7 +86,7 @@ def load_model(
         UserError: a file is missing or damaged, or the weights are not of this architecture, or
             are not finite.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     if config.architecture.get("name") == PROGRAM:
         return _load_program(folder, config, device), config
     try:
@@ -117,7 +117,7 @@ def weights_file(folder: Path, config: ModelConfig) -> Path:
     return program_file(folder, config.architecture)
 
 
-def _read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Path) -> ModelConfig:
     """
     Raises:
         UserError: a file is missing, or the config is damaged.

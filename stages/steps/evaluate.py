@@ -56,18 +56,18 @@ def run(section: Evaluate, console: Console) -> None:
     config = pair.configs["teacher"]
     side, names = config.input_size, config.class_names
     frame, reading = pair.configs["student"].frame, Reading.of(section)
-    with console.progress("evaluate: reading", section.images or None) as advance:
+    with console.progress("evaluate: reading", section.drawn or None) as advance:
         test = load_labelled(
             section.test_set,
             "test",
             frame,
-            section.images,
+            section.drawn,
             section.seed,
             advance,
             reading=reading,
             class_names=names,
         )
-    for note in test.notes:
+    for note in [*test.notes, *test.drawn_told(section.test_set, "evaluate.images")]:
         console.note(note)
     labels, measured = test.labels, np.unique(test.labels)
     if len(measured) < len(names):

@@ -133,6 +133,15 @@ def test_a_bomb_is_unpacked_no_further_than_the_limit():
     assert 1_000_000 < sum(map(len, taken)) < 1_100_000
 
 
+def test_a_bomb_that_comes_to_nothing_in_the_end_is_unpacked_no_further():
+    nothing = gzip.compress(b"", mtime=0)
+    with pytest.raises(Packed, match="more than 1,000 members"):
+        Unpacker("gzip", bytearray().extend, 10**6).write(nothing * 2000)
+    unpacker = Unpacker("gzip, gzip", bytearray().extend, 10**6)
+    with pytest.raises(Swollen):  # 50 MB in between, and then one byte
+        unpacker.write(gzip.compress(gzip.compress(b"x") + bytes(50 * 10**6), mtime=0))
+
+
 def test_what_comes_in_small_parts_is_unpacked_as_in_one():
     for data, encoding in (
         (GZIP, "gzip"),

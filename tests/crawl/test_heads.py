@@ -89,6 +89,14 @@ READ = {
     "line ends CR CR LF": sent(SIZE, end=b"\r\r\n"),
     "a blank line first": sent(SIZE, first=b"\r\nHTTP/1.1 200 OK"),
     "no reason": sent(SIZE, first=b"HTTP/1.1 200"),
+    "no space before the reason": sent(SIZE, first=b"HTTP/1.1 200OK"),
+    "two spaces": sent(SIZE, first=b"HTTP/1.1  200 OK"),
+    "small letters": sent(SIZE, first=b"http/1.1 200 OK"),
+    "a version that is none here": sent(SIZE, first=b"HTTP/3.0 200 OK"),
+    "a version without keep-alive": sent(first=b"HTTP/1.0 200 OK"),
+    "a carriage return in a line": sent(b"X: a\rY: b", SIZE),
+    "a length with a colon": sent(b"Content-Length: 99:5"),
+    "2,000 lines": sent(*(b"X-%d: y" % n for n in range(2000)), SIZE),
     "early hints first": sent(
         b"Link: </a.css>", b"", b"HTTP/1.1 200 OK", SIZE, first=b"HTTP/1.1 103 Early Hints"
     ),

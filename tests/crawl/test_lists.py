@@ -318,6 +318,31 @@ def test_rows_of_parquet_are_counted(tmp_path):
     assert f"{path}, row 0, column 'url'" in refused(path)
 
 
+@pytest.mark.parametrize("column", ["url", "title"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+def test_a_small_file_of_gigabytes_of_text_takes_no_memory(tmp_path, column, kind):
+    long = pa.array([b"http://example.com/" + b"x" * 1_000_000], kind)
+    values = {"url": pa.array(["http://example.com/1.jpg"] * 5000)}
+    values[column] = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), long)
+    pq.write_table(pa.table(values), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 200_000
+    before = pa.default_memory_pool().max_memory()
+    assert f"column '{column}': a text of more than 65,536 bytes" in refused(tmp_path / "a.parquet")
+    assert pa.default_memory_pool().max_memory() - before < 50_000_000
+
+
+def test_a_value_that_is_too_long_is_told_in_every_kind_of_list(tmp_path):
+    path = written(tmp_path, "a.csv", f"url,title\n{URLS[0]},{'x' * 70_000}\n")
+    assert "line 2, column 'title': a text of more than 65,536 bytes" in refused(path)
+
+
+def test_texts_of_parquet_that_are_no_utf_8_are_told(tmp_path):
+    buffers = [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
+    table = pa.table({"url": pa.Array.from_buffers(pa.string(), 1, buffers)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "cannot be read: 'utf-8' codec" in refused(tmp_path / "a.parquet")
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     assert "is no file" in refused(tmp_path / "none.txt")
     (tmp_path / "a.txt").mkdir()

@@ -130,3 +130,13 @@ def test_a_host_of_many_combining_letters_takes_no_time() -> None:
     many = "".join(f"<img src='//a{chr(0x301) * count}/x.jpg'>" for count in (60_000, 20_000, 1900))
     assert urls(many + "<img src=/a.jpg>") == ["/a.jpg"]
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+def test_a_page_that_begins_with_its_byte_order_is_read_whatever_its_header_says(
+    order: str,
+) -> None:
+    body = "\ufeff<img src=/a.jpg alt=猫>".encode(order)
+    tree = parsed(body, "text/html; charset=utf-8")
+    assert tree is not None
+    assert list(images_of(tree, "http://0.test/")) == [("http://0.test/a.jpg", "猫", False)]

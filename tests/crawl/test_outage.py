@@ -8,7 +8,9 @@ import pytest
 from kd3_pipeline.crawl import fetch as module
 from kd3_pipeline.crawl.blocklist import Blocklist
 from kd3_pipeline.crawl.journal import Journal
+from kd3_pipeline.crawl.outage import Outage
 from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.manifest import Fetched
 from tests.crawl.hosts import (
     Host,
     candidates_of,
@@ -176,3 +178,15 @@ def test_hosts_that_go_silent_after_answers_nobody_can_read_are_an_outage(tmp_pa
     gone = dict.fromkeys(table, dead["dead0.test"])
     with pytest.raises(ExternalError, match="seems to be down"):
         crawl(tmp_path, candidates_of(urls), dead | gone)
+
+
+def test_an_address_with_spaces_around_it_is_of_a_host_as_others_are(tmp_path):
+    gone = " HTTP://[2606:4700::1111]:8080 "  # a parser that takes it as it is written stumbles
+    with Journal(tmp_path) as journal:
+        outage = Outage(journal, candidates_of([gone, "http://0.test/"]))
+        outage.note(Fetched(gone, "unknown_host"))
+        outage.note(Fetched("http://b%C3%BCcher.test/", "unknown_host"))
+        outage.note(Fetched("http://b\u00fccher.test/", "unknown_host"))
+        assert outage.suspected  # three of two hosts, which are all
+        journal.add(Fetched(gone, "ok", status=200))
+        assert outage._answered_before() == ["http://[2606:4700::1111]:8080"]

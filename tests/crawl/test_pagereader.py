@@ -1,6 +1,7 @@
 """Reading of pages in a process of its own, which hostile pages cannot hold."""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -105,6 +106,21 @@ def test_a_reader_that_dies_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(run())
 
 
+def test_the_title_of_a_page_of_many_images_is_told_and_kept_once() -> None:
+    images = b"".join(b"<meta property=og:image content=/%d.jpg>" % number for number in range(500))
+    page = b"<title>" + b"long " * 400 + b"</title><img src=/a.jpg alt=cat>" + images
+    told = content(page, "text/html", "http://0.test/", "robot")
+    assert len(json.dumps(told)) < 50_000
+
+    async def run() -> PageContent:
+        async with PageReader() as reader:
+            return await read(reader, page)
+
+    titles = [title for _, title, _ in asyncio.run(run()).images]
+    assert titles == ["cat", *[("long " * 400).strip()] * 500]
+    assert len(set(map(id, titles))) == 2
+
+
 def test_of_a_page_of_nothing_there_is_nothing() -> None:
-    nothing = {"words": [], "signals": [], "licences": [], "images": [], "links": []}
+    nothing = {"words": [], "signals": [], "licences": [], "images": [], "titles": [], "links": []}
     assert content(b"", "text/html", "http://0.test/", "robot") == nothing

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from kd3_pipeline.crawl import fetch as module
 from kd3_pipeline.crawl.fetch import fetch
 from kd3_pipeline.crawl.http import Client, Unanswered, Web
 from kd3_pipeline.crawl.journal import Journal
@@ -15,6 +16,7 @@ from tests.crawl.hosts import (
     AGENT,
     LIMITS,
     Host,
+    Request,
     candidates_of,
     certificates,
     image,
@@ -129,6 +131,25 @@ def test_what_the_proxy_refuses_is_no_fault_of_a_host(tmp_path):
     assert told[urls[3]] == f"3.test: proxy: the proxy answered 407 no: see {LOGIN}"
     assert told[urls[4]] == f"4.test: proxy: the proxy answered 407: see {LOGIN}"
     assert kept == urls[:1]
+
+
+class Babbler(Request):
+    """A proxy whose answers to CONNECT are no HTTP."""
+
+    def do_CONNECT(self):
+        self.close_connection = True
+        self.wfile.write(b"\x16\3\1 no HTTP\r\n\r\n")
+
+
+def test_what_a_proxy_says_that_is_no_http_is_no_answer_of_a_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BACK_OFF", 0.01)
+    babbler = Host()
+    babbler.RequestHandlerClass = Babbler
+    with serving(babbler) as hosts:
+        address = "http://{}:{}".format(*hosts["0.test"])
+        got, records, kept = crawled(tmp_path, ["https://1.test/a.jpg"], address, robots=False)
+    assert (list(got.values()), kept) == (["not_now"], [])
+    assert "proxy: the proxy's answer is no HTTP: Bad status line" in records[0].detail
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
