@@ -310,7 +310,9 @@ def test_a_test_set_of_ones_own_is_matched_with_a_teacher_that_is_not_here(
 def test_a_dvc_yaml_of_another_version_is_told(tmp_path: Path, weights: Path) -> None:
     folder = project(tmp_path / "project", weights)
     text = (folder / "dvc.yaml").read_text()
-    (folder / "dvc.yaml").write_text(text.replace("      - data/embed\n", "", 1))
+    (folder / "dvc.yaml").write_text(
+        text.replace("      - data/embed\n      - models/teacher\n", "", 1)
+    )
     one = checks(folder, 0)["params.yaml, dvc.yaml"]
     assert one["warning"] and "dvc.yaml has distill otherwise than this version" in one["text"]
     (folder / "dvc.yaml").unlink()
