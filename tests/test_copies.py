@@ -99,6 +99,7 @@ def test_what_is_near_depends_on_how_near_test_images_are_to_each_other():
     assert judged(copied, shirts).copy.all()
 
 
+@pytest.mark.slow
 def test_digits_of_another_hand_are_no_copies_and_saved_ones_are():
     digits = handwritten()
     test, web = digits[:200], digits[200:400]

@@ -73,6 +73,7 @@ def test_a_pause_that_a_well_host_names_for_an_address_holds_nobody_else_up(
     assert seconds < 3  # it was 20: each address was taken for a sign of a slower host
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [503, 429])
 def test_a_third_that_is_refused_for_ever_does_not_stop_the_rest(tmp_path, status):
     counts, seconds = crawled(tmp_path, picky(range(2, 60, 3), status, 60), 60)
@@ -80,6 +81,7 @@ def test_a_third_that_is_refused_for_ever_does_not_stop_the_rest(tmp_path, statu
     assert seconds < 10 * 100 * GAP
 
 
+@pytest.mark.slow
 def test_a_pause_that_an_address_asks_for_is_kept_each_time(tmp_path):
     host = picky([3], 429, 8, Retry_After="1")
     counts, _ = crawled(tmp_path, host, 8, patience=3.0)

@@ -383,6 +383,7 @@ def test_a_slow_host_does_not_hold_up_another(tmp_path):
     assert quick.starts[-1] < slow.starts[-1]
 
 
+@pytest.mark.slow
 def test_a_host_that_is_busy_is_asked_less_until_it_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BACK_OFF", 0.0)
     host = Host()
@@ -404,6 +405,7 @@ def test_a_host_that_is_busy_is_asked_less_until_it_is_not(tmp_path, monkeypatch
     assert fast < 0.8 * slow  # and at last as before
 
 
+@pytest.mark.slow
 def test_retry_after_is_kept_by_the_whole_host_and_by_no_other(tmp_path, monkeypatch):
     busy = Host({f"/{n}.jpg": image(n) for n in range(8)})
     busy.routes["/0.jpg"] = lambda request: (
@@ -499,6 +501,7 @@ def test_a_host_that_is_ill_is_put_off_after_thirty_answers(tmp_path, monkeypatc
     assert Counter(outcomes(found).values()) == {"not_now": 30, "ok": 30}
 
 
+@pytest.mark.slow
 def test_a_host_that_gives_too_little_for_its_pauses_is_put_off(tmp_path):
     host = Host()
 

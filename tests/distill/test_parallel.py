@@ -85,6 +85,7 @@ def alone(tmp_path_factory) -> dict[str, Any]:
     return distil(ALONE, [tmp_path_factory.mktemp("alone")], KD3)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tmp_path, alone):
     first, second = together(2, distil, [tmp_path / "first", tmp_path / "second"], KD3)
     for found in (first, second):

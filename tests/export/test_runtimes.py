@@ -190,6 +190,7 @@ def answers_alone(file: Path, images: np.ndarray) -> np.ndarray:
     return np.load(places[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_and_tail_of_ones_own_run_without_their_code(
     kind: InputKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -73,6 +73,7 @@ def test_auxiliary_classifiers_keep_their_weights_and_have_no_say():
     assert network(IMAGES).shape == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "features", "layers"),
     [
@@ -108,6 +109,7 @@ def test_a_transformer_is_cut_at_its_class_token():
         network(torch.randn(1, 3, 64, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_the_mode_of_training_reaches_all_parts(name):
     torch.manual_seed(0)

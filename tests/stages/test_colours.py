@@ -79,6 +79,7 @@ def answers(folder: Path) -> list[tuple[str, str]]:
         return [(row["teacher"], row["teacher_confidence"][:5]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_teacher_of_blue_first_is_the_one_of_red_first(project, name, monkeypatch):
     state = module(name, 3).state_dict()

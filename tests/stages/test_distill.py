@@ -294,6 +294,7 @@ class Toy(Objective):
 '''
 
 
+@pytest.mark.slow
 def test_a_new_objective_is_one_file_and_one_line(prepared: Path, tmp_path: Path) -> None:
     folder = copy(prepared, tmp_path / "project")
     (folder / "pipeline/distill/objectives/toy.py").write_text(TOY)

@@ -16,6 +16,7 @@ from tests.stages.workspace import environment, invoke, run
 AUTO = ("distill", "--set", "distill.lr=auto")
 
 
+@pytest.mark.slow
 def test_a_rate_is_found_told_and_written(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(project, folder, symlinks=True)

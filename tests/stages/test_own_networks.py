@@ -92,6 +92,7 @@ def with_teacher(shape: str, student: str = "resnet8", trust: str = "true") -> N
     Path("params.yaml").write_text(PARAMS.format(**values), "utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_teacher_and_a_student_of_ones_own_go_through_all_stages(project, shape):
     with_teacher(shape, student=f"{shape}.py:Net")

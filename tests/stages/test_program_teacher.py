@@ -44,6 +44,7 @@ def written(kind: str, folder: Path) -> str:
     return "teacher.pt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "objective", "views"), [("onnx", "kd3", 0), ("script", "kd", 2)])
 def test_a_program_teaches_through_all_stages(
     project: Path, tmp_path: Path, kind: str, objective: str, views: int

@@ -46,6 +46,7 @@ def saved(teacher: ProgramTeacher, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [script, exported])
 def test_programs_of_torch_answer_as_the_network_that_they_were(make: Any, tmp_path: Path) -> None:
     teacher = read(make(tmp_path / "model"))
@@ -74,6 +75,7 @@ def test_an_onnx_teacher_has_its_map_and_its_last_layer(tmp_path: Path) -> None:
         load_model(folder, CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [script, exported])
 def test_a_folder_with_a_program_that_was_not_read_is_not_opened(make: Any, tmp_path: Path) -> None:
     folder = saved(read(make(tmp_path / "model")), tmp_path / "teacher")
