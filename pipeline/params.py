@@ -648,7 +648,7 @@ class Evaluate(Section):
 class Export(Section):
     formats: list[Literal["safetensors", "onnx", "onnx-fp16", "torch", "litert"]] = Field(
         ["safetensors", "onnx", "torch"],
-        description="files to ship; `onnx` needs the extra `export`, `onnx-fp16` is made of it, "
+        description="files to ship; `onnx-fp16` is made of `onnx`, "
         "with numbers of 16 bits inside; `torch` is a program of torch.export; `litert` needs the "
         "extra `litert`; safetensors are always written",
     )

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from kd3_pipeline.errors import ExternalError, UserError, first_line
+from kd3_pipeline.extras import install_extra
 from kd3_pipeline.weights.files import (
     Weights,
     check_sha256,
@@ -244,9 +245,7 @@ def _hub() -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError(
-            "huggingface_hub is not installed", "install the extra 'teachers'"
-        ) from None
+        raise UserError("huggingface_hub is not installed", install_extra("teachers")) from None
     return huggingface_hub
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.errors import ExternalError, PipelineError, UserError
+from kd3_pipeline.extras import install
 from kd3_pipeline.paramfile import read_params
 from kd3_stages import paths
 from kd3_stages.steps.consent import consented
 from kd3_stages.steps.findings import Finding, show, what_next, wrong
 
-LIBRARIES = ("torch", "faiss", "dvc", "icrawler")
+LIBRARIES = {"torch": "torch", "faiss": "faiss-cpu", "dvc": "dvc", "icrawler": "icrawler==0.6.10"}
 LEAST_SPACE = 1.0  # GB free; a crawl of 40,000 images and its models need about as much
 
 
@@ -63,7 +64,7 @@ def _version(name: str) -> str:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise UserError(str(error), "pip install -e . -c constraints.txt") from None
+        raise UserError(str(error), install(LIBRARIES[name])) from None
     return str(getattr(module, "__version__", None) or metadata.version(name))
 
 

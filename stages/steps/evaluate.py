@@ -38,6 +38,7 @@ from kd3_pipeline.store import (
     write_text,
 )
 from kd3_stages import paths
+from kd3_stages.steps.figures import figures
 
 FOLDERS = {"teacher": paths.TEACHER, "student": paths.STUDENT}
 
@@ -113,6 +114,7 @@ def run(section: Evaluate, console: Console) -> None:
     # write
     answers = outputs.answers(labels, teacher, student, names)
     write_json(paths.METRICS, values)
+    write_json(paths.FIGURES, figures(values))
     write_csv(paths.PREDICTIONS, list(answers), outputs.prediction_rows(answers))
     write_csv(paths.CORRUPTIONS, CORRUPTION_COLUMNS, corruptions)
     with replacing(paths.MISTAKES.parent) as folder:

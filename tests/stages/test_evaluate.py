@@ -27,6 +27,7 @@ from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model, save_model
 from kd3_pipeline.params import Evaluate
 from kd3_pipeline.pixelstore import encode_jpeg
+from kd3_pipeline.store import write_json
 from kd3_stages import paths
 from kd3_stages.cli import app
 from kd3_stages.steps.evaluate import run
@@ -119,6 +120,30 @@ def test_stored_pixels_with_a_margin_are_judged_by_their_centres(folder: Path, s
     assert (expected["contaminated"], found["contaminated"]) == (0, 1)
     fitted = (expected["student"]["temperature"], found["student"]["temperature"])
     assert fitted[0] == pytest.approx(fitted[1], rel=0.1) and fitted[0] != 1.0
+
+
+def test_the_figures_that_runs_are_compared_by_are_few_and_begin_with_the_accuracy(
+    folder: Path,
+) -> None:
+    verdicts = pa.table({"kept": [True] * WEB + [False] * 5})
+    pq.write_table(verdicts, folder / "data/dedup/images.parquet")
+    write_json(paths.summary("distill"), {"agreement": 0.875})
+    metrics, found = measured(), json.loads(paths.FIGURES.read_text())
+    assert next(iter(found)) == "accuracy" and len(found) <= 12
+    assert found["accuracy"] == metrics["student"]["accuracy"]
+    assert found["teacher_accuracy"] == metrics["teacher"]["accuracy"]
+    assert found["calibration_error"] == metrics["student"]["ece_tempered"]
+    images = {name: found[name] for name in ("crawled", "kept", "trained_on")}
+    assert images == {"crawled": WEB + 5, "kept": WEB, "trained_on": WEB - HELD_OUT}
+    assert found["held_out_agreement"] == 0.875
+    (folder / "data/dedup/images.parquet").unlink()
+    paths.summary("distill").unlink()
+    measured()
+    now = json.loads(paths.FIGURES.read_text())
+    lacking = ("crawled", "kept", "held_out_agreement")
+    assert [name for name, value in now.items() if value is None] == sorted(
+        lacking, key=list(found).index
+    )
 
 
 def test_the_metrics_have_what_their_readers_expect(folder: Path) -> None:

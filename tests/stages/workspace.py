@@ -56,7 +56,7 @@ def environment(folder: Path) -> dict[str, str]:
         own["PIPELINE_CHECK"] = "off"
     return own | {
         "PATH": os.pathsep.join([str(folder / "bin"), scripts, os.environ["PATH"]]),
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
         "GIT_AUTHOR_NAME": "t",
         "GIT_AUTHOR_EMAIL": "t@example.org",
         "GIT_COMMITTER_NAME": "t",
