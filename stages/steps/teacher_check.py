@@ -276,6 +276,9 @@ def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params
     if found.by_chance and found.high > (1 + 1 / found.classes) / 2:  # nor far from a good one
         text += ": too few images to tell it from guessing"
         return Finding("accuracy", text, None, 0, values)
+    if found.by_chance and params.teacher.source == "train":
+        text += ": no better than guessing; it was trained here on too few images, or too briefly"
+        return Finding("accuracy", text, values=values, loud=True)
     if found.by_chance:
         text += (
             ": no better than guessing, so the weights, the order of the classes or the input's"

@@ -15,7 +15,7 @@ from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.network import parameter_count
-from kd3_pipeline.params import Params
+from kd3_pipeline.params import Params, Teacher
 from kd3_pipeline.teacher.inspection import Accuracy, _wilson
 from kd3_stages.steps.teacher_check import _accuracy, _needed
 from tests.stages.trained import MEAN, NAMES, SIDE, STD
@@ -170,9 +170,18 @@ def test_few_images_condemn_no_teacher(images: int, right: int, ok: bool | None)
     low, high = _wilson(right, images)
     share, hits = right / images, np.zeros(images, bool)
     found = Accuracy(share, images, low, high, share, 2, hits)
-    said = _accuracy(found, None, None, Params())
+    own = Params(teacher=Teacher(source="file", path="teacher.pt"))
+    said = _accuracy(found, None, None, own)
     assert (said.ok, said.code) == (ok, 2 * (ok is False))
     assert ("too few images" in said.text) == (ok is None)
+
+
+def test_a_teacher_that_was_trained_here_is_weak_and_not_wrong() -> None:
+    low, high = _wilson(110, 200)
+    found = Accuracy(0.55, 200, low, high, 0.55, 2, np.zeros(200, bool))
+    said = _accuracy(found, None, None, Params())
+    assert (said.loud, said.code) == (True, 0)
+    assert "no better than guessing; it was trained here" in said.text
 
 
 def test_names_in_another_order_are_told_by_the_labels(tmp_path: Path, weights: Path) -> None:
