@@ -3,12 +3,13 @@
 # make lint       ruff, its format and mypy
 # make format     what ruff can mend
 # make generated  dvc.yaml, params.yaml and docs/parameters.md anew, from the code
+# make wheel      the package as a wheel, into dist/
 PYTHON := $(shell command -v python3)# resolved before .venv goes on the path
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo setup test test-slow test-browser lint format generated clean
+.PHONY: demo setup test test-slow test-browser lint format generated wheel clean
 
 demo: setup
 ifdef QUICK
@@ -23,7 +24,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --progress-bar off \
-		--constraint constraints.txt --editable '.[dev,export,teachers]'
+		--constraint constraints.txt --editable '.[dev,teachers]'
 	touch $@
 
 test: setup
@@ -46,6 +47,9 @@ format: setup
 
 generated: setup
 	python -m kd3_stages.generate
+
+wheel:
+	$(PYTHON) -m pip wheel --quiet --progress-bar off --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf .cache data/crawl data/dedup data/distill data/embed data/evaluate data/inputs models reports

@@ -81,8 +81,8 @@ def _teacher(teacher: Teacher) -> Iterator[Conflict]:
     if teacher.channels == 1 and teacher.order != "rgb":
         yield "teacher.order", "one channel has no order: leave it"
     yield from _normalisation(teacher)
-    if source == "train" and 0 < teacher.images < teacher.batch_size:
-        what = f"larger than teacher.images ({teacher.images}): no full batch"
+    if source == "train" and 0 < teacher.drawn < teacher.batch_size:
+        what = f"larger than teacher.images ({teacher.drawn}): no full batch"
         yield "teacher.batch_size", what
 
 

@@ -1,7 +1,7 @@
 """Metrics of an evaluation as reports/metrics.json holds them: their types, and the one reader."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,10 +34,15 @@ class Latency(Values):
 class NetworkMetrics(Values):
     """One network on the test set; accuracies and their 95% intervals are fractions.
 
-    The top-5 accuracies are None under six classes, `macs` of a program; `nll` is in nats.
+    The top-5 accuracies are None under six classes, `macs` of a program; `nll` is in nats. `mean`
+    and `std` are of what it is fed, and `cut` is where its features are taken.
     """
 
     architecture: str
+    cut: Literal["map", "vector", "logits"]
+    input_size: Count
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     parameters: Count
     macs: Count | None
     megabytes: Amount
@@ -51,6 +56,8 @@ class NetworkMetrics(Values):
     nll: Amount
     brier: Amount
     ece: Fraction
+    commonest_class: str  # of its answers
+    commonest_share: Fraction
 
 
 class StudentMetrics(NetworkMetrics):
@@ -111,7 +118,8 @@ class Metrics(Values):
     """All figures; the agreements are None where the teacher is never right, or never wrong.
 
     `leaked` and `contaminated` count test images found in the crawl and in what trained the
-    student, None where nobody looked.
+    student, None where nobody looked. `warnings` are lines on what the figures should not be read
+    without.
     """
 
     test_set: str
@@ -138,6 +146,7 @@ class Metrics(Values):
     calibration_tempered: tuple[Bin, ...]
     styles: tuple[Group, ...]
     corruption_error: CorruptionError | None
+    warnings: tuple[str, ...]
 
 
 def read_metrics(path: Path) -> Metrics:

@@ -15,6 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from kd3_pipeline.memory import MEGABYTES
 from kd3_pipeline.registry import OBJECTIVES, SEARCH_ENGINES, OneOf
 
+
+@dataclass(frozen=True)
+class Either:
+    """Annotation of a parameter of several kinds: in words, what an error says was expected."""
+
+    words: str
+    renamed: tuple[tuple[Any, str], ...] = ()  # values of earlier versions, and what they are now
+
+
 Rgb = Annotated[tuple[float, float, float], Field(strict=False)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveRgb = Annotated[tuple[Positive, Positive, Positive], Field(strict=False)]
@@ -36,6 +45,10 @@ Broken = Annotated[
     float,
     Field(ge=0, le=1, description="largest share of images that cannot be read; they are told"),
 ]
+Count = Annotated[
+    Annotated[int, Field(ge=0)] | Literal["auto"], Either("a whole number of images, or auto")
+]
+DRAWN_TO_TRAIN, DRAWN_TO_TEST = 4000, 2000  # of the demo's drawings
 SIDES = 4  # of the teacher's input: a picture of so many is enough for all that is made of it
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -54,12 +67,11 @@ Issue = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Either:
-    """Annotation of a parameter of several kinds: in words, what an error says was expected."""
-
-    words: str
-    renamed: tuple[tuple[Any, str], ...] = ()  # values of earlier versions, and what they are now
+def _drawn(images: int | str, source: str, of_demo: int) -> int:
+    """What a `Count` means for a labelled set."""
+    if isinstance(images, int):
+        return images
+    return of_demo if source == "demo" else 0
 
 
 class Section(BaseModel):
@@ -362,10 +374,14 @@ class Teacher(Section):
         "those that `weights` or `data` have, else class 0, class 1, …",
     )
     data: str = Field(
-        "demo", description="source `train`: `demo`, a .parquet file or a folder of class folders"
+        "demo",
+        description="source `train`: `demo`, `cifar10` or `cifar100` (torchvision), a .parquet "
+        "file or a folder of class folders",
     )
-    images: int = Field(
-        4000, ge=0, description="source `train`: images to draw (demo) or use; 0 is all"
+    images: Count = Field(
+        "auto",
+        description="source `train`: how many to use, drawn by `seed`; 0 is all; `auto`: "
+        f"{DRAWN_TO_TRAIN:,} of the demo's, all of other data",
     )
     columns: Columns = {}
     broken: Broken = 0.05
@@ -388,6 +404,11 @@ class Teacher(Section):
     precision: Precision = Field(
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
     )
+
+    @property
+    def drawn(self) -> int:
+        """How many images of `data` are used; 0 is all."""
+        return _drawn(self.images, self.data, DRAWN_TO_TRAIN)
 
     @property
     def hub_network(self) -> str:
@@ -577,7 +598,11 @@ class Evaluate(Section):
         description="`demo`, `cifar10` or `cifar100` (torchvision), a folder of class folders, a "
         ".parquet or .tar file, or another layout of docs/files.md",
     )
-    images: int = Field(2000, ge=0, description="images to draw (demo) or use; 0 is all")
+    images: Count = Field(
+        "auto",
+        description="how many to use, drawn by `seed`; 0 is all; `auto`: "
+        f"{DRAWN_TO_TEST:,} of the demo's, all of other test sets",
+    )
     columns: Columns = {}
     broken: Broken = 0.05
     class_names: Annotated[
@@ -614,11 +639,16 @@ class Evaluate(Section):
     seed: Seed = Field(0, description="seed of the demo's drawings and of the corruptions")
     device: Device = Field("auto", description="where to evaluate")
 
+    @property
+    def drawn(self) -> int:
+        """How many images of `test_set` are used; 0 is all."""
+        return _drawn(self.images, self.test_set, DRAWN_TO_TEST)
+
 
 class Export(Section):
     formats: list[Literal["safetensors", "onnx", "onnx-fp16", "torch", "litert"]] = Field(
         ["safetensors", "onnx", "torch"],
-        description="files to ship; `onnx` needs the extra `export`, `onnx-fp16` is made of it, "
+        description="files to ship; `onnx-fp16` is made of `onnx`, "
         "with numbers of 16 bits inside; `torch` is a program of torch.export; `litert` needs the "
         "extra `litert`; safetensors are always written",
     )

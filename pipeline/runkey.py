@@ -14,6 +14,7 @@ NO_RESULT = frozenset(
         "kd3_pipeline/console.py",  # draws and tells
         "kd3_pipeline/diskerrors.py",  # words
         "kd3_pipeline/errors.py",  # words and exit codes
+        "kd3_pipeline/extras.py",  # words
         "kd3_pipeline/conflicts.py",  # refuses values, and changes none
         "kd3_pipeline/paramfile.py",  # reads params.yaml, whose values are tracked
         "kd3_pipeline/params.py",  # declares them; `pipeline inputs` tracks the defaults in use

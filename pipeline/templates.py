@@ -33,12 +33,15 @@ def environment(package: str, **filters: Callable[..., Any]) -> Environment:
     made.filters |= {
         "clip": clip,
         "count": count,
+        "figure": figure,
         "counted": counted,
         "large": large,
         "moment": moment,
         "percent": percent,
         "points": points,
         "probability": probability,
+        "signed": signed,
+        "times": times,
     } | filters
     return made
 
@@ -63,6 +66,11 @@ def count(value: float) -> str:
 def counted(value: int, one: str, many: str = "") -> str:
     """A number with the noun that fits: 1 page, 2 pages."""
     return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def figure(value: float) -> str:
+    """A number with three digits, or all before the point: 0.807, 27.6, 1,027."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def large(value: float) -> str:
@@ -100,3 +108,13 @@ def points(difference: float | None) -> str:
 def probability(value: float) -> str:
     """A p value, with its sign: = 0.031, or < 0.0001."""
     return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
+
+
+def signed(value: int) -> str:
+    """A whole number with its sign; a dot for none."""
+    return "·" if not value else ("−" if value < 0 else "+") + f"{abs(value):,}"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio with its sign of multiplication: × 0.33."""
+    return "–" if ratio is None else f"× {ratio:.3g}"

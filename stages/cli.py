@@ -12,6 +12,7 @@ from kd3_pipeline.diskerrors import disk_trouble
 from kd3_pipeline.errors import PipelineError
 from kd3_pipeline.version import __version__
 from kd3_stages import (
+    check,
     crawl,
     dedup,
     distill,
@@ -99,6 +100,7 @@ def options(
 
 for command in (
     init.init,
+    check.check,
     crawl.crawl,
     dedup.dedup,
     teacher.teacher,

@@ -22,6 +22,7 @@ DISTILLED = SELECTION.parent / "run.json"
 THRESHOLDS = SELECTION.parent / "thresholds.parquet"
 CURVES = Path("reports/distill.csv")
 METRICS = Path("reports/metrics.json")
+FIGURES = Path("reports/figures.json")  # the few of them that DVC compares
 PREDICTIONS = Path("reports/predictions.csv")
 CORRUPTIONS = Path("reports/corruptions.csv")
 CONTAMINATION = Path("reports/contamination.html")
@@ -31,5 +32,5 @@ CACHE = Path(".cache")
 
 
 def summary(stage: str) -> Path:
-    """A stage's own metrics file."""
+    """A stage's own figures."""
     return Path("reports") / f"{stage}.json"

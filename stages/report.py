@@ -1,5 +1,7 @@
 """`pipeline report`: one page that shows what happened."""
 
+import os
+import shlex
 from typing import Annotated
 
 import typer
@@ -22,4 +24,13 @@ def report(
     params, console = start("report", overrides, quiet, as_json)
     from kd3_stages.steps.report import run
 
-    run(params.report, console, open_page, watch)
+    run(params, console, open_page, watch, _command(open_page, watch, overrides))
+
+
+def _command(open_page: bool, watch: bool, overrides: list[str] | None) -> str:
+    """The command that writes the page, as a person gives it."""
+    if "DVC_STAGE" in os.environ:
+        return "dvc repro"
+    options = [*(["--open"] if open_page else []), *(["--watch"] if watch else [])]
+    changes = [word for change in overrides or [] for word in ("--set", change)]
+    return shlex.join(["pipeline", "report", *options, *changes])

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.extras import install_extra
 from kd3_stages.command import Json, Quiet, Set, start
 
 SPACE = ("lr=0.1:4", "crop=pad,resized,none", "logit_weight=0,0.1", "contrast_weight=0.0001:0.1")
@@ -35,7 +36,6 @@ def tune(
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
-        hint = "install the extra: pip install 'kd3-pipeline[tune]'"
-        raise UserError("tune needs optuna", hint) from None
+        raise UserError("tune needs optuna", install_extra("tune")) from None
 
     run(params.distill, console, trials, epochs, search, SPACE, overrides or [])

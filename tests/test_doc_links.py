@@ -21,7 +21,10 @@ YOURS = {  # paths that a page tells its reader to fill
     "pipeline/crawl/engines/example.py",
 }
 # by a command, and no output of a stage
-MADE = (".cache/", ".venv/", "reports/tune.", "reports/dedup.html", "reports/contamination.html")
+MADE = (
+    *(".cache/", ".venv/", "dist/"),
+    *("reports/tune.", "reports/dedup.html", "reports/contamination.html"),
+)
 FILES = ("crawl.source", "teacher.path", "teacher.data", "evaluate.test_set", "evaluate.styles")
 FILL_IN = re.compile(r"\b(NAME|PATH|STAGE|STYLE|CLASS|RUN-KEY|VERSION|X)\b")
 DATA_SETS = {"", "demo", "cifar10", "cifar100"}

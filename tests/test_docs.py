@@ -13,10 +13,12 @@ import pytest
 import typer
 import yaml
 
+from kd3_pipeline.extras import PACKAGES
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Params
+from kd3_pipeline.version import __version__
 from kd3_stages.cli import app
-from tests.doc_commands import HOW, commands
+from tests.doc_commands import CI, HOW, commands
 from tests.imports import ROOT
 from tests.pages import PAGES, Block, blocks, shown, spans
 
@@ -50,8 +52,15 @@ def test_a_command_has_the_options_that_it_is_given(command: str) -> None:
         parse(given.training_script_args)
     elif words[0] == "make":
         assert_target(words[1])
+    elif words[:2] == ["pip", "install"]:
+        parts = re.fullmatch(
+            r"dist/(kd3_pipeline-[\d.]+-py3-none-any\.whl)(?:\[(.*)\])?", words[-1]
+        )
+        assert parts, words
+        assert set(filter(None, (parts[2] or "").split(","))) <= PACKAGES.keys()
+        assert parts[1] == f"kd3_pipeline-{__version__}-py3-none-any.whl"
     else:
-        assert words[0] in (".", "pre-commit"), words
+        assert words[0] in (".", "pre-commit", "cd", "git"), words
 
 
 def parse(words: list[str]) -> None:
@@ -73,6 +82,24 @@ def assert_known(key_path: str) -> None:
 def assert_target(name: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     assert name in targets, f"the Makefile has no target {name}"
+
+
+def test_ci_runs_the_targets_that_it_is_said_to_run() -> None:
+    ran = [
+        ["make", *target]
+        for line in (ROOT / ".ci/run").read_text().splitlines()
+        if line.startswith("make ")
+        for target in targets(shlex.split(line)[1:])
+    ]
+    assert [
+        command for command, how in HOW.items() if how == CI and shlex.split(command) not in ran
+    ] == []
+
+
+def targets(words: list[str]) -> list[list[str]]:
+    """Targets of one call of make, each with the settings that the call ends with."""
+    settings = [word for word in words if "=" in word]
+    return [[word, *settings] for word in words if "=" not in word]
 
 
 @pytest.mark.parametrize(

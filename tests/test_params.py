@@ -362,6 +362,8 @@ def test_values_that_contradict_each_other_are_named(tmp_path, text, line):
         "teacher: {source: torch.hub, repository: a/b, weights: c, trust: true}",
         "teacher: {source: torchvision, weights: DEFAULT, architecture: torchvision/resnet18}",
         "teacher: {images: 0}",
+        "teacher: {images: auto, batch_size: 4000}\nevaluate: {images: auto}",
+        "teacher: {data: mine, images: auto, batch_size: 5000}",
         "teacher: {source: file, path: x.pt, images: 5}",
         "crawl: {classes: [a, b], per_class: 100}",
     ],

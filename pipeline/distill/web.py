@@ -66,6 +66,15 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
     return WebImages(embeddings.ids, pixels, logits, train, held, prior)
 
 
+def usual_share(web: WebImages) -> float:
+    """Share of the held-out images, of which there are some, with the teacher's commonest answer.
+
+    What never says anything else agrees with the teacher on so many.
+    """
+    answers = web.teacher_logits[web.held_out.to(web.teacher_logits.device)].argmax(dim=1)
+    return round(float(answers.bincount().max()) / len(answers), 4)
+
+
 def _prior(embeddings: Embeddings, section: Distill) -> Tensor | None:
     """1 − w × `off_topic` for each image, 0 where it is skipped; None where all count alike."""
     if not section.off_topic_weight and not section.skip_redundant:

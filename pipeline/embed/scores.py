@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from kd3_pipeline.classcheck import coverage_flags
 from kd3_pipeline.console import Advance
-from kd3_pipeline.embed.coverage import coverage as covered
 from kd3_pipeline.embed.predictions import Predictions
 from kd3_pipeline.embed.redundancy import redundant as marked
 from kd3_pipeline.embed.shift import weight_cosines
@@ -49,7 +49,9 @@ def score(
     """
     found = Scores()
     if section.coverage:
-        flags = found.classes["coverage"] = covered(predictions)
+        flags = found.classes["coverage"] = coverage_flags(
+            np.bincount(predictions.predicted, minlength=predictions.classes)
+        )
         found.figures["coverage"] = {name: flags.count(name) for name in ("starved", "flooded")}
     if section.off_topic:
         distance = core_distance(features, predictions, advance)

@@ -10,9 +10,10 @@ from kd3_pipeline.copies import SIDE, Spread, squeezed
 from kd3_pipeline.pixelstore import Pixels
 
 # Mean difference of the values of two pictures of one size, in levels of 255, within which
-# `kd3_pipeline.copies` is asked. Saved as JPEG at four or eight times their size and scaled back, 95
-# in 100 of CIFAR-10's test images are within it. Different photographs are not: of all 10,000 of these
-# and 100,000 of Tiny-ImageNet no pair is within 5, and one within 8. Different digits often are.
+# `kd3_pipeline.copies` is asked. Saved as JPEG at four or eight times their size and scaled back,
+# 95 in 100 of CIFAR-10's test images are within it. Different photographs are not: of all 10,000 of
+# these and 100,000 of Tiny-ImageNet no pair is within 5, and one within 8. Different digits often
+# are.
 NEAR = 5.0
 CLOSEST = 8  # test images that one web image is judged beside: those of the least difference
 BLOCK = 1000  # web images at a time, or fewer where they are large

@@ -94,12 +94,14 @@ def summary(metrics: Mapping[str, Any]) -> str:
     if metrics["corruption_error"]:
         shares.append(("corruption error", metrics["corruption_error"]))
     rows += [[name, f"{row['teacher']:.2%}", f"{row['student']:.2%}"] for name, row in shares]
-    gap = metrics["gap_points"]
+    gap, usual = metrics["gap_points"], teacher["commonest_class"]
     return (
         f"evaluate: student {student['accuracy']:.1%} (95% interval {student['accuracy_low']:.1%}"
         f" to {student['accuracy_high']:.1%}), {abs(gap):.2f} points"
         f" {'below' if gap >= 0 else 'above'} the teacher, on {metrics['test_images']:,} images of"
-        f" {metrics['test_set']}{_part(metrics)}\n{text_table(rows)}"
+        f" {metrics['test_set']}{_part(metrics)}\n{text_table(rows)}\nagreement with the teacher"
+        f" {metrics['agreement']:.1%}; always saying {usual}, its commonest answer, would be"
+        f" {teacher['commonest_share']:.1%}"
     )
 
 

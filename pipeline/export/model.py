@@ -12,6 +12,7 @@ import numpy as np
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.errors import UserError, first_line
 from kd3_pipeline.export.program import ABOUT, INPUT, as_input
+from kd3_pipeline.extras import ONNX, install, install_extra
 from kd3_pipeline.frames import Fit, Frame
 from kd3_pipeline.models.checkpoint import WEIGHTS
 from kd3_pipeline.pixelstore import Pixels
@@ -108,9 +109,7 @@ def _onnx(path: Path) -> Model:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(
-            f"{path}: onnxruntime is not installed", "pip install 'kd3-pipeline[export]'"
-        ) from None
+        raise UserError(f"{path}: onnxruntime is not installed", install(*ONNX)) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -143,7 +142,7 @@ def _litert(path: Path) -> Model:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise UserError(
-            f"{path}: ai-edge-litert is not installed", "pip install 'kd3-pipeline[litert]'"
+            f"{path}: ai-edge-litert is not installed", install_extra("litert")
         ) from None
     from kd3_pipeline.export.litert import read_about
 

@@ -18,6 +18,7 @@ from kd3_pipeline.labelled.labels import Labels
 from kd3_pipeline.labelled.matching import matched
 
 DOWNLOADS = Path("data/torchvision")
+PUBLIC = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}  # unpacked in DOWNLOADS
 AS_IT_IS = Reading()
 
 
@@ -56,7 +57,7 @@ def load_labelled(
         inside = slice((drawn - frame.side) // 2, (drawn + frame.side) // 2)
         found = LabelledImages(pixels[:, inside, inside], labels, list(CLASS_NAMES))
         return _known_of(found, class_names, source, reading)
-    if source in ("cifar10", "cifar100"):
+    if source in PUBLIC:
         found = _torchvision(source, split, frame, images, seed)
         return _known_of(found, class_names, source, reading)
     path = Path(source)
@@ -64,6 +65,28 @@ def load_labelled(
         raise UserError(f"no labelled images at {source}: expected a folder, .tar or .parquet")
     own = OwnImages(path, split, reading, class_names, advance)
     return own.read(frame, images, seed, advance)
+
+
+def to_be_downloaded(source: str) -> bool:
+    """Tells whether reading this source means to download it first."""
+    return source in PUBLIC and not (DOWNLOADS / PUBLIC[source]).is_dir()
+
+
+def check_classes(
+    names: Sequence[str], class_names: Sequence[str], source: str, reading: Reading = AS_IT_IS
+) -> list[str]:
+    """Whether classes by their names alone are the teacher's: what is to be told, in lines.
+
+    Args:
+        names: of a source that is not here yet.
+        class_names: the teacher's.
+
+    Raises:
+        UserError: as `kd3_pipeline.labelled.matching.matched`.
+    """
+    labels = meant(Labels(np.arange(len(names)), list(names)), reading)
+    about = (class_names, source, reading.section, reading.alike_names)
+    return matched(labels, *about).notes
 
 
 def _known_of(
@@ -83,7 +106,12 @@ def _known_of(
     left = {"other_class": int((~known).sum())} if not known.all() else {}
     pixels = found.pixels if known.all() else found.pixels[known]
     return LabelledImages(
-        pixels, labels.labels[known], labels.names, tuple(labels.notes), left_out=left
+        pixels,
+        labels.labels[known],
+        labels.names,
+        tuple(labels.notes),
+        left_out=left,
+        total=max(0, found.total - int((~known).sum())),
     )
 
 
@@ -103,4 +131,5 @@ def _torchvision(source: str, split: Split, frame: Frame, images: int, seed: int
     pixels = data.data[chosen]
     if frame != Frame(pixels.shape[1], frame.fit):
         pixels = np.stack([frame.of(Image.fromarray(image)) for image in pixels])
-    return LabelledImages(pixels, np.array(data.targets, np.int64)[chosen], list(data.classes))
+    labels = np.array(data.targets, np.int64)[chosen]
+    return LabelledImages(pixels, labels, list(data.classes), total=len(data))

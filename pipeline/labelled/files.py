@@ -44,6 +44,8 @@ class LabelledImages:
         rows: of the images in the source, int64 [N]; empty where they are drawn.
         names: of the images in the source, as `rows`.
         left_out: images by reason, `broken`, `unlabelled` or `other_class`.
+        total: images of known classes in the source, of which these were drawn; 0 where they are
+            made, not drawn from any.
     """
 
     pixels: Pixels
@@ -53,6 +55,14 @@ class LabelledImages:
     rows: np.ndarray = field(default_factory=lambda: np.arange(0))
     names: Sequence[str] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    total: int = 0
+
+    def drawn_told(self, source: str, key: str) -> list[str]:
+        """That some of the source's images are left aside by the parameter `key`, if so."""
+        used = len(self.labels) + self.left_out.get("broken", 0)
+        if used >= self.total:
+            return []
+        return [f"{source}: {used:,} of its {self.total:,} images are used ({key})"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,8 @@ class OwnImages:
         if not names:
             raise UserError(f"{self._path}: none of its images can be read: {_first(broken)}")
         labels, rows = self._numbers[chosen][whole], self._rows[chosen][whole]
-        return LabelledImages(pixels, labels, self.names, tuple(notes), rows, names, left)
+        total = len(self._rows)
+        return LabelledImages(pixels, labels, self.names, tuple(notes), rows, names, left, total)
 
     def _check_broken(self, broken: Sequence[str], total: int) -> None:
         share = self._reading.broken

@@ -57,7 +57,8 @@ def build(name: str, num_classes: int, **options: Any) -> Network:
 
     Args:
         name: one of `ARCHITECTURES` or of `published.PUBLISHED`; or `torchvision/` or `timm/` and
-            a classifier of that library; or the user's code, with a `:` (`kd3_pipeline.models.own`).
+            a classifier of that library; or the user's code, with a `:`
+            (`kd3_pipeline.models.own`).
         options: of the architecture's constructor; also `head`, layers in place of its last ones
             (`kd3_pipeline.models.heads`).
 

@@ -40,6 +40,8 @@ class ModelConfig:
         temperature: that logits are divided by for confidences, fitted by `evaluate`.
         resize: side that an image is brought to before its centre of `input_size` is taken;
             0: `input_size`, and nothing is cut off (`kd3_pipeline.frames.framed`).
+        known_input: the network was trained here, so that `mean` and `std` are those of its
+            training for certain.
     """
 
     architecture: dict[str, Any]
@@ -52,6 +54,7 @@ class ModelConfig:
     fit: Literal["", "crop", "squash"] = ""
     temperature: float = 1.0
     resize: int = 0
+    known_input: bool = False
 
     @property
     def frame(self) -> Frame:
@@ -86,7 +89,7 @@ def load_model(
         UserError: a file is missing or damaged, or the weights are not of this architecture, or
             are not finite.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     if config.architecture.get("name") == PROGRAM:
         return _load_program(folder, config, device), config
     try:
@@ -117,7 +120,7 @@ def weights_file(folder: Path, config: ModelConfig) -> Path:
     return program_file(folder, config.architecture)
 
 
-def _read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Path) -> ModelConfig:
     """
     Raises:
         UserError: a file is missing, or the config is damaged.

@@ -4,6 +4,7 @@ import difflib
 from typing import Any
 
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.extras import install_extra
 from kd3_pipeline.models.cut_network import CutNetwork
 from kd3_pipeline.models.cutting import SMALL, cut
 
@@ -51,5 +52,5 @@ def import_timm() -> Any:
     try:
         import timm
     except ImportError:
-        raise UserError("timm is not installed", "install the extra 'teachers'") from None
+        raise UserError("timm is not installed", install_extra("teachers")) from None
     return timm

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from kd3_pipeline.errors import UserError, first_line
+from kd3_pipeline.extras import ONNX, install
 
 LIBRARIES = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # whose operations onnxruntime has
 LARGEST = 2**31 - 1  # bytes of one message of protocol buffers
 MOST_NODES = 1_000_000  # of a graph, once all of its functions are written out
-INSTALL = "pip install 'kd3-pipeline[teachers]'"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_onnx(path: Path, output: str = "") -> OnnxGraph:
         import onnx
         from onnx import inliner
     except ImportError:
-        raise UserError(f"{path}: the package onnx is not installed", INSTALL) from None
+        raise UserError(f"{path}: the package onnx is not installed", install(*ONNX)) from None
     try:
         model = onnx.load(path, load_external_data=False)
         _take_in(model, path)

@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.errors import UserError
 from kd3_pipeline.manifest import STORED, read_manifest
 from kd3_pipeline.report.stored import Images
 from kd3_pipeline.report.thumbnails import read_thumbnails
 from kd3_pipeline.report.tiles import Tile, web_link
 
 AGREES, DIFFERS, UNUSED = "seen as asked", "seen as another class", "not used"
-TileOf = Callable[..., Tile]  # tile_of(position, outcome=None)
+TileOf = Callable[..., Tile]  # tile_of(position, outcome=None, remark="")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Catalogue:
         crawl: folder of the image shards.
         manifest: of the crawl.
         leaks: Parquet file of the test images that were found in the crawl; it may be missing.
+        embeddings: of the images that were kept.
         asked: label -> class asked for.
+        known: label -> its class among `class_names`, -1 for none.
         class_names: index -> class the networks know.
         most: images (or pairs) in a gallery.
     """
@@ -35,9 +39,30 @@ class Catalogue:
     manifest: Path
     leaks: Path
     images: Images
+    embeddings: Embeddings
     asked: dict[int, str]
+    known: dict[int, int]
     class_names: tuple[str, ...]
     most: int
+
+    def embedded(self, score: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Positions of the embedded images, int64 [N], and a score of `embed` for each.
+
+        None where `embed` was not told to give it.
+
+        Raises:
+            UserError: the embeddings have images that dedup does not.
+        """
+        table = self.embeddings.images
+        if score not in table.column_names:
+            return None
+        at = pc.index_in(table["id"], value_set=self.images.table["id"].combine_chunks())
+        if at.null_count:
+            raise UserError(
+                f"{self.embeddings.folder} has {at.null_count:,} images that dedup does not",
+                "they are of different runs: run `dvc repro embed`",
+            )
+        return at.to_numpy().astype(np.int64), table[score].to_numpy()
 
     def tiles(self, *chosen: np.ndarray) -> TileOf:
         """Reads the pictures at these positions; gives what makes a tile of one of them.
@@ -53,12 +78,15 @@ class Catalogue:
         )
         origins = self._origins([row["id"] for row in rows])
 
-        def tile_of(position: int, outcome: str | None = None) -> Tile:
+        def tile_of(position: int, outcome: str | None = None, remark: str = "") -> Tile:
             image_id = table["id"][position].as_py()
             origin = origins.get(image_id, {})
             link, host = web_link(origin.get("page_url"), origin.get("url"))
             asked, seen = self._asked(position), self._seen(position)
-            usual = UNUSED if not seen else AGREES if seen == asked else DIFFERS
+            agrees = bool(seen) and int(self.images.predicted[position]) == self.known.get(
+                int(self.images.labels[position]), -1
+            )
+            usual = UNUSED if not seen else AGREES if agrees else DIFFERS
             return Tile(
                 thumbnail=pictures[image_id],
                 title=origin.get("title") or "",
@@ -69,6 +97,8 @@ class Catalogue:
                 times=int(self.images.times[position]),
                 confidence=float(self.images.confidence[position]) if seen else None,
                 outcome=usual if outcome is None else outcome,
+                agrees=agrees,
+                remark=remark,
             )
 
         return tile_of

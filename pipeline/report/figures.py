@@ -14,6 +14,8 @@ from kd3_pipeline.report.inputs import Curves
 WIDTH, HEIGHT = 300, 180
 LEFT, RIGHT, TOP, BOTTOM = 42, 4, 10, 24
 MOST_POINTS = 120  # of a sparkline
+FAINTEST = 0.25  # shade of a cell that has anything, on a light page and on a dark one
+ALIKE = 0.05  # of the loss: a term that is so near to it at all epochs is not drawn again
 
 # Columns of the training log that are no loss terms.
 KNOWN = (
@@ -30,7 +32,6 @@ KNOWN = (
     "seconds",
 )
 HEADINGS = {
-    "loss": "Loss",
     "agreement": "Agreement",
     "lr": "Learning rate",
 }
@@ -164,7 +165,10 @@ def line_chart(
 
 
 def curve_charts(curves: Curves) -> list[Chart]:
-    """One chart for each column, but kept share and alpha together: both are fractions."""
+    """One chart for each column, but kept share and alpha together: both are fractions.
+
+    A term that is nearly all of the loss is named beside it, and not drawn a second time.
+    """
     columns = curves.columns
 
     def drawable(name: str) -> bool:
@@ -177,12 +181,12 @@ def curve_charts(curves: Curves) -> list[Chart]:
     def fraction(name: str) -> bool:
         return all(math.isnan(v) or 0 <= v <= 1 for v in columns[name])
 
-    terms = [name for name in columns if name not in KNOWN]
-    charts = [
-        chart(HEADINGS.get(name, f"Loss term: {name}"), [name])
-        for name in ["loss", *terms]
-        if drawable(name)
-    ]
+    terms = [name for name in columns if name not in KNOWN and drawable(name)]
+    charts, same = [], [name for name in terms if _alike(columns[name], columns.get("loss", []))]
+    if drawable("loss"):
+        made_of = f", nearly all of it {' and '.join(same)}" if same else ""
+        charts.append(chart(f"Loss{made_of}", ["loss"]))
+    charts += [chart(f"Loss term: {name}", [name]) for name in terms if name not in same]
     shares = [name for name in ("kept", "alpha") if drawable(name) and fraction(name)]
     if shares:
         charts.append(chart("Selection", shares, (0, 1)))
@@ -193,6 +197,14 @@ def curve_charts(curves: Curves) -> list[Chart]:
         charts.append(chart("Thresholds of the classes", thresholds, (0, 1)))
     charts += [chart(HEADINGS[name], [name]) for name in ("agreement", "lr") if drawable(name)]
     return charts
+
+
+def _alike(term: list[float], loss: list[float]) -> bool:
+    """Whether a term is the loss, to the eye; nothing is said of epochs that have no value."""
+    pairs = [
+        (a, b) for a, b in zip(term, loss, strict=False) if not math.isnan(a) and not math.isnan(b)
+    ]
+    return bool(pairs) and all(abs(a - b) <= ALIKE * abs(b) for a, b in pairs)
 
 
 def interval_bar(value: float, low: float, high: float, index: int, label: str) -> Markup:
@@ -250,7 +262,8 @@ def heat_map(shares: np.ndarray, scale: int) -> tuple[str, int]:
 
     The shade is in the alpha channel alone, so that it reads on a light and on a dark page.
     """
-    alpha = np.rint(255 * np.sqrt(np.clip(shares, 0, 1))).astype(np.uint8)
+    shade = FAINTEST + (1 - FAINTEST) * np.sqrt(np.clip(shares, 0, 1))
+    alpha = np.rint(255 * np.where(shares > 0, shade, 0)).astype(np.uint8)
     pixels = np.empty((*alpha.shape, 4), np.uint8)
     pixels[..., :3] = (38, 122, 190)
     pixels[..., 3] = alpha

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from kd3_pipeline.classcheck import labels_among
 from kd3_pipeline.embeddings import Embeddings
 from kd3_pipeline.manifest import STORED, read_manifest
 from kd3_pipeline.report.stored import Images
@@ -62,12 +63,14 @@ class Step:
 class ClassFlow:
     """The flow of one class; `agree` is the share of embedded images the teacher sees so.
 
-    `losses` has a count for each of the flow's `reasons`.
+    `moved` counts images that dedup gave it, less those that it took: of what repeats an image that
+    was found for another class. `losses` has a count for each of the flow's `reasons`.
     """
 
     name: str
     candidates: int
     stored: int
+    moved: int
     kept: int
     selected: int
     agree: float | None
@@ -76,13 +79,23 @@ class ClassFlow:
 
 @dataclass(frozen=True)
 class Flow:
-    """Steps, rows by class (in label order), and remarks on counts that do not add up."""
+    """Steps, rows by class (in label order), and remarks on counts that do not add up.
+
+    `names` are those that the crawl asked for, by its labels; `known` gives each label's class
+    among those of the networks, -1 for none.
+    """
 
     steps: tuple[Step, ...]
     reasons: tuple[str, ...]
     classes: tuple[ClassFlow, ...]
     names: dict[int, str]
+    known: dict[int, int]
     remarks: tuple[str, ...] = ()
+
+    @property
+    def moved(self) -> bool:
+        """Whether dedup gave any image to another class."""
+        return any(row.moved for row in self.classes)
 
 
 @dataclass(frozen=True)
@@ -141,11 +154,10 @@ def count_flow(
 ) -> Flow:
     """Candidates, stored, kept and selected images, in all and by class.
 
-    An image counts for the class asked for; once it is stored, for the one that dedup gave it.
+    An image counts for the class asked for; once dedup looked at it, for the one that it gave it.
     """
-    names = dict(enumerate(class_names)) | {-1: "no class"}
-    for label, name in candidates.names.items():
-        names.setdefault(label, name)
+    names = candidates.names | {-1: "no class"}
+    known = {-1: -1} | labels_among(candidates.names, class_names)
     dropped = _dropped(images)
     lost = candidates.lost + dropped
     reasons = [reason for reason, _ in _by_reason(lost).most_common()]
@@ -159,8 +171,9 @@ def count_flow(
     return Flow(
         steps=_steps(candidates, images, dropped),
         reasons=tuple(map(_told, reasons)),
-        classes=_by_class(candidates, embeddings, images, names, lost, reasons),
+        classes=_by_class(candidates, embeddings, images, names, known, lost, reasons),
         names=names,
+        known=known,
         remarks=remarks,
     )
 
@@ -212,6 +225,7 @@ def _by_class(
     embeddings: Embeddings,
     images: Images,
     names: dict[int, str],
+    known: dict[int, int],
     lost: Counter[tuple[int, str]],
     reasons: list[str],
 ) -> tuple[ClassFlow, ...]:
@@ -219,26 +233,37 @@ def _by_class(
     found: Counter[int] = Counter()
     for (label, _), count in candidates.counts.items():
         found[label] += count
-    stored = _by_label(images.labels)
+    stored = {label: candidates.counts[label, STORED] for label in found}
+    judged = _by_label(images.labels)
     kept = _by_label(images.labels[images.kept])
     selected = _by_label(images.labels[images.times > 0])
     embedded = _by_label(embeddings.labels)
-    agree = _by_label(embeddings.labels[embeddings.labels == _predicted(embeddings)])
+    labels = embeddings.labels
+    agree = _by_label(labels[among(labels, known) == predicted(embeddings)])
     return tuple(
         ClassFlow(
             name=names.get(label, f"class {label}"),
             candidates=found[label],
-            stored=stored[label],
+            stored=stored.get(label, 0),
+            moved=judged[label] - stored.get(label, 0),
             kept=kept[label],
             selected=selected[label],
-            agree=agree[label] / embedded[label] if label >= 0 and embedded[label] else None,
+            agree=agree[label] / embedded[label]
+            if known.get(label, -1) >= 0 and embedded[label]
+            else None,
             losses=tuple(lost[label, reason] for reason in reasons),
         )
-        for label in sorted(set(found) | set(stored))
+        for label in sorted(set(found) | set(judged))
     )
 
 
-def _predicted(embeddings: Embeddings) -> np.ndarray:
+def among(labels: np.ndarray, known: Mapping[int, int]) -> np.ndarray:
+    """The class of the networks that each label of the crawl is, int64 [N]; -1 for none."""
+    found, inverse = np.unique(labels, return_inverse=True)
+    return np.array([known.get(label, -1) for label in found.tolist()], np.int64)[inverse]
+
+
+def predicted(embeddings: Embeddings) -> np.ndarray:
     """The class that the teacher sees in each embedded image, int64 [N]."""
     logits = embeddings.logits
     parts = [np.argmax(logits[at : at + 65536], axis=1) for at in range(0, len(logits), 65536)]

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from kd3_pipeline.report.catalogue import Catalogue
-from kd3_pipeline.report.sampling import disagreements, extremes, spread, turns
+from kd3_pipeline.report.flow import predicted
+from kd3_pipeline.report.sampling import disagreements, extremes, nearest, spread, turns
 from kd3_pipeline.report.thumbnails import encode_thumbnail
 from kd3_pipeline.report.tiles import Gallery, Mistake, Pair, Tile
 from kd3_pipeline.store import read_table
@@ -242,6 +243,63 @@ def seen_otherwise(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     )
 
 
+def off_topic(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
+    """Images that are least like any class in the teacher's eyes."""
+    key, heading = "off-topic", "Off topic"
+    found = catalogue.embedded("off_topic")
+    if found is None:
+        return Gallery(key, heading, "", 0, empty="Nobody looked: embed.off_topic is off.")
+    positions, scores = found
+    chosen = extremes(scores, np.arange(len(scores)), catalogue.most, rng, -1)
+    tile_of = catalogue.tiles(positions[chosen])
+    return Gallery(
+        key,
+        heading,
+        "What the teacher finds least like any of its classes, the worst first. The score orders "
+        "the images of one crawl from 0 to 1, and is no probability: look whether it is right.",
+        len(scores),
+        tuple(
+            tile_of(int(positions[at]), remark=f"off topic {scores[at]:.3f}")
+            for at in chosen.tolist()
+        ),
+    )
+
+
+def redundant(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
+    """Images that say what others say already, each beside the one that it is most like."""
+    key, heading = "redundant", "Redundant"
+    found = catalogue.embedded("redundant")
+    if found is None:
+        return Gallery(key, heading, "", 0, empty="Nobody looked: embed.redundant is 0.")
+    positions, marks = found
+    seen = predicted(catalogue.embeddings)
+    marked = np.flatnonzero(marks)
+    chosen = spread(seen, marked, catalogue.most, rng)
+    partner, cosine = nearest(catalogue.embeddings.features, seen, chosen)
+    order = np.argsort(-cosine, kind="stable")
+    tile_of = catalogue.tiles(positions[chosen], positions[partner])
+    return Gallery(
+        key,
+        heading,
+        "Left an image that embed.redundant marks, right the one that it is most like in the "
+        "teacher’s eyes. Both stay; distill.skip_redundant does not train on the left one. The "
+        "most alike come first.",
+        len(marked),
+        tuple(
+            Pair(
+                tile_of(int(positions[chosen[at]])),
+                tile_of(int(positions[partner[at]])),
+                None,
+                None,
+                both_stay=True,
+                measure=f"cosine {cosine[at]:.3f}",
+            )
+            for at in order.tolist()
+        ),
+        "pair",
+    )
+
+
 GALLERIES: tuple[Builder, ...] = (
     kept,
     near_duplicates,
@@ -249,6 +307,8 @@ GALLERIES: tuple[Builder, ...] = (
     unfit_images,
     issues,
     leaks,
+    off_topic,
+    redundant,
     changes,
     often,
     rarely,

@@ -1,6 +1,7 @@
 """Map of the embedded images: near together what the teacher sees as alike."""
 
 import colorsys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,15 @@ from markupsafe import Markup
 
 from kd3_pipeline.embeddings import FEATURES, Embeddings
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.report.sheet import Sheet, make_sheet
 from kd3_pipeline.selections import read_selection
+from kd3_pipeline.templates import clip, counted
 
 FEWEST = 12  # images of which a map says anything
 MOST_NAMED = 20  # classes with a key of their own
 WIDTH, HEIGHT, RADIUS = 1200, 800, 4.5  # of the drawing and of a dot
+OPENS = 50  # percent from the left or the top, past which a picture opens to the other side
+NAME = 28  # letters of a class beside a picture
 # Of middling lightness: each stands out from a white page and from a black one (3 to 1 or more).
 LUMINANCE = 0.17
 COLOURS = (
@@ -23,10 +28,30 @@ COLOURS = (
 
 
 @dataclass(frozen=True)
+class Point:
+    """An image on the map: its place in percent of the drawing, its tile, and what is said of it.
+
+    `sides` says to which side its picture opens, so that it stays on the map.
+    """
+
+    left: str
+    top: str
+    tile: tuple[int, int]
+    told: str
+    sides: str
+
+
+@dataclass(frozen=True)
 class Map:
-    """The drawing, and what it shows; `keys` are (colour, class) pairs."""
+    """The drawing, and what it shows; `keys` are (colour, class) pairs.
+
+    `points` are in the order in which the keyboard goes through them: class by class, from left to
+    right.
+    """
 
     svg: Markup
+    points: tuple[Point, ...]
+    sheet: Sheet
     shown: int
     total: int
     classes: int
@@ -79,6 +104,11 @@ def _of_hue(hue: float) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
+def placed(points: np.ndarray) -> np.ndarray:
+    """Where points between 0 and 1 lie on the drawing, float [N, 2]."""
+    return RADIUS + 1 + points * (np.array([WIDTH, HEIGHT]) - 2 * RADIUS - 2)
+
+
 def draw(points: np.ndarray, seen: np.ndarray, filled: np.ndarray, dyes: list[str]) -> Markup:
     """Draw dots, and rings on top of them because they hide less: two paths a class.
 
@@ -88,7 +118,7 @@ def draw(points: np.ndarray, seen: np.ndarray, filled: np.ndarray, dyes: list[st
         filled: bool [N], whether it is a dot.
         dyes: a colour for each class.
     """
-    places = RADIUS + 1 + points * (np.array([WIDTH, HEIGHT]) - 2 * RADIUS - 2)
+    places = placed(points)
     r = RADIUS - 0.75  # half of the line is outside
     shapes = (
         (filled, 2 * RADIUS, lambda x, y: f"M{x:.1f} {y:.1f}h0"),  # a round end of a line
@@ -117,11 +147,17 @@ def draw(points: np.ndarray, seen: np.ndarray, filled: np.ndarray, dyes: list[st
 
 
 def read_map(
-    embeddings: Embeddings, selection: Path, class_names: tuple[str, ...], most: int, seed: int
+    embeddings: Embeddings,
+    selection: Path,
+    class_names: tuple[str, ...],
+    asked: Mapping[int, str],
+    most: int,
+    seed: int,
 ) -> Map | None:
-    """Draw a sample of the images that distillation used.
+    """Draw a sample of the images that distillation used, each with its picture.
 
     Args:
+        asked: label -> class that images were found for.
         most: images at most.
 
     Returns:
@@ -130,9 +166,9 @@ def read_map(
     Raises:
         UserError: a file is missing or malformed, or the two are of different runs.
     """
-    columns = ["row", "predicted", "times_kept"]
+    columns = ["row", "predicted", "times_kept", "confidence"]
     used = read_selection(selection, columns)
-    row, predicted, times = (used[name].to_numpy() for name in columns)
+    row, predicted, times, sure = (used[name].to_numpy() for name in columns)
     features = embeddings.features
     if most < FEWEST:
         return None
@@ -157,12 +193,44 @@ def read_map(
     dyes = colours(len(class_names))
     seen, filled = predicted[drawn], times[drawn] > 0
     present = np.unique(seen).tolist()
+    order = np.lexsort((points[:, 0], seen))
+    sheet = make_sheet(embeddings.pixels, row[drawn][order])
+    labels = embeddings.labels[row[drawn]]
+    labels = embeddings.labels[row[drawn]].tolist()
+    about = zip(labels, seen.tolist(), sure[drawn].tolist(), times[drawn].tolist(), strict=True)
+    told = [
+        f"{clip(asked.get(label, 'no class'), NAME)}; seen as {clip(class_names[at], NAME)},"
+        f" {confidence:.0%}; "
+        + (f"trained on in {counted(kept, 'epoch')}" if kept > 0 else "never trained on")
+        for label, at, confidence, kept in about
+    ]
     return Map(
         svg=draw(points, seen, filled, dyes),
+        points=_points(points, order, sheet, told),
+        sheet=sheet,
         shown=len(drawn),
         total=len(row),
         classes=len(present),
         keys=tuple((dyes[index], class_names[index]) for index in present)
         if len(present) <= MOST_NAMED
         else (),
+    )
+
+
+def _points(
+    points: np.ndarray, order: np.ndarray, sheet: Sheet, told: Sequence[str]
+) -> tuple[Point, ...]:
+    """The images in the order of the keyboard; the sheet has its tiles in that order."""
+    places = 100 * placed(points) / (WIDTH, HEIGHT)
+    return tuple(
+        Point(
+            f"{places[at, 0]:.2f}",
+            f"{places[at, 1]:.2f}",
+            sheet.place(tile),
+            told[at],
+            " ".join(
+                side for side, there in zip(("w", "n"), places[at] > OPENS, strict=True) if there
+            ),
+        )
+        for tile, at in enumerate(order.tolist())
     )

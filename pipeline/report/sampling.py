@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from kd3_pipeline.classcheck import labels_among
 from kd3_pipeline.report.stored import Images
+
+BLOCK = 10_000  # rows in memory at a time
 
 
 def spread(
@@ -52,8 +55,42 @@ def disagreements(
 
     Images that were found for a class that the networks do not know are no disagreement.
     """
-    known = {name: index for index, name in enumerate(class_names)}
-    asked = {label: known.get(name, -1) for label, name in names.items()}
+    asked = labels_among(names, class_names)
     labels, inverse = np.unique(images.labels, return_inverse=True)
     wanted = np.array([asked.get(label, -1) for label in labels.tolist()], np.int64)[inverse]
     return np.flatnonzero((images.predicted >= 0) & (wanted >= 0) & (images.predicted != wanted))
+
+
+def nearest(
+    features: np.ndarray, groups: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each of some rows the other row of its group with the largest cosine, and that cosine.
+
+    A row that is alone in its group is its own.
+
+    Args:
+        features: float [N, D], may be a memory map; read in blocks.
+        groups: int64 [N].
+        rows: int64 [M], few.
+    """
+    best, partner = np.full(len(rows), -np.inf), rows.copy()
+    for group in np.unique(groups[rows]).tolist():
+        mine = np.flatnonzero(groups[rows] == group)
+        asked = _unit(features[rows[mine]])
+        inside = np.flatnonzero(groups == group)
+        for start in range(0, len(inside), BLOCK):
+            some = inside[start : start + BLOCK]
+            cosines = asked @ _unit(features[some]).T
+            cosines[rows[mine][:, None] == some] = -np.inf
+            place = cosines.argmax(axis=1)
+            found = cosines[np.arange(len(mine)), place]
+            closer = found > best[mine]
+            best[mine[closer]] = found[closer]
+            partner[mine[closer]] = some[place[closer]]
+    return partner, np.where(np.isfinite(best), best, 1.0)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float64; of zeros where they have no length."""
+    rows = features.astype(np.float64)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

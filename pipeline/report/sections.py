@@ -8,25 +8,49 @@ from typing import Any
 from markupsafe import Markup
 
 from kd3_pipeline.crawlsummary import CrawlSummary
+from kd3_pipeline.embedsummary import EmbedSummary
 from kd3_pipeline.metrics import Group, Metrics, NetworkMetrics
+from kd3_pipeline.report import costs
 from kd3_pipeline.report.calibration import reliability_diagram
 from kd3_pipeline.report.figures import curve_charts, interval_bar
+from kd3_pipeline.report.identity import Identity, classes_told
 from kd3_pipeline.report.inputs import Curves
 from kd3_pipeline.report.stored import Images
-from kd3_pipeline.report.tables import confusion_matrix, group_rows, kept_rows, latency_rows
+from kd3_pipeline.report.tables import confusion_matrix, group_rows, kept_rows
 from kd3_pipeline.report.tiles import Gallery
 from kd3_pipeline.templates import percent
 
 MOST_QUERIES, MOST_HOSTS = 1000, 50  # shown
+NORMALISATION = {
+    "fits": "The mean and deviation fit the teacher.",
+    "wrong": "The mean and deviation do not seem to be those that the teacher was trained with: "
+    "`pipeline teacher --check` says which may be.",
+    "unknown": "Whether the mean and deviation are those that the teacher was trained with cannot "
+    "be told from its batch norms or its answers.",
+}
+CUTS = {
+    "map": "at its last feature map, before pooling",
+    "vector": "at a vector",
+    "logits": "nowhere: only its logits are seen",
+}
 Section = dict[str, Any]
 
 
-def summary(metrics: Metrics) -> Section:
-    """The result in one sentence, and both networks with a bar for their accuracy."""
+def identity(identity: Identity, metrics: Metrics) -> Section:
+    """What the page is a report of."""
+    names, more = classes_told(metrics.class_names)
+    return {"identity": identity, "classes_named": names, "classes_more": more}
+
+
+def summary(metrics: Metrics, embed: EmbedSummary) -> Section:
+    """The result in one sentence, both networks with a bar for their accuracy, and warnings."""
     networks = [("Teacher", metrics.teacher), ("Student", metrics.student)]
     return {
         "headline": headline(metrics),
         "metrics": metrics,
+        "warnings": [*embed.warnings, *metrics.warnings],
+        "normalisation": NORMALISATION[embed.normalisation],
+        "cuts": CUTS,
         "networks": [
             (role, network, _accuracy_bar(role, network, index))
             for index, (role, network) in enumerate(networks)
@@ -45,15 +69,8 @@ def headline(metrics: Metrics) -> str:
         f"The student is right on {percent(metrics.student.accuracy)} of "
         f"{metrics.test_images:,} test images, {against}"
     )
-    if not metrics.teacher.parameters:
-        return sentence + "."
-    ratio = metrics.student.parameters / metrics.teacher.parameters
-    if ratio < 0.995:
-        digits = 0 if ratio >= 0.01 else 1
-        return f"{sentence}, with {percent(ratio, digits)} of the parameters."
-    if ratio < 1.005:
-        return f"{sentence}, with as many parameters."
-    return f"{sentence}, with {ratio:.2g} times the parameters."
+    told = costs.told(metrics)
+    return f"{sentence}, {told}." if told else f"{sentence}."
 
 
 def _accuracy_bar(role: str, network: NetworkMetrics, index: int) -> Markup:
@@ -130,5 +147,13 @@ def failures(
 
 
 def cost(metrics: Metrics) -> Section:
-    """Latencies; the rest is in the networks of the summary."""
-    return {"latency_rows": latency_rows(metrics)}
+    """Ratios and latencies; the rest is in the networks of the summary."""
+    teacher, student = metrics.teacher, metrics.student
+    return {
+        "cost_ratios": [
+            costs.ratio(getattr(student, name), getattr(teacher, name))
+            for name in ("parameters", "macs", "megabytes")
+        ],
+        "not_cheap": costs.not_cheap(metrics),
+        "latency_rows": costs.latency_rows(metrics),
+    }

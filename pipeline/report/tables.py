@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from kd3_pipeline.metrics import Group, Latency, Metrics
+from kd3_pipeline.metrics import Group
 from kd3_pipeline.report.figures import dumbbell, heat_map, sparkline
 from kd3_pipeline.report.stored import Images
 
@@ -153,16 +153,3 @@ def kept_rows(
         figure = sparkline(label, *lines)
         rows.append(KeptRow(name, len(of_class), shares[0], shares[-1], last, figure))
     return rows
-
-
-def latency_rows(
-    metrics: Metrics,
-) -> list[tuple[tuple[str, int, int], Latency | None, Latency | None]]:
-    """Latencies of teacher and student by (device, threads, batch)."""
-    teacher, student = (
-        {(one.device, one.threads, one.batch): one for one in network.latency_ms}
-        for network in (metrics.teacher, metrics.student)
-    )
-    return [
-        (key, teacher.get(key), student.get(key)) for key in dict.fromkeys([*teacher, *student])
-    ]

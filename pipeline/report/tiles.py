@@ -12,6 +12,8 @@ class Tile:
     """One image with what is known of it; `thumbnail` is None when it cannot be decoded.
 
     `confidence` is the student's, a fraction; None for images that distillation was not given.
+    `agrees` says whether it sees the class asked for, however that is spelt; `remark` is what a
+    gallery says of the image.
     """
 
     thumbnail: Thumbnail | None
@@ -23,6 +25,8 @@ class Tile:
     times: int
     confidence: float | None = None
     outcome: str = ""
+    agrees: bool = False
+    remark: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -35,7 +39,7 @@ class Pair:
     """A dropped image and the one for which it was; the distance is in bits of the hash.
 
     Of a leaked image the other one is a test image: a picture and a number, and no tile. Where
-    `both_stay`, nothing was dropped.
+    `both_stay`, nothing was dropped. `measure` is said in place of distance and similarity.
     """
 
     dropped: Tile
@@ -46,6 +50,7 @@ class Pair:
     test_image: int | None = None
     outcome: str = ""
     both_stay: bool = False
+    measure: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:

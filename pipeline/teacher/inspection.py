@@ -16,7 +16,7 @@ from kd3_pipeline.models.network import Cut, Network, device_of
 from kd3_pipeline.pixels import normalise
 from kd3_pipeline.pixelstore import Pixels
 
-BATCH = 32
+BATCH, FIRST_BATCH = 32, 4  # images a pass; the first ones show what a pass takes
 SIGMAS = 3.0  # above chance, for an accuracy to be better than it
 LETTERS = {
     "map": "(a) map and tail: KD³ in full",
@@ -115,15 +115,18 @@ def accuracy(
 
     Args:
         labels: int64 [N].
-        seconds: after which no other batch is begun; one is passed at least.
+        seconds: of all passes, as far as the last one tells what the next will take; one is made
+            at least.
         mean, std: instead of the config's.
         reverse: the colours are given in the other order.
     """
     began, confusion = time.monotonic(), np.zeros((network.num_classes,) * 2, np.int64)
     order = np.random.default_rng(0).permutation(len(labels))
     hits = []
-    for start in range(0, len(order), BATCH):
-        rows = np.sort(order[start : start + BATCH])
+    start, size = 0, FIRST_BATCH
+    while start < len(order):
+        rows = np.sort(order[start : start + size])
+        passing = time.monotonic()
         batch = torch.from_numpy(np.array(pixels[rows])).to(device_of(network))
         batch = batch.flip(3) if reverse else batch
         with torch.no_grad():
@@ -132,7 +135,9 @@ def accuracy(
         np.add.at(confusion, (labels[rows], said), 1)
         hits.append(said == labels[rows])
         advance(len(rows))
-        if time.monotonic() - began > seconds:
+        now, start = time.monotonic(), start + size
+        size = min(BATCH, 2 * size)
+        if now - began + size * (now - passing) / len(rows) > seconds:
             break
     count, right = int(confusion.sum()), int(np.trace(confusion))
     low, high = _wilson(right, count)

@@ -7,7 +7,7 @@ configured one is right.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,6 +35,7 @@ NORMALISATIONS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "the same, 0 to 255": (IMAGENET, (1 / 255,) * 3),
 }
 CONFIGURED = "configured"
+KNOWN = "the teacher was trained here, with them"
 BATCH = 64
 MOST = 512  # images for the first batch norm
 # Chosen with one public ResNet-20 of CIFAR-10 on nine sets of images, shown on others
@@ -80,7 +81,7 @@ class NormalisationCheck:
     Attributes:
         verdict: `fits`, `wrong` or `unknown`, which is no assurance.
         better: name of one that clearly does better than the configured one.
-        reason: why it is unknown; empty else.
+        reason: why it is unknown, or why it fits whatever was measured; empty else.
         divergence: of all batch norms with the configured one, mean; nan without any.
     """
 
@@ -115,6 +116,8 @@ class NormalisationCheck:
         if self.verdict == "unknown":
             return f"cannot tell whether teacher.mean and std are right: {self.reason}"
         first = self.measurements[0].first
+        if self.reason:
+            return f"they fit: {self.reason}"
         alike = [
             one.name for one in self.measurements[1:] if one.first + NOISE < 2 * (first + NOISE)
         ]
@@ -165,6 +168,9 @@ def check_normalisation(
 ) -> NormalisationCheck:
     """Compares the configured mean and std with the known ones.
 
+    Of a teacher that was trained here, with these values, they fit whatever the images say: they
+    may be unlike those of its training, which the divergence tells.
+
     A normalisation is clearly better if the first batch norm's divergence is less than 1/`CLEARLY`
     of the configured one's, which is over `ALARM`. Without batch norms, if its answers are so much
     more diverse that the configured one's have less than `LESS` of that, which wants images of
@@ -176,6 +182,15 @@ def check_normalisation(
         whole: images that may be passed through all of the network, for each normalisation where
             there is no batch norm; fewer than 64 do not judge.
     """
+    found = _compared(network, config, pixels, whole)
+    if config.known_input and found.verdict != "fits":
+        return replace(found, verdict="fits", better=None, reason=KNOWN)
+    return found
+
+
+def _compared(
+    network: Network, config: ModelConfig, pixels: np.ndarray, whole: int
+) -> NormalisationCheck:
     given = (tuple(config.mean), tuple(config.std))
     configured = [Measurement(CONFIGURED)]
     if network.own_input:

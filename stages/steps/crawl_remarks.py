@@ -65,6 +65,12 @@ def remarks(section: Crawl, summary: dict[str, Any]) -> Iterator[str]:
             f"{len(names):,} of {len(summary['classes']):,} classes have no picture:"
             f" {', '.join(map(printable, names[:MOST_NAMED]))}{', …' * (len(names) > MOST_NAMED)}"
         )
+    asked = section.per_class * max(1, len(summary["classes"]))
+    if section.engine in ("files", "site") and not section.sample and summary["stored"] > asked:
+        yield (
+            f"all {summary['stored']:,} images are taken: crawl.per_class ({section.per_class:,})"
+            f" does not count for the engine {section.engine}; crawl.sample takes fewer"
+        )
     if count := summary["brightened"]:
         yield (
             f"{count:,} images of 16 bits use fewer, and are read as such: brighter than they were"

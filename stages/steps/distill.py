@@ -17,14 +17,14 @@ from kd3_pipeline.distill.outputs import (
     threshold_table,
     write_curves,
 )
-from kd3_pipeline.distill.peak_rate import probe_rates, probe_steps
+from kd3_pipeline.distill.peak_rate import chosen, probe_rates, probe_steps
 from kd3_pipeline.distill.pretrained import Pretrained
 from kd3_pipeline.distill.run import distill, prepare
 from kd3_pipeline.distill.teacher_views import stored_views
 from kd3_pipeline.distill.trainer import Row, Trained
 from kd3_pipeline.distill.trials import HELD_OUT, Trials
 from kd3_pipeline.distill.views import views_of
-from kd3_pipeline.distill.web import WebImages, load_web_images
+from kd3_pipeline.distill.web import WebImages, load_web_images, usual_share
 from kd3_pipeline.frames import Fit
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.models.fuse import fuse
@@ -37,6 +37,8 @@ from kd3_pipeline.runrecord import digests
 from kd3_pipeline.store import remove, write_json, write_table
 from kd3_stages import paths
 from kd3_stages.steps.distill_record import READ, write_record
+
+FEWEST = 50  # held-out images from which an agreement is judged
 
 
 def run(params: Params, console: Console) -> None:
@@ -160,10 +162,11 @@ def _peak_rate(section: Distill, trials: Trials, console: Console) -> float:
     """The learning rate for `auto`, from short runs."""
     with console.progress("distill: learning rate", probe_steps(trials, section)) as advance:
         found = probe_rates(trials, section, advance)
-    best = max(found, key=found.__getitem__)
-    tried = ", ".join(f"{rate} ({agreement:.1%})" for rate, agreement in found.items())
-    console.note(f"learning rate {best}; agreement after short runs was {tried}")
-    return best
+    rate, told, warning = chosen(found, usual_share(trials.web))
+    console.note(told)
+    if warning:
+        console.warn(warning)
+    return rate
 
 
 def _write(
@@ -196,13 +199,24 @@ def _write(
         "deployed_epoch": trained.epoch,
         "parameters": parameter_count(network),
         **{name: deployed[name] for name in ("kept", "loss", "agreement")},
+        "agreement_commonest": usual_share(web) if len(web.held_out) else None,
     }
     if start:
         summary["student_weights"] = {"origin": start.origin, "sha256": start.weights.sha256}
     write_json(paths.summary("distill"), summary)
-    agreement = deployed["agreement"]
+    agreement, usual = deployed["agreement"], summary["agreement_commonest"]
+    measured = "not measured"
+    if agreement is not None and usual is not None:
+        measured = f"{agreement:.1%} (always saying its commonest answer: {usual:.1%})"
+        if agreement <= usual and len(web.held_out) >= FEWEST:
+            console.warn(
+                f"the student agrees with the teacher on {agreement:.1%} of {len(web.held_out):,}"
+                f" held-out images, and always saying its commonest answer would on {usual:.1%}:"
+                " by these it has learnt nothing; look at distill.lr, distill.epochs and"
+                " reports/coverage.csv"
+            )
     console.result(
         f"distill: {section.student}, agreement with the teacher on held-out web images"
-        f" {'not measured' if agreement is None else f'{agreement:.1%}'} → {paths.STUDENT}",
+        f" {measured} → {paths.STUDENT}",
         summary,
     )

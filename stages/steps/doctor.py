@@ -1,4 +1,4 @@
-"""Step of `pipeline doctor`: checks of the environment."""
+"""Step of `pipeline doctor`: checks of the environment, then those of the project."""
 
 import importlib
 import platform
@@ -8,23 +8,22 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.errors import ExternalError, PipelineError, UserError
+from kd3_pipeline.extras import install
 from kd3_pipeline.paramfile import read_params
 from kd3_stages import paths
 from kd3_stages.steps.consent import consented
+from kd3_stages.steps.findings import Finding, show, what_next, wrong
 
-if TYPE_CHECKING:
-    from kd3_stages.steps.teacher_check import Finding
-
-LIBRARIES = ("torch", "faiss", "dvc", "icrawler")
+LIBRARIES = {"torch": "torch", "faiss": "faiss-cpu", "dvc": "dvc", "icrawler": "icrawler==0.6.10"}
 LEAST_SPACE = 1.0  # GB free; a crawl of 40,000 images and its models need about as much
 
 
 def check_environment(console: Console) -> int:
-    """Checks what is installed and what is here; the exit code that it asks for."""
+    """Checks what is installed, what is here, and what the project needs; the exit code that it
+    asks for."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", platform.python_version),
         *((name, lambda name=name: _version(name)) for name in LIBRARIES),
@@ -32,43 +31,40 @@ def check_environment(console: Console) -> int:
         ("disk", _disk),
         ("git", lambda: _tool(["git", "rev-parse", "--show-toplevel"], "git init")),
         ("dvc project", lambda: _tool([sys.executable, "-m", "dvc", "root"], "dvc init")),
-        (str(paths.PARAMS), _params),
     ]
-    rows = [(name, *_outcome(check)) for name, check in checks]
-    lines = [f"{'wrong' if code else 'ok':5}  {name}: {text}" for name, text, code in rows]
-    found: dict[str, Any] = {name: {"ok": not code, "text": text} for name, text, code in rows}
-    worst = max(code for _, _, code in rows)
-    if found["torch"]["ok"] and found[str(paths.PARAMS)]["ok"]:
-        teacher = _teacher(console)
-        lines += [one.line for one in teacher]
-        found |= {one.name: one.as_json for one in teacher}
-        worst = max(worst, *(one.code for one in teacher))
-    console.result("\n".join(lines), {"checks": found})
-    return worst
+    found = [_outcome(name, check) for name, check in checks]
+    broken = [one.name for one in found if one.name in LIBRARIES and not one.ok]
+    found += _project(broken, console)
+    return show([*found, what_next(found, "`dvc repro`")], console)
 
 
-def _teacher(console: Console) -> list["Finding"]:
-    """Findings about the teacher, as far as it is here; code of others runs only by consent."""
-    from kd3_stages.steps.teacher_check import QUICK, check_teacher  # imports torch: may be broken
-
-    params = read_params(paths.PARAMS)
-    consented(params)
-    return check_teacher(params, None, console, fetch=False, seconds=QUICK)
-
-
-def _outcome(check: Callable[[], str]) -> tuple[str, int]:
-    """Text of what a check found, and the exit code that it asks for."""
+def _project(broken: list[str], console: Console) -> list[Finding]:
+    """What `pipeline check` finds, as far as the libraries that it needs can be imported."""
     try:
-        return check(), 0
+        params = read_params(paths.PARAMS)
     except PipelineError as error:
-        return "; ".join(str(error).splitlines()), error.exit_code
+        return [wrong(str(paths.PARAMS), error)]
+    if broken:
+        text = f"not looked at: {', '.join(broken)} cannot be imported"
+        return [Finding(str(paths.PARAMS), f"valid; its project is {text}", None)]
+    from kd3_stages.steps.check import project_findings  # needs them
+
+    consented(params)
+    return project_findings(params, console)
+
+
+def _outcome(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, check())
+    except PipelineError as error:
+        return wrong(name, error)
 
 
 def _version(name: str) -> str:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise UserError(str(error), "pip install -e . -c constraints.txt") from None
+        raise UserError(str(error), install(LIBRARIES[name])) from None
     return str(getattr(module, "__version__", None) or metadata.version(name))
 
 
@@ -98,8 +94,3 @@ def _tool(command: list[str], remedy: str) -> str:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(said, f"`{remedy}` makes one here")
     return done.stdout.strip()
-
-
-def _params() -> str:
-    read_params(paths.PARAMS)
-    return "valid"

@@ -13,7 +13,7 @@ import torch
 from kd3_pipeline import manifest
 from kd3_pipeline.console import Console
 from kd3_pipeline.device import resolve_device, resolve_precision
-from kd3_pipeline.embed.coverage import asked_rows, cells, class_rows
+from kd3_pipeline.embed.coverage import asked_rows, cells, class_rows, warnings
 from kd3_pipeline.embed.features import embed, kept_images, reading
 from kd3_pipeline.embed.index import IndexReport, build_index
 from kd3_pipeline.embed.passing import TeacherPass
@@ -22,7 +22,7 @@ from kd3_pipeline.embed.scores import Scores, score
 from kd3_pipeline.embed.storeloss import looked_at, store_bytes, store_loss
 from kd3_pipeline.embeddings import FILES, STORES, Embeddings
 from kd3_pipeline.memory import allowed
-from kd3_pipeline.models.checkpoint import ModelConfig, load_model
+from kd3_pipeline.models.checkpoint import load_model
 from kd3_pipeline.params import Embed
 from kd3_pipeline.runkey import begins_anew, run_key, sources_of
 from kd3_pipeline.store import remove, replacing, shard_paths, write_csv, write_json
@@ -40,6 +40,7 @@ BY_CLASS = (
     *("class", "asked", "predicted", "coverage"),
     *("off_topic", "redundant_cosine", "weight_cosine"),
 )
+Seen = tuple[Predictions, np.ndarray, dict[int, str], list[str]]  # with labels and names
 BY_CELL = ("asked", "predicted", "images", "share")
 
 
@@ -75,10 +76,15 @@ def run(section: Embed, console: Console) -> None:
             load, size = reading(section, config), store_bytes(folder)
             lost = store_loss(kept, paths.CRAWL, load, teacher, embeddings.logits, size, advance)
     embeddings.add_scores(scores.images)
-    _write_tables(section, embeddings, predictions, scores, config)
+    asked = manifest.class_names(paths.MANIFEST)
+    seen = (predictions, embeddings.labels, asked, config.class_names)
+    _write_tables(section, seen, scores)
     summary = _summary(section, predictions, scores, check, index)
+    doubts = warnings(*seen) if section.coverage else None
     summary["cut"] = network.cut
     summary["features"] = str(embeddings.features.dtype)
+    if doubts is not None:
+        summary["warnings"] = doubts
     if lost:
         summary["store"] = asdict(lost)
         console.note(
@@ -102,6 +108,8 @@ def run(section: Embed, console: Console) -> None:
             "of the teacher only logits are seen: they are the features of the index, the scores"
             " and the neighbours"
         )
+    for line in doubts or ():
+        console.warn(line)
     if check.verdict != "fits":
         hint = "" if check.better else "; `pipeline teacher --check` looks closer"
         console.note(f"{check.text}{hint}")
@@ -129,18 +137,10 @@ def _unfinished(section: Embed, device: torch.device, precision: torch.dtype) ->
     return paths.CACHE / "embed" / key
 
 
-def _write_tables(
-    section: Embed,
-    embeddings: Embeddings,
-    predictions: Predictions,
-    scores: Scores,
-    config: ModelConfig,
-) -> None:
+def _write_tables(section: Embed, seen: Seen, scores: Scores) -> None:
     """Writes the matrix of classes asked for and predicted, and the scores by class."""
-    asked = manifest.class_names(paths.MANIFEST)
-    about = (predictions, embeddings.labels, asked, config.class_names)
-    by_cell = asked_rows(*about) if section.coverage else []
-    by_class = class_rows(*about, scores.classes)
+    by_cell = asked_rows(*seen) if section.coverage else []
+    by_class = class_rows(*seen, scores.classes)
     write_csv(paths.COVERAGE, BY_CELL, cells(by_cell, BY_CELL))
     write_csv(paths.CLASSES, BY_CLASS, cells(by_class, BY_CLASS))
 

@@ -14,6 +14,7 @@ from kd3_pipeline.evaluate.calibration import fit_temperature
 from kd3_pipeline.evaluate.contamination import contaminated
 from kd3_pipeline.evaluate.corruptions import KINDS, SEVERITIES, corruption_error
 from kd3_pipeline.evaluate.cost import BATCHES, latencies, macs
+from kd3_pipeline.evaluate.doubts import usual_answer, warnings
 from kd3_pipeline.evaluate.pair import CORRUPTION_COLUMNS, CorruptionRow, Pair
 from kd3_pipeline.evaluate.sheet import contact_sheet
 from kd3_pipeline.evaluate.styles import Style, load_styles
@@ -37,6 +38,7 @@ from kd3_pipeline.store import (
     write_text,
 )
 from kd3_stages import paths
+from kd3_stages.steps.figures import figures
 
 FOLDERS = {"teacher": paths.TEACHER, "student": paths.STUDENT}
 
@@ -55,18 +57,18 @@ def run(section: Evaluate, console: Console) -> None:
     config = pair.configs["teacher"]
     side, names = config.input_size, config.class_names
     frame, reading = pair.configs["student"].frame, Reading.of(section)
-    with console.progress("evaluate: reading", section.images or None) as advance:
+    with console.progress("evaluate: reading", section.drawn or None) as advance:
         test = load_labelled(
             section.test_set,
             "test",
             frame,
-            section.images,
+            section.drawn,
             section.seed,
             advance,
             reading=reading,
             class_names=names,
         )
-    for note in test.notes:
+    for note in [*test.notes, *test.drawn_told(section.test_set, "evaluate.images")]:
         console.note(note)
     labels, measured = test.labels, np.unique(test.labels)
     if len(measured) < len(names):
@@ -85,16 +87,18 @@ def run(section: Evaluate, console: Console) -> None:
     corruptions = _under_corruption(section, pair, test.pixels, labels, console)
     with console.progress("evaluate: styles") as advance:
         by_style = pair.by_style(styles, advance)
-    costs = _costs(pair, side, section.latency, console)
+    about = _about(pair, side, section.latency, console)
+    right = metrics.scores(labels, teacher)
     values = {
         "test_set": section.test_set,
         "test_images": len(labels),
         "left_out": {reason: test.left_out.get(reason, 0) for reason in LeftOut.model_fields},
         "class_names": names,
         "classes_measured": len(measured),
-        "teacher": costs["teacher"] | metrics.scores(labels, teacher),
-        "student": costs["student"]
+        "teacher": about["teacher"] | right | usual_answer(teacher, names),
+        "student": about["student"]
         | metrics.scores(labels, student)
+        | usual_answer(student, names)
         | metrics.tempered(labels, student, temperature),
         **metrics.beside(labels, teacher, student),
         "per_class": metrics.per_class(labels, teacher, student, names),
@@ -104,16 +108,20 @@ def run(section: Evaluate, console: Console) -> None:
         "calibration_tempered": metrics.calibration(labels, student, temperature),
         "styles": by_style,
         "corruption_error": corruption_error(corruptions),
+        "warnings": warnings(labels, teacher, student, names, right),
     }
 
     # write
     answers = outputs.answers(labels, teacher, student, names)
     write_json(paths.METRICS, values)
+    write_json(paths.FIGURES, figures(values))
     write_csv(paths.PREDICTIONS, list(answers), outputs.prediction_rows(answers))
     write_csv(paths.CORRUPTIONS, CORRUPTION_COLUMNS, corruptions)
     with replacing(paths.MISTAKES.parent) as folder:
         folder.mkdir()
         write_table(folder / paths.MISTAKES.name, outputs.mistakes(test.pixels, answers))
+    for line in values["warnings"]:
+        console.warn(line)
     console.result(f"{outputs.summary(values)}\n→ {paths.METRICS}", values)
 
 
@@ -215,8 +223,8 @@ def _under_corruption(
         return pair.under_corruption(pixels, labels, section.seed, advance)
 
 
-def _costs(pair: Pair, side: int, latency: bool, console: Console) -> dict[str, dict[str, Any]]:
-    """Cost of each network: parameters, multiplications, bytes, and time if asked for."""
+def _about(pair: Pair, side: int, latency: bool, console: Console) -> dict[str, dict[str, Any]]:
+    """What each network is, how it is fed and cut, and its cost: multiplications, bytes, times."""
     times: dict[str, list[dict[str, Any]]] = {}
     if latency:
         devices = 1 + (pair.device.type == "cuda")
@@ -227,6 +235,10 @@ def _costs(pair: Pair, side: int, latency: bool, console: Console) -> dict[str, 
     return {
         who: {
             "architecture": of.get("name") or of["backbone"],
+            "cut": network.cut,
+            "input_size": pair.configs[who].input_size,
+            "mean": list(pair.configs[who].mean),
+            "std": list(pair.configs[who].std),
             "parameters": parameter_count(network),
             "macs": macs(network, side),
             "megabytes": round(file.stat().st_size / 1e6, 3),

@@ -197,7 +197,7 @@ def _accuracies(section: Evaluate, models: list[Model], console: Console) -> lis
             section.test_set,
             "test",
             model.frame,
-            section.images,
+            section.drawn,
             section.seed,
             advance,
             reading=Reading.of(section),

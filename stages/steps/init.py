@@ -10,12 +10,14 @@ from kd3_pipeline.presets import whole_file
 from kd3_pipeline.store import write_text
 from kd3_pipeline.version import __version__
 from kd3_stages import paths
+from kd3_stages.code import ROOT
 
 TEMPLATES = Path(__file__).parent.parent / "project"
+PLOTS = [f"plots/{name}" for name in ("answers.json", "curve.json", "matrix.json", "page.html")]
 COPIES = {  # file of the project: its template
     ".dvc/.gitignore": "dvc-gitignore",
     ".dvc/config": "dvc-config",
-    ".dvc/plots/matrix.json": "plots/matrix.json",
+    **{f".dvc/{name}": name for name in PLOTS},
     ".dvcignore": "dvcignore",
     str(paths.DVC): "dvc.template.yaml",  # DVC takes every dvc.yaml for one of its own
 }
@@ -27,8 +29,14 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
     """Writes the files, and commits them if `git`.
 
     Raises:
-        UserError: a file of a project is there; no such preset; git does not do it.
+        UserError: a file of a project is there, or the folder is the software's; no such preset;
+            git does not do it.
     """
+    if folder.resolve().is_relative_to(ROOT):
+        raise UserError(
+            f"{folder} is inside the software's own folder, {ROOT}",
+            f"make it elsewhere, as in `pipeline init {shlex.quote(f'../{folder.name}')}` there",
+        )
     files = project_files(preset)
     there = [name for name in files if (folder / name).exists()]
     if there:

@@ -2,33 +2,42 @@
 
 import time
 import webbrowser
+from datetime import UTC, datetime
+from pathlib import Path
 
 from kd3_pipeline.console import Advance, Console, no_progress
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.params import Report
+from kd3_pipeline.params import Params
+from kd3_pipeline.report.identity import Identity, parameters_of, seeds_of
 from kd3_pipeline.report.page import STEPS, ReportFiles, build_live, build_report
 from kd3_pipeline.store import write_text
+from kd3_pipeline.version import __version__
 from kd3_stages import paths
 from kd3_stages.steps.lock import evaluated
 
 EVERY = 2  # seconds between two looks at the files
 
 
-def run(section: Report, console: Console, open_page: bool, watch: bool) -> None:
-    """Writes reports/index.html; with `watch` anew as files change, until Ctrl-C."""
+def run(params: Params, console: Console, open_page: bool, watch: bool, command: str) -> None:
+    """Writes reports/index.html; with `watch` anew as files change, until Ctrl-C.
+
+    Args:
+        command: that was given, for the page.
+    """
     with console.progress("report: galleries and map", STEPS) as advance:
-        size = _latest(section, advance)[0] if watch else _whole(section, advance)
+        about = (params, command)
+        size = _latest(*about, advance)[0] if watch else _whole(*about, advance)
     if open_page:
         webbrowser.open(paths.REPORT.resolve().as_uri())
     if watch:
-        size = _watch(section, console)
+        size = _watch(params, command, console)
     console.result(
         f"report: {size / 1e6:.1f} MB → {paths.REPORT}",
         {"path": str(paths.REPORT), "bytes": size},
     )
 
 
-def _whole(section: Report, advance: Advance = no_progress) -> int:
+def _whole(params: Params, command: str, advance: Advance = no_progress) -> int:
     """Write the whole page; return its size in bytes."""
     files = ReportFiles(
         crawl=paths.CRAWL,
@@ -43,10 +52,13 @@ def _whole(section: Report, advance: Advance = no_progress) -> int:
         corruptions=paths.CORRUPTIONS,
         mistakes=paths.MISTAKES,
         harvest=paths.summary("crawl"),
+        embedded=paths.summary("embed"),
     )
+    section = params.report
     return _write(
         build_report(
             files,
+            _identity(params, command),
             thumbnails=section.thumbnails,
             map_images=section.map_images,
             seed=section.seed,
@@ -55,12 +67,24 @@ def _whole(section: Report, advance: Advance = no_progress) -> int:
     )
 
 
-def _latest(section: Report, advance: Advance = no_progress) -> tuple[int, str]:
+def _identity(params: Params, command: str) -> Identity:
+    values, defaults = params.model_dump(mode="json"), Params().model_dump(mode="json")
+    return Identity(
+        project=Path.cwd().name,
+        made=datetime.now(UTC).isoformat(timespec="minutes"),
+        version=__version__,
+        command=command,
+        parameters=parameters_of(values, defaults),
+        seeds=seeds_of(values),
+    )
+
+
+def _latest(params: Params, command: str, advance: Advance = no_progress) -> tuple[int, str]:
     """Write the page that the files allow at this moment, and say which it is."""
     said = "curves alone"
     if not _under_way():
         try:
-            return _whole(section, advance), "whole report"
+            return _whole(params, command, advance), "whole report"
         except UserError as error:  # stages that are running may have removed files
             said = f"curves alone: {error}"
     return _write(build_live(paths.CURVES, EVERY)), said
@@ -71,7 +95,7 @@ def _write(page: str) -> int:
     return len(page.encode())
 
 
-def _watch(section: Report, console: Console) -> int:
+def _watch(params: Params, command: str, console: Console) -> int:
     """Write the page whenever the curves or the metrics have changed; return its last size."""
     seen, size = _changes(), paths.REPORT.stat().st_size
     with console.progress("report: watching; Ctrl-C ends it") as advance:
@@ -79,7 +103,7 @@ def _watch(section: Report, console: Console) -> int:
             while True:
                 time.sleep(EVERY)
                 if (now := _changes()) != seen:
-                    size, said = _latest(section)
+                    size, said = _latest(params, command)
                     advance(1, said)
                     seen = now
         except KeyboardInterrupt:

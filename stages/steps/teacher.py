@@ -104,6 +104,7 @@ def _checked(
         list(section.std),
         section.input_size,
         source,
+        known_input=section.source == "train",
     )
     return network, config, summary
 
@@ -224,12 +225,12 @@ def _weights(section: Teacher) -> Weights:
 
 def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
     device = resolve_device(section.device)
-    with console.progress("teacher: reading", section.images or None) as advance:
+    with console.progress("teacher: reading", section.drawn or None) as advance:
         data = load_labelled(
             section.data,
             "train",
             frame,
-            section.images,
+            section.drawn,
             section.seed,
             advance,
             reading=Reading.of(section),
@@ -237,7 +238,7 @@ def _trained(section: Teacher, frame: Frame, console: Console) -> Made:
         )
     if not section.class_names:
         check_spellings(data.class_names, section.data)
-    for note in data.notes:
+    for note in [*data.notes, *data.drawn_told(section.data, "teacher.images")]:
         console.note(note)
     names = data.class_names or [f"class {k}" for k in range(int(data.labels.max()) + 1)]
     torch.manual_seed(section.seed)

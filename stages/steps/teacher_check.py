@@ -1,7 +1,7 @@
-"""Step of `pipeline teacher --check` and of `pipeline doctor`: the teacher, before any crawl."""
+"""Step of `pipeline teacher --check`: the teacher, before any crawl; also of `pipeline check`."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,14 @@ import torch
 
 from kd3_pipeline.console import Console, printable
 from kd3_pipeline.device import resolve_device
-from kd3_pipeline.distill.objectives.objective import fitting, with_own_settings
-from kd3_pipeline.distill.run import build_student
 from kd3_pipeline.errors import PipelineError
-from kd3_pipeline.evaluate.cost import macs
 from kd3_pipeline.frames import Frame
-from kd3_pipeline.labelled import LabelledImages, Reading, load_labelled
+from kd3_pipeline.labelled import LabelledImages
 from kd3_pipeline.labelled.names import unnamed
-from kd3_pipeline.models.checkpoint import CONFIG, PROGRAM, ModelConfig, load_model
-from kd3_pipeline.models.fuse import fuse
+from kd3_pipeline.models.checkpoint import CONFIG, PROGRAM, ModelConfig, load_model, read_config
 from kd3_pipeline.models.network import Network, device_of, parameter_count
-from kd3_pipeline.params import Distill, Params, Teacher
+from kd3_pipeline.params import Params, Teacher
 from kd3_pipeline.pixels import normalise
-from kd3_pipeline.registry import OBJECTIVES
 from kd3_pipeline.teacher.inspection import (
     Accuracy,
     accuracy,
@@ -38,57 +33,33 @@ from kd3_pipeline.teacher.normalisation import (
     check_order,
 )
 from kd3_stages import paths
+from kd3_stages.steps.class_check import asked_for, test_set
+from kd3_stages.steps.findings import Finding, show, what_next, wrong
+from kd3_stages.steps.student_check import student_findings
 from kd3_stages.steps.teacher import UNNAMED, loaded
+from kd3_stages.steps.teacher_outline import outline_findings, to_be_got, without_teacher
 from kd3_stages.steps.teacher_pictures import pictures
 
 SHOWN = 5  # class names
-DOWNLOADED = ("cifar10", "cifar100")
 SECONDS = 60.0  # of a pass over the test set
-QUICK = 10.0  # the same of `pipeline doctor`
 SURE = 3.0  # standard errors
 ORDER = "order of colours"
 OTHER_ORDER = "try teacher.order with the other value"
-NEXT = "next"  # name of the finding that says what to do
 WHOLE = 256  # images for whole passes of the network, at 32 pixels; fewer of larger ones
-
-
-@dataclass
-class Finding:
-    """One line: what was looked at, what was found, and the exit code it asks for.
-
-    `ok` is None where nothing is known to be wrong, and nothing to be right.
-    """
-
-    name: str
-    text: str
-    ok: bool | None = True
-    code: int = 0
-    values: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def line(self) -> str:
-        mark = {True: "ok", False: "wrong", None: "?"}[self.ok]
-        return f"{mark:5}  {self.name}: {self.text}" if self.name != NEXT else f"next   {self.text}"
-
-    @property
-    def as_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "text": self.text} | self.values
 
 
 def run(params: Params, images: Path | None, console: Console) -> int:
     """Says what the teacher of params.yaml is; writes nothing. The exit code that it asks for."""
     found = check_teacher(params, images, console, fetch=True, seconds=SECONDS)
-    console.result(
-        "\n".join(one.line for one in found), {"checks": {one.name: one.as_json for one in found}}
-    )
-    return max(one.code for one in found)
+    otherwise = "`dvc repro`, or `pipeline teacher` and `pipeline crawl`"
+    return show([*found, what_next(found, otherwise)], console)
 
 
 def check_teacher(
     params: Params, images: Path | None, console: Console, *, fetch: bool, seconds: float
 ) -> list[Finding]:
     """Findings about the teacher: the one of params.yaml, or, not to `fetch` one, as far as it is
-    here.
+    here; and about what depends on it: classes, test set, student.
 
     Args:
         images: a folder, tar or table to check the normalisation with; None: the test set's, else
@@ -97,28 +68,28 @@ def check_teacher(
         seconds: for a pass over the test set; under `SECONDS`, nothing else takes much longer.
     """
     section = params.teacher
-    here = (paths.TEACHER / CONFIG).is_file()
-    local = _local(section, here)
-    if section.source == "train" and not here:
-        text = f"{section.architecture}, will be trained here on {section.data}"
-        return [Finding("teacher", text, values={"source": "train"})]
-    if not fetch and not here and not local:
-        where = section.repository or section.architecture
-        text = (
-            f"{section.source} {where}, not here yet: `pipeline teacher --check` gets and checks it"
-        )
-        return [Finding("teacher", text, None, values={"source": section.source})]
     try:
+        config = read_config(paths.TEACHER) if (paths.TEACHER / CONFIG).is_file() else None
+        here = config is not None and _of_this_network(section, config)
+        if to_be_got(section, here, fetch):
+            return outline_findings(params, console)
         # the source itself where it is here: models/teacher may be of other parameters
-        if section.source == "train" or (here and not fetch and not local):
+        if section.source == "train" or (here and not fetch and not _local(section, here)):
             network, config = load_model(paths.TEACHER, resolve_device(section.device))
             place = str(paths.TEACHER) + _made_otherwise(section, config)
         else:
             network, config, _ = loaded(section, console)
             place = section.source
     except PipelineError as error:
-        return [_wrong("teacher", error)]
+        return without_teacher(params, wrong("teacher", error), console)
     return _findings(network.eval(), config, place, params, images, console, seconds)
+
+
+def _of_this_network(section: Teacher, config: ModelConfig) -> bool:
+    """Whether models/teacher is of the network, and trained on the data, that params.yaml names."""
+    if section.source == "train" and not config.source.endswith(f" images of {section.data}"):
+        return False
+    return config.architecture.get("name") in (section.architecture, section.hub_network, PROGRAM)
 
 
 def _local(section: Teacher, here: bool) -> bool:
@@ -172,8 +143,9 @@ def _findings(
             values={"shape": list(shape), "tail": tail},
         ),
     ]
+    found += asked_for(params.crawl, names)
     frame = Frame(config.input_size, params.embed.fit, params.embed.size)
-    test, problem = _test_set(params, frame, names, console)
+    test, problem = test_set(params.evaluate, frame, names, MOST, console)
     pixels, told = pictures(images, test, frame, console)
     normalisation, better = _normalisation(network, config, pixels, told, console, seconds)
     found.append(normalisation)
@@ -186,14 +158,7 @@ def _findings(
     else:
         found.append(order or _order(network, config, pixels))
         found += [problem] if problem else []
-    found += _student(network, config, params)
-    wrong = [one.name for one in found if one.code]
-    found.append(
-        Finding(NEXT, f"set right: {', '.join(wrong)}", None)
-        if wrong
-        else Finding(NEXT, "`dvc repro`, or `pipeline teacher` and `pipeline crawl`")
-    )
-    return found
+    return [*found, *student_findings(params.distill, network, config)]
 
 
 def _input(network: Network, config: ModelConfig, params: Params) -> Finding:
@@ -207,34 +172,6 @@ def _input(network: Network, config: ModelConfig, params: Params) -> Finding:
     values = {"size": side, "channels": section.channels, "order": section.order}
     text = f"{side}×{side} pixels, {kinds}, {numbers}{own}"
     return Finding("input", text, values=values | {"mean": config.mean, "std": config.std})
-
-
-def _test_set(
-    params: Params, frame: Frame, names: list[str], console: Console
-) -> tuple[LabelledImages | None, Finding | None]:
-    """Images of evaluate.test_set as it will match them, or what is to be said instead."""
-    section = params.evaluate
-    if section.test_set in DOWNLOADED:
-        text = f"not measured: {section.test_set} is downloaded by `pipeline evaluate`"
-        return None, Finding("accuracy", text, None)
-    count = min(section.images or MOST, MOST)
-    try:
-        with console.progress("teacher: reading the test set", count) as advance:
-            test = load_labelled(
-                section.test_set,
-                "test",
-                frame,
-                count,
-                section.seed,
-                advance,
-                reading=Reading.of(section),
-                class_names=names,
-            )
-    except PipelineError as error:
-        return None, _wrong("accuracy", error)
-    for note in test.notes:
-        console.note(note)
-    return test, None
 
 
 def _normalisation(
@@ -261,7 +198,8 @@ def _normalisation(
     values = {"verdict": check.verdict, "images": len(pixels), "of": told, "better": check.better}
     text = check.text + (f" ({min(len(pixels), MOST):,} images of {told})" if told else "")
     ok = {"fits": True, "wrong": False, "unknown": None}[check.verdict]
-    return Finding(name, text, ok, 0 if check.better is None else 2, values), check.better
+    code = 0 if check.better is None else 2
+    return Finding(name, text, ok, code, values, measured=True), check.better
 
 
 def _needed(network: Network, config: ModelConfig, pixels: np.ndarray) -> float:
@@ -283,7 +221,8 @@ def _needed(network: Network, config: ModelConfig, pixels: np.ndarray) -> float:
 def _order(network: Network, config: ModelConfig, pixels: np.ndarray) -> Finding:
     """Whether the colours are in the other order, by two signs that both have to say so."""
     if check_order(network, config, pixels[:MOST]).verdict == "wrong":
-        return Finding(ORDER, f"the other one suits the network better: {OTHER_ORDER}", False, 2)
+        text = f"the other one suits the network better: {OTHER_ORDER}"
+        return Finding(ORDER, text, False, 2, measured=True)
     return Finding(ORDER, "cannot tell without labelled images", None)
 
 
@@ -313,7 +252,7 @@ def _order_by_labels(found: Accuracy, asked: _Asked) -> Finding:
     values = {"accuracy": found.value, "other": other.value}
     gain = found.beaten_by(other)
     if gain > SURE:
-        return Finding(ORDER, f"{text}: {OTHER_ORDER}", False, 2, values)
+        return Finding(ORDER, f"{text}: {OTHER_ORDER}", False, 2, values, measured=True)
     if gain < -SURE:
         return Finding(ORDER, text, True, 0, values)
     return Finding(ORDER, f"{text}: too close to tell", None, 0, values)
@@ -337,6 +276,9 @@ def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params
     if found.by_chance and found.high > (1 + 1 / found.classes) / 2:  # nor far from a good one
         text += ": too few images to tell it from guessing"
         return Finding("accuracy", text, None, 0, values)
+    if found.by_chance and params.teacher.source == "train":
+        text += ": no better than guessing; it was trained here on too few images, or too briefly"
+        return Finding("accuracy", text, values=values, loud=True)
     if found.by_chance:
         text += (
             ": no better than guessing, so the weights, the order of the classes or the input's"
@@ -344,59 +286,8 @@ def _accuracy(found: Accuracy, asked: _Asked, better: str | None, params: Params
         )
         return Finding("accuracy", text, False, 2, values)
     if gain > SURE:
-        return Finding("accuracy", text, False, 2, values)
+        return Finding("accuracy", text, False, 2, values, measured=True)
     return Finding("accuracy", text, True, 0, values)
-
-
-def _student(network: Network, config: ModelConfig, params: Params) -> list[Finding]:
-    """The objective that will run, and the student beside the teacher."""
-    found, section = [], params.distill
-    try:
-        section, told = fitting(section, network)
-        found.append(
-            Finding("objective", told or section.objective, values={"objective": section.objective})
-        )
-    except PipelineError as error:
-        found.append(_wrong("objective", error))
-    try:
-        shipped = _shipped(section, network, config)
-        cost, whole = macs(shipped, config.input_size), macs(network, config.input_size)
-    except PipelineError as error:
-        return [*found, _wrong("student", error)]
-    except (RuntimeError, ValueError, AssertionError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        text = (
-            f"{params.distill.student} does not take images of {config.input_size} pixels: {first}:"
-            " choose another, or set its size in distill.student_options (timm: img_size;"
-            " torchvision's ViT: image_size)"
-        )
-        return [*found, Finding("student", printable(text), False, 2)]
-    parameters, teachers = parameter_count(shipped), parameter_count(network)
-    text = f"{params.distill.student}, {parameters:,} parameters"
-    text += f" ({parameters / teachers:.0%} of the teacher's)" if teachers else ""
-    text += f", {cost / 1e6:,.1f} M multiplications" if cost else ""
-    dearer = bool(cost and whole and cost > whole) or parameters > teachers > 0
-    text += f" ({cost / whole:.0%})" if cost and whole else ""
-    text += ": it costs more than the teacher" if dearer else ""
-    values = {"parameters": parameters, "macs": cost, "teacher_macs": whole}
-    return [*found, Finding("student", text, None if dearer else True, values=values)]
-
-
-def _shipped(section: Distill, teacher: Network, config: ModelConfig) -> Network:
-    """The student as `distill` would write it: with transfer module and tail, norms folded."""
-    section, side = with_own_settings(section), config.input_size
-    student = build_student(section, config).to(device_of(teacher)).eval()
-    image = torch.zeros(1, 3, side, side, device=device_of(teacher))
-    with torch.no_grad():
-        student(image)  # whether it takes images of this size
-    objective = OBJECTIVES.load(section.objective)(student, teacher, image, section)
-    objective.to(image.device)
-    built = {"name": section.student, "num_classes": len(config.class_names)}
-    return fuse(objective.deployed(built | section.student_options, config.architecture)[0])
-
-
-def _wrong(name: str, error: PipelineError) -> Finding:
-    return Finding(name, printable("; ".join(str(error).splitlines())), False, error.exit_code)
 
 
 def _quiet(n: int = 1, note: str = "") -> None:

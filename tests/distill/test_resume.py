@@ -164,7 +164,7 @@ def test_a_finished_run_trains_no_further(tmp_path):
     done = run(tmp_path)
     told: list[int] = []
     again = run(tmp_path, advance=lambda n=1, note="": told.append(n))
-    assert told == [9]
+    assert [n for n in told if n] == [9]
     assert_same(done, again)
 
 

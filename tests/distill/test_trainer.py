@@ -272,7 +272,19 @@ def test_progress_ends_at_the_total_whatever_is_kept(tmp_path, refill):
         advance=lambda n=1, note="": told.append((n, note)),
     )
     assert sum(n for n, _ in told) == 2 * (56 // 5)
-    assert [note.split(",")[0] for _, note in told if note] == ["epoch 1", "epoch 2"]
+    ended = [note for _, note in told if note.endswith("images/s")]
+    assert [note.split(",")[0] for note in ended] == ["epoch 1", "epoch 2"]
+
+
+def test_the_images_that_an_epoch_chooses_among_are_counted_as_they_are_looked_at(tmp_path):
+    told: list[str] = []
+    of = section(batch_size=20, epochs=2, teacher_floor=1.0)
+    run(tmp_path, of, advance=lambda n=1, note="": told.append(note))
+    first = [f"looked at {done} of 64 images" for done in (20, 40, 60, 64)]
+    assert told[: len(first) + 1] == [*first, "epoch 1 is under way"]
+    second = [note for note in told if note.startswith("epoch 1, loss ") and ";" in note]
+    looked = [note.rpartition("; ")[2] for note in second]
+    assert looked[:5] == [*first, "epoch 2 is under way"]
 
 
 def test_the_curves_have_a_row_an_epoch_whose_loss_is_the_sum_of_its_terms(tmp_path):
@@ -345,7 +357,8 @@ def test_training_leaves_the_interrupt_handler_as_it_was(tmp_path):
     run(
         tmp_path,
         section(epochs=1),
-        advance=lambda n=1, note="": seen.append(signal.getsignal(signal.SIGINT)),
+        # what is looked at once more at the end is no training
+        advance=lambda n=1, note="": n and seen.append(signal.getsignal(signal.SIGINT)),
     )
     assert before not in seen
     assert signal.getsignal(signal.SIGINT) is before
@@ -392,8 +405,9 @@ def test_dropout_does_not_depend_on_the_steps_before_it_either(tmp_path):
     whole = run(tmp_path / "whole", of, student=forgetful())
 
     def interrupt_fifth(n: int = 1, note: str = "") -> None:
-        steps.append(n)
-        if len(steps) == 5:
+        if n:
+            steps.append(n)
+        if n and len(steps) == 5:
             signal.raise_signal(signal.SIGINT)
 
     steps: list[int] = []

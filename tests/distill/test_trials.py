@@ -16,16 +16,17 @@ STEPS = 2 * 3
 
 
 class Counted:
-    """Progress that stops the run before a step."""
+    """Progress that stops the run before a step; what goes on between them is not counted."""
 
     def __init__(self, stop_at: int = 100) -> None:
         self.told: list[int] = []
         self.stop_at = stop_at
 
     def __call__(self, n: int = 1, note: str = "") -> None:
-        if len(self.told) == self.stop_at:
+        if n and len(self.told) == self.stop_at:
             raise KeyboardInterrupt
-        self.told.append(n)
+        if n:
+            self.told.append(n)
 
 
 def trials(folder) -> Trials:

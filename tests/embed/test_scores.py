@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kd3_pipeline.console import no_progress
-from kd3_pipeline.embed.coverage import NOT_ASKED, asked_rows, cells, class_rows, coverage
+from kd3_pipeline.embed.coverage import NOT_ASKED, asked_rows, cells, class_rows
 from kd3_pipeline.embed.predictions import Predictions, read_logits
 from kd3_pipeline.embed.redundancy import redundant
 from kd3_pipeline.embed.scores import score
@@ -178,15 +178,6 @@ def test_a_classifier_of_several_layers_has_no_weights_of_a_class():
     found = score(features, predictions, teacher, section, no_progress)
     assert found.figures["shift"] == {"weight_cosine": None}
     assert "weight_cosine" not in found.classes
-
-
-def test_classes_are_starved_below_a_quarter_of_the_mean_and_flooded_above_four_times():
-    predicted = [0] * 24 + [1] * 25 + [2] * 401 + [3] * 400
-    counts = np.bincount(predicted, minlength=8)
-    assert counts.mean() == 106.25
-    assert coverage(seen_as(predicted, classes=8)) == ["starved"] * 2 + [""] * 2 + ["starved"] * 4
-    assert coverage(seen_as([0] * 24 + [1] * 25 + [2] * 51, classes=4)) == ["", "", "", "starved"]
-    assert coverage(seen_as([0] * 41 + [1] * 4 + [2] * 5, classes=5))[0] == "flooded"
 
 
 def test_the_matrix_counts_what_was_asked_for_beside_what_is_seen(tmp_path):

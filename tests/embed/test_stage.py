@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 
 from kd3_pipeline.console import Console, no_progress
 from kd3_pipeline.demo.domains import original_images
-from kd3_pipeline.embed.predictions import read_logits
+from kd3_pipeline.embed.coverage import warnings
+from kd3_pipeline.embed.predictions import Predictions, read_logits
 from kd3_pipeline.embed.topic import core_distance, off_topic
 from kd3_pipeline.embeddings import Embeddings
 from kd3_pipeline.models import build
@@ -87,6 +88,37 @@ def test_what_is_switched_off_leaves_nothing(workspace):
     }
     assert Path("reports/coverage.csv").read_text() == "asked,predicted,images,share\n"
     assert {row["off_topic"] + row["weight_cosine"] for row in table("classes.csv")} == {""}
+
+
+def test_starved_and_flooded_classes_are_told_loudly_and_stay_in_the_figures(workspace):
+    network, config = workspace.network, workspace.config
+    with torch.no_grad():
+        network.classifier.bias[3] += 1e4
+    save_model(Path("models/teacher"), network, config)
+    told = " ".join(embed().stderr.split())
+    starved, flooded = json.loads(Path("reports/embed.json").read_text())["warnings"]
+    assert starved.startswith("starved: ") and "9 of 10 classes" in starved
+    assert flooded.startswith("flooded: ") and "class 3 16 (found for it: " in flooded
+    assert f"warning: {starved}" in told and f"warning: {flooded}" in told
+    assert "warning: " not in embed("coverage=false").stderr
+
+
+def test_a_matrix_in_another_order_is_one_line_and_one_by_chance_another():
+    names = ["Red Fox", "badger", "hare"]
+    labels = np.repeat([4, 7, 9], 30)
+    asked = {4: "hare", 7: "red-fox", 9: "badger"}  # the crawl has an order of its own
+
+    def lines(predicted):
+        confidence = np.ones(90, np.float32)
+        about = Predictions(predicted, confidence, confidence, 3), labels, asked, names
+        return warnings(*about)
+
+    assert lines(np.repeat([2, 0, 1], 30)) == []
+    (order,) = lines(np.repeat([0, 1, 2], 30))
+    assert "another order, 3 of 3: the teacher sees of the images found for" in order
+    assert order.endswith("they would be [hare, Red Fox, badger]")
+    (chance,) = lines(np.tile([0, 1, 2], 30))
+    assert "the teacher sees 33.3% of the images as the class" in chance
 
 
 @pytest.fixture(scope="module")

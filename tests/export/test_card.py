@@ -117,6 +117,25 @@ def test_the_figures_are_those_of_the_metrics() -> None:
     assert "/home/someone" not in card
 
 
+def test_a_temperature_is_recommended_only_where_it_helps() -> None:
+    for tempered, says, not_said in (
+        (0.011, "Divide the logits by 1.372", "as they are"),
+        (0.08, "Take the logits as they are", "Divide"),
+        (0.03, "Take the logits as they are", "Divide"),
+    ):
+        figures = measured(temperature=1.372, ece=0.03, ece_tempered=tempered)
+        card = model_card(facts(figures))
+        assert says in card and not_said not in card
+        assert f"{tempered:.1%}" in card and "3.0%" in card
+
+
+def test_the_card_claims_nothing_of_the_teachers_training_that_nobody_looked_at() -> None:
+    card = model_card(facts())
+    assert "without reading a label" in card
+    assert "Whether the teacher had been trained on any of these\nimages was not looked at" in card
+    assert "neither the teacher's training data" not in card
+
+
 def test_what_was_not_measured_is_not_told() -> None:
     card = model_card(facts())
     assert "were not looked for in the crawl" in card

@@ -47,6 +47,12 @@ NETWORK = {
     "nll": 0.41,
     "brier": 0.2,
     "ece": 0.043,
+    "cut": "map",
+    "input_size": 16,
+    "mean": MEAN,
+    "std": STD,
+    "commonest_class": "moon",
+    "commonest_share": 0.28,
 }
 METRICS = {
     "test_set": "/home/someone/secret/wild|life.parquet",
@@ -91,6 +97,7 @@ METRICS = {
     "calibration_tempered": [],
     "styles": [],
     "corruption_error": None,
+    "warnings": [],
 }
 CONFIG = ModelConfig(
     Distilled.architecture(

@@ -17,6 +17,7 @@ from kd3_pipeline.errors import ExternalError, UserError
 from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import LabelledImages, Reading, load_labelled
 from kd3_pipeline.labelled.names import ClassNames
+from kd3_pipeline.params import Evaluate, Teacher
 from kd3_pipeline.store import StoredImage, write_shards
 
 NAMES = ["ant", "bee", "cat"]
@@ -55,6 +56,19 @@ def class_folders(root: Path) -> Path:
 
 def values(found: LabelledImages) -> list[int]:
     return found.pixels[:, 0, 0, 0].tolist()
+
+
+def test_all_images_of_ones_own_are_used_unless_told_and_what_is_left_is_told(tmp_path: Path):
+    folder = class_folders(tmp_path / "test")
+    assert (Evaluate().drawn, Evaluate(test_set=str(folder)).drawn) == (2000, 0)
+    assert (Teacher().drawn, Teacher(data="mine").drawn, Teacher(images=7).drawn) == (4000, 0, 7)
+    whole = load_labelled(str(folder), "test", Frame(8), Evaluate(test_set="x").drawn, 0)
+    assert (len(whole.labels), whole.total) == (10, 10)
+    assert whole.drawn_told("test", "evaluate.images") == []
+    part = load_labelled(str(folder), "test", Frame(8), 4, 0)
+    assert part.drawn_told("test", "evaluate.images") == [
+        "test: 4 of its 10 images are used (evaluate.images)"
+    ]
 
 
 def test_the_demo_draws_its_classes_and_its_splits_differ():

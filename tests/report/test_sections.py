@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -16,13 +17,17 @@ from kd3_pipeline.errors import UserError
 from kd3_pipeline.metrics import Bin
 from kd3_pipeline.report.calibration import reliability_diagram
 from kd3_pipeline.report.corruptions import by_kind, read_corruptions
-from kd3_pipeline.report.inputs import read_thresholds
+from kd3_pipeline.report.figures import curve_charts, heat_map
+from kd3_pipeline.report.flow import count_flow, read_candidates
+from kd3_pipeline.report.inputs import Curves, read_thresholds
 from kd3_pipeline.report.map import colours, project, read_map
 from kd3_pipeline.report.origins import read_origins
 from kd3_pipeline.report.page import ReportFiles, build_live, build_report
-from kd3_pipeline.report.sampling import disagreements, turns
+from kd3_pipeline.report.sampling import disagreements, nearest, turns
+from kd3_pipeline.report.sheet import SIDE
 from kd3_pipeline.report.stored import read_images
 from kd3_pipeline.report.tables import kept_rows
+from kd3_pipeline.templates import counted
 from tests.report.world import HOSTILE_CLASS, World
 
 
@@ -95,9 +100,11 @@ def test_what_became_of_test_images(
 
 def test_cost_has_every_batch_measured(html: str) -> None:
     text = section(html, "cost")
-    assert "Teacher resnet20 272,474 40.9 M 1.09" in text
-    assert "cpu 1 1 1 2 1 2" in text
-    assert "cpu 1 128 128 256 128 256" in text
+    assert "Teacher resnet20 272,474 40.8 M 1.09" in text
+    assert "Student by teacher × 0.286 × 0.294 × 0.286" in text
+    assert "cpu 1 1 2 4 1 2 × 0.5" in text
+    assert "cpu 1 128 256 512 128 256 × 0.5" in text
+    assert "not cheaper" not in html
 
 
 def test_origins_count_stored_and_selected_images(small: ReportFiles) -> None:
@@ -289,7 +296,8 @@ def test_no_map_of_what_has_no_differences_or_is_too_little(features: np.ndarray
 
 def test_the_map_shows_a_sample_in_the_colours_of_its_key(small: ReportFiles) -> None:
     names = ("circle", HOSTILE_CLASS, "star")
-    drawn = read_map(Embeddings.open(small.embed), small.selection, names, 30, 0)
+    asked = dict(enumerate(names))
+    drawn = read_map(Embeddings.open(small.embed), small.selection, names, asked, 30, 0)
     assert (drawn.shown, drawn.total) == (30, 51)
     selection = pq.read_table(small.selection).to_pylist()
     sample = np.random.default_rng(0).permutation(51)[:30]
@@ -298,7 +306,7 @@ def test_the_map_shows_a_sample_in_the_colours_of_its_key(small: ReportFiles) ->
         paths = "".join(re.findall(rf'stroke="{colour}"[^>]* d="([^"]*)"', drawn.svg))
         assert paths.count("h0") == sum(row["times_kept"] > 0 for row in of_class), name
         assert paths.count("M") == len(of_class) > 0, name
-    assert read_map(Embeddings.open(small.embed), small.selection, names, 0, 0) is None
+    assert read_map(Embeddings.open(small.embed), small.selection, names, asked, 0, 0) is None
 
 
 def test_dots_stand_out_on_both_pages() -> None:
@@ -317,10 +325,180 @@ def test_the_page_of_a_run_under_way_has_the_curves_alone(small: ReportFiles) ->
     html = build_live(small.curves, 3)
     assert "5 epochs have ended. These are the curves alone." in html
     assert '<meta http-equiv="refresh" content="3">' in html
-    assert "Loss term: feature" in html
+    assert "Loss, nearly all of it feature" in html
     assert 'id="summary"' not in html
     assert "refresh" not in build_report(small, map_images=0)
 
 
 def test_the_page_before_the_first_epoch(tmp_path: Path) -> None:
     assert "there is nothing to show" in build_live(tmp_path / "distill.csv", 3)
+
+
+def test_the_input_and_the_cut_of_the_teacher_are_told(files: ReportFiles) -> None:
+    def summary() -> str:
+        return section(build_report(files, thumbnails=0, map_images=0), "summary")
+
+    text = summary()
+    assert "The mean and deviation fit the teacher." in text
+    assert "The teacher is cut at its last feature map, before pooling." in text
+    assert "Teacher 32 0.5, 0.45, 0.4 0.25, 0.2, 0.3" in text
+    change(files.embedded, normalisation="wrong")
+    metrics = json.loads(files.metrics.read_text())
+    change(files.metrics, teacher=metrics["teacher"] | {"cut": "logits"})
+    text = summary()
+    assert "do not seem to be those that the teacher was trained with" in text
+    assert "The teacher is cut nowhere: only its logits are seen." in text
+
+
+def test_agreement_stands_beside_that_of_the_commonest_answer(html: str) -> None:
+    assert "87.0% 36.0% by always saying its commonest, circle" in section(html, "summary")
+
+
+# classes that the crawl and the networks have in another order or spelling
+
+
+def test_counts_of_stored_images_are_the_crawls_and_what_dedup_moved_is_told(
+    files: ReportFiles,
+) -> None:
+    before = build_report(files, thumbnails=0, map_images=0)
+    assert "Moved" not in section(before, "flow")
+    table = pq.read_table(files.dedup)
+    labels = table["label"].to_pylist()
+    labels[0], labels[3] = 2, 2  # found for circles
+    column = table.column_names.index("label")
+    pq.write_table(table.set_column(column, "label", [labels]), files.dedup)
+    text = section(build_report(files, thumbnails=0, map_images=0), "flow")
+    assert "Candidates Stored Moved Kept" in text
+    assert re.search(r"circle 24 20 −2 ", text) and re.search(r"star 24 20 \+2 ", text)
+
+
+def test_classes_are_compared_by_name_whatever_their_order(files: ReportFiles) -> None:
+    """The crawl has another order, and spellings of its own."""
+    manifest = pq.read_table(files.manifest)
+    renamed = {"circle": "star", HOSTILE_CLASS: HOSTILE_CLASS, "star": "Circle"}
+    names = [renamed[name] for name in manifest["class"].to_pylist()]
+    column = manifest.column_names.index("class")
+    pq.write_table(manifest.set_column(column, "class", [names]), files.manifest)
+    flow = count_flow(
+        read_candidates(files.manifest),
+        Embeddings.open(files.embed),
+        read_images(files.dedup, files.selection),
+        ("circle", HOSTILE_CLASS, "star"),
+    )
+    assert [row.name for row in flow.classes] == ["star", HOSTILE_CLASS, "Circle"]
+    assert flow.known == {-1: -1, 0: 2, 1: 1, 2: 0}
+    asked = np.array([2, 1, 0])[Embeddings.open(files.embed).labels]
+    seen = np.load(files.embed / "logits.npy").argmax(axis=1)
+    for label, row in enumerate(flow.classes):
+        of_class = Embeddings.open(files.embed).labels == label
+        assert row.agree == pytest.approx((asked == seen)[of_class].mean())
+    part = gallery(build_report(files, map_images=0), "kept")
+    pairs = re.findall(
+        r'<bdi class="asked">Circle</bdi>\s*<span class="seen(?: differs)?">(?:<bdi>)?([^<,]*)',
+        part,
+    )
+    assert "as asked" in pairs and not {"Circle", "circle"} & set(pairs)
+
+
+# galleries of scores
+
+
+def test_off_topic_images_come_worst_first_with_their_score(files: ReportFiles) -> None:
+    part = gallery(build_report(files, thumbnails=6, map_images=0), "off-topic")
+    scores = [float(one) for one in re.findall(r"off topic ([\d.]+)", part)]
+    assert scores[0] == 1.0 and scores == sorted(scores, reverse=True) and len(scores) == 6
+    assert "6 of 51 here" in part
+
+
+def test_a_redundant_image_is_shown_beside_the_one_that_it_is_most_like(
+    files: ReportFiles,
+) -> None:
+    marked = [at % 5 == 0 for at in range(51)]
+    part = gallery(build_report(files, thumbnails=60, map_images=0), "redundant")
+    cosines = [float(one) for one in re.findall(r"cosine ([\d.]+)", part)]
+    assert len(cosines) == sum(marked) and cosines == sorted(cosines, reverse=True)
+    embeddings = Embeddings.open(files.embed)
+    features = embeddings.features.astype(np.float64)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    seen = embeddings.logits.argmax(axis=1)
+    alike = features @ features.T - 9 * np.eye(51) - 9 * (seen[:, None] != seen)
+    expected = sorted(alike.max(axis=1)[np.flatnonzero(marked)].round(3), reverse=True)
+    assert cosines == pytest.approx(expected, abs=1e-3)
+
+
+def test_scores_that_were_not_asked_for_are_said_not_to_be_there(tmp_path: Path) -> None:
+    html = build_report(World(scores=False).write(tmp_path), thumbnails=2, map_images=0)
+    assert "Nobody looked: embed.off_topic is off." in gallery(html, "off-topic")
+    assert "Nobody looked: embed.redundant is 0." in gallery(html, "redundant")
+
+
+def test_the_nearest_row_of_a_group_is_found_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kd3_pipeline.report.sampling.BLOCK", 7)
+    rng = np.random.default_rng(0)
+    features, groups = rng.normal(size=(60, 5)), np.arange(60) % 3
+    features[10] = 0
+    groups[59] = 4  # alone
+    rows = np.array([59, 0, 10, 33, 1])
+    partner, cosine = nearest(features, groups, rows)
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    alike = unit @ unit.T - 9 * np.eye(60) - 9 * (groups[:, None] != groups)
+    assert (partner[0], cosine[0]) == (59, 1.0)
+    np.testing.assert_allclose(cosine[1:], alike[rows[1:]].max(axis=1), atol=1e-12)
+    assert (partner[[1, 3, 4]] == alike[rows[[1, 3, 4]]].argmax(axis=1)).all()
+
+
+# pictures on the map
+
+
+def test_each_image_of_the_map_has_its_picture_and_its_words(small: ReportFiles) -> None:
+    names, asked = ("circle", HOSTILE_CLASS, "star"), {0: "circle", 1: HOSTILE_CLASS, 2: "star"}
+    embeddings = Embeddings.open(small.embed)
+    drawn = read_map(embeddings, small.selection, names, asked, 30, 0)
+    assert len(drawn.points) == 30
+    image = Image.open(io.BytesIO(base64.b64decode(drawn.sheet.uri.split(",")[1]))).convert("RGB")
+    assert image.size == (drawn.sheet.columns * SIDE, drawn.sheet.rows * SIDE)
+    selection = pq.read_table(small.selection).to_pylist()
+    found = []
+    for point in drawn.points:
+        x, y = (SIDE * part + SIDE // 2 for part in point.tile)
+        at = sum(round(part / 60) * 5**k for k, part in enumerate(image.getpixel((x, y))))
+        found.append(at)
+        row = selection[at]
+        assert point.told.startswith(f"{asked[at % 3]}; seen as {names[row['predicted']]}, ")
+        trained = row["times_kept"]
+        assert point.told.endswith(
+            f"in {counted(trained, 'epoch')}" if trained else "never trained on"
+        )
+    assert len(set(found)) == 30
+    seen = [selection[at]["predicted"] for at in found]
+    assert seen == sorted(seen)  # the keyboard goes class by class, from left to right
+    for label in set(seen):
+        across = [float(p.left) for p, one in zip(drawn.points, seen, strict=True) if one == label]
+        assert across == sorted(across)
+    for point in drawn.points:
+        assert ("w" in point.sides) == (float(point.left) > 50)
+        assert ("n" in point.sides) == (float(point.top) > 50)
+
+
+def test_a_term_that_is_the_loss_is_not_drawn_again() -> None:
+    def headings(**columns: list[float]) -> list[str]:
+        return [chart.heading for chart in curve_charts(Curves([1.0, 2.0], columns, ()))]
+
+    assert headings(loss=[1.0, 0.5], feature=[0.99, 0.495], contrast=[0.01, 0.005]) == [
+        "Loss, nearly all of it feature",
+        "Loss term: contrast",
+    ]
+    assert headings(loss=[1.0, 0.5], kd=[1.0, 0.5]) == ["Loss, nearly all of it kd"]
+    assert headings(loss=[1.0, 0.5], feature=[0.7, 0.3], contrast=[0.3, 0.2]) == [
+        *("Loss", "Loss term: feature", "Loss term: contrast")
+    ]
+    assert headings(loss=[1.0, 0.5], feature=[1.0, math.nan], other=[math.nan] * 2) == [
+        "Loss, nearly all of it feature"
+    ]
+
+
+def test_a_cell_with_anything_in_it_shows_on_a_heat_map() -> None:
+    shares = np.array([[0.999, 0.001], [0.0, 1.0]])
+    uri, side = heat_map(shares, 1)
+    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))[..., 3]
+    assert side == 2 and alpha[1, 0] == 0 and alpha[0, 1] >= 0.25 * 255 and alpha[1, 1] == 255

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from kd3_pipeline import selections, verdicts
-from kd3_pipeline.embeddings import FEATURES, LOGITS, write_images
+from kd3_pipeline.embeddings import FEATURES, LOGITS, PIXELS, write_images
 from kd3_pipeline.manifest import Candidate, Fetched, manifest
 from kd3_pipeline.report.page import ReportFiles
 from kd3_pipeline.store import IMAGE_COLUMNS, shard_path, write_csv, write_json, write_table
@@ -60,6 +60,13 @@ class World:
     epochs: int = 5
     test_images: int = 90
     selects: bool = True
+    macs: dict[str, int] = field(
+        default_factory=lambda: {"teacher": 40_813_184, "student": 12_006_400}
+    )
+    slower: dict[str, float] = field(default_factory=lambda: {"teacher": 2.0, "student": 1.0})
+    warnings: list[str] = field(default_factory=list)
+    embed_warnings: list[str] = field(default_factory=list)
+    scores: bool = True
     pictures: dict[int, bytes] = field(default_factory=dict)
     size: tuple[int, int] = (64, 48)
 
@@ -78,6 +85,8 @@ class World:
         self._distill(root, [ids[at] for at in kept], labels[kept], rng)
         self._evaluate(root, rng)
         write_json(root / "reports" / "crawl.json", self._summary())
+        embedded = {"normalisation": "fits", "images": len(kept), "warnings": self.embed_warnings}
+        write_json(root / "reports" / "embed.json", embedded)
         return ReportFiles(
             crawl=root / "crawl",
             dedup=root / "dedup" / "images.parquet",
@@ -91,6 +100,7 @@ class World:
             corruptions=root / "reports" / "corruptions.csv",
             mistakes=root / "evaluate" / "mistakes.parquet",
             harvest=root / "reports" / "crawl.json",
+            embedded=root / "reports" / "embed.json",
         )
 
     def _crawl(self, folder: Path, data: list[bytes], ids: list[str], labels: np.ndarray) -> None:
@@ -217,12 +227,18 @@ class World:
         count, classes = len(ids), len(self.class_names)
         columns = {"row": pa.array(range(count), pa.int64()), "id": pa.array(ids)}
         columns["label"] = pa.array(labels, pa.int64())
+        if self.scores:
+            columns["off_topic"] = pa.array(np.linspace(1, 0, count), pa.float32())
+            columns["redundant"] = pa.array(np.arange(count) % 5 == 0)
         write_images(root / "embed", columns, self.class_names)
         logits = rng.normal(size=(count, classes)).astype(np.float32)
         logits[np.arange(count), labels] += 2
         np.save(root / "embed" / LOGITS, logits)
         features = rng.normal(size=(count, 16)) + 4 * np.eye(16)[labels % 16]
         np.save(root / "embed" / FEATURES, features.astype(np.float16))
+        digits = np.arange(count)[:, None] // (1, 5, 25) % 5  # a colour that names the image
+        pixels = np.broadcast_to((60 * digits).astype(np.uint8)[:, None, None], (count, 8, 8, 3))
+        np.save(root / "embed" / PIXELS, pixels)
         confidence = rng.beta(0.6, 0.8, count)
         chosen = rng.random((count, self.epochs)) < confidence[:, None]
         chosen |= not self.selects
@@ -307,11 +323,23 @@ class World:
                 "nll": 0.4321,
                 "brier": 0.2109,
                 "ece": 0.0765,
+                "cut": "map",
+                "input_size": 32,
+                "mean": [0.5, 0.45, 0.4],
+                "std": [0.25, 0.2, 0.3],
+                "commonest_class": self.class_names[0],
+                "commonest_share": 0.36,
                 "parameters": parameters,
-                "macs": 150 * parameters,
+                "macs": self.macs[who],
                 "megabytes": parameters / 250_000,
                 "latency_ms": [
-                    {"device": "cpu", "threads": 1, "batch": batch, "p50": batch, "p95": 2 * batch}
+                    {
+                        "device": "cpu",
+                        "threads": 1,
+                        "batch": batch,
+                        "p50": batch * self.slower[who],
+                        "p95": 2 * batch * self.slower[who],
+                    }
                     for batch in (1, 128)
                 ],
             }
@@ -364,6 +392,7 @@ class World:
             "corruption_error": {"teacher": 0.25, "student": 0.5, "relative": 201.4}
             if self.robustness
             else None,
+            "warnings": self.warnings,
         }
 
     def _mistakes(self, path: Path) -> None:

@@ -110,3 +110,10 @@ def test_one_of_several_columns_of_pictures_is_told_and_can_be_another(place: Pa
     done = invoke(place, *CRAWL, "--set", "crawl.columns={image: mask}")
     assert "crawl.columns" not in done.output.replace("crawl.columns=", "")
     assert stored(place) == [PICTURES[0]]
+
+
+def test_a_number_of_images_a_class_that_does_not_count_is_told(place: Path) -> None:
+    files_of(place / "my-pictures", {f"cat/{n}.jpg": PICTURES[n] for n in range(3)})
+    said = invoke(place, *CRAWL, "--per-class", "1").stderr
+    assert "all 3 images are taken: crawl.per_class (1) does not count" in said
+    assert "are taken" not in invoke(place, *CRAWL, "--per-class", "2").stderr

@@ -19,6 +19,7 @@ import torch
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.demo.shapes import CLASS_NAMES
 from kd3_pipeline.embeddings import write_images
+from kd3_pipeline.extras import install_extra
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from kd3_pipeline.models.distilled import load_student
 from kd3_pipeline.models.network import parameter_count
@@ -128,13 +129,33 @@ def test_the_summary_is_that_of_the_epoch_that_was_deployed(finished: Path) -> N
 def test_a_finished_run_says_one_line_and_leaves_no_state(finished: Path) -> None:
     (line,) = (finished / "stdout").read_text().splitlines()
     assert line.startswith("distill: resnet8, agreement with the teacher on held-out web images ")
-    assert f" {summary(finished)['agreement']:.1%} " in line
+    found = summary(finished)
+    assert f" {found['agreement']:.1%} (always saying its commonest answer: " in line
+    assert f"answer: {found['agreement_commonest']:.1%}) " in line
+    logits = np.load(finished / "data/embed/logits.npy")
+    held_out = pq.read_table(finished / "data/distill/selection.parquet")["held_out"].to_numpy()
+    counts = np.bincount(logits[held_out].argmax(axis=1))
+    assert found["agreement_commonest"] == pytest.approx(counts.max() / counts.sum(), abs=6e-5)
     assert (
         "note: trained on cpu, torch.float32; pixels resident\n"
         in (finished / "stderr").read_text()
     )
     assert states(finished) == {}
     assert list((finished / ".cache/distill").iterdir()) == []
+
+
+def test_a_student_that_agrees_no_more_than_a_constant_is_told_loudly(
+    prepared: Path, tmp_path: Path
+) -> None:
+    folder = copy(prepared, tmp_path / "project")
+    logits = np.load(folder / "data/embed/logits.npy")
+    logits[:, 3] += 1e4  # all images are of one class to the teacher
+    np.save(folder / "data/embed/logits.npy", logits)
+    done = distil(folder, "--epochs", "1", "--set", "distill.held_out=0.4")
+    said = " ".join(done.stderr.split())
+    assert "(always saying its commonest answer: 100.0%)" in done.stdout
+    assert "warning: the student agrees with the teacher on " in said
+    assert "by these it has learnt nothing" in said
 
 
 def test_the_student_on_disk_sees_what_was_written_of_every_image(finished: Path) -> None:
@@ -270,8 +291,7 @@ def test_tensorboard_without_its_package_is_told_before_anything_is_trained(
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (2, ""), stderr
     assert stderr.splitlines()[-1] == (
-        "error: distill.tensorboard: No module named 'tensorboard': "
-        "install the extra: pip install 'kd3-pipeline[tensorboard]'"
+        f"error: distill.tensorboard: No module named 'tensorboard': {install_extra('tensorboard')}"
     )
     assert states(folder) == {}
     assert not (folder / "board").exists()

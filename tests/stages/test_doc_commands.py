@@ -51,7 +51,7 @@ def test_presets_of_the_pages_are_written_and_the_own_file_is_kept(
 ) -> None:
     shutil.copy(ran / "params.yaml", tmp_path)
     own = (tmp_path / "params.yaml").read_text()
-    names = ("cifar10-local", "photos", "demo")
+    names = ("cifar10-local", "demo")
     for command in (f"pipeline preset {name}" for name in names):
         monkeypatch.chdir(tmp_path)
         done = CliRunner().invoke(app, said(command)[1:])

@@ -24,9 +24,10 @@ from kd3_pipeline.evaluate.corruptions import KINDS
 from kd3_pipeline.evaluate.logits import logits_of
 from kd3_pipeline.metrics import Metrics, NetworkMetrics, StudentMetrics, read_metrics
 from kd3_pipeline.models import build
-from kd3_pipeline.models.checkpoint import ModelConfig, save_model
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model, save_model
 from kd3_pipeline.params import Evaluate
 from kd3_pipeline.pixelstore import encode_jpeg
+from kd3_pipeline.store import write_json
 from kd3_stages import paths
 from kd3_stages.cli import app
 from kd3_stages.steps.evaluate import run
@@ -119,6 +120,30 @@ def test_stored_pixels_with_a_margin_are_judged_by_their_centres(folder: Path, s
     assert (expected["contaminated"], found["contaminated"]) == (0, 1)
     fitted = (expected["student"]["temperature"], found["student"]["temperature"])
     assert fitted[0] == pytest.approx(fitted[1], rel=0.1) and fitted[0] != 1.0
+
+
+def test_the_figures_that_runs_are_compared_by_are_few_and_begin_with_the_accuracy(
+    folder: Path,
+) -> None:
+    verdicts = pa.table({"kept": [True] * WEB + [False] * 5})
+    pq.write_table(verdicts, folder / "data/dedup/images.parquet")
+    write_json(paths.summary("distill"), {"agreement": 0.875})
+    metrics, found = measured(), json.loads(paths.FIGURES.read_text())
+    assert next(iter(found)) == "accuracy" and len(found) <= 12
+    assert found["accuracy"] == metrics["student"]["accuracy"]
+    assert found["teacher_accuracy"] == metrics["teacher"]["accuracy"]
+    assert found["calibration_error"] == metrics["student"]["ece_tempered"]
+    images = {name: found[name] for name in ("crawled", "kept", "trained_on")}
+    assert images == {"crawled": WEB + 5, "kept": WEB, "trained_on": WEB - HELD_OUT}
+    assert found["held_out_agreement"] == 0.875
+    (folder / "data/dedup/images.parquet").unlink()
+    paths.summary("distill").unlink()
+    measured()
+    now = json.loads(paths.FIGURES.read_text())
+    lacking = ("crawled", "kept", "held_out_agreement")
+    assert [name for name, value in now.items() if value is None] == sorted(
+        lacking, key=list(found).index
+    )
 
 
 def test_the_metrics_have_what_their_readers_expect(folder: Path) -> None:
@@ -273,6 +298,53 @@ def test_the_command_tells_a_contaminated_test_set_with_exit_code_3(folder: Path
     assert "pictures in reports/contamination.html" in done.stderr
     assert Path("reports/contamination.html").is_file()
     assert "Traceback" not in done.stderr
+
+
+# what the figures should not be read without
+
+
+def always(who: str, label: int) -> None:
+    """Makes a network answer one class, whatever it sees."""
+    network, config = load_model(paths.TEACHER.parent / who, torch.device("cpu"))
+    with torch.no_grad():
+        network.classifier.bias[label] += 1e4
+    save_model(paths.TEACHER.parent / who, network, config)
+
+
+def test_a_teacher_at_chance_is_told_loudly_and_stays_in_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(Evaluate(test_set="test.parquet", latency=False, device="cpu"), Console(quiet=True))
+    (told,) = [line for line in read_metrics(paths.METRICS).warnings if "teacher is right" in line]
+    assert "it is at chance as far as they tell" in told
+    shown = capsys.readouterr().err
+    assert "====" in shown and "warning: the teacher is right on" in shown
+
+
+def test_a_student_of_one_class_is_told_and_its_agreement_beside_the_commonest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    always("student", 6)
+    always("teacher", 6)
+    run(Evaluate(test_set="test.parquet", latency=False, device="cpu"), Console())
+    shown = capsys.readouterr()
+    found = read_metrics(paths.METRICS)
+    assert (found.agreement, found.teacher.commonest_share) == (1.0, 1.0)
+    assert found.teacher.commonest_class == found.student.commonest_class == CLASS_NAMES[6]
+    assert (
+        f"agreement with the teacher 100.0%; always saying {CLASS_NAMES[6]}, its commonest answer,"
+        " would be 100.0%" in shown.out
+    )
+    said = " ".join(shown.err.split())
+    for who in ("teacher", "student"):
+        assert f"warning: the {who} answers {CLASS_NAMES[6]} for 100.0% of the test images" in said
+
+
+def test_the_metrics_say_how_each_network_is_fed_and_cut(folder: Path) -> None:
+    measured()
+    teacher = read_metrics(paths.METRICS).teacher
+    assert (teacher.cut, teacher.input_size) == ("map", SIDE)
+    assert (list(teacher.mean), list(teacher.std)) == (MEAN, STD)
 
 
 # test sets as they come

@@ -14,6 +14,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from kd3_pipeline.extras import ONNX, install
 from kd3_pipeline.models.distilled import load_student
 from kd3_pipeline.store import write_json
 from kd3_stages.cli import app
@@ -290,7 +291,7 @@ def test_a_missing_package_is_named_with_the_parameter(
     result = pipeline(fresh, "export")
     assert result.exit_code == 2
     assert "export.formats needs onnxscript" in result.stderr
-    assert "pip install 'kd3-pipeline[export]'" in result.stderr
+    assert install(*ONNX) in result.stderr
 
 
 def test_int8_without_onnx_is_a_conflict(fresh: Path) -> None:
@@ -396,7 +397,7 @@ def test_a_runtime_that_is_not_installed_is_named(
     absent = runtimes.Runtime(("no-such-runtime",), lambda path, kind, side: None)
     monkeypatch.setitem(runtimes.RUNTIMES, "mnn", absent)
     result = pipeline(fresh, "export", "--set", "export.runtimes=[mnn]")
-    assert result.exit_code == 2 and "needs no-such-runtime: pip install" in result.stderr
+    assert result.exit_code == 2 and install("no-such-runtime") in result.stderr
 
 
 @pytest.mark.parametrize(

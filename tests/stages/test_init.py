@@ -10,6 +10,7 @@ from dvc.repo import Repo
 
 from kd3_pipeline.params import Params
 from kd3_pipeline.presets import whole_file
+from kd3_stages.code import ROOT
 from tests.stages.workspace import environment, invoke, run
 
 GIT = {name: value for name, value in environment(Path()).items() if name.startswith("GIT_")}
@@ -59,6 +60,14 @@ def test_files_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
     assert "params.yaml" in done.stderr and "nothing was written" in done.stderr
     assert not (tmp_path / "dvc.yaml").exists()
     assert all(path.read_bytes() == text for path, text in before.items() if path.exists())
+
+
+def test_no_project_is_made_in_the_clone_of_the_software() -> None:
+    for place in ("wildlife", "docs/../my wildlife"):
+        done = invoke(ROOT, "init", place, "--git", check=False)
+        assert done.exit_code == 2
+        assert "inside the software's own folder" in done.stderr and "../" in done.stderr
+        assert not (ROOT / place).exists()
 
 
 def test_a_preset_that_is_unknown_makes_no_folder(tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ def test_a_file_that_a_person_wrote_is_never_overwritten(tmp_path: Path) -> None
     assert {copy: copy.read_text() for copy in kept} == kept
 
 
+def test_a_second_preset_leaves_the_copy_of_a_hand_written_file(tmp_path: Path) -> None:
+    path, copy = tmp_path / "params.yaml", tmp_path / "params.previous.yaml"
+    path.write_text("distill: {epochs: 7}\n")
+    assert write_preset("quick", path) == copy
+    for name in ("demo", "quick", "demo"):
+        assert write_preset(name, path) is None
+    path.write_text(path.read_text().replace("epochs: 20", "epochs: 21"))
+    assert write_preset("quick", path) == tmp_path / "params.previous-2.yaml"
+    assert copy.read_text() == "distill: {epochs: 7}\n"
+
+
 def test_a_file_of_another_version_is_no_ones_work_until_it_is_edited(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     older = whole_file("demo").replace("  map_images: 2000\n", "").partition("\n")[2]

@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from kd3_pipeline.version import __version__
 from kd3_stages.cli import app
 from kd3_stages.steps.report import _under_way
 from tests.report.world import World
@@ -48,6 +51,26 @@ def test_the_page_is_written_and_its_size_told(folder: Path) -> None:
     assert result == {"path": "reports/index.html", "bytes": len(page(folder).encode())}
     assert "The student is right on" in page(folder)
     assert 'id="map"' in page(folder)
+
+
+def test_the_page_says_what_it_is_of_and_which_command_wrote_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said() -> str:
+        top = page(folder).split("<main>")[0].split("<body>")[1]
+        return " ".join(unescape(re.sub(r"<[^>]*>", " ", top)).split())
+
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    CliRunner().invoke(app, ["report", "--set", "report.map_images=0"])
+    text = said()
+    assert f"Distillation report of {folder.name} " in text
+    assert f"Version kd3-pipeline {__version__}" in text
+    assert re.search(r"Made 20\d\d-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert "Command pipeline report --set report.map_images=0 2 parameters other" in text
+    assert "report.thumbnails 4 60" in text
+    monkeypatch.setenv("DVC_STAGE", "report")
+    CliRunner().invoke(app, ["report"])
+    assert "Command dvc repro 2 parameters other" in said()
 
 
 def test_a_missing_file_is_one_line(folder: Path) -> None:

@@ -90,15 +90,6 @@ def test_repro_runs_what_changed_and_nothing_else(stub: Path, tmp_path: Path) ->
     assert repro(folder) == ["dedup", "embed", "distill", "evaluate", "export", "report"]
 
 
-def test_metrics_and_plots_are_shown(project: Path) -> None:
-    metrics = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
-    shown = metrics[""]["data"]["reports/metrics.json"]["data"]
-    written = json.loads((project / "reports/metrics.json").read_text())
-    assert shown["student"]["accuracy"] == written["student"]["accuracy"]
-    run(project, "dvc", "plots", "show", "-o", "plots")
-    assert "vega" in (project / "plots/index.html").read_text().lower()
-
-
 @pytest.mark.slow
 def test_an_experiment_distils_with_its_own_values(project: Path, tmp_path: Path) -> None:
     folder = fresh_copy(project, tmp_path)
@@ -106,5 +97,6 @@ def test_an_experiment_distils_with_its_own_values(project: Path, tmp_path: Path
     assert stages_run(done) == ["inputs", "distill", "evaluate", "export", "report"]
     assert "lr: 0.02" in (folder / "params.yaml").read_text()
     table = run(folder, "dvc", "exp", "show", "--csv").stdout
-    assert "student.accuracy" in table.splitlines()[0]
     assert "0.02" in table
+    changed = run(folder, "dvc", "exp", "show", "--only-changed", "--csv").stdout.splitlines()[0]
+    assert "distill.lr" in changed and "crawl.classes" not in changed

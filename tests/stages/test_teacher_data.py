@@ -52,6 +52,11 @@ def trained(embed: Embed | None = None, **changes: Any) -> tuple[list[str], np.n
     return config["class_names"], state[min(state)]
 
 
+def test_a_teacher_that_is_trained_here_has_its_mean_and_std_for_certain() -> None:
+    trained()
+    assert json.loads(Path("models/teacher/config.json").read_text())["known_input"] is True
+
+
 def test_broken_images_are_left_out_up_to_a_share() -> None:
     assert trained(broken=0.05)[0] == list(NAMES)
     with pytest.raises(UserError, match=r"set/ant/x\.jpg.*set teacher\.broken higher"):

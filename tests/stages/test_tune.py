@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.extras import install_extra
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Distill
 from kd3_stages.steps.tune import search_space
@@ -175,9 +176,7 @@ def test_without_optuna_the_extra_is_named(empty: Path, tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: tune needs optuna: install the extra: pip install 'kd3-pipeline[tune]'\n"
-    )
+    assert done.stderr == f"error: tune needs optuna: {install_extra('tune')}\n"
 
 
 def test_help_waits_for_no_optuna() -> None:

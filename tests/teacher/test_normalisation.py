@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +85,20 @@ def test_images_unlike_those_of_the_training_tell_nothing(teacher):
     check = check_normalisation(teacher, config(MEAN, STD), pages)
     assert (check.verdict, check.better) == ("unknown", None)
     assert "cannot tell" in check.text and "images are unlike" in check.text
+
+
+@pytest.mark.parametrize("wrong", [*GROSS, "pages"])
+def test_a_teacher_that_was_trained_here_is_never_said_to_be_fed_otherwise(teacher, wrong):
+    """Its images may be unlike those of its training, which the divergence goes on to tell."""
+    pixels, given = TRAIN[:256], NORMALISATIONS.get(wrong, (MEAN, STD))
+    if wrong == "pages":
+        pixels = np.full((128, 16, 16, 3), 250, np.uint8)
+    check = check_normalisation(teacher, replace(config(*given), known_input=True), pixels)
+    other = check_normalisation(teacher, config(*given), pixels)
+    assert other.verdict != "fits"
+    assert (check.verdict, check.warning) == ("fits", "")
+    assert check.text == "they fit: the teacher was trained here, with them"
+    assert (check.measurements, check.divergence) == (other.measurements, other.divergence)
 
 
 @pytest.mark.parametrize("batches", [0, 3])

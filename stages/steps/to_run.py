@@ -1,0 +1,69 @@
+"""Stages that a `dvc repro` would run, as far as the files of DVC tell without DVC."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.paramfile import load_yaml
+from kd3_stages import paths
+
+LOCK = Path("dvc.lock")
+
+
+def stages_to_run() -> set[str]:
+    """The stages whose parameters or noted inputs are not those of dvc.lock, and all after them.
+
+    A stage too many is named rather than one too few: outputs of earlier runs, which DVC would
+    bring back, are not looked for, and a stage counts as changing whatever it writes.
+
+    Raises:
+        UserError: a file of DVC is not there, or is no YAML.
+    """
+    declared = _mapping(_read(paths.DVC), "stages")
+    locked = _mapping(_read(LOCK), "stages") if LOCK.exists() else {}
+    params = _read(paths.PARAMS) or {}
+    found: set[str] = set()
+    written: set[str] = set()  # by stages that will run
+    for name, stage in declared.items():
+        if not isinstance(stage, dict) or "params" not in stage:
+            continue
+        deps = {str(dep) for dep in stage.get("deps", [])}
+        if deps & written or not _as_locked(name, stage, _mapping(locked, name), params):
+            found.add(name)
+            written |= {
+                _path(out) for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])
+            }
+    return found
+
+
+def _as_locked(name: str, stage: dict[str, Any], lock: dict[str, Any], params: Any) -> bool:
+    """Whether a stage was run with the parameters and the noted inputs that are here now."""
+    known = _mapping(_mapping(lock, "params"), str(paths.PARAMS))
+    if not lock or any(known.get(section) != params.get(section) for section in stage["params"]):
+        return False
+    note = paths.INPUTS / f"{name}.json"
+    noted = {
+        one.get("path"): one.get("md5") for one in lock.get("deps", []) if isinstance(one, dict)
+    }
+    if not note.exists():
+        return False
+    # what DVC knows a file by, and no protection
+    return noted.get(str(note)) == hashlib.md5(note.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return load_yaml(path.read_text("utf-8"), path.name)[0]
+    except FileNotFoundError:
+        raise UserError(f"{path} not found in {Path.cwd()}", "run it in the project") from None
+
+
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    """The mapping under a key; an empty one if there is none."""
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _path(out: Any) -> str:
+    return str(next(iter(out)) if isinstance(out, dict) else out)
