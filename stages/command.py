@@ -29,7 +29,8 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing but errors, warnings and --json.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-USED = {  # sections that a stage takes values from beside its own
+USED = {  # sections that a command takes values from beside its own
+    "check": tuple(Params.model_fields),
     "crawl": ("embed", "teacher"),
     "dedup": ("crawl", "evaluate"),
     "teacher": ("embed", "distill", "evaluate"),

@@ -197,6 +197,8 @@ def test_a_value_of_a_section_that_is_not_read_is_refused(folder: Path) -> None:
     assert "nothing here reads the section distill" in done.stderr
     assert "`pipeline distill`" in done.stderr
     assert "epohcs" in invoke(folder, "embed", "-S", "embed.epohcs=9", check=False).stderr
+    done = invoke(folder, "check", "-S", "distill.lr=9", check=False)  # which reads all of them
+    assert "nothing here reads" not in done.stderr
     done = invoke(folder, "embed", "-S", "teacher.trust=true", check=False)  # consent counts
     assert "nothing here reads" not in done.stderr
 
