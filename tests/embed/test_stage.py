@@ -154,7 +154,9 @@ def test_embed_and_doctor_say_the_same_of_the_same_images(workspace, trained):
     config = workspace.config
     verdicts = []
     for mean, std in ((MEAN, STD), ([0.0] * 3, [1.0] * 3)):
-        given = ModelConfig(config.architecture, config.class_names, mean, std, SIDE, "a test")
+        given = ModelConfig(
+            config.architecture, config.class_names, mean, std, SIDE, "500 images of demo"
+        )
         save_model(Path("models/teacher"), trained, given)
         embed()
         stored = Embeddings.open(Path("data/embed"))
@@ -163,7 +165,11 @@ def test_embed_and_doctor_say_the_same_of_the_same_images(workspace, trained):
         for row, pixels in enumerate(np.array(stored.centre(SIDE)[np.arange(len(stored.pixels))])):
             Image.fromarray(pixels).save(folder / f"{row:03}.png")
         found = check_teacher(
-            read_params(Path("params.yaml")), folder, Console(), fetch=False, seconds=1
+            read_params(Path("params.yaml"), ["teacher.architecture=resnet8"]),
+            folder,
+            Console(),
+            fetch=False,
+            seconds=1,
         )
         by_name = {one.name: one for one in found}
         said = json.loads(Path("reports/embed.json").read_text())["normalisation"]

@@ -99,6 +99,9 @@ def test_wrong_usage_exits_with_2(folder: Path) -> None:
 def test_a_result_is_one_json_object_on_request(project: Path) -> None:
     done = invoke(project, "evaluate", "--json", "--quiet")
     assert json.loads(done.stdout)["test_images"] == 60
+    assert "note: " not in done.stderr and "evaluate:" not in done.stderr
+    done = invoke(project, "dedup", "--json", "--quiet")
+    assert json.loads(done.stdout)["images"]
     assert done.stderr == ""
 
 
