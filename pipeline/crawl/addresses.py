@@ -5,9 +5,9 @@ from urllib.parse import quote, unquote_to_bytes, urljoin
 
 from yarl import URL
 
-# what Chromium leaves as it is in a path and in a query, of what is no letter, digit or -._~; a
-# server may sign any of it, and an escape is never decoded: %28 and ( are two addresses
-PATH_KEPT = "!$%&'()*+,/:;=@[]"
+# what the URL Standard leaves as it is in a path (and ^) and in a query, of what is no letter, digit
+# or -._~; a server may sign any of it, and an escape is never decoded: %28 and ( are two addresses
+PATH_KEPT = "!$%&'()*+,/:;=@[]^|"
 QUERY_KEPT = "!$%&()*+,/:;=?@[\\]^`{|}"
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
