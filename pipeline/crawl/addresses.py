@@ -5,8 +5,9 @@ from urllib.parse import quote, unquote_to_bytes, urljoin
 
 from yarl import URL
 
-# what the URL Standard leaves as it is in a path (and ^) and in a query, of what is no letter, digit
-# or -._~; a server may sign any of it, and an escape is never decoded: %28 and ( are two addresses
+# what the URL Standard leaves as it is in a path (and ^) and in a query, of what is no letter, no
+# digit and not -._~; a server may sign any of it, and an escape is never decoded: %28 and ( are two
+# addresses
 PATH_KEPT = "!$%&'()*+,/:;=@[]^|"
 QUERY_KEPT = "!$%&()*+,/:;=?@[\\]^`{|}"
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
