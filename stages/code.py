@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 from kd3_pipeline import registry
@@ -55,7 +56,8 @@ def executed_files(start: Path, without: Collection[str] = ()) -> set[Path]:
     return {path.relative_to(ROOT) for path in seen | data if path.stat().st_size}
 
 
-def imported_modules(path: Path) -> set[str]:
+@cache
+def imported_modules(path: Path) -> frozenset[str]:
     """Names that a file imports anywhere in it: modules, and for `from a import b` also a.b.
 
     Which module `OBJECTIVES.load(name)` imports, only running it can tell: all of the registry's
@@ -78,7 +80,7 @@ def imported_modules(path: Path) -> set[str]:
         if isinstance(node, ast.Attribute) and node.attr == "load":
             name = getattr(node.value, "id", "") or getattr(node.value, "attr", "")
             modules |= _registered(called.get(name, name))
-    return modules
+    return frozenset(modules)
 
 
 def _registered(name: str) -> set[str]:

@@ -266,7 +266,7 @@ def stage(folder, monkeypatch, section: str) -> None:
 
     monkeypatch.chdir(folder)
     (folder / "params.yaml").write_text(f"teacher: {{{section}}}\n")
-    teacher(quiet=True)
+    teacher()
 
 
 def test_the_stage_takes_a_teacher_from_torch_hub(repository, monkeypatch, capsys):
