@@ -239,7 +239,7 @@ async def _failure_of(answer: aiohttp.ClientResponse) -> Failure:
     more = {"status": status}
     busy = (500 <= status < 600 and status not in FOR_GOOD) or status in BUSY
     if busy or (status in WITH_PAUSE and pause is not None):
-        refusal = status == 429 or pause is not None
+        refusal = status == 429 or bool(pause)  # `Retry-After: 0` asks for no pause
         return Failure("busy", detail, tries=TRIES, refusal=refusal, pause=pause, more=more)
     return Failure("http_error", detail, more=more)
 

@@ -62,7 +62,11 @@ class Pauses:
             job.host.waited += job.wait
             return True
         before, gap = host.paused_until, host.gap
-        sign = host.pause(now, job.started, refused.pause)
+        sign = False
+        if refused.pause and refused.more.get("status") != 429 and host.hiccup():
+            host.rest(now, refused.pause)
+        else:
+            sign = host.pause(now, job.started, refused.pause)
         job.sign = gap if job.told_at is None and sign else None
         job.behind = job.sign is not None and job.question is None
         job.told_at = host.well
@@ -88,8 +92,11 @@ class Pauses:
         return True
 
     def slow(self, job: Job, now: float) -> None:
-        """Takes the pace of a host back, which refused for a moment, at an address's first time."""
-        if not self._alone(job):
+        """Takes the pace of a host back, which refused for a moment, at an address's first time.
+
+        Not for one error among many good answers: a busy host has those at any pace.
+        """
+        if not self._alone(job) and not job.host.hiccup():
             if job.told_at is None:
                 gap = job.host.gap
                 sign = job.host.slow_down(now, job.started, MOST_UNASKED)

@@ -12,6 +12,7 @@ from kd3_pipeline.manifest import Fetched
 MOST_BACK_OFF = 60.0  # seconds between requests to a host that asked for fewer
 MOST_UNASKED = 8.0  # seconds, where it did not say how long it wants to be left alone
 STEP_BACK_AFTER = 10  # good answers in a row
+LONE_AFTER = 20  # good answers in a row, behind which one error says nothing of the pace
 DOWN_AFTER = 5  # requests without an answer in a row
 FIRST_PAUSE = 0.5  # seconds, where a refusal names none; twice as many after each one in vain
 ILL_AFTER = 30  # answers 5xx in a row, for one address or many
@@ -35,6 +36,7 @@ class Host:
     paused_until: float = 0.0  # after a refusal
     slowed: float = -1.0  # when the pace was last taken back
     good: int = 0  # good answers in a row
+    unbroken: int = 0  # good answers since the last sign of any kind
     step: int = STEP_BACK_AFTER  # how many of them undo one step of `slow_down`
     silent: int = 0  # requests without an answer in a row
     refusals: int = 0  # without a good answer in between
@@ -69,9 +71,18 @@ class Host:
             self.limit = max(1, self.limit // 2)
             self.gap = max(min(2 * self.gap, max(most, self.gap)), self.least_gap)
             self.slowed = now
-        self.good = 0
+        self.good = self.unbroken = 0
         self.next_start = max(self.next_start, now + self.gap)
         return sign
+
+    def hiccup(self) -> bool:
+        """Takes an error behind many good answers for chance, which no slower pace would avoid.
+
+        The next one, unless as many good ones come before it, is a sign.
+        """
+        lone = self.unbroken >= LONE_AFTER
+        self.unbroken = 0
+        return lone
 
     def take_back(self, gap: float | None = None) -> None:
         """Undoes one step of `slow_down`; `gap`: all since it was so, which was no sign of it."""
@@ -87,11 +98,15 @@ class Host:
         self.refusals += sign
         vain = self.refusals - (1 if named is None else 2)
         own = FIRST_PAUSE * 2**vain if sign and vain >= 0 else 0.0
-        until = max(self.paused_until, now + max(named or 0.0, own))
+        self.rest(now, max(named or 0.0, own))
+        return sign
+
+    def rest(self, now: float, seconds: float) -> None:
+        """Leaves the host alone for so long; its pace stays what it is."""
+        until = max(self.paused_until, now + seconds)
         self.waited += until - max(self.paused_until, now)
         self.paused_until = until
         self.next_start = max(self.next_start, until)
-        return sign
 
     def pause_again(self, now: float, named: float | None) -> None:
         """Takes a pause back that grew by refusals of what is asked for no more."""
@@ -107,6 +122,7 @@ class Host:
         """
         self.ill = 0
         self.gave += 1
+        self.unbroken += 1
         if asked < self.slowed:
             self.given += 1
             return  # it says nothing of the time since then

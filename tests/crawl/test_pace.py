@@ -1,6 +1,7 @@
 """The pace of a host that refuses some addresses for ever, and gives the others at once."""
 
 import itertools
+import random
 import time
 from collections import Counter
 
@@ -132,3 +133,39 @@ def test_a_step_that_was_no_sign_of_the_hosts_is_taken_back():
     assert (host.limit, host.gap) == (8, 0.5)
     host.take_back(20.0)
     assert (host.limit, host.gap) == (8, 0.5)
+
+
+def busy_once(numbers, status, count, **headers):
+    """A host that is busy the first time that it is asked for one of these pictures."""
+    host = Host({f"/{n}.jpg": image(n) for n in range(count)})
+
+    def busy(number):
+        def route(request):
+            again = host.requests[request.path] > 1
+            return (image(number) if again else reply(b"", status, **headers))(request)
+
+        return route
+
+    for number in numbers:
+        host.routes[f"/{number}.jpg"] = busy(number)
+    return host
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Retry_After": "0"}, pytest.param({"Retry_After": "1"}, marks=pytest.mark.slow)],
+)
+def test_a_host_that_is_busy_now_and_then_keeps_its_pace(tmp_path, monkeypatch, headers):
+    """One picture in forty, by chance; of a pause that is named a tenth is kept."""
+    named = exchange.retry_after
+
+    def shorter(answered):
+        seconds = named(answered)
+        return None if seconds is None else seconds / 10
+
+    monkeypatch.setattr(exchange, "retry_after", shorter)
+    gap, count, busy = 0.005, 600, 15
+    host = busy_once(random.Random(0).sample(range(count), busy), 503, count, **headers)
+    counts, seconds = crawled(tmp_path, host, count, host_gap=gap)
+    assert counts == {"ok": count}
+    assert seconds < 2.2 * (count * gap + busy * 0.1)
