@@ -12,5 +12,7 @@ def inputs(quiet: Quiet = False, as_json: Json = False) -> None:
     """
     from kd3_stages.steps.check import look_before
     from kd3_stages.steps.inputs import run
+    from kd3_stages.steps.links import own_copies
 
+    own_copies()  # what `dvc checkout` or the run before has left as links
     run(Console(quiet=quiet, as_json=as_json), look_before)

@@ -108,8 +108,8 @@ def dvc_finding() -> Finding:
     if not other:
         return Finding(name, "valid, and of this version")
     text = (
-        f"{paths.DVC} has {', '.join(other)} otherwise than this version: `pipeline init` in"
-        " another folder writes the one that goes with it"
+        f"{paths.DVC} has {', '.join(other)} otherwise than this version:"
+        " `pipeline init --renew .` writes the one that goes with it"
     )
     return Finding(name, text, None, loud=True)
 

@@ -8,8 +8,6 @@ from kd3_pipeline.errors import UserError
 from kd3_pipeline.paramfile import load_yaml
 from kd3_stages import paths
 
-LOCK = Path("dvc.lock")
-
 
 def stages_to_run() -> set[str]:
     """The stages whose parameters or noted inputs are not those of dvc.lock, and all after them.
@@ -20,26 +18,26 @@ def stages_to_run() -> set[str]:
     Raises:
         UserError: a file of DVC is not there, or is no YAML.
     """
-    declared = _mapping(_read(paths.DVC), "stages")
-    locked = _mapping(_read(LOCK), "stages") if LOCK.exists() else {}
-    params = _read(paths.PARAMS) or {}
+    declared = mapping(read(paths.DVC), "stages")
+    locked = mapping(read(paths.LOCK), "stages") if paths.LOCK.exists() else {}
+    params = read(paths.PARAMS) or {}
     found: set[str] = set()
     written: set[str] = set()  # by stages that will run
     for name, stage in declared.items():
         if not isinstance(stage, dict) or "params" not in stage:
             continue
         deps = {str(dep) for dep in stage.get("deps", [])}
-        if deps & written or not _as_locked(name, stage, _mapping(locked, name), params):
+        if deps & written or not _as_locked(name, stage, mapping(locked, name), params):
             found.add(name)
             written |= {
-                _path(out) for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])
+                path_of(out) for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])
             }
     return found
 
 
 def _as_locked(name: str, stage: dict[str, Any], lock: dict[str, Any], params: Any) -> bool:
     """Whether a stage was run with the parameters and the noted inputs that are here now."""
-    known = _mapping(_mapping(lock, "params"), str(paths.PARAMS))
+    known = mapping(mapping(lock, "params"), str(paths.PARAMS))
     if not lock or any(known.get(section) != params.get(section) for section in stage["params"]):
         return False
     note = paths.INPUTS / f"{name}.json"
@@ -52,18 +50,24 @@ def _as_locked(name: str, stage: dict[str, Any], lock: dict[str, Any], params: A
     return noted.get(str(note)) == hashlib.md5(note.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> Any:
+    """A file of DVC or of parameters as YAML has it.
+
+    Raises:
+        UserError: it is not there, or is no YAML.
+    """
     try:
         return load_yaml(path.read_text("utf-8"), path.name)[0]
     except FileNotFoundError:
         raise UserError(f"{path} not found in {Path.cwd()}", "run it in the project") from None
 
 
-def _mapping(value: Any, key: str) -> dict[str, Any]:
+def mapping(value: Any, key: str) -> dict[str, Any]:
     """The mapping under a key; an empty one if there is none."""
     found = value.get(key) if isinstance(value, dict) else None
     return found if isinstance(found, dict) else {}
 
 
-def _path(out: Any) -> str:
+def path_of(out: Any) -> str:
+    """Path of an output as dvc.yaml lists it, with or without what is said of it."""
     return str(next(iter(out)) if isinstance(out, dict) else out)

@@ -111,3 +111,41 @@ def test_a_file_to_which_no_section_can_be_added_is_left_alone(tmp_path: Path) -
     done = invoke(tmp_path, "inputs", check=False)
     assert done.exit_code == 2 and "lacks the sections dedup" in done.stderr
     assert (tmp_path / "params.yaml").read_text() == "{crawl: {per_class: 3}}\n"
+
+
+def test_an_earlier_project_is_renewed_and_nothing_of_its_own_lost(tmp_path: Path) -> None:
+    invoke(tmp_path, "init", ".", "--preset", "quick")
+    new = (tmp_path / "dvc.yaml").read_text()
+    own = new.replace("      - models/teacher\n", "", 1).replace(
+        "plots:\n", "  mine: {cmd: echo mine}\nplots:\n", 1
+    )
+    (tmp_path / "dvc.yaml").write_text(own)
+    (tmp_path / ".dvc/plots/curve.json").write_text("{}")
+    (tmp_path / ".dvc/config").write_text("[core]\n    remote = storage\n")
+    (tmp_path / ".gitignore").write_text("*.pt\n")
+    (tmp_path / "params.yaml").write_text("distill: {epochs: 7}\n")
+    done = invoke(tmp_path, "init", "--renew", ".", "--json")
+    found = json.loads(done.stdout)
+    assert found["files"] == ["dvc.yaml", ".dvc/plots/curve.json", ".gitignore"]
+    assert found["own"] == ["stage mine"] and "stage mine of dvc.yaml" in done.stderr
+    assert (tmp_path / "dvc.yaml").read_text() == new
+    assert (tmp_path / found["kept"]["dvc.yaml"]).read_text() == own
+    assert (tmp_path / found["kept"][".dvc/plots/curve.json"]).read_text() == "{}"
+    assert (tmp_path / ".gitignore").read_text().startswith("*.pt\n/.venv/\n")
+    assert "remote = storage" in (tmp_path / ".dvc/config").read_text()
+    assert (tmp_path / "params.yaml").read_text() == "distill: {epochs: 7}\n"
+    again = invoke(tmp_path, "init", "--renew", ".")
+    assert "nothing to do" in again.stdout and again.stderr == ""
+
+
+def test_what_is_no_project_is_not_renewed(tmp_path: Path) -> None:
+    assert "params.yaml not found" in refused_to_renew(tmp_path, ".")
+    assert "make generated" in refused_to_renew(tmp_path, str(ROOT))
+    assert "--preset" in refused_to_renew(tmp_path, ".", "--preset", "quick")
+    assert list(tmp_path.iterdir()) == []
+
+
+def refused_to_renew(folder: Path, *arguments: str) -> str:
+    done = invoke(folder, "init", "--renew", *arguments, check=False)
+    assert done.exit_code == 2
+    return done.stderr
