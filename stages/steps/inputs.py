@@ -23,10 +23,10 @@ DRAWN_OR_LOADED = ("demo", "cifar10", "cifar100")  # data sets that are no path
 CODE_COUNTS_NOT = ("crawl",)  # nor do defaults, which are code: no upgrade crawls the web again
 
 
-def run(console: Console, look: Callable[[dict[str, Any], Console], None]) -> None:
+def run(console: Console, look: Callable[[dict[str, Any]], None]) -> None:
     """Writes data/inputs; `look` at what was found may end the command."""
     found = note_inputs(console)
-    look(found, console)
+    look(found)
     outside = {at: one for stage in found.values() for at, one in stage["outside"].items()}
     lines = [f"{at}: {_told(one)}" for at, one in outside.items()]
     lines.append(f"inputs: {len(outside)} outside the project → {paths.INPUTS}")
