@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def project_findings(params: Params, console: Console) -> list[Finding]:
     return [*problem, *light_findings(params, to_run), *network_findings(params, console)]
 
 
-def look_before(found: Mapping[str, Any], to_run: Collection[str], console: Console) -> None:
+def look_before(found: Mapping[str, Any], to_run: Set[str], console: Console) -> None:
     """What `dvc repro` begins with: ends it where a stage that it would run is sure to fail.
 
     What was found of the networks is remembered, so that only a change is looked at again.
@@ -57,7 +57,7 @@ def look_before(found: Mapping[str, Any], to_run: Collection[str], console: Cons
     params = read_params(paths.PARAMS)
     consented(params)
     findings = [dvc_finding(), *light_findings(params, to_run)]
-    if any(stage in OF_NETWORKS for stage in to_run):
+    if to_run & set(OF_NETWORKS):
         findings += _remembered(params, found, console)
     elsewhere = _left_elsewhere(params)
     if bad := [one for one in findings if one.stops and one.name not in elsewhere]:

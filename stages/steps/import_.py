@@ -21,12 +21,11 @@ from kd3_stages.steps.lock_record import (
     MISSING,
     dvc_digest,
     is_current,
-    outputs_of,
     record_here,
     record_there,
 )
 from kd3_stages.steps.run_dvc import dvc
-from kd3_stages.steps.to_run import mapping, read
+from kd3_stages.steps.to_run import mapping, outputs_of, read
 
 DISTILL = "distill"  # notes what its run was made of, so that no DVC is needed where it ran
 HERE = "up to date here"

@@ -11,7 +11,7 @@ from kd3_pipeline.runrecord import RunRecord, flat
 from kd3_stages import paths
 from kd3_stages.steps.distill_record import PLACE
 from kd3_stages.steps.run_dvc import repository
-from kd3_stages.steps.to_run import mapping, path_of, read
+from kd3_stages.steps.to_run import mapping, read
 
 MISSING = "bring it too, or run `dvc pull` or `pipeline repro` for it"
 
@@ -65,15 +65,6 @@ def record_here(stage: str, declared: Mapping[str, Any], noted: Mapping[str, Any
                 MISSING,
             )
     return _record(noted, sections, {path.as_posix(): dvc_digest(path) for path in read_too}, {})
-
-
-def outputs_of(declared: Mapping[str, Any]) -> list[Path]:
-    """What a stage writes, by dvc.yaml."""
-    return [
-        Path(path_of(out))
-        for kind in ("outs", "metrics", "plots")
-        for out in declared.get(kind, [])
-    ]
 
 
 def dvc_digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,7 @@ def stages_to_run() -> set[str]:
         deps = {str(dep) for dep in stage.get("deps", [])}
         if deps & written or not _as_locked(name, stage, mapping(locked, name), params):
             found.add(name)
-            written |= {
-                path_of(out) for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])
-            }
+            written |= {path.as_posix() for path in outputs_of(stage)}
     return found
 
 
@@ -76,6 +75,10 @@ def mapping(value: Any, key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def path_of(out: Any) -> str:
-    """Path of an output as dvc.yaml lists it, with or without what is said of it."""
-    return str(next(iter(out)) if isinstance(out, dict) else out)
+def outputs_of(stage: Mapping[str, Any]) -> list[Path]:
+    """Paths of what a stage writes, by what dvc.yaml declares of it."""
+    return [
+        Path(out if isinstance(out, str) else next(iter(out)))
+        for kind in ("outs", "metrics", "plots")
+        for out in stage.get(kind, [])
+    ]
