@@ -80,9 +80,13 @@ HOSTILE = {
     ),
 }
 
+LONG = ("PNG with alpha, turned", "progressive JPEG in full colour")
+
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's accounts")
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one in LONG else ()) for one in HOSTILE]
+)
 def test_no_reader_takes_more_than_300_mb_for_a_picture(name):
     data = HOSTILE[name]()
     run = subprocess.run([sys.executable, "-c", PEAK], input=data, capture_output=True, check=True)
