@@ -67,6 +67,8 @@ def read(path: Path) -> Any:
         return load_yaml(path.read_text("utf-8"), path.name)[0]
     except FileNotFoundError:
         raise UserError(f"{path} not found in {Path.cwd()}", "run it in the project") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not YAML: no text in UTF-8") from None
 
 
 def mapping(value: Any, key: str) -> dict[str, Any]:

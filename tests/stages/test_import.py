@@ -225,6 +225,8 @@ def test_what_was_run_by_hand_is_not_taken_for_what_dvc_noted(both: tuple[Path, 
     (other / "data/inputs/crawl.json").write_text("{}")
     said = invoke(home, "import", str(other), check=False).stderr
     assert "crawl.json is not what the run read" in said
+    lock.write_bytes(b"\xff")
+    assert "no text in UTF-8" in invoke(home, "import", str(other), check=False).stderr
 
 
 def test_only_paths_of_this_project_are_written(both: tuple[Path, Path], tmp_path: Path) -> None:
