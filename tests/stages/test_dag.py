@@ -156,6 +156,7 @@ def imported_files(path: Path) -> Iterator[Path]:
         yield from filter(None, map(file_of, names))
 
 
+@cache
 def file_of(module: str) -> Path | None:
     base = ROOT.joinpath(*module.split("."))
     return next(
