@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from kd3_pipeline.errors import UserError
+from kd3_pipeline.jsonfile import read_json
 
 HINT = "run `dvc repro crawl`"
 Count = Annotated[int, Field(ge=0)]
@@ -190,12 +190,4 @@ def read_crawl_summary(path: Path) -> CrawlSummary | None:
     Raises:
         UserError: it is no JSON, or a key of it has a value that cannot be.
     """
-    if not path.is_file():
-        return None
-    try:
-        return CrawlSummary.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        said = f"{place}: {first['msg']}" if place else first["msg"]
-        raise UserError(f"{path}: {said}", HINT) from None
+    return read_json(CrawlSummary, path, HINT) if path.is_file() else None

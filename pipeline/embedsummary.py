@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from kd3_pipeline.errors import UserError
+from kd3_pipeline.jsonfile import read_json
 
 HINT = "run `dvc repro embed`"
 
@@ -28,12 +28,4 @@ def read_embed_summary(path: Path) -> EmbedSummary:
     Raises:
         UserError: it is missing, or a key of it is missing or has a value that cannot be.
     """
-    if not path.is_file():
-        raise UserError(f"{path} not found", HINT)
-    try:
-        return EmbedSummary.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        said = f"{place}: {first['msg']}" if place else first["msg"]
-        raise UserError(f"{path}: {said}", HINT) from None
+    return read_json(EmbedSummary, path, HINT)

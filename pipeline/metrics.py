@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from kd3_pipeline.errors import UserError
+from kd3_pipeline.jsonfile import read_json
 
 HINT = "run `dvc repro evaluate`"
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -155,12 +155,4 @@ def read_metrics(path: Path) -> Metrics:
     Raises:
         UserError: it is missing, or a key of it is missing or has a value that cannot be.
     """
-    if not path.is_file():
-        raise UserError(f"{path} not found", HINT)
-    try:
-        return Metrics.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        said = f"{place}: {first['msg']}" if place else first["msg"]
-        raise UserError(f"{path}: {said}", HINT) from None
+    return read_json(Metrics, path, HINT)

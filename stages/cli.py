@@ -14,6 +14,7 @@ from kd3_pipeline.version import __version__
 from kd3_stages import (
     check,
     crawl,
+    dag,
     dedup,
     distill,
     doctor,
@@ -119,6 +120,7 @@ for command in (
     duplicates.duplicates,
     inputs.inputs,
     preset.preset,
+    dag.dag,
     serve_demo.serve_demo,
     doctor.doctor,
 ):

@@ -51,7 +51,7 @@ def executed_files(start: Path, without: Collection[str] = ()) -> set[Path]:
             continue
         seen.add(path)
         for module in imported_modules(path):
-            waiting += _files_of(module)
+            waiting += _files_of(ROOT, module)
     data = {file for folder in {path.parent for path in seen} for file in _data_in(folder)}
     return {path.relative_to(ROOT) for path in seen | data if path.stat().st_size}
 
@@ -64,9 +64,10 @@ def imported_modules(path: Path) -> frozenset[str]:
     package are named.
     """
     modules: set[str] = set()
-    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
     called: dict[str, str] = {}  # names in this file: what they are
-    for node in nodes:
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -76,11 +77,20 @@ def imported_modules(path: Path) -> frozenset[str]:
                 )
             modules |= {node.module or "", *(f"{node.module}.{one.name}" for one in node.names)}
             called |= {alias.asname or alias.name: alias.name for alias in node.names}
-    for node in nodes:
+    for node in ast.walk(tree) if ".load" in text else ():
         if isinstance(node, ast.Attribute) and node.attr == "load":
             name = getattr(node.value, "id", "") or getattr(node.value, "attr", "")
             modules |= _registered(called.get(name, name))
     return frozenset(modules)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements below a node; imports are statements, and most nodes are in expressions."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        below = getattr(node, field, ())
+        for one in below if isinstance(below, list) else ():
+            yield one
+            yield from _statements(one)
 
 
 def _registered(name: str) -> set[str]:
@@ -101,12 +111,14 @@ def _data_in(folder: Path) -> Iterator[Path]:
             yield from _data_in(path)
 
 
-def _files_of(module: str) -> list[Path]:
+@cache
+def _files_of(root: Path, module: str) -> list[Path]:
+    """Files that importing a module runs: its own and those of the packages that it is in."""
     parts = module.split(".")
     if parts[0] not in PACKAGES:
         return []
     found = []
     for end in range(1, len(parts) + 1):
-        base = ROOT.joinpath(*parts[:end])
+        base = root.joinpath(*parts[:end])
         found += [path for path in (base / "__init__.py", base.with_suffix(".py")) if path.exists()]
     return found

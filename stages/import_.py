@@ -1,4 +1,4 @@
-"""`pipeline import`: a student that was distilled on another machine."""
+"""`pipeline import`: what the stages wrote on another machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,10 +19,10 @@ def import_(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Bring back what `pipeline distill` wrote on another machine, and tell DVC that it is current.
+    """Bring back what stages wrote on another machine, and tell DVC that it is current.
 
-    It is taken if parameters, data/embed and models/teacher were the same there, and if all files
-    have arrived whole. Nothing is written through links into DVC's cache.
+    A stage is taken if it is stale here, its parameters, code and all that it read were the same
+    there, and all its files have arrived whole. Nothing is written through links into DVC's cache.
     """
     from kd3_stages.steps.import_ import run
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DVC = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
 INPUTS = Path("data/inputs")
 INPUTS_LOCK = Path("inputs.lock")  # beside dvc.lock, for git
 CRAWL = Path("data/crawl")

@@ -17,6 +17,7 @@ from kd3_pipeline.images import (
 )
 from kd3_pipeline.picturefile import ImageError, is_large
 from kd3_pipeline.pngfile import MOST_CHUNKS
+from tests.peak import HIGHEST
 from tests.test_colour import chunk, colours, encoded
 
 JPEG, PNG = encoded(colours(), "JPEG"), encoded(colours(), "PNG")
@@ -82,14 +83,11 @@ FILLING = {
     "chunks": lambda: PNG[:-12] + chunk(b"AaAA", b"") * 1_000_000 + PNG[-12:],
     "transparencies": lambda: PNG[:33] + chunk(b"tRNS", bytes(6)) * 1_000_000 + PNG[33:],
 }
-PEAK = """
+PEAK = f"""{HIGHEST}
 import sys
 from kd3_pipeline.images import inspect
 from kd3_pipeline.picturefile import ImageError
 data = sys.stdin.buffer.read()
-def highest():
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 before = highest()
 try:
     inspect(data, 8)

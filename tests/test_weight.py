@@ -13,6 +13,7 @@ from kd3_pipeline.images import decode, decode_small, inspect
 from kd3_pipeline.memory import allow
 from kd3_pipeline.picturefile import ImageError, open_image
 from kd3_pipeline.weight import is_too_large, webp_size
+from tests.peak import HIGHEST
 from tests.test_colour import colours, encoded
 
 MOST = memory.MEGABYTES  # that a process may take for one picture
@@ -28,7 +29,7 @@ def usual():
     allow(MOST)
 
 
-PEAK = """
+PEAK = f"""{HIGHEST}
 import sys
 from kd3_pipeline.dedup.fingerprints import fingerprint_images
 from kd3_pipeline.dedup.quality import measure
@@ -36,9 +37,6 @@ from kd3_pipeline.frames import to_square
 from kd3_pipeline.images import decode, decode_reduced, decode_small, inspect
 from kd3_pipeline.picturefile import ImageError
 data = sys.stdin.buffer.read()
-def highest():
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 before = highest()
 said = ""
 try:
@@ -80,9 +78,13 @@ HOSTILE = {
     ),
 }
 
+LONG = ("PNG with alpha, turned", "progressive JPEG in full colour")
+
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's accounts")
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one in LONG else ()) for one in HOSTILE]
+)
 def test_no_reader_takes_more_than_300_mb_for_a_picture(name):
     data = HOSTILE[name]()
     run = subprocess.run([sys.executable, "-c", PEAK], input=data, capture_output=True, check=True)

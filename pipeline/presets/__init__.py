@@ -79,7 +79,7 @@ def write_preset(name: str, path: Path) -> Path | None:
     if path.exists():
         old = path.read_bytes()
         if not _unedited(old.decode("utf-8", "replace")):
-            kept = _keep(path, old)
+            kept = keep_beside(path, old)
     path.write_text(text, "utf-8")
     return kept
 
@@ -94,8 +94,12 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _keep(path: Path, data: bytes) -> Path:
-    """Writes `data` to the first free one of params.previous.yaml, params.previous-2.yaml, …"""
+def keep_beside(path: Path, data: bytes) -> Path:
+    """Writes what `path` was to the first free one of NAME.previous.yaml, NAME.previous-2.yaml, …
+
+    Returns:
+        The path of the copy.
+    """
     number = 1
     while True:
         suffix = f"-{number}" if number > 1 else ""

@@ -141,7 +141,7 @@ def leaks(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     """Images that show a test image beside it, the least alike first."""
     heading = "Test images in the crawl"
     if not catalogue.leaks.exists():
-        return Gallery("leaks", heading, "", 0, empty="Nobody looked: dedup.leaks is off.")
+        return _unlooked("leaks", heading, "dedup.leaks is off")
     leaked = np.flatnonzero(catalogue.images.leaked)
     chosen = rng.permutation(leaked)[: catalogue.most]
     tile_of = catalogue.tiles(chosen)
@@ -248,7 +248,7 @@ def off_topic(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     key, heading = "off-topic", "Off topic"
     found = catalogue.embedded("off_topic")
     if found is None:
-        return Gallery(key, heading, "", 0, empty="Nobody looked: embed.off_topic is off.")
+        return _unlooked(key, heading, "embed.off_topic is off")
     positions, scores = found
     chosen = extremes(scores, np.arange(len(scores)), catalogue.most, rng, -1)
     tile_of = catalogue.tiles(positions[chosen])
@@ -270,7 +270,7 @@ def redundant(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     key, heading = "redundant", "Redundant"
     found = catalogue.embedded("redundant")
     if found is None:
-        return Gallery(key, heading, "", 0, empty="Nobody looked: embed.redundant is 0.")
+        return _unlooked(key, heading, "embed.redundant is 0")
     positions, marks = found
     seen = predicted(catalogue.embeddings)
     marked = np.flatnonzero(marks)
@@ -332,6 +332,11 @@ def read_mistakes(path: Path, most: int) -> Gallery | None:
     )
     note = "The pixels are those that the network saw. The surest mistakes come first."
     return Gallery("mistakes", "Mistakes", note, rows.num_rows, items, "mistake")
+
+
+def _unlooked(key: str, heading: str, why: str) -> Gallery:
+    """A gallery of what no stage has looked for."""
+    return Gallery(key, heading, "", 0, empty=f"Nobody looked: {why}.")
 
 
 def _tiles(catalogue: Catalogue, chosen: np.ndarray) -> tuple[Tile, ...]:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 MOST_NAMES = 12  # classes named at the top
@@ -36,7 +36,7 @@ class Identity:
     version: str = ""
     command: str = ""
     parameters: tuple[Parameter, ...] = ()
-    seeds: tuple[tuple[int, tuple[str, ...]], ...] = field(default=())
+    seeds: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
     @property
     def seed(self) -> str:

@@ -195,7 +195,6 @@ def read_map(
     present = np.unique(seen).tolist()
     order = np.lexsort((points[:, 0], seen))
     sheet = make_sheet(embeddings.pixels, row[drawn][order])
-    labels = embeddings.labels[row[drawn]]
     labels = embeddings.labels[row[drawn]].tolist()
     about = zip(labels, seen.tolist(), sure[drawn].tolist(), times[drawn].tolist(), strict=True)
     told = [

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from kd3_stages.steps.findings import Finding, show, what_next, wrong
 from kd3_stages.steps.init import COPIES, TEMPLATES
 from kd3_stages.steps.inputs import outside_paths
 from kd3_stages.steps.needs import light_findings
-from kd3_stages.steps.to_run import stages_to_run
+from kd3_stages.steps.to_run import SWITCH, stages_to_run
 
-SWITCH = "PIPELINE_CHECK"  # environment variable: `off` leaves out what `dvc repro` begins with
 REMEMBERED = paths.CACHE / "inputs/check.json"
 SECONDS = 1.5  # for the teacher's answers to test images
 OF_NETWORKS = ("teacher", "embed", "distill", "evaluate")  # stages that a network's check is for
@@ -44,26 +42,22 @@ def project_findings(params: Params, console: Console) -> list[Finding]:
     return [*problem, *light_findings(params, to_run), *network_findings(params, console)]
 
 
-def look_before(found: Mapping[str, Any], console: Console) -> None:
+def look_before(found: Mapping[str, Any], to_run: Set[str], console: Console) -> None:
     """What `dvc repro` begins with: ends it where a stage that it would run is sure to fail.
 
     What was found of the networks is remembered, so that only a change is looked at again.
 
     Args:
         found: what `pipeline inputs` noted.
+        to_run: stages that the run would run.
 
     Raises:
         UserError, ExternalError: a line for each thing that is to be set right.
     """
-    if os.environ.get(SWITCH, "").lower() == "off":
-        return
-    to_run = stages_to_run()
-    if not to_run:
-        return
     params = read_params(paths.PARAMS)
     consented(params)
     findings = [dvc_finding(), *light_findings(params, to_run)]
-    if to_run.intersection(OF_NETWORKS):
+    if to_run & set(OF_NETWORKS):
         findings += _remembered(params, found, console)
     elsewhere = _left_elsewhere(params)
     if bad := [one for one in findings if one.stops and one.name not in elsewhere]:
@@ -108,8 +102,8 @@ def dvc_finding() -> Finding:
     if not other:
         return Finding(name, "valid, and of this version")
     text = (
-        f"{paths.DVC} has {', '.join(other)} otherwise than this version: `pipeline init` in"
-        " another folder writes the one that goes with it"
+        f"{paths.DVC} has {', '.join(other)} otherwise than this version:"
+        " `pipeline init --renew .` writes the one that goes with it"
     )
     return Finding(name, text, None, loud=True)
 

@@ -30,6 +30,7 @@ def figures(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         "crawled": _rows(None),
         "kept": _rows("kept"),
         "trained_on": _trained_on(),
+        "warnings": len(metrics["warnings"]),
     }
 
 

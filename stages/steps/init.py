@@ -42,7 +42,8 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
     if there:
         raise UserError(
             f"{folder} has {', '.join(there)} already",
-            "nothing was written; `pipeline preset NAME` changes the params.yaml of a project",
+            "nothing was written; `pipeline preset NAME` changes the params.yaml of a project, and"
+            f" `pipeline init --renew {shlex.quote(str(folder))}` its other files after an upgrade",
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / name, text)
-    written = [*files, *_ignore(folder / IGNORED)]
+    written = [*files, *add_ignored(folder / IGNORED)]
     if git:
         _commit(folder, written)
     enter = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))}; "
@@ -82,7 +83,7 @@ def project_files(preset: str) -> dict[str, str]:
     return files | {"README.md": readme.format(version=__version__, preset=preset)}
 
 
-def _ignore(path: Path) -> list[str]:
+def add_ignored(path: Path) -> list[str]:
     """Adds what git has to ignore and `path` lacks; its name if there was something to add."""
     old = path.read_text("utf-8") if path.exists() else ""
     wanted = (TEMPLATES / "gitignore").read_text("utf-8").splitlines()

@@ -13,7 +13,7 @@ from kd3_pipeline.console import Console
 from kd3_pipeline.content import Hashes, content
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.paramfile import load_yaml, read_params
-from kd3_pipeline.params import Params
+from kd3_pipeline.params import Crawl, Params
 from kd3_pipeline.registry import SEARCH_ENGINES
 from kd3_pipeline.store import write_json, write_text
 from kd3_stages import paths
@@ -23,10 +23,10 @@ DRAWN_OR_LOADED = ("demo", "cifar10", "cifar100")  # data sets that are no path
 CODE_COUNTS_NOT = ("crawl",)  # nor do defaults, which are code: no upgrade crawls the web again
 
 
-def run(console: Console, look: Callable[[dict[str, Any], Console], None]) -> None:
+def run(console: Console, look: Callable[[dict[str, Any]], None]) -> None:
     """Writes data/inputs; `look` at what was found may end the command."""
     found = note_inputs(console)
-    look(found, console)
+    look(found)
     outside = {at: one for stage in found.values() for at, one in stage["outside"].items()}
     lines = [f"{at}: {_told(one)}" for at, one in outside.items()]
     lines.append(f"inputs: {len(outside)} outside the project → {paths.INPUTS}")
@@ -117,16 +117,9 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
 
     What a library downloads (torchvision, hubs) is not here: it is pinned by its name or hash.
     """
-    crawl, teacher, evaluate = params.crawl, params.teacher, params.evaluate
-    named: dict[str, dict[str, str]] = {"crawl": {}, "dedup": {}, "teacher": {}, "evaluate": {}}
-    if crawl.engine != "site" and is_file_of_classes(crawl.classes):
-        named["crawl"]["crawl.classes"] = str(crawl.classes)
-    if crawl.engine in ("files", "urls"):
-        named["crawl"]["crawl.source"] = crawl.source
-    if crawl.blocklist:
-        named["crawl"]["crawl.blocklist"] = crawl.blocklist
-    if crawl.engine == "captions":
-        named["crawl"] |= caption_tables(crawl.source)
+    teacher, evaluate = params.teacher, params.evaluate
+    named: dict[str, dict[str, str]] = {"dedup": {}, "teacher": {}, "evaluate": {}}
+    named["crawl"] = crawl_paths(params.crawl)
     if teacher.source == "file":
         named["teacher"]["teacher.path"] = teacher.path
     if teacher.source == "train" and teacher.data not in DRAWN_OR_LOADED:
@@ -150,6 +143,20 @@ def outside_paths(params: Params) -> dict[str, dict[str, str]]:
             named.setdefault("export", {})["evaluate.class_names"] = evaluate.class_names
     if evaluate.styles:
         named["evaluate"]["evaluate.styles"] = evaluate.styles
+    return named
+
+
+def crawl_paths(section: Crawl) -> dict[str, str]:
+    """The same of the crawl alone."""
+    named = {}
+    if section.engine != "site" and is_file_of_classes(section.classes):
+        named["crawl.classes"] = str(section.classes)
+    if section.engine in ("files", "urls"):
+        named["crawl.source"] = section.source
+    if section.blocklist:
+        named["crawl.blocklist"] = section.blocklist
+    if section.engine == "captions":
+        named |= caption_tables(section.source)
     return named
 
 

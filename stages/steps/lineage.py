@@ -12,6 +12,7 @@ import yaml
 from kd3_pipeline.embeddings import IMAGES
 from kd3_pipeline.store import read_table
 from kd3_stages import paths
+from kd3_stages.steps.to_run import outputs_of
 
 SOURCES = paths.EXPORT / "sources.parquet"
 COMMANDS = ("dvc commit -f crawl", "dvc repro")
@@ -129,11 +130,7 @@ def _stale() -> list[str]:
     changed, found = [paths.CRAWL], []
     for name, stage in yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"].items():
         if any(_inside(Path(dep), changed) for dep in stage.get("deps", [])):
-            outs = [
-                Path(out if isinstance(out, str) else next(iter(out)))
-                for kind in ("outs", "metrics", "plots")
-                for out in stage.get(kind, [])
-            ]
+            outs = outputs_of(stage)
             changed += outs
             found += [name] if any(out.exists() for out in outs) else []
     return found

@@ -17,13 +17,11 @@ SMALL = (
 )
 
 
-def own_copies() -> int:
-    """Makes every small output a file of its own; how many were links."""
-    linked = [file for output in SMALL for file in _files(output) if _shared(file)]
-    for file in linked:
+def own_copies() -> None:
+    """Makes every small output a file of its own."""
+    for file in [file for output in SMALL for file in _files(output) if _shared(file)]:
         with replacing(file) as temporary:
             shutil.copyfile(file, temporary)
-    return len(linked)
 
 
 def _files(output: Path) -> list[Path]:

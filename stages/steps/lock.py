@@ -1,14 +1,11 @@
 """What dvc.lock says of files that a stage wrote."""
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kd3_stages import paths
-
-LOCK = Path("dvc.lock")
 
 
 def evaluated() -> bool:
@@ -17,7 +14,7 @@ def evaluated() -> bool:
     Their times say nothing there. False where DVC does not know them, or not as they are.
     """
     try:
-        stages = yaml.safe_load(LOCK.read_text("utf-8"))["stages"]
+        stages = yaml.safe_load(paths.LOCK.read_text("utf-8"))["stages"]
         distilled, measured = _digests(stages["distill"]), _digests(stages["evaluate"])
         student = paths.STUDENT.as_posix()
         known = {paths.CURVES: distilled, paths.METRICS: measured}

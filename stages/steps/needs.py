@@ -16,7 +16,7 @@ from kd3_stages import paths
 from kd3_stages.sources import engine_name
 from kd3_stages.steps.crawl_search import plan
 from kd3_stages.steps.findings import Finding, wrong
-from kd3_stages.steps.inputs import caption_tables, is_file_of_classes
+from kd3_stages.steps.inputs import crawl_paths
 from kd3_stages.steps.space import Need, disk_finding
 
 SHOWN = 5  # class names
@@ -72,7 +72,7 @@ def _asked(params: Params, classes: ClassSet | None) -> str:
         UserError: it cannot be asked: no key, no such file, no such licence there.
     """
     section = params.crawl
-    for key, path in _files(section):
+    for key, path in crawl_paths(section).items():
         if not Path(path).exists():
             raise UserError(f"{key}: {path} not found", "put it there, or name another")
     if section.proxy:
@@ -115,18 +115,6 @@ def _engine(params: Params, name: str, classes: ClassSet) -> str:
         return f"{told}, and the downloads"
     refuses = " (it refuses robots without)" if engine.budget.contact else ""
     return f"{told}, and the downloads; crawl.contact is empty{refuses}"
-
-
-def _files(section: Crawl) -> Iterator[tuple[str, str]]:
-    """Files that the crawl reads, by their key."""
-    if section.engine != "site" and is_file_of_classes(section.classes):
-        yield "crawl.classes", str(section.classes)
-    if section.engine in ("files", "urls"):
-        yield "crawl.source", section.source
-    if section.engine == "captions":
-        yield from caption_tables(section.source).items()
-    if section.blocklist:
-        yield "crawl.blocklist", section.blocklist
 
 
 def _wanted(params: Params) -> Need:

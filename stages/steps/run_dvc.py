@@ -5,8 +5,11 @@ import os
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from kd3_pipeline.diskerrors import disk_trouble
+from kd3_pipeline.errors import UserError
 
 OWN = 250  # from here on DVC's exit codes are its own; below they are its commands'
 INTERRUPTED = 252
@@ -37,6 +40,23 @@ def dvc(*arguments: str) -> int:
         logger.removeHandler(failures)
         logger.level, logger.propagate = before
     return _exit_code(status, failures.seen)
+
+
+@contextmanager
+def repository() -> Iterator[Any]:
+    """DVC's own view of this project.
+
+    Raises:
+        UserError: DVC does not take it for one of its own.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        raise UserError(f"DVC: {error}", "mend that, and run it again") from None
 
 
 class _Failures(logging.Handler):

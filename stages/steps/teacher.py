@@ -28,6 +28,7 @@ from kd3_pipeline.weights import sources
 from kd3_pipeline.weights.files import Weights, read_weights
 from kd3_pipeline.weights.network import Fitted, fitted_network
 from kd3_stages import paths
+from kd3_stages.steps.teacher_config import teacher_config
 
 UNNAMED = "nothing names them: set teacher.class_names, in the order of its outputs"
 # with class names, options of the architecture, origin and figures
@@ -97,15 +98,7 @@ def _checked(
             f"two classes or more have the name {', '.join(twice[:5])}: test sets match them by"
             " number, so their classes have to be in the teacher's order"
         )
-    config = ModelConfig(
-        {"name": section.architecture, "num_classes": len(names)} | options,
-        names,
-        list(section.mean),
-        list(section.std),
-        section.input_size,
-        source,
-        known_input=section.source == "train",
-    )
+    config = teacher_config(section, names, options, source)
     return network, config, summary
 
 

@@ -7,7 +7,6 @@ from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import Reading, load_labelled, to_be_downloaded
 from kd3_pipeline.labelled.names import listed_names
 from kd3_pipeline.models import build
-from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.network import parameter_count
 from kd3_pipeline.models.own import is_own
 from kd3_pipeline.params import Params, Teacher
@@ -16,6 +15,7 @@ from kd3_pipeline.weights.offline import known_teacher
 from kd3_stages.steps.class_check import asked_for, test_set
 from kd3_stages.steps.findings import Finding
 from kd3_stages.steps.student_check import student_findings
+from kd3_stages.steps.teacher_config import teacher_config
 
 SHOWN = 5  # class names
 FEW = 64  # images of a labelled set, which are enough to know its classes
@@ -90,14 +90,7 @@ def _of_shape(params: Params, names: list[str], console: Console) -> list[Findin
     network = build(section.architecture, len(names), **options).eval()
     if problems := size_problem(network, section.input_size):
         raise UserError(f"{section.architecture}: {problems[0]}", "choose another architecture")
-    config = ModelConfig(
-        {"name": section.architecture, "num_classes": len(names)} | options,
-        names,
-        list(section.mean),
-        list(section.std),
-        section.input_size,
-        section.source,
-    )
+    config = teacher_config(section, names, options, section.source)
     classes = f"{len(names):,}: {listed(names, SHOWN)}"
     shape = f"{section.architecture}, {parameter_count(network):,} parameters"
     found = [Finding("network", shape), Finding("classes", classes, values={"names": names})]

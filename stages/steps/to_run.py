@@ -1,6 +1,8 @@
 """Stages that a `dvc repro` would run, as far as the files of DVC tell without DVC."""
 
 import hashlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,12 @@ from kd3_pipeline.errors import UserError
 from kd3_pipeline.paramfile import load_yaml
 from kd3_stages import paths
 
-LOCK = Path("dvc.lock")
+SWITCH = "PIPELINE_CHECK"  # environment variable: `off` leaves out what `dvc repro` begins with
+
+
+def to_look_at() -> set[str]:
+    """The stages that are looked at before `dvc repro` runs them: none, if that is switched off."""
+    return set() if os.environ.get(SWITCH, "").lower() == "off" else stages_to_run()
 
 
 def stages_to_run() -> set[str]:
@@ -20,26 +27,24 @@ def stages_to_run() -> set[str]:
     Raises:
         UserError: a file of DVC is not there, or is no YAML.
     """
-    declared = _mapping(_read(paths.DVC), "stages")
-    locked = _mapping(_read(LOCK), "stages") if LOCK.exists() else {}
-    params = _read(paths.PARAMS) or {}
+    declared = mapping(read(paths.DVC), "stages")
+    locked = mapping(read(paths.LOCK), "stages") if paths.LOCK.exists() else {}
+    params = read(paths.PARAMS) or {}
     found: set[str] = set()
     written: set[str] = set()  # by stages that will run
     for name, stage in declared.items():
         if not isinstance(stage, dict) or "params" not in stage:
             continue
         deps = {str(dep) for dep in stage.get("deps", [])}
-        if deps & written or not _as_locked(name, stage, _mapping(locked, name), params):
+        if deps & written or not _as_locked(name, stage, mapping(locked, name), params):
             found.add(name)
-            written |= {
-                _path(out) for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])
-            }
+            written |= {path.as_posix() for path in outputs_of(stage)}
     return found
 
 
 def _as_locked(name: str, stage: dict[str, Any], lock: dict[str, Any], params: Any) -> bool:
     """Whether a stage was run with the parameters and the noted inputs that are here now."""
-    known = _mapping(_mapping(lock, "params"), str(paths.PARAMS))
+    known = mapping(mapping(lock, "params"), str(paths.PARAMS))
     if not lock or any(known.get(section) != params.get(section) for section in stage["params"]):
         return False
     note = paths.INPUTS / f"{name}.json"
@@ -52,18 +57,30 @@ def _as_locked(name: str, stage: dict[str, Any], lock: dict[str, Any], params: A
     return noted.get(str(note)) == hashlib.md5(note.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> Any:
+    """A file of DVC or of parameters as YAML has it.
+
+    Raises:
+        UserError: it is not there, or is no YAML.
+    """
     try:
         return load_yaml(path.read_text("utf-8"), path.name)[0]
     except FileNotFoundError:
         raise UserError(f"{path} not found in {Path.cwd()}", "run it in the project") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not YAML: no text in UTF-8") from None
 
 
-def _mapping(value: Any, key: str) -> dict[str, Any]:
+def mapping(value: Any, key: str) -> dict[str, Any]:
     """The mapping under a key; an empty one if there is none."""
     found = value.get(key) if isinstance(value, dict) else None
     return found if isinstance(found, dict) else {}
 
 
-def _path(out: Any) -> str:
-    return str(next(iter(out)) if isinstance(out, dict) else out)
+def outputs_of(stage: Mapping[str, Any]) -> list[Path]:
+    """Paths of what a stage writes, by what dvc.yaml declares of it."""
+    return [
+        Path(out if isinstance(out, str) else next(iter(out)))
+        for kind in ("outs", "metrics", "plots")
+        for out in stage.get(kind, [])
+    ]

@@ -315,6 +315,7 @@ def test_a_dvc_yaml_of_another_version_is_told(tmp_path: Path, weights: Path) ->
     )
     one = checks(folder, 0)["params.yaml, dvc.yaml"]
     assert one["warning"] and "dvc.yaml has distill otherwise than this version" in one["text"]
+    assert "`pipeline init --renew .`" in one["text"]
     (folder / "dvc.yaml").unlink()
     assert "dvc.yaml not found" in checks(folder, 2)["dvc.yaml"]["text"]
 

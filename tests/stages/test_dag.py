@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,11 @@ def test_imports_go_one_way(path: Path) -> None:
             assert name in ("", "steps", "paths", "code", "sources"), f"a step imports {module}"
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def test_no_import_comes_back_in_a_circle() -> None:
     waiting = {path: set(imported_files(path)) - {path} for path in SOURCES}
     while free := [path for path, needs in waiting.items() if not needs & waiting.keys()]:
@@ -139,7 +145,7 @@ def test_no_import_comes_back_in_a_circle() -> None:
 
 def imported_files(path: Path) -> Iterator[Path]:
     """The project's files that a file names in its imports, without the packages they are in."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -150,6 +156,7 @@ def imported_files(path: Path) -> Iterator[Path]:
         yield from filter(None, map(file_of, names))
 
 
+@cache
 def file_of(module: str) -> Path | None:
     base = ROOT.joinpath(*module.split("."))
     return next(
@@ -161,7 +168,7 @@ def test_no_function_is_too_long_to_read() -> None:
     long = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno
         and node.end_lineno - node.lineno >= MOST_LINES

@@ -13,7 +13,7 @@ from kd3_stages import paths
 from kd3_stages.steps.init import TEMPLATES
 from tests.browser import browser as browser
 from tests.imports import ROOT
-from tests.stages.workspace import fresh_copy, run
+from tests.stages.workspace import fresh_copy, invoke, run
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 ROOM = 80  # columns of a terminal
@@ -73,6 +73,16 @@ def test_the_graph_has_a_form_that_fits_a_terminal(project: Path) -> None:
     assert {stage for stage in PIPELINE["stages"] if f'"{stage}"' in "".join(lines)} == set(
         PIPELINE["stages"]
     )
+
+
+def test_the_graph_without_arrows_that_follow_from_others_is_narrow(tmp_path: Path) -> None:
+    invoke(tmp_path, "init", ".")
+    drawn = invoke(tmp_path, "dag").stdout.splitlines()
+    assert max(map(len, drawn)) < ROOM // 2
+    assert all(any(f"| {stage} |" in line for line in drawn) for stage in PIPELINE["stages"])
+    waits = json.loads(invoke(tmp_path, "dag", "--json").stdout)["waits_for"]
+    assert waits["report"] == ["evaluate"] and waits["embed"] == ["dedup", "teacher"]
+    assert waits["crawl"] == waits["teacher"] == ["inputs"] and waits["inputs"] == []
 
 
 # plots

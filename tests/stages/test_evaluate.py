@@ -136,6 +136,7 @@ def test_the_figures_that_runs_are_compared_by_are_few_and_begin_with_the_accura
     images = {name: found[name] for name in ("crawled", "kept", "trained_on")}
     assert images == {"crawled": WEB + 5, "kept": WEB, "trained_on": WEB - HELD_OUT}
     assert found["held_out_agreement"] == 0.875
+    assert found["warnings"] == len(metrics["warnings"])
     (folder / "data/dedup/images.parquet").unlink()
     paths.summary("distill").unlink()
     measured()

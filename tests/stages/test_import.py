@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.stages.workspace import fresh_copy, invoke, run
+from tests.stages.workspace import fresh_copy, invoke, repro, run, set_param
 
 OTHER = "distill: {epochs: 1, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}"
 HERE = "distill: {epochs: 2, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}"
@@ -64,7 +65,7 @@ def test_the_round_trip_leaves_every_hash_of_the_cache_and_the_old_student(
     assert all(name == content for name, content in before.items())
     assert (home / "models/student/model.safetensors").stat().st_nlink > 1  # the trap is set
     done = run(home, "pipeline", "import", str(away))
-    assert "import: a student made on cpu, " in done.stdout
+    assert "distill: taken, made on cpu, " in done.stdout
     after = cached(home)
     assert all(name == content for name, content in after.items())
     assert before.items() <= after.items()
@@ -84,6 +85,26 @@ def test_small_outputs_are_files_of_their_own_after_any_stage(home: Path) -> Non
     assert next((home / "data/crawl").glob("*.parquet")).stat().st_nlink > 1  # images lie once
     linked.write_bytes(b"another student, copied over this one")
     assert md5(home / f".dvc/cache/files/md5/{name[:2]}/{name[2:]}") == name
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_which_files_are_links_after_a_plain_dvc_repro(
+    stub: Path, tmp_path: Path, copies: bool
+) -> None:
+    folder = fresh_copy(stub, tmp_path)
+    if copies:
+        run(folder, "dvc", "config", "cache.type", "reflink,copy")
+    set_param(folder, "[cat, dog]", "[cat, fox]")
+    assert len(repro(folder)) == 7
+    assert linked(folder) == ([] if copies else ["data/crawl/file", "reports/index.html"])
+    invoke(folder, "inputs")
+    assert linked(folder) == ([] if copies else ["data/crawl/file"])
+
+
+def linked(folder: Path) -> list[str]:
+    """Of a large output and that of the last stage the files that other names share."""
+    names = ("data/crawl/file", "reports/index.html")
+    return [name for name in names if (folder / name).stat().st_nlink > 1]
 
 
 def refused(home: Path, folder: Path, *options: str) -> str:
@@ -126,5 +147,92 @@ def test_results_of_other_code_are_taken_on_request(home: Path, away: Path, tmp_
 
 
 def test_a_folder_that_is_none_or_this_one_is_refused(home: Path, tmp_path: Path) -> None:
-    assert "run.json not found" in refused(home, tmp_path / "nothing")
+    assert "has no results" in refused(home, tmp_path / "nothing")
     assert "is this project" in refused(home, Path("."))
+
+
+# all other stages: a stub's, whose results follow from what they read
+
+
+@pytest.fixture(scope="module")
+def ran(stub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another machine, which has run the project with other classes."""
+    folder = fresh_copy(stub, tmp_path_factory.mktemp("ran"))
+    set_param(folder, "[cat, dog]", "[cat, fox]")
+    assert len(repro(folder)) == 7
+    return folder
+
+
+@pytest.fixture
+def both(stub: Path, ran: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The project here, with these classes in params.yaml and not run, and that machine's."""
+    home = fresh_copy(stub, tmp_path / "home")
+    set_param(home, "[cat, dog]", "[cat, fox]")
+    return home, fresh_copy(ran, tmp_path / "other")
+
+
+def taken(home: Path, other: Path) -> dict[str, Any]:
+    return json.loads(invoke(home, "import", str(other), "--json").stdout)
+
+
+def test_every_stage_that_ran_elsewhere_comes_back_and_nothing_is_left_to_run(
+    both: tuple[Path, Path],
+) -> None:
+    home, other = both
+    found = taken(home, other)
+    all_but_teacher = ["crawl", "dedup", "embed", "distill", "evaluate", "export", "report"]
+    assert found["taken"] == all_but_teacher
+    assert found["stages"]["teacher"] == "up to date here"
+    assert all(name == content for name, content in cached(home).items())
+    assert repro(home) == []
+    assert taken(home, other)["taken"] == []
+
+
+def test_where_a_stage_ran_is_no_parameter_of_its_result(both: tuple[Path, Path]) -> None:
+    home, other = both
+    set_param(other, "{epochs: 2}", "{epochs: 3, device: cuda}")
+    set_param(home, "{epochs: 2}", "{epochs: 3}")
+    repro(other, "distill")
+    found = taken(home, other)
+    assert "distill" in found["taken"]
+    assert found["stages"]["evaluate"].startswith(
+        "not of this project"
+    )  # it is of the student before
+    assert repro(home)[0] == "evaluate"
+
+
+def test_what_does_not_fit_is_told_and_the_rest_taken(both: tuple[Path, Path]) -> None:
+    home, other = both
+    set_param(home, "report: {seed: 0}", "report: {seed: 1}")
+    (other / "models/export/file").write_text("torn")
+    done = invoke(home, "import", str(other))
+    assert "import: crawl, dedup, embed, distill, evaluate from" in done.stdout
+    said = " ".join(done.stderr.split())
+    assert "export was not taken" in said and "is not what the run wrote" in said
+    assert "report.seed was 0 there and is 1 here" in said
+    assert repro(home) == ["export", "report"]
+
+
+def test_what_was_run_by_hand_is_not_taken_for_what_dvc_noted(both: tuple[Path, Path]) -> None:
+    home, other = both
+    lock = other / "dvc.lock"
+    known = lock.read_text()
+    lock.write_text(known.replace("  crawl:\n", "  crawled:\n"))
+    said = invoke(home, "import", str(other), check=False).stderr
+    assert "crawl: " in said and "dvc.lock does not know it" in said
+    assert "embed: not of this project as it is now: data/crawl was another one there" in said
+    lock.write_text(known)
+    (other / "data/inputs/crawl.json").write_text("{}")
+    said = invoke(home, "import", str(other), check=False).stderr
+    assert "crawl.json is not what the run read" in said
+    lock.write_bytes(b"\xff")
+    assert "no text in UTF-8" in invoke(home, "import", str(other), check=False).stderr
+
+
+def test_only_paths_of_this_project_are_written(both: tuple[Path, Path], tmp_path: Path) -> None:
+    home, other = both
+    lock = other / "dvc.lock"
+    lock.write_text(lock.read_text().replace("path: data/crawl\n", "path: ../../escaped\n"))
+    done = invoke(home, "import", str(other), check=False)
+    assert "crawl: what its run wrote is not what this version writes" in done.stderr
+    assert done.exit_code == 2

@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from kd3_pipeline.params import Params
 from kd3_pipeline.presets import whole_file
 from kd3_stages.code import ROOT
-from tests.stages.workspace import environment, invoke, run
+from tests.stages.workspace import environment, invoke, status
 
 GIT = {name: value for name, value in environment(Path()).items() if name.startswith("GIT_")}
 
@@ -33,15 +33,18 @@ def test_a_project_without_git_is_one_for_dvc(tmp_path: Path) -> None:
     assert names == {"inputs", *Params.model_fields}
 
 
-def test_a_first_commit_has_all_files_and_leaves_nothing_to_commit(tmp_path: Path) -> None:
+def test_a_first_commit_has_all_files_and_leaves_nothing_to_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CHECK", "off")  # which loads the networks
     folder = tmp_path / "own"
     found = json.loads(invoke(tmp_path, "init", "own", "--git", "--json").stdout)
     assert git(folder, "status", "--porcelain") == ""
     assert sorted(git(folder, "ls-files").split()) == found["files"]
     assert "no_scm" not in (folder / ".dvc/config").read_text()
-    run(folder, "pipeline", "inputs")
+    invoke(folder, "inputs")
     assert git(folder, "status", "--porcelain") == "", "what stages write is ignored"
-    assert "crawl:" in run(folder, "dvc", "status").stdout
+    assert "crawl" in status(folder)
 
 
 def test_files_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
@@ -111,3 +114,41 @@ def test_a_file_to_which_no_section_can_be_added_is_left_alone(tmp_path: Path) -
     done = invoke(tmp_path, "inputs", check=False)
     assert done.exit_code == 2 and "lacks the sections dedup" in done.stderr
     assert (tmp_path / "params.yaml").read_text() == "{crawl: {per_class: 3}}\n"
+
+
+def test_an_earlier_project_is_renewed_and_nothing_of_its_own_lost(tmp_path: Path) -> None:
+    invoke(tmp_path, "init", ".", "--preset", "quick")
+    new = (tmp_path / "dvc.yaml").read_text()
+    own = new.replace("      - models/teacher\n", "", 1).replace(
+        "plots:\n", "  mine: {cmd: echo mine}\nplots:\n", 1
+    )
+    (tmp_path / "dvc.yaml").write_text(own)
+    (tmp_path / ".dvc/plots/curve.json").write_text("{}")
+    (tmp_path / ".dvc/config").write_text("[core]\n    remote = storage\n")
+    (tmp_path / ".gitignore").write_text("*.pt\n")
+    (tmp_path / "params.yaml").write_text("distill: {epochs: 7}\n")
+    done = invoke(tmp_path, "init", "--renew", ".", "--json")
+    found = json.loads(done.stdout)
+    assert found["files"] == ["dvc.yaml", ".dvc/plots/curve.json", ".gitignore"]
+    assert found["own"] == ["stage mine"] and "stage mine of dvc.yaml" in done.stderr
+    assert (tmp_path / "dvc.yaml").read_text() == new
+    assert (tmp_path / found["kept"]["dvc.yaml"]).read_text() == own
+    assert (tmp_path / found["kept"][".dvc/plots/curve.json"]).read_text() == "{}"
+    assert (tmp_path / ".gitignore").read_text().startswith("*.pt\n/.venv/\n")
+    assert "remote = storage" in (tmp_path / ".dvc/config").read_text()
+    assert (tmp_path / "params.yaml").read_text() == "distill: {epochs: 7}\n"
+    again = invoke(tmp_path, "init", "--renew", ".")
+    assert "nothing to do" in again.stdout and again.stderr == ""
+
+
+def test_what_is_no_project_is_not_renewed(tmp_path: Path) -> None:
+    assert "params.yaml not found" in refused_to_renew(tmp_path, ".")
+    assert "make generated" in refused_to_renew(tmp_path, str(ROOT))
+    assert "--preset" in refused_to_renew(tmp_path, ".", "--preset", "quick")
+    assert list(tmp_path.iterdir()) == []
+
+
+def refused_to_renew(folder: Path, *arguments: str) -> str:
+    done = invoke(folder, "init", "--renew", *arguments, check=False)
+    assert done.exit_code == 2
+    return done.stderr
