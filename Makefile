@@ -4,8 +4,10 @@
 # make format     what ruff can mend
 # make generated  dvc.yaml, params.yaml and docs/parameters.md anew, from the code
 # make wheel      the package as a wheel, into dist/
-PYTHON := $(shell command -v python3)# resolved before .venv goes on the path
 VENV := .venv
+# The python3 that .venv is made by, whether or not .venv is activated: that one has no pip.
+PYTHON := $(shell PATH="$$(printf %s "$$PATH" | tr : '\n' | grep -vxF '$(CURDIR)/$(VENV)/bin' \
+	| paste -sd :)"; command -v python3)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 

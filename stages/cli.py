@@ -90,6 +90,11 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _in_short(command: Callable[..., None]) -> str:
+    """The first paragraph of a command's help, whole; by default the list would cut it short."""
+    return " ".join((command.__doc__ or "").split("\n\n")[0].split())
+
+
 @app.callback()
 def options(
     version: Annotated[
@@ -124,11 +129,13 @@ for command in (
     serve_demo.serve_demo,
     doctor.doctor,
 ):
-    app.command(command.__name__.rstrip("_").replace("_", "-"))(with_exit_codes(command))
+    name = command.__name__.rstrip("_").replace("_", "-")
+    app.command(name, short_help=_in_short(command))(with_exit_codes(command))
 for around_dvc in (repro.repro, status.status):
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-        with_exit_codes(around_dvc)
-    )
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        short_help=_in_short(around_dvc),
+    )(with_exit_codes(around_dvc))
 
 
 def main() -> None:

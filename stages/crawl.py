@@ -1,5 +1,6 @@
 """`pipeline crawl`: class names to images and a manifest."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -42,7 +43,8 @@ def crawl(
     from kd3_stages.steps.crawl import run
     from kd3_stages.steps.crawl_remarks import refuse_empty
 
-    if params.teacher.source != "train" and not TEACHER.exists():
+    unseen = params.teacher.source != "train" and not TEACHER.exists()
+    if unseen and "DVC_STAGE" not in os.environ:  # `dvc repro` has begun with a look at it
         console.say("the teacher was not read yet: `pipeline teacher --check` says what it is")
     section = params.crawl.model_copy(update={"side": params.picture_side})
     text, summary = run(section, console, retry, search_again, params.embed)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kd3_pipeline.presets import preset_titles, write_preset
+from kd3_pipeline.presets import preset_titles, runs_alone, write_preset
 from kd3_stages import paths
 from kd3_stages.completion import presets
 
@@ -25,4 +25,7 @@ def preset(
     kept = write_preset(name, paths.PARAMS)
     if kept:
         print(f"note: your {paths.PARAMS} is kept as {kept}", file=sys.stderr)
-    print(f"{paths.PARAMS} is now the preset '{name}'; `dvc repro` runs it")
+    then = (
+        "`dvc repro` runs it" if runs_alone(name) else "`pipeline check` says what it still wants"
+    )
+    print(f"{paths.PARAMS} is now the preset '{name}'; {then}")

@@ -4,8 +4,11 @@ Every command of a page stands in `HOW` of tests/doc_commands.py with how it is 
 new one fails until someone has said so. Here all of them are parsed.
 """
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import click
@@ -52,10 +55,10 @@ def test_a_command_has_the_options_that_it_is_given(command: str) -> None:
         parse(given.training_script_args)
     elif words[0] == "make":
         assert_target(words[1])
+    elif words[:3] == ["python3", "-m", "venv"]:
+        assert len(words) == 4
     elif words[:2] == ["pip", "install"]:
-        parts = re.fullmatch(
-            r"dist/(kd3_pipeline-[\d.]+-py3-none-any\.whl)(?:\[(.*)\])?", words[-1]
-        )
+        parts = re.fullmatch(r"(kd3_pipeline-[\d.]+-py3-none-any\.whl)(?:\[(.*)\])?", words[-1])
         assert parts, words
         assert set(filter(None, (parts[2] or "").split(","))) <= PACKAGES.keys()
         assert parts[1] == f"kd3_pipeline-{__version__}-py3-none-any.whl"
@@ -82,6 +85,19 @@ def assert_known(key_path: str) -> None:
 def assert_target(name: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     assert name in targets, f"the Makefile has no target {name}"
+
+
+def test_make_takes_no_python_of_the_environment_that_it_makes(tmp_path: Path) -> None:
+    """An activated .venv has a python3 without a pip, as README leaves the shell."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    activated = tmp_path / ".venv/bin"
+    activated.mkdir(parents=True)
+    (activated / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (activated / "python3").chmod(0o755)
+    env = os.environ | {"PATH": f"{activated}:{os.environ['PATH']}"}
+    command = ["make", "--dry-run", "wheel"]
+    said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
+    assert "python3 -m pip wheel" in said and str(activated) not in said
 
 
 def test_ci_runs_the_targets_that_it_is_said_to_run() -> None:

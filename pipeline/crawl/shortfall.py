@@ -90,6 +90,9 @@ def class_table(summary: Mapping[str, Any]) -> str:
         asked = [f"{sum(one['wanted'] for one in group):,}"] if wanted else []
         rows.append([printable(name), *asked, *(f"{counts[kind]:,}" for kind in kinds)])
     total = [f"{sum(one['wanted'] for one in classes):,}"] if wanted else []
+    named = sum((Counter(one["outcomes"]) for one in classes), Counter[str]())
+    if nameless := Counter(summary["outcomes"]) - named:
+        rows.append(["none", *[""] * len(total), *(f"{nameless[kind]:,}" for kind in kinds)])
     rows.append(["all", *total, *(f"{summary['outcomes'].get(kind, 0):,}" for kind in kinds)])
     return text_table(rows)
 

@@ -65,9 +65,20 @@ def model_card(facts: Facts) -> str:
     card = (
         environment("kd3_pipeline.export", md=plain_markdown)
         .get_template("card.md.j2")
-        .render(metadata=_metadata(facts), test_set=_test_set(facts.metrics), **vars(facts))
+        .render(
+            metadata=_metadata(facts),
+            test_set=_test_set(facts.metrics),
+            own_code=_own_code(facts.config.architecture),
+            **vars(facts),
+        )
     )
     return card + "\n"
+
+
+def _own_code(architecture: dict[str, Any]) -> list[str]:
+    """Names of networks whose code is its author's own, and not in this project."""
+    names = [architecture.get("backbone"), (architecture.get("teacher") or {}).get("name")]
+    return [name for name in dict.fromkeys(names) if name and ":" in name]
 
 
 def plain_markdown(text: str) -> str:

@@ -62,7 +62,9 @@ def load_labelled(
         return _known_of(found, class_names, source, reading)
     path = Path(source)
     if not path.exists() and path.suffix != ".parquet":
-        raise UserError(f"no labelled images at {source}: expected a folder, .tar or .parquet")
+        raise UserError(
+            f"{source} not found: expected labelled images, as a folder, .tar or .parquet"
+        )
     own = OwnImages(path, split, reading, class_names, advance)
     return own.read(frame, images, seed, advance)
 

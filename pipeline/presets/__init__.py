@@ -38,6 +38,12 @@ def preset_titles() -> dict[str, str]:
     return titles
 
 
+def runs_alone(name: str) -> bool:
+    """Whether a preset wants nothing of the user: neither weights nor images."""
+    params = read_params(FOLDER / f"{name}.yaml")
+    return params.teacher.source == "train" and params.evaluate.test_set == "demo"
+
+
 def whole_file(name: str) -> str:
     """The text of a params.yaml with every key of every section, in the order declared.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.presets import whole_file
+from kd3_pipeline.presets import runs_alone, whole_file
 from kd3_pipeline.store import write_text
 from kd3_pipeline.version import __version__
 from kd3_stages import paths
@@ -65,8 +65,9 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
     if git:
         _commit(folder, written)
     enter = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))}; "
+    then = "repro" if runs_alone(preset) else "check, which says what is still wanted"
     console.result(
-        f"init: {folder}, preset {preset}; next: {enter}pipeline repro",
+        f"init: {folder}, preset {preset}; next: {enter}pipeline {then}",
         {"folder": str(folder), "preset": preset, "files": sorted(written), "git": inside or git},
     )
 

@@ -29,7 +29,8 @@ def run(console: Console, look: Callable[[dict[str, Any]], None]) -> None:
     look(found)
     outside = {at: one for stage in found.values() for at, one in stage["outside"].items()}
     lines = [f"{at}: {_told(one)}" for at, one in outside.items()]
-    lines.append(f"inputs: {len(outside)} outside the project → {paths.INPUTS}")
+    named = f"{len(outside)} input{'s' * (len(outside) != 1)} that {paths.PARAMS} names"
+    lines.append(f"inputs: {named} → {paths.INPUTS}")
     console.result("\n".join(lines), found)
 
 

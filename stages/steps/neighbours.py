@@ -44,7 +44,7 @@ def _lines(found: Neighbours) -> str:
             [
                 f"{row['cosine']:.3f}",
                 row["id"][:16],
-                f"{row['class']}, seen as {row['predicted']}",
+                f"{row['class'] or 'no class'}, seen as {row['predicted']}",
                 row["licence"] or "licence not stated",
                 row["url"],
             ]

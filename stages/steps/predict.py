@@ -22,7 +22,9 @@ from kd3_pipeline.imagesource.entries import Entry, counted
 from kd3_pipeline.imagesource.kinds import is_parquet, is_tar
 from kd3_pipeline.imagesource.source import Source, open_source
 from kd3_pipeline.labelled.names import listed_names
+from kd3_pipeline.paramfile import read_params
 from kd3_stages import paths
+from kd3_stages.steps.consent import consented
 
 MOST_BYTES = 2**31  # of an image of the user's own
 CELLS = ("class", "confidence")  # of each answer in a row of CSV
@@ -52,6 +54,8 @@ def run(
         from kd3_pipeline.models.own import ANY, allow
 
         allow(ANY)
+    elif model.parent == paths.EXPORT and paths.PARAMS.is_file():  # the project's own student
+        consented(read_params(paths.PARAMS))
     console = Console(as_json=as_json)
     student = _named(open_model(model), class_names)
     with console.progress("predict: looking for images") as advance:

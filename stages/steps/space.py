@@ -6,6 +6,10 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kd3_pipeline.imagesource.kinds import is_parquet, is_tar
 from kd3_pipeline.params import Params
 from kd3_stages.steps.findings import Finding
 
@@ -38,20 +42,39 @@ class Need:
 
     @classmethod
     def of_files(cls, source: Path, sample: int) -> "Need":
-        """Of files that are here: a folder's are taken for pictures, a table's for as many as it
-        can hold."""
-        if source.is_file():
-            size = source.stat().st_size
-            images = sample or round(size / WEB_IMAGE)
-            return cls(images, min(size / max(1, images), WEB_IMAGE), guessed=True)
-        sizes, files = list[int](), 0
-        for folder, _, names in os.walk(source):
+        """Of files that are here: tables by their rows, archives by what they can hold, and any
+        other file for one picture."""
+        files, looked, held, size, guessed = 0, 0, 0, 0, False
+        walked = os.walk(source) if source.is_dir() else [(str(source.parent), [], [source.name])]
+        for folder, _, names in walked:
             files += len(names)
-            for name in names[: max(0, MOST_LISTED - len(sizes))]:
+            for name in names[: max(0, MOST_LISTED - looked)]:
+                looked += 1
                 path = os.path.join(folder, name)
-                sizes.append(os.path.getsize(path) if os.path.isfile(path) else 0)
-        images = min(sample or files, files)
-        return cls(images, sum(sizes) / len(sizes) if sizes else 0.0)
+                bytes_ = os.path.getsize(path) if os.path.isfile(path) else 0
+                count = pictures_in(Path(path), bytes_)
+                guessed |= count is None
+                held += max(1, round(bytes_ / WEB_IMAGE)) if count is None else count
+                size += bytes_ if count != 0 else 0
+        there = round(held * files / looked) if looked else 0
+        return cls(min(sample or there, there), size / held if held else 0.0, guessed)
+
+
+def pictures_in(path: Path, size: int) -> int | None:
+    """How many pictures a file holds; None of an archive, of which that shows only on reading."""
+    if is_tar(path.name, b""):
+        return None
+    if not is_parquet(path.name, b"") or not size:
+        return 1
+    try:
+        about = pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return 0  # the crawl says what is wrong with it
+    binary = any(
+        pa.types.is_binary(one.type) or pa.types.is_struct(one.type)
+        for one in about.schema.to_arrow_schema()
+    )
+    return int(about.num_rows) if binary else 0  # else it says something of files beside it
 
 
 def disk_finding(params: Params, need: Need, to_run: Set[str]) -> Finding:

@@ -21,6 +21,7 @@ def to_look_at() -> set[str]:
 def stages_to_run() -> set[str]:
     """The stages whose parameters or noted inputs are not those of dvc.lock, and all after them.
 
+    So are those whose inputs `dvc commit` has noted anew, as after `pipeline forget` or `import`.
     A stage too many is named rather than one too few: outputs of earlier runs, which DVC would
     bring back, are not looked for, and a stage counts as changing whatever it writes.
 
@@ -29,6 +30,7 @@ def stages_to_run() -> set[str]:
     """
     declared = mapping(read(paths.DVC), "stages")
     locked = mapping(read(paths.LOCK), "stages") if paths.LOCK.exists() else {}
+    made = {path: md5 for name in locked for path, md5 in _hashes(mapping(locked, name), "outs")}
     params = read(paths.PARAMS) or {}
     found: set[str] = set()
     written: set[str] = set()  # by stages that will run
@@ -36,7 +38,9 @@ def stages_to_run() -> set[str]:
         if not isinstance(stage, dict) or "params" not in stage:
             continue
         deps = {str(dep) for dep in stage.get("deps", [])}
-        if deps & written or not _as_locked(name, stage, mapping(locked, name), params):
+        lock = mapping(locked, name)
+        others = any(made.get(path, md5) != md5 for path, md5 in _hashes(lock, "deps"))
+        if deps & written or others or not _as_locked(name, stage, lock, params):
             found.add(name)
             written |= {path.as_posix() for path in outputs_of(stage)}
     return found
@@ -48,13 +52,18 @@ def _as_locked(name: str, stage: dict[str, Any], lock: dict[str, Any], params: A
     if not lock or any(known.get(section) != params.get(section) for section in stage["params"]):
         return False
     note = paths.INPUTS / f"{name}.json"
-    noted = {
-        one.get("path"): one.get("md5") for one in lock.get("deps", []) if isinstance(one, dict)
-    }
+    noted = dict(_hashes(lock, "deps"))
     if not note.exists():
         return False
     # what DVC knows a file by, and no protection
     return noted.get(str(note)) == hashlib.md5(note.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _hashes(lock: dict[str, Any], kind: str) -> list[tuple[Any, Any]]:
+    """Paths and hashes of what a stage read (`deps`) or wrote (`outs`) by dvc.lock."""
+    entries = lock.get(kind)
+    listed = entries if isinstance(entries, list) else []
+    return [(one.get("path"), one.get("md5")) for one in listed if isinstance(one, dict)]
 
 
 def read(path: Path) -> Any:

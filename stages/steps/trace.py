@@ -107,7 +107,7 @@ def as_text(trace: Trace) -> list[str]:
     """The same as lines for a person; the text in them is from the web."""
     lines = [trace["id"] or "no image"]
     for row in trace["candidates"]:
-        asked = f"“{row['query']}” at {row['engine']}, result {row['rank'] + 1:,}"
+        asked = f"{_sought(row)}, result {row['rank'] + 1:,}"
         outcome = row["outcome"] + (f" ({row['detail']})" if row["detail"] else "")
         lines.append(f"  {row['class'] or 'no class'}: {asked}: {outcome}")
         lines += [f"    {row[name]}" for name in ("url", "page_url", "title") if row[name]]
@@ -115,6 +115,11 @@ def as_text(trace: Trace) -> list[str]:
         return [*lines, "  not stored"]
     dedup, distill = _dedup_text(trace["dedup"]), _distill_text(trace)
     return [*lines, f"  dedup: {dedup}", f"  distill: {distill}"]
+
+
+def _sought(row: dict[str, Any]) -> str:
+    """Where a candidate is from; files, lists and sites are asked nothing."""
+    return f"“{row['query']}” at {row['engine']}" if row["query"] else str(row["engine"])
 
 
 def _dedup_text(verdict: dict[str, Any] | None) -> str:

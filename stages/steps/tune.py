@@ -16,6 +16,7 @@ from kd3_pipeline.distill.trials import HELD_OUT
 from kd3_pipeline.distill.web import WebImages, load_web_images
 from kd3_pipeline.errors import TrainingError, UserError
 from kd3_pipeline.models.checkpoint import load_model
+from kd3_pipeline.paramfile import load_yaml
 from kd3_pipeline.params import Distill
 from kd3_pipeline.registry import OBJECTIVES
 from kd3_pipeline.runkey import run_key, sources_of
@@ -104,11 +105,17 @@ def _web_images(section: Distill, device: torch.device) -> WebImages:
 
 
 def _commands(overrides: list[str], values: dict[str, Any]) -> list[str]:
-    """The two ways to use `values`."""
+    """The two ways to use `values`; DVC wants a `+` before a key that params.yaml lacks."""
     changes = [*overrides, *(f"distill.{name}={_text(value)}" for name, value in values.items())]
+    known = load_yaml(paths.PARAMS.read_text("utf-8"), paths.PARAMS.name)[1]
+    lacking = [change.partition("=")[0] not in known for change in changes]
+    of_dvc = [f"{'+' * lacks}{change}" for lacks, change in zip(lacking, changes, strict=True)]
     return [
-        f"{command} {' '.join(f'{option} {shlex.quote(change)}' for change in changes)}"
-        for command, option in (("pipeline distill", "--set"), ("dvc exp run", "-S"))
+        f"{command} {' '.join(f'{option} {shlex.quote(change)}' for change in told)}"
+        for command, option, told in (
+            ("pipeline distill", "--set", changes),
+            ("dvc exp run", "-S", of_dvc),
+        )
     ]
 
 

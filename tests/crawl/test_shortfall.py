@@ -174,6 +174,18 @@ def test_a_table_of_few_classes_has_them_all() -> None:
     ]
 
 
+def test_images_without_a_class_have_a_row_so_that_the_rows_add_up() -> None:
+    found = counted({"cat": ["ok"], "dog": ["ok", "ok"]}, 2)
+    found["outcomes"] = {"stored": 8, "truncated": 1}
+    assert class_table(found).splitlines() == [
+        "class  wanted  stored  truncated",
+        "cat         2       1          0",
+        "dog         2       2          0",
+        "none                5          1",
+        "all         4       8          1",
+    ]
+
+
 @pytest.mark.parametrize("short", [0, 3, 60])
 def test_a_table_of_many_classes_has_the_short_ones(short) -> None:
     outcomes = {f"c{n}": ["ok"] * (1 if n < short else 2) for n in range(100)}

@@ -207,6 +207,14 @@ def test_what_was_wanted_and_what_owners_say_is_in_the_card_and_hostile_text_is_
     assert "Candidates whose images were dropped on request: 3." in text
 
 
+def test_weights_of_a_network_of_ones_own_say_which_code_they_need() -> None:
+    assert "allow(" not in model_card(facts())
+    own = {"backbone": "nets.py:Small", "teacher": {"name": "nets.py:Net"}}
+    card = model_card(replace(facts(), config=replace(CONFIG, architecture=own)))
+    assert 'allow("nets.py:Small")\nallow("nets.py:Net")\nnetwork, config = load_student' in card
+    assert "it runs code that does not come with it" in card
+
+
 def test_a_card_of_an_earlier_crawl_says_nothing_of_what_is_not_known() -> None:
     old = CrawlSummary.model_validate({"classes": [{"name": "cat", "stored": 5}]})
     assert model_card(replace(facts(), harvest=old)) == model_card(facts())

@@ -208,7 +208,7 @@ def test_a_missing_column_is_named(tmp_path):
     ("source", "message"),
     [
         ("none.parquet", r"none\.parquet not found"),
-        ("none", "no labelled images at none"),
+        ("none", "none not found"),
         ("empty", "has no class folders with images"),
     ],
 )

@@ -7,6 +7,8 @@ from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -95,7 +97,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # changes, finding, what
     "no such data": (
         {"teacher.source": "train", "teacher.path": "", "teacher.data": "labelled"},
         "teacher",
-        "no labelled images at labelled",
+        "labelled not found",
     ),
     "no such weights of a library": (
         {
@@ -134,7 +136,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # changes, finding, what
         "objective",
         "distill.teacher_views",
     ),
-    "no such test set": ({"evaluate.test_set": "tests"}, "accuracy", "no labelled images at"),
+    "no such test set": ({"evaluate.test_set": "tests"}, "accuracy", "tests not found"),
     "a test set of other classes": (
         {"evaluate.test_set": "cifar10"},
         "accuracy",
@@ -223,6 +225,21 @@ def test_too_little_room_is_told_and_ends_no_run(
     said = invoke(folder, "inputs").stderr  # an estimate
     assert "warning: room: about 4.0 GB needed" in " ".join(said.split())
     assert "bing: up to " in found["crawl"]["text"] and "pages" in found["crawl"]["text"]
+
+
+def test_the_room_for_files_counts_rows_of_tables_and_members_of_archives(tmp_path: Path) -> None:
+    picture = pa.array([b"x" * 100] * 40)
+    pq.write_table(pa.table({"image": picture, "label": [0] * 40}), tmp_path / "all.parquet")
+    size = (tmp_path / "all.parquet").stat().st_size
+    alone = space.Need.of_files(tmp_path / "all.parquet", 0)
+    assert (alone.images, alone.each, alone.guessed) == (40, size / 40, False)
+    pq.write_table(pa.table({"url": ["a"] * 9}), tmp_path / "about.parquet")
+    (tmp_path / "one.jpg").write_bytes(b"y" * 300)
+    assert space.Need.of_files(tmp_path, 0) == space.Need(41, (size + 300) / 41)
+    assert space.Need.of_files(tmp_path, 7).images == 7
+    (tmp_path / "more.tar").write_bytes(b"z" * 3 * space.WEB_IMAGE)
+    packed = space.Need.of_files(tmp_path, 0)
+    assert (packed.images, packed.guessed) == (44, True)
 
 
 def test_a_student_that_costs_more_is_loud(tmp_path: Path, weights: Path) -> None:
@@ -324,7 +341,9 @@ def test_what_was_found_of_the_networks_is_remembered_until_something_changes(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = project(tmp_path / "project", weights, {"distill.student": "resnet8x4"})
-    first = invoke(folder, "inputs").stderr
+    done = invoke(folder, "inputs")
+    assert "inputs: 1 input that params.yaml names → data/inputs" in done.stdout
+    first = done.stderr
     looked: list[int] = []
     monkeypatch.setattr(steps, "network_findings", lambda *_: looked.append(1) or [])
     again = invoke(folder, "inputs").stderr
@@ -351,6 +370,19 @@ def test_what_is_done_needs_nothing_any_more(
     assert stages_to_run() == {"dedup", "embed", "distill", "evaluate", "export", "report"}
 
 
+@pytest.mark.slow
+def test_after_a_commit_to_dvc_all_that_reads_it_will_run(
+    project_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `pipeline forget` and `pipeline import` leave it."""
+    monkeypatch.chdir(project_run)
+    invoke(project_run, "inputs", "--quiet")
+    with Path("models/student/config.json").open("a") as file:
+        file.write(" ")
+    run(project_run, "dvc", "commit", "--force", "distill")
+    assert stages_to_run() == {"evaluate", "export", "report"}
+
+
 @pytest.fixture
 def project_run(project: Path, tmp_path: Path) -> Path:
     """The project that went through the pipeline, as `tests/stages/conftest.py` has it."""
@@ -375,5 +407,5 @@ def test_dvc_repro_stops_before_the_crawl(tmp_path: Path, weights: Path) -> None
     done = run(folder, "dvc", "repro", check=False)
     assert done.returncode != 0
     assert stages_run(done) == ["inputs"]
-    assert "error: accuracy: no labelled images at gone" in done.stderr
+    assert "error: accuracy: gone not found: expected labelled images" in done.stderr
     assert not (folder / "data/crawl").exists() and not (folder / ".cache/crawl").exists()

@@ -48,6 +48,13 @@ def test_every_command_has_help(folder: Path) -> None:
         assert "--json" in text
 
 
+def test_the_list_of_commands_cuts_no_sentence_short(folder: Path) -> None:
+    text = invoke(folder, "--help").stdout
+    assert "..." not in text.split("Commands:")[1]
+    assert max(map(len, text.splitlines())) <= 80
+    assert " ".join(text.split()).count("DVC's folder, .gitignore") == 1
+
+
 def test_a_crawl_without_a_network_says_so_in_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
     settings = environment(folder) | {"PYTHONPATH": f"{tmp_path}:{folder}"}

@@ -82,6 +82,23 @@ def test_the_address_that_img2dataset_had_leads_to_the_picture(place: Path) -> N
     assert "00000/000000000.jpg" in invoke(place, "trace", "https://example.org/fox.jpg").output
 
 
+def test_what_was_searched_for_nothing_is_traced_without_a_query(place: Path) -> None:
+    files_of(place / "my-pictures", {"a.jpg": PICTURES[0]})
+    invoke(place, *CRAWL)
+    (row,) = pq.read_table(place / "data/crawl/manifest.parquet")["id"].to_pylist()
+    assert "  no class: files, result 1: stored" in invoke(place, "trace", row).output
+
+
+def test_a_teacher_that_was_not_looked_at_is_told_by_hand_and_not_within_dvc(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files_of(place / "my-pictures", {"a.jpg": PICTURES[0]})
+    other = ("--set", "teacher.source=file", "--set", "teacher.path=weights.pt")
+    assert "`pipeline teacher --check`" in invoke(place, *CRAWL, *other).output
+    monkeypatch.setenv("DVC_STAGE", "crawl")  # its first stage has looked at it
+    assert "teacher --check" not in invoke(place, *CRAWL, *other).output
+
+
 def test_files_without_a_class_file_are_no_reason_to_ask_for_one(place: Path) -> None:
     files_of(place / "my-pictures", {"a.jpg": PICTURES[0], "b.json": as_bytes({})})
     invoke(place, "crawl", "--engine", "files", "--source", "my-pictures", "--classes", "none.yaml")

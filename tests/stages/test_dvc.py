@@ -62,7 +62,7 @@ def test_metrics_are_compared_with_the_last_commit(project: Path, tmp_path: Path
     (folder / paths.FIGURES).write_text(json.dumps(found))
     said = run(folder, "dvc", "metrics", "diff").stdout
     assert re.search(r"accuracy +\S+ +\S+ +0\.25", said) and "macs" not in said
-    run(folder, "git", "add", "dvc.lock", "inputs.lock", "reports")
+    run(folder, "git", "add", "params.yaml", "dvc.lock", "inputs.lock", "reports")
     run(folder, "git", "commit", "-m", "First run")
     assert run(folder, "dvc", "metrics", "diff").stdout == ""
 

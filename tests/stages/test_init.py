@@ -9,7 +9,7 @@ import yaml
 from dvc.repo import Repo
 
 from kd3_pipeline.params import Params
-from kd3_pipeline.presets import whole_file
+from kd3_pipeline.presets import preset_names, whole_file
 from kd3_stages.code import ROOT
 from tests.stages.workspace import environment, invoke, status
 
@@ -31,6 +31,15 @@ def test_a_project_without_git_is_one_for_dvc(tmp_path: Path) -> None:
     with Repo(str(folder)) as repo:
         names = {stage.name for stage in repo.index.stages}
     assert names == {"inputs", *Params.model_fields}
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_what_is_told_to_run_next_can_be_run(tmp_path: Path, preset: str) -> None:
+    alone = preset in ("demo", "quick")
+    said = invoke(tmp_path, "init", "new", "--preset", preset).stdout
+    assert ("pipeline repro" in said, "pipeline check" in said) == (alone, not alone)
+    said = invoke(tmp_path / "new", "preset", preset).stdout
+    assert ("dvc repro" in said, "pipeline check" in said) == (alone, not alone)
 
 
 def test_a_first_commit_has_all_files_and_leaves_nothing_to_commit(

@@ -101,6 +101,10 @@ def test_a_teacher_and_a_student_of_ones_own_go_through_all_stages(project, shap
     told = json.loads(Path("models/teacher/config.json").read_text("utf-8"))["architecture"]
     assert told["name"] == f"{shape}.py:Net" and told["input_size"] == SIDE
     files = {path.suffix: path for path in Path("models/export").rglob("*") if path.is_file()}
+    picture = str(next(Path("tests").glob("*/*.png")))
+    assert command("predict", picture)  # as params.yaml consents to the student's code
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace(": true", ": false"))
+    assert "--trust" in command("predict", picture, code=2)
     Path(f"{shape}.py").unlink()
     draw = np.random.default_rng(0)
     np.save("images.npy", draw.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8))

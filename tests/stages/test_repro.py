@@ -100,3 +100,6 @@ def test_an_experiment_distils_with_its_own_values(project: Path, tmp_path: Path
     assert "0.02" in table
     changed = run(folder, "dvc", "exp", "show", "--only-changed", "--csv").stdout.splitlines()[0]
     assert "distill.lr" in changed and "crawl.classes" not in changed
+    show = ("dvc", "exp", "show", "--only-changed", "--drop", "(data|models|reports)/", "--csv")
+    narrow = run(folder, *show).stdout.splitlines()[0]
+    assert "distill.lr" in narrow and "/" not in narrow

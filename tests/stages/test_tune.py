@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.extras import install_extra
@@ -69,7 +70,9 @@ def test_the_commands_that_are_told_set_the_best_values(folder: Path) -> None:
     distill, experiment = (shlex.split(command) for command in found["commands"])
     assert distill[:2] == ["pipeline", "distill"]
     assert experiment[:3] == ["dvc", "exp", "run"]
-    assert distill[3::2] == experiment[4::2]
+    known = yaml.safe_load((folder / "params.yaml").read_text())["distill"]
+    assert "crop" not in known and "lr" in known, "of those that it lacks DVC wants a +"
+    assert [f"+{one}" if ".crop=" in one else one for one in distill[3::2]] == experiment[4::2]
     params = read_params(folder / "params.yaml", distill[3::2])
     assert params.distill.lr == found["best"]["lr"]
     assert params.distill.crop == found["best"]["crop"]
