@@ -141,6 +141,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # changes, finding, what
         "none of the classes of cifar10",
     ),
     "no such styles": ({"evaluate.styles": "styles"}, "styles", "styles not found"),
+    "styles of other classes": ({"evaluate.styles": "art"}, "styles", "art: none of its classes"),
     "no key": ({"crawl.engine": "flickr"}, "crawl", "FLICKR_API_KEY"),
     "no such licence there": (
         {"crawl.engine": "commons", "crawl.licence": "creative-commons"},
@@ -191,6 +192,8 @@ def test_a_broken_project_is_told_before_anything_is_crawled(
     for code in ("unread.py", "broken.py"):  # consent to one is given for all of the process
         (folder / code).write_text(NOT_RUN)
     (folder / "empty").mkdir()
+    (folder / "art/ink/cat").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(folder / "art/ink/cat/1.png")
     (folder / "list.txt").touch()
     found = checks(folder, 2)
     assert name in wrong_in(found)
