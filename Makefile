@@ -26,7 +26,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --progress-bar off \
-		--constraint constraints.txt --editable '.[dev,teachers]'
+		--constraint constraints.txt pip --editable '.[dev,teachers]'
 	touch $@
 
 test: setup

@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import shutil
 import sys
 import textwrap
 import time
@@ -25,7 +26,7 @@ TITLE, BEHIND = 30, 52  # letters that go before a bar, and behind it: count, ti
 LARGEST_WHOLE = 2**53  # up to here all whole numbers are doubles, which JSON's often become
 SPELLED = {"→": "->", "…": "...", "×": "x", "–": "-", "—": "-", "±": "+/-", "−": "-", "·": "."}
 SPELLED |= {"≤": "<=", "≥": ">=", "“": '"', "”": '"', "‘": "'", "’": "'", "\u00a0": " "}
-BOX = 96  # letters of a line of a warning
+BOX = 96  # letters of a line of a warning, at most
 
 
 def no_progress(n: int = 1, note: str = "") -> None:
@@ -164,7 +165,8 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 def _boxed(text: str) -> str:
     """Text between two lines, so that it stands out of what is around it."""
-    lines = textwrap.wrap(text, BOX)
+    width = min(BOX, shutil.get_terminal_size((BOX, 0)).columns)
+    lines = textwrap.wrap(text, max(1, width))
     line = "=" * max(map(len, lines))
     return "\n".join([line, *lines, line])
 

@@ -10,18 +10,31 @@ from kd3_pipeline.errors import ExternalError
 
 ROOM = "free some room there, and the same command goes on; what was there before is as it was"
 WRITABLE = "it has to be writable for whoever runs this"
+IN_THE_WAY = "a file or a link is where a folder has to be, or the other way round: move it away"
 HINTS = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,
+    errno.EFBIG: "`ulimit -f unlimited` in the same shell, or another disk, allows larger files",
     errno.EROFS: WRITABLE,
     errno.EACCES: WRITABLE,
     errno.EPERM: WRITABLE,
     errno.EIO: "the disk, or the network that it is reached by, failed",
     errno.ESTALE: "the disk, or the network that it is reached by, failed",
+    errno.ENOTDIR: IN_THE_WAY,
+    errno.EISDIR: IN_THE_WAY,
+    errno.EEXIST: IN_THE_WAY,
+    errno.ELOOP: "links lead to one another: move one of them away",
+    errno.ENAMETOOLONG: "a shorter name, or a project in a folder less deep, has room",
     errno.EMFILE: "`ulimit -n 4096` in the same shell allows more open files",
     errno.ENFILE: "close other programs: the machine has no more open files",
 }
-TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # in words, where the number is lost
+TOLD = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+)  # in words, where the number is lost
 SQLITE = {  # its words: what the system calls it
     "disk is full": errno.ENOSPC,
     "readonly database": errno.EROFS,

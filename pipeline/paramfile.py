@@ -13,6 +13,8 @@ from kd3_pipeline.conflicts import Conflict, conflicts
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.params import Either, Params, Section
 
+EMPTY = ", or {} for its defaults"
+
 
 class _Loader(yaml.SafeLoader):
     """YAML as DVC reads it: `1e-3` is a number, `010` is ten; `yes` and `1:30` are words."""
@@ -188,7 +190,7 @@ def _problem(found: Any) -> tuple[str, str]:
         "string_type": "text",
         "list_type": "a list",
         "tuple_type": "a list of three numbers",
-        "model_type": "a section with keys",
+        "model_type": f"a section with keys{EMPTY * (value is None)}",
         "missing": "three numbers",
         "too_short": "three numbers",
         "too_long": "three numbers",

@@ -29,13 +29,13 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing but errors, warnings and --json.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-USED = {  # sections that a command takes values from beside its own
+USED = {  # sections, or keys of them, that a command takes values from beside its own
     "check": tuple(Params.model_fields),
-    "crawl": ("embed", "teacher"),
-    "dedup": ("crawl", "evaluate"),
+    "crawl": ("embed", "teacher.input_size"),
+    "dedup": ("crawl.max_bytes", *(f"evaluate.{key}" for key in ("test_set", "columns", "broken"))),
     "teacher": ("embed", "distill", "evaluate"),
-    "distill": ("embed",),
-    "export": ("embed", "evaluate"),
+    "distill": ("embed.fit",),
+    "export": ("embed.fit", "evaluate"),
 }
 # consent to code, whoever runs it, and what every picture may take
 ANYWHERE = ("teacher.trust", "distill.trust", "crawl.picture_memory")
@@ -74,9 +74,10 @@ def _refuse_unused(stage: str, changes: list[str]) -> None:
     used = (stage, *USED.get(stage, ()))
     for change in changes:
         key = change.partition("=")[0].strip()
-        section = key.partition(".")[0]
-        if section in Params.model_fields and section not in used and key not in ANYWHERE:
+        section, _, name = key.partition(".")
+        name = f"{section}.{name.partition('.')[0]}"  # of a key that has keys of its own
+        if section in Params.model_fields and not {section, name} & {*used, *ANYWHERE}:
             raise UserError(
-                f"--set {change}: nothing here reads the section {section}, only {', '.join(used)}",
+                f"--set {change}: nothing here reads {name}, only {', '.join(used)}",
                 f"give it to `pipeline {section}`, or set it in {PARAMS}",
             )

@@ -220,6 +220,15 @@ def test_a_warning_comes_last_and_to_the_quiet_as_well(capsys):
         assert "warning" not in capsys.readouterr().err
 
 
+def test_the_box_of_a_warning_is_no_wider_than_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    console = Console()
+    console.warn("half of the images " * 9 + "are missing")
+    console.result("done", {})
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) == len(lines[0]) == len(lines[-1]) <= 60
+
+
 NARROW = """
 from kd3_pipeline.console import Console
 with Console().progress("dedup: looking for test images among them", 12345) as advance:

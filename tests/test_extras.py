@@ -62,3 +62,11 @@ def test_without_the_package_a_command_says_how_to_get_it_here(tmp_path: Path) -
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert f"onnx is not installed: {install(*ONNX)}" in done.stderr
+
+
+def test_the_environment_of_a_clone_has_a_pip_of_its_own() -> None:
+    """Else `pip install` in it is that of the machine, and installs elsewhere."""
+    dry = ["make", "--dry-run", "--always-make", "setup"]
+    done = subprocess.run(dry, cwd=ROOT, text=True, capture_output=True, check=True)
+    (line,) = [one for one in done.stdout.splitlines() if "--editable" in one]
+    assert "pip" in line.split()[line.split().index("--constraint") :]

@@ -112,6 +112,10 @@ WRONG = [  # a kind of message each: (text, the one line that it gives)
     ),
     ("teacher:\n  sha256: x", "2: teacher.sha256: expected 8 to 64 hexadecimal digits, got 'x'"),
     ("distill: 3", "1: distill: expected a section with keys, got 3"),
+    (
+        "distill:\n  # epochs: 3",
+        "1: distill: expected a section with keys, or {} for its defaults, got None",
+    ),
     ("distill: {lr: 1}\ndistill: {lr: 2}", "2: distill: given twice, first at params.yaml:1"),
     ("dedup:\n  radius: 1\n  radius: 2", "3: dedup.radius: given twice, first at params.yaml:2"),
     ("crawl:\n\tseed: 1", "2: not YAML: found character '\\t' that cannot start any token"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kd3_pipeline.diskerrors import HINTS, ROOM
 from kd3_pipeline.errors import ExternalError
 
 
@@ -17,9 +18,11 @@ def writing(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         refuse_if_out_of_files(error)
+        hint = HINTS.get(error.errno or 0, ROOM)
+        then = "once there is room," if hint == ROOM else f"{hint}, and"
         raise ExternalError(
             f"cannot write {path}: {error.strerror or error}",
-            "what was fetched so far is kept; once there is room, the same command goes on",
+            f"what was fetched so far is kept; {then} the same command goes on",
         ) from None
 
 

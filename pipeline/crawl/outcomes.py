@@ -75,6 +75,8 @@ def retried(words: str) -> frozenset[str]:
     """
     named = frozenset(filter(None, (word.strip() for word in words.split(","))))
     known = REMEDIES.keys() - {*NEVER_ASKED, STORED}
+    if words and not named:
+        raise UserError(f"--retry-failed {words[:40]}: it names no outcome", _choice(known))
     for word in sorted(named):
         if word in NEVER_ASKED:
             raise UserError(f"--retry-failed {word}: asking again does not help", remedy(word))

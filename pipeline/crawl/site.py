@@ -38,6 +38,18 @@ BUSY = {429, 503}
 HTML = {"text/html", "application/xhtml+xml"}
 
 
+def check_start(start: str) -> str:
+    """The address of the page that a crawl of a site begins with, as it is asked for.
+
+    Raises:
+        UserError: it is no public web address.
+    """
+    try:
+        return page_address(start)
+    except Forbidden as error:
+        raise UserError(f"crawl.source: {error}", "give the address of a page") from None
+
+
 def site_candidates(
     start: str,
     depth: int,
@@ -58,10 +70,7 @@ def site_candidates(
         UserError: `start` is no public web address.
         ExternalError: `start` cannot be read, or no page has an image.
     """
-    try:
-        start = page_address(start)
-    except Forbidden as error:
-        raise UserError(f"crawl.source: {error}", "give the address of a page") from None
+    start = check_start(start)
 
     async def run() -> list[Candidate]:
         async with Client(web) as client, PageReader() as pages:

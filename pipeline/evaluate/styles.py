@@ -34,6 +34,7 @@ def load_styles(
     class_names: Sequence[str],
     advance: Advance = no_progress,
     reading: Reading = AS_IT_IS,
+    most: int = 0,
 ) -> tuple[list[Style], list[str]]:
     """The styles in order of their names, and what is to be told of them.
 
@@ -42,6 +43,7 @@ def load_styles(
             (with names, as Hugging Face writes them) and style or domain, or as `reading` says.
         class_names: the teacher's; images of other classes are left out.
         advance: called for each image that is decoded.
+        most: images to read of a style, or of a file; 0 is all.
 
     Raises:
         UserError: nothing of the kind is there, too many images are broken, or no class is known.
@@ -50,11 +52,11 @@ def load_styles(
     if path.is_dir():
         folders = [one for one in sorted(path.iterdir()) if one.is_dir()]
         folders = [one for one in folders if not hidden_in([one.name])]
-        styles = list(_folders(folders, frame, class_names, advance, reading, told))
+        styles = list(_folders(folders, frame, class_names, advance, reading, told, most))
         if not styles:
             raise _none_known(source, told, class_names)
     elif path.suffix == ".parquet":
-        styles = _parquet(path, frame, class_names, advance, reading, told)
+        styles = _parquet(path, frame, class_names, advance, reading, told, most)
     else:
         raise UserError(f"no styles at {source}: expected a .parquet file or a folder of folders")
     return styles, told
@@ -67,6 +69,7 @@ def _folders(
     advance: Advance,
     reading: Reading,
     told: list[str],
+    most: int,
 ) -> Iterator[Style]:
     for folder in folders:
         try:
@@ -74,7 +77,7 @@ def _folders(
                 str(folder),
                 "test",
                 frame,
-                0,
+                most,
                 0,
                 advance,
                 reading=reading,
@@ -103,6 +106,7 @@ def _parquet(
     advance: Advance,
     reading: Reading,
     told: list[str],
+    most: int,
 ) -> list[Style]:
     with open_parquet(path) as file:
         there = file.schema_arrow.names
@@ -114,7 +118,7 @@ def _parquet(
             "set evaluate.columns to {style: COLUMN}",
         )
     images: LabelledImages = load_labelled(
-        str(path), "test", frame, 0, 0, advance, reading=reading, class_names=class_names
+        str(path), "test", frame, most, 0, advance, reading=reading, class_names=class_names
     )
     told += images.notes
     values = read_table(path, [column])[column].to_pylist()

@@ -16,7 +16,7 @@ from kd3_stages.code import ROOT
 from kd3_stages.steps.consent import consented
 from kd3_stages.steps.findings import Finding, show, what_next, wrong
 from kd3_stages.steps.init import COPIES, TEMPLATES
-from kd3_stages.steps.inputs import outside_paths
+from kd3_stages.steps.inputs import completed, outside_paths
 from kd3_stages.steps.needs import light_findings
 from kd3_stages.steps.to_run import SWITCH, stages_to_run
 
@@ -86,8 +86,9 @@ def dvc_finding() -> Finding:
     """Whether dvc.yaml is that of this version, and params.yaml has the sections that it names.
 
     Raises:
-        UserError: there is none, or it is no YAML.
+        UserError: there is none, or it is no YAML; or sections cannot be added to params.yaml.
     """
+    completed(paths.PARAMS.read_text("utf-8"))
     try:
         own = load_yaml(paths.DVC.read_text("utf-8"), paths.DVC.name)[0]
     except FileNotFoundError:

@@ -1,10 +1,12 @@
 """Classes of the crawl and of the test set beside the teacher's, before anything is crawled."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from kd3_pipeline.classes import load_classes
 from kd3_pipeline.console import Console, listed
 from kd3_pipeline.errors import PipelineError
+from kd3_pipeline.evaluate.styles import load_styles
 from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import (
     LabelledImages,
@@ -19,6 +21,7 @@ from kd3_stages.steps.findings import Finding, wrong
 from kd3_stages.steps.teacher_labels import matched
 
 SHOWN = 5  # class names
+FEW = 4  # images of a style, which show whether its classes are known
 WITHOUT_CLASSES = ("site", "files")  # engines that find images of whatever is there
 
 
@@ -89,3 +92,14 @@ def test_set(
     for note in test.notes:
         console.note(note)
     return test, None
+
+
+def styles(section: Evaluate, frame: Frame, names: Sequence[str]) -> list[Finding]:
+    """Whether evaluate.styles has classes of the teacher, whose names these are."""
+    if not section.styles or not Path(section.styles).exists():
+        return []  # of one that is not there `light_findings` tells
+    try:
+        found, _ = load_styles(section.styles, frame, names, reading=Reading.of(section), most=FEW)
+    except PipelineError as error:
+        return [wrong("styles", error)]
+    return [Finding("styles", listed([one.name for one in found], SHOWN))]

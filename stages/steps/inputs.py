@@ -79,16 +79,24 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
 
 
 def _complete(console: Console) -> None:
-    """Adds the sections that params.yaml lacks, empty: DVC stops at a stage without one.
+    """Adds the sections that params.yaml lacks, empty: DVC stops at a stage without one."""
+    text, lacking = completed(paths.PARAMS.read_text("utf-8"))
+    if not lacking:
+        return
+    write_text(paths.PARAMS, text)
+    console.note(f"{paths.PARAMS} lacked {', '.join(lacking)}: added, empty, for DVC needs them")
+
+
+def completed(text: str) -> tuple[str, list[str]]:
+    """The text of a params.yaml with all sections, and those that it lacked.
 
     Raises:
-        UserError: the file is written so that they cannot just be added at its end.
+        UserError: it is written so that they cannot just be added at its end.
     """
-    text = paths.PARAMS.read_text("utf-8")
     found = load_yaml(text, paths.PARAMS.name)[0] or {}
     lacking = [section for section in Params.model_fields if section not in found]
     if not lacking:
-        return
+        return text, []
     text += "" if not text or text.endswith("\n") else "\n"
     text += "".join(f"{section}: {{}}\n" for section in lacking)
     try:
@@ -100,8 +108,7 @@ def _complete(console: Console) -> None:
             f"{paths.PARAMS} lacks the sections {', '.join(lacking)}, without which DVC stops",
             f"add them, as in `{lacking[0]}: {{}}` for a section whose values are the defaults",
         )
-    write_text(paths.PARAMS, text)
-    console.note(f"{paths.PARAMS} lacked {', '.join(lacking)}: added, empty, for DVC needs them")
+    return text, lacking
 
 
 def _known_before() -> dict[str, dict[str, Any]]:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from kd3_pipeline.classes import DEMO_SETS, ClassSet, load_classes
 from kd3_pipeline.console import listed, printable
+from kd3_pipeline.crawl.blocklist import read_blocklist
 from kd3_pipeline.crawl.engines.engine import Engine, Query
+from kd3_pipeline.crawl.lists import listed_candidates
 from kd3_pipeline.crawl.proxy import Proxy
+from kd3_pipeline.crawl.site import check_start
 from kd3_pipeline.errors import PipelineError, UserError
 from kd3_pipeline.extras import ONNX, PACKAGES, install
 from kd3_pipeline.params import Crawl, Params
@@ -20,6 +23,7 @@ from kd3_stages.steps.inputs import crawl_paths
 from kd3_stages.steps.space import Need, disk_finding
 
 SHOWN = 5  # class names
+WHOLE = 10e6  # bytes of a list of addresses that is read in a moment
 MODULES = {  # that a value needs, and the packages that have them
     "onnx": (("onnx", "onnxscript", "onnxruntime"), ONNX),
     "litert": (("litert_torch", "ai_edge_litert"), PACKAGES["litert"]),
@@ -77,6 +81,7 @@ def _asked(params: Params, classes: ClassSet | None) -> str:
             raise UserError(f"{key}: {path} not found", "put it there, or name another")
     if section.proxy:
         Proxy(section.proxy)
+    _readable(section, classes)
     named = "" if classes is None else listed([one.name for one in classes.classes], SHOWN)
     count = 0 if classes is None else len(classes.classes)
     of_classes = f"{count:,} class{'es' * (count != 1)} ({named})"
@@ -97,6 +102,19 @@ def _asked(params: Params, classes: ClassSet | None) -> str:
             raise UserError(f"engine 'demo' has images of {known} alone", "set crawl.engine: auto")
         return f"{wanted}, drawn and served on this machine"
     return f"{wanted}; {_engine(params, name, classes)}"
+
+
+def _readable(section: Crawl, classes: ClassSet | None) -> None:
+    """Raises a UserError where what the crawl reads first is not what it has to be."""
+    source = Path(section.source)
+    if section.blocklist:
+        read_blocklist(Path(section.blocklist))
+    if section.engine == "site":
+        check_start(section.source)
+    if section.engine == "files" and source.is_dir() and not any(source.iterdir()):
+        raise UserError(f"crawl.source: {source} is empty", "put images there, or name another")
+    if section.engine == "urls" and (source.is_dir() or source.stat().st_size <= WHOLE):
+        listed_candidates(source, [one.name for one in classes.classes] if classes else [])
 
 
 def _engine(params: Params, name: str, classes: ClassSet) -> str:

@@ -33,7 +33,7 @@ from kd3_pipeline.teacher.normalisation import (
     check_order,
 )
 from kd3_stages import paths
-from kd3_stages.steps.class_check import asked_for, test_set
+from kd3_stages.steps.class_check import asked_for, styles, test_set
 from kd3_stages.steps.findings import Finding, show, what_next, wrong
 from kd3_stages.steps.student_check import student_findings
 from kd3_stages.steps.teacher import UNNAMED, loaded
@@ -158,6 +158,7 @@ def _findings(
     else:
         found.append(order or _order(network, config, pixels))
         found += [problem] if problem else []
+    found += styles(params.evaluate, frame, names)
     return [*found, *student_findings(params.distill, network, config)]
 
 

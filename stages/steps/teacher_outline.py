@@ -12,7 +12,7 @@ from kd3_pipeline.models.own import is_own
 from kd3_pipeline.params import Params, Teacher
 from kd3_pipeline.weights.network import size_problem
 from kd3_pipeline.weights.offline import known_teacher
-from kd3_stages.steps.class_check import asked_for, test_set
+from kd3_stages.steps.class_check import asked_for, styles, test_set
 from kd3_stages.steps.findings import Finding
 from kd3_stages.steps.student_check import student_findings
 from kd3_stages.steps.teacher_config import teacher_config
@@ -100,7 +100,8 @@ def _of_shape(params: Params, names: list[str], console: Console) -> list[Findin
         text = f"{params.evaluate.test_set}: its classes are the teacher's"
         problem = Finding("test set", text, values={"images": test.total or params.evaluate.drawn})
     assert problem is not None
-    return [*found, problem, *student_findings(params.distill, network, config)]
+    found += [problem, *styles(params.evaluate, frame, names)]
+    return [*found, *student_findings(params.distill, network, config)]
 
 
 def _trained_names(section: Teacher, frame: Frame, console: Console) -> list[str]:

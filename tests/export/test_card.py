@@ -136,6 +136,15 @@ def test_the_card_claims_nothing_of_the_teachers_training_that_nobody_looked_at(
     assert "neither the teacher's training data" not in card
 
 
+def test_what_the_figures_should_not_be_read_without_stands_beside_them() -> None:
+    doubt = "the teacher is right on 0.2% of 500 test images <b>: it is at chance"
+    card = model_card(facts(METRICS | {"warnings": [doubt]}))
+    (line,) = [one for one in card.splitlines() if one.startswith("**Mind:**")]
+    assert "it is at chance" in line and "<b>" not in line
+    assert card.index(line) < card.index("Teacher minus student")
+    assert "**Mind:**" not in model_card(facts())
+
+
 def test_what_was_not_measured_is_not_told() -> None:
     card = model_card(facts())
     assert "were not looked for in the crawl" in card

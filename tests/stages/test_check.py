@@ -143,6 +143,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # changes, finding, what
         "none of the classes of cifar10",
     ),
     "no such styles": ({"evaluate.styles": "styles"}, "styles", "styles not found"),
+    "styles of other classes": ({"evaluate.styles": "art"}, "styles", "art: none of its classes"),
     "no key": ({"crawl.engine": "flickr"}, "crawl", "FLICKR_API_KEY"),
     "no such licence there": (
         {"crawl.engine": "commons", "crawl.licence": "creative-commons"},
@@ -155,6 +156,23 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # changes, finding, what
         "crawl.source: web not found",
     ),
     "no such blocklist": ({"crawl.blocklist": "no.txt"}, "crawl", "crawl.blocklist: no.txt"),
+    "a blocklist that is a folder": ({"crawl.blocklist": "pipeline"}, "crawl", "Is a directory"),
+    "a folder without a file": (
+        {"crawl.engine": "files", "crawl.source": "empty"},
+        "crawl",
+        "empty is empty",
+    ),
+    "a list without addresses": (
+        {"crawl.engine": "urls", "crawl.source": "list.txt"},
+        "crawl",
+        "list.txt has no addresses",
+    ),
+    "a folder for a list": ({"crawl.engine": "urls", "crawl.source": "pipeline"}, "crawl", "is no"),
+    "no address of a page": (
+        {"crawl.engine": "site", "crawl.source": "not an address"},
+        "crawl",
+        "give the address of a page",
+    ),
     "no such classes": ({"crawl.classes": "cifar11"}, "crawl", "did you mean 'cifar10'"),
     "a proxy that is none": ({"crawl.proxy": "socks5://localhost:1"}, "crawl", "crawl.proxy"),
     "rounds without a teacher": ({"crawl.rounds": 2}, "crawl.rounds", "`dvc repro teacher`"),
@@ -175,6 +193,10 @@ def test_a_broken_project_is_told_before_anything_is_crawled(
     folder = project(tmp_path / "project", weights, changes)
     for code in ("unread.py", "broken.py"):  # consent to one is given for all of the process
         (folder / code).write_text(NOT_RUN)
+    (folder / "empty").mkdir()
+    (folder / "art/ink/cat").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(folder / "art/ink/cat/1.png")
+    (folder / "list.txt").touch()
     found = checks(folder, 2)
     assert name in wrong_in(found)
     assert said in found[name]["text"]

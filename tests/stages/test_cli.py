@@ -204,7 +204,7 @@ def test_the_version_is_told(folder: Path) -> None:
 def test_a_value_of_a_section_that_is_not_read_is_refused(folder: Path) -> None:
     done = invoke(folder, "crawl", "--set", "distill.lr=9", check=False)
     assert done.exit_code == 2
-    assert "nothing here reads the section distill" in done.stderr
+    assert "nothing here reads distill.lr" in done.stderr
     assert "`pipeline distill`" in done.stderr
     assert "epohcs" in invoke(folder, "embed", "-S", "embed.epohcs=9", check=False).stderr
     done = invoke(folder, "check", "-S", "distill.lr=9", check=False)  # which reads all of them
@@ -213,10 +213,30 @@ def test_a_value_of_a_section_that_is_not_read_is_refused(folder: Path) -> None:
     assert "nothing here reads" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command, change",
+    [
+        ("dedup", "crawl.per_class=3"),
+        ("dedup", "evaluate.latency=false"),
+        ("crawl", "teacher.path=other.pt"),
+        ("distill", "embed.size=64"),
+        ("export", "embed.coverage=false"),
+    ],
+)
+def test_a_value_that_is_not_read_of_a_section_that_is_in_part_is_refused(
+    folder: Path, command: str, change: str
+) -> None:
+    done = invoke(folder, command, "--set", change, check=False)
+    assert done.exit_code == 2
+    assert f"nothing here reads {change.partition('=')[0]}, only {command}" in done.stderr
+
+
 def test_an_outcome_that_does_not_exist_cannot_be_retried(folder: Path) -> None:
     done = invoke(folder, "crawl", "--retry-failed", "bogus", check=False)
     assert done.exit_code == 2
     assert "'bogus' is no outcome" in done.stderr
+    done = invoke(folder, "crawl", "--retry-failed", ",", check=False)
+    assert (done.exit_code, "names no outcome" in done.stderr) == (2, True)
 
 
 def test_commands_work_below_the_projects_folder(project: Path, tmp_path: Path) -> None:

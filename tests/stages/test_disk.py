@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.workspace import STAGES, environment
+from kd3_pipeline.diskerrors import disk_trouble
+from tests.stages.workspace import STAGES, environment, fresh_copy, run
 from tests.watched import can_watch
 
 # In a mount namespace of its own: a small disk, the project on it, then every stage in turn.
@@ -87,3 +88,32 @@ def test_every_stage_ends_with_one_line_and_leaves_what_was_there(
         assert len(lines) == 1 and lines[0].startswith("error: "), f"{stage}: {said}"
         assert words in lines[0], f"{stage}: {said}"
     assert changed == []
+
+
+@pytest.mark.parametrize("stage", ["crawl", "export", "report"])
+def test_a_file_that_may_not_become_so_large_is_no_bug(
+    stage: str, project: Path, tmp_path: Path
+) -> None:
+    folder = fresh_copy(project, tmp_path)
+    limited = f"ulimit -f 8; exec {sys.executable} -m kd3_stages {stage} --quiet"
+    done = run(folder, "bash", "-c", limited, check=False)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith("error: ")) == (3, True)
+    assert "File too large" in line and "ulimit -f" in line
+
+
+@pytest.mark.parametrize("stage, place", [("inputs", ".cache"), ("dedup", "reports")])
+def test_a_file_where_a_folder_has_to_be_is_named(
+    stage: str, place: str, project: Path, tmp_path: Path
+) -> None:
+    folder = fresh_copy(project, tmp_path)
+    (folder / place).rename(folder / "away")
+    (folder / place).touch()
+    done = run(folder, "pipeline", stage, "--quiet", check=False)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, f" {place}" in line, "move it away" in line) == (3, True, True)
+
+
+def test_an_error_that_is_none_of_the_disk_is_a_bug() -> None:
+    assert disk_trouble(FileNotFoundError(2, "No such file or directory", "x")) is None
+    assert disk_trouble(ValueError("the file exists")) is None

@@ -123,6 +123,8 @@ def test_a_file_to_which_no_section_can_be_added_is_left_alone(tmp_path: Path) -
     done = invoke(tmp_path, "inputs", check=False)
     assert done.exit_code == 2 and "lacks the sections dedup" in done.stderr
     assert (tmp_path / "params.yaml").read_text() == "{crawl: {per_class: 3}}\n"
+    found = json.loads(invoke(tmp_path, "check", "--json", check=False).stdout)["checks"]
+    assert "lacks the sections dedup" in found["dvc.yaml"]["text"]
 
 
 def test_an_earlier_project_is_renewed_and_nothing_of_its_own_lost(tmp_path: Path) -> None:
