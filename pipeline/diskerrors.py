@@ -10,6 +10,7 @@ from kd3_pipeline.errors import ExternalError
 
 ROOM = "free some room there, and the same command goes on; what was there before is as it was"
 WRITABLE = "it has to be writable for whoever runs this"
+IN_PLACE = "what has this name is something else: move it away, or name another place"
 HINTS = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,
@@ -18,6 +19,11 @@ HINTS = {
     errno.EPERM: WRITABLE,
     errno.EIO: "the disk, or the network that it is reached by, failed",
     errno.ESTALE: "the disk, or the network that it is reached by, failed",
+    errno.ENOTDIR: IN_PLACE,
+    errno.EISDIR: IN_PLACE,
+    errno.EEXIST: IN_PLACE,
+    errno.ELOOP: "a symbolic link there leads back to itself",
+    errno.ENAMETOOLONG: "name another place",
     errno.EMFILE: "`ulimit -n 4096` in the same shell allows more open files",
     errno.ENFILE: "close other programs: the machine has no more open files",
 }

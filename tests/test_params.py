@@ -164,7 +164,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("data", [b"crawl: \xff\xfe", "crawl: é".encode("utf-16")])
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path, data):
     (line,) = problems(tmp_path, data)
-    assert line.startswith("params.yaml cannot be read: 'utf-8' codec")
+    assert line == "params.yaml:1: not UTF-8: byte 0xff: save it as UTF-8"
 
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path):

@@ -23,7 +23,8 @@ from kd3_pipeline.registry import OBJECTIVES
 from kd3_pipeline.weights.offline import student_start_is_here
 from kd3_stages.steps.findings import Finding, wrong
 
-LARGEST_BATCH, SECONDS, RUNS = 32, 0.3, 3  # of timing: images, seconds of a pass, passes
+LARGEST_BATCH, SECONDS = 32, 0.3  # of timing: images, seconds of a pass
+RUNS, MOST_RUNS = 3, 12  # passes, and as many where the student seems slow
 SLOWER = 1.5  # times the teacher's time that no noise explains
 SMALL_SIDE = 64  # pixels: networks of the distillation literature are made for 32
 
@@ -96,7 +97,8 @@ def _beside(
         what + (f" ({mine / other:.0%} of the teacher's)" if other else "")
         for mine, other, what, _ in shares
     ]
-    dearer = any(mine > factor * other > 0 for mine, other, _, factor in shares)
+    no_less = ours.parameters >= theirs.parameters and (ours.macs or 0) >= (theirs.macs or 0)
+    dearer = no_less or any(mine > factor * other > 0 for mine, other, _, factor in shares)
     values = {
         "parameters": ours.parameters,
         "teacher_parameters": theirs.parameters,
@@ -109,7 +111,9 @@ def _beside(
     line = f"{section.student}, {', '.join(told)}"
     if not dearer:
         return Finding("student", line, values=values)
-    line += f": it costs more than the teacher{_why(section, side, ours.parameters, transfer)}"
+    compared = "no less" if no_less else "more"
+    why = _why(section, side, ours.parameters, transfer)
+    line += f": it costs {compared} than the teacher{why}"
     return Finding("student", line, None, values=values, loud=True)
 
 
@@ -185,8 +189,13 @@ def _timed(networks: Sequence[Network], side: int) -> tuple[int, list[float]]:
     batch = min(LARGEST_BATCH, int(SECONDS / max(once)))
     if batch < 2:
         return 1, once
-    times = [[_seconds(one, batch, side) for one in networks] for _ in range(RUNS)]
-    return batch, [min(of) for of in zip(*times, strict=True)]
+    best = [float("inf")] * len(networks)
+    for run in range(MOST_RUNS):
+        now = [_seconds(one, batch, side) for one in networks]
+        best = [min(pair) for pair in zip(best, now, strict=True)]
+        if run + 1 >= RUNS and best[0] <= SLOWER * best[1]:
+            break  # else another program may have had the processor
+    return batch, best
 
 
 def _seconds(network: Network, batch: int, side: int) -> float:

@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from kd3_pipeline.errors import UserError
-from kd3_pipeline.paramfile import load_yaml
+from kd3_pipeline.params import Params
 from kd3_stages import paths
+from kd3_stages.steps.dvcfiles import listed, load_dvc, mapping
 
 LOCK = Path("dvc.lock")
 
@@ -20,49 +20,38 @@ def stages_to_run() -> set[str]:
     Raises:
         UserError: a file of DVC is not there, or is no YAML.
     """
-    declared = _mapping(_read(paths.DVC), "stages")
-    locked = _mapping(_read(LOCK), "stages") if LOCK.exists() else {}
-    params = _read(paths.PARAMS) or {}
+    declared = mapping(load_dvc(paths.DVC), "stages")
+    locked = mapping(load_dvc(LOCK), "stages") if LOCK.exists() else {}
+    params = load_dvc(paths.PARAMS) or {}
     found: set[str] = set()
     written: set[str] = set()  # by stages that will run
-    for name, stage in declared.items():
-        if not isinstance(stage, dict) or "params" not in stage:
+    for name in declared:
+        stage = mapping(declared, name)
+        if name not in Params.model_fields:  # one that a user has added
             continue
-        deps = {str(dep) for dep in stage.get("deps", [])}
-        if deps & written or not _as_locked(name, stage, _mapping(locked, name), params):
+        deps = {str(dep) for dep in listed(stage, "deps")}
+        if deps & written or not _as_locked(name, stage, mapping(locked, name), params):
             found.add(name)
             written |= {
-                _path(out) for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])
+                _path(out) for kind in ("outs", "metrics", "plots") for out in listed(stage, kind)
             }
     return found
 
 
 def _as_locked(name: str, stage: dict[str, Any], lock: dict[str, Any], params: Any) -> bool:
     """Whether a stage was run with the parameters and the noted inputs that are here now."""
-    known = _mapping(_mapping(lock, "params"), str(paths.PARAMS))
-    if not lock or any(known.get(section) != params.get(section) for section in stage["params"]):
+    known = mapping(mapping(lock, "params"), str(paths.PARAMS))
+    sections = [str(section) for section in listed(stage, "params")]
+    if not lock or any(known.get(section) != params.get(section) for section in sections):
         return False
     note = paths.INPUTS / f"{name}.json"
     noted = {
-        one.get("path"): one.get("md5") for one in lock.get("deps", []) if isinstance(one, dict)
+        one.get("path"): one.get("md5") for one in listed(lock, "deps") if isinstance(one, dict)
     }
     if not note.exists():
         return False
     # what DVC knows a file by, and no protection
     return noted.get(str(note)) == hashlib.md5(note.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def _read(path: Path) -> Any:
-    try:
-        return load_yaml(path.read_text("utf-8"), path.name)[0]
-    except FileNotFoundError:
-        raise UserError(f"{path} not found in {Path.cwd()}", "run it in the project") from None
-
-
-def _mapping(value: Any, key: str) -> dict[str, Any]:
-    """The mapping under a key; an empty one if there is none."""
-    found = value.get(key) if isinstance(value, dict) else None
-    return found if isinstance(found, dict) else {}
 
 
 def _path(out: Any) -> str:
