@@ -88,7 +88,7 @@ def load_yaml(text: str, name: str) -> tuple[Any, dict[str, str]]:
         loader = _Loader(text)
         root = loader.get_single_node()
         if _too_many(root):
-            raise UserError(f"{name}: its aliases stand for more than {MOST_VALUES:,} values")
+            raise UserError(f"{name}: not YAML: its aliases stand for over {MOST_VALUES:,} values")
         where: dict[str, str] = {}
         for key_path, line in _lines(root, ""):
             if key_path in where:

@@ -128,3 +128,72 @@ def test_results_of_other_code_are_taken_on_request(home: Path, away: Path, tmp_
 def test_a_folder_that_is_none_or_this_one_is_refused(home: Path, tmp_path: Path) -> None:
     assert "run.json not found" in refused(home, tmp_path / "nothing")
     assert "is this project" in refused(home, Path("."))
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "a link to a folder", "a link to nothing"])
+def test_what_no_run_writes_is_not_copied(
+    home: Path, away: Path, tmp_path: Path, what: str
+) -> None:
+    hostile = tmp_path / "hostile"
+    shutil.copytree(away, hostile)
+    extra = hostile / "models/student/extra"
+    if what == "pipe":
+        os.mkfifo(extra)
+    else:
+        aims = {"device": "/dev/zero", "a link to a folder": "/etc", "a link to nothing": "gone"}
+        extra.symlink_to(aims[what])
+    assert "extra is no file that a run writes" in refused(home, hostile)
+
+
+@pytest.mark.parametrize("record", ["pipe", "deep", "large"])
+def test_a_record_that_is_none_is_one_line(home: Path, tmp_path: Path, record: str) -> None:
+    path = tmp_path / "hostile/data/distill/run.json"
+    path.parent.mkdir(parents=True)
+    if record == "pipe":
+        os.mkfifo(path)
+    elif record == "deep":
+        path.write_text("[" * 100_000)
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    assert "run.json is no record of a run" in refused(home, tmp_path / "hostile")
+
+
+def test_more_than_there_is_room_for_is_not_read(home: Path, away: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    shutil.copytree(away, large)
+    with (large / "models/student/model.safetensors").open("r+b") as file:
+        file.truncate(2**43)  # a file with a hole
+    done = invoke(home, "import", str(large), check=False)
+    assert done.exit_code == 3 and "8,796.1 GB of results" in done.stderr
+
+
+def test_links_to_another_cache_come_as_files(home: Path, away: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    shutil.copytree(away, linked)
+    weights = linked / "models/student/model.safetensors"
+    shutil.move(weights, tmp_path / "object")
+    weights.symlink_to(tmp_path / "object")
+    invoke(home, "import", str(linked))
+    mine = home / "models/student/model.safetensors"
+    assert not mine.is_symlink() and md5(mine) == md5(tmp_path / "object")
+
+
+def test_where_dvc_does_not_take_them_the_results_before_are_back(
+    home: Path, away: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [path for name in WRITTEN for path in [home / name, *(home / name).rglob("*")]]
+    before = {path: md5(path) for path in names if path.is_file()}
+    cache = cached(home)
+    (home / ".dvc/cache/files/md5").rename(home / "kept")
+    (home / ".dvc/cache/files/md5").write_text("no folder")
+    done = invoke(home, "import", str(away), check=False)
+    assert done.exit_code == 3
+    assert {path: md5(path) for path in before} == before
+    left = [path for part in ("models", "data", "reports") for path in (home / part).glob(".*")]
+    assert left == []
+    (home / ".dvc/cache/files/md5").unlink()
+    (home / "kept").rename(home / ".dvc/cache/files/md5")
+    assert cached(home) == cache
+    invoke(home, "import", str(away))
+    assert all(name == content for name, content in cached(home).items())
