@@ -120,7 +120,7 @@ def _beside(
     ]
     smaller = ours.parameters < LEAST_GAIN * theirs.parameters
     no_less = not smaller and (ours.macs or 0) >= (theirs.macs or 0)
-    dearer = no_less or any(mine > factor * other > 0 for mine, other, _, factor in shares)
+    dearer = any(mine > factor * other > 0 for mine, other, _, factor in shares)
     values = {
         "parameters": ours.parameters,
         "teacher_parameters": theirs.parameters,
@@ -131,9 +131,9 @@ def _beside(
         "teacher_seconds": theirs.seconds,
     }
     line = f"{section.student}, {', '.join(told)}"
-    if not dearer:
+    if not dearer and not no_less:
         return Finding("student", line, values=values)
-    compared = "no less" if no_less else "more"
+    compared = "more" if dearer else "no less"
     why = _why(section, side, ours.parameters, transfer)
     line += f": it costs {compared} than the teacher{why}"
     return Finding("student", line, None, values=values, loud=True)

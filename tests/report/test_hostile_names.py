@@ -16,7 +16,8 @@ pytestmark = pytest.mark.browser
 
 SCRIPTS = """
 return [typeof window.ran, document.scripts.length, document.querySelectorAll(
-  'iframe, object, embed, link:not([href^="data:"]), base, meta[http-equiv=refresh], form, img:not([src^="data:"])'
+  'iframe, object, embed, link:not([href^="data:"]), base, meta[http-equiv=refresh],'
+  + 'form, img:not([src^="data:"])'
 ).length, [...document.querySelectorAll('*')].flatMap(
   e => [...e.attributes].filter(a => a.name.startsWith('on')).map(a => a.name))];
 """

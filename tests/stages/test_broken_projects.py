@@ -151,7 +151,9 @@ def test_a_student_that_takes_minutes_to_build_is_not_built(tmp_path: Path, weig
 
 def test_a_student_as_large_as_its_teacher_is_loud(tmp_path: Path, weights: Path) -> None:
     student = checks(project(tmp_path / "project", weights), 0)["student"]
-    assert student["warning"] and "it costs no less than the teacher" in student["text"]
+    assert student["warning"]
+    told = student["text"]  # "more" where another program kept it waiting
+    assert "costs no less than the teacher" in told or "costs more than the teacher" in told
 
 
 def test_classes_of_one_name_but_for_case_are_told(tmp_path: Path, weights: Path) -> None:
