@@ -92,10 +92,10 @@ def test_repro_runs_what_changed_and_nothing_else(stub: Path, tmp_path: Path) ->
 
 def test_a_quiet_repro_prints_nothing_of_its_stages(stub: Path, tmp_path: Path) -> None:
     folder = fresh_copy(stub, tmp_path)
-    set_param(folder, "seed: 0", "seed: 1")
-    done = run(folder, "pipeline", "repro", "--quiet")
+    (folder / "data/inputs/report.json").unlink()
+    done = run(folder, "pipeline", "repro", "--quiet")  # in which `inputs` always runs
     assert (done.stdout, done.stderr) == ("", "")
-    assert repro(folder) == []
+    assert (folder / "data/inputs/report.json").exists()
 
 
 @pytest.mark.slow
