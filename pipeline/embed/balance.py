@@ -38,77 +38,80 @@ class Balance:
 def balance(moments: np.ndarray, told: Callable[[str], object] = lambda text: None) -> Balance:
     """Weights that bring the weighted mean of `moments` near zero and stay near to even ones.
 
-    They minimise, over w ≥ 0 with Σw = 1,
+    They minimise, over v ≥ 0 with (1/N) Σ v_i = 1,
 
-        ½ ‖Σ w_i m_i‖² + τ Σ w_i ln(N w_i),
+        ½ ‖(1/N) Σ v_i m_i‖² + ½ τ ((1/N) Σ v_i² − 1),
 
-    which is entropy balancing (Hainmueller, Political Analysis 2012) with a soft constraint. The
-    dual problem has an unknown for each of the K directions and none for an image, and no
-    constraint:
+    where (1/N) Σ v_i² = N / N_eff, N_eff being the effective number (stable balancing weights,
+    Zubizarreta, JASA 2015, with a soft constraint). The dual problem has an unknown for each of the
+    K directions and one more, none for an image, and no constraint:
 
-        minimise over u   ½ τ ‖u‖² + ln (1/N) Σ exp(−m_i·u),   w_i ∝ exp(−m_i·u).
+        minimise over u, l   ½ τ ‖u‖² − l + (1/2N) Σ max(0, l − m_i·u)²,   v_i = max(0, l − m_i·u).
 
-    It is strictly convex, so what comes out depends on no start, rate or number of steps.
+    It is convex, so what comes out depends on no start, rate or number of steps. A penalty on the
+    entropy in place of N_eff gives v_i ∝ exp(−m_i·u): moments have long tails, and a few images got
+    all the weight.
 
-    The penalty follows from no label: of all τ that one is taken for which τ = `WORTH` e², with e
-    the length of the weighted mean. There ln e + `WORTH` × (the entropy that is lost) is smallest:
-    the weights part from even ones as long as halving the images takes a tenth off the error. It
-    ends sooner where the error is no more than that of as many images drawn at random, 1/√N_eff.
+    The penalty follows from no label: of all τ that one is taken for which ln e + `WORTH` ln(N /
+    N_eff) has its first minimum, with e the length of the weighted mean, where τ = 2 `WORTH` e²
+    N_eff / N. So the weights part from even ones as long as halving the effective number takes a
+    tenth off the error. They part no further where the error is no more than that of as many
+    images drawn at random, 1/√N_eff.
 
     Args:
         moments: float [N, K], may be a memory map; less what is wanted, in such a unit that an
             image has a deviation of about 1 over all K together.
         told: called with how far it is.
     """
-    every = _Blocks(moments)
-    u = np.zeros(moments.shape[1])
-    _, mean, effective = _tilted(every, u)
+    every, total = _Blocks(moments), len(moments)
+    unknowns = np.append(np.zeros(moments.shape[1]), 1.0)  # u and l of even weights
+    mean, _, squares = _sums(every, unknowns)
     before = error = float(np.linalg.norm(mean))
-    penalty = math.inf
+    penalty, effective = math.inf, float(total)
     for _ in range(ROUNDS):
-        wanted = WORTH * error**2
+        wanted = 2 * WORTH * error**2 * effective / total
         if error**2 <= 1 / effective or wanted > (1 - NEAR) * penalty:
             break
         penalty = wanted
-        u = _solved(every, u, penalty)
-        _, mean, effective = _tilted(every, u)
-        error = float(np.linalg.norm(mean))
-        told(f"error {before:.3f} → {error:.3f}, effective {effective:,.0f} of {len(moments):,}")
-    exponents = np.concatenate([-(block @ u.astype(np.float32)) for block in every])
-    weights = np.exp(exponents.astype(np.float64) - exponents.max())
+        unknowns = _solved(every, unknowns, penalty)
+        mean, whole, squares = _sums(every, unknowns)
+        error = float(np.linalg.norm(mean / whole))
+        effective = total * whole**2 / squares
+        told(f"error {before:.3f} → {error:.3f}, effective {effective:,.0f} of {total:,}")
+    weights = np.concatenate([_values(block, unknowns) for block in every])
     weights = (weights / weights.mean()).astype(np.float32)
     return Balance(weights, 0.0 if math.isinf(penalty) else penalty, before, error, effective)
 
 
 def _solved(every: "_Blocks", start: np.ndarray, penalty: float) -> np.ndarray:
-    """The u that minimises the dual for a penalty, float64 [K]."""
+    """The u and l that minimise the dual for a penalty, float64 [K + 1]."""
 
-    def dual(u: np.ndarray) -> tuple[float, np.ndarray]:
-        logarithm, mean, _ = _tilted(every, u)
-        return 0.5 * penalty * float(u @ u) + logarithm, penalty * u - mean
+    def dual(unknowns: np.ndarray) -> tuple[float, np.ndarray]:
+        mean, whole, squares = _sums(every, unknowns)
+        u, level = unknowns[:-1], float(unknowns[-1])
+        value = 0.5 * penalty * float(u @ u) - level + 0.5 * squares
+        return value, np.append(penalty * u - mean, whole - 1)
 
     options = {"gtol": STEEP, "maxiter": STEPS}
     return minimize(dual, start, jac=True, method="L-BFGS-B", options=options).x
 
 
-def _tilted(every: Iterable[np.ndarray], u: np.ndarray) -> tuple[float, np.ndarray, float]:
-    """ln (1/N) Σ exp(−m_i·u), the mean of m under w_i ∝ exp(−m_i·u), and its effective number.
+def _values(block: np.ndarray, unknowns: np.ndarray) -> np.ndarray:
+    """v of the images of a block, float64 [B]."""
+    along = block @ unknowns[:-1].astype(np.float32)
+    return np.maximum(0, unknowns[-1] - along.astype(np.float64))
 
-    One pass; sums are kept relative to the largest exponent so far, so that none overflows.
-    """
-    peak, rows, total, squares = -math.inf, 0, 0.0, 0.0
-    mean = np.zeros(len(u))
-    direction = u.astype(np.float32)
+
+def _sums(every: Iterable[np.ndarray], unknowns: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """(1/N) Σ v m, float64 [K], (1/N) Σ v and (1/N) Σ v², in one pass."""
+    rows, whole, squares, mean = 0, 0.0, 0.0, np.zeros(len(unknowns) - 1)
     for block in every:
-        exponents = -(block @ direction).astype(np.float64)
-        highest = max(peak, float(exponents.max()))
-        faded = math.exp(peak - highest)
-        shares = np.exp(exponents - highest)
-        total = total * faded + float(shares.sum())
-        squares = squares * faded**2 + float(shares @ shares)
-        mean = mean * faded + shares.astype(np.float32) @ block
-        peak, rows = highest, rows + len(block)
-    return peak + math.log(total / rows), mean / total, total**2 / squares
+        values = _values(block, unknowns)
+        whole += float(values.sum())
+        squares += float(values @ values)
+        mean += values.astype(np.float32) @ block
+        rows += len(block)
+    return mean / rows, whole / rows, squares / rows
 
 
 class _Blocks:

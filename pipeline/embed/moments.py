@@ -171,8 +171,8 @@ def basis_of(passed: MomentPass, pixels: Pixels, batch_size: int, advance: Advan
     """Deviations and directions, from images evenly spread over all.
 
     The directions are those of most variance (of the images' second moments about what is
-    remembered, so the mean error is among them). Directions drawn at random keep lengths, too, but
-    leave weights more room to meet them and miss the rest.
+    remembered, so the mean error is among them), which need no seed. Directions drawn at random did
+    as well.
     """
     rows = np.linspace(0, len(pixels) - 1, min(SAMPLE, len(pixels))).astype(np.int64)
     parts = []
