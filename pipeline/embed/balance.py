@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 # what losing images may cost: halving them has to take a tenth off the error (0.9 = 2^-0.15)
 WORTH = 0.15
+LEAST = 0.05  # of the images is the effective number at least, however far off they are
 NEAR = 0.02  # change of the penalty at which it has settled
 ROUNDS = 40  # of which usually ten are needed
 STEEP = 1e-5  # largest slope that is left
@@ -56,7 +57,7 @@ def balance(moments: np.ndarray, told: Callable[[str], object] = lambda text: No
     N_eff) has its first minimum, with e the length of the weighted mean, where τ = 2 `WORTH` e²
     N_eff / N. So the weights part from even ones as long as halving the effective number takes a
     tenth off the error. They part no further where the error is no more than that of as many
-    images drawn at random, 1/√N_eff.
+    images drawn at random, 1/√N_eff, nor to less than `LEAST` of the images.
 
     Args:
         moments: float [N, K], may be a memory map; less what is wanted, in such a unit that an
@@ -72,9 +73,11 @@ def balance(moments: np.ndarray, told: Callable[[str], object] = lambda text: No
         wanted = 2 * WORTH * error**2 * effective / total
         if error**2 <= 1 / effective or wanted > (1 - NEAR) * penalty:
             break
-        penalty = wanted
-        unknowns = _solved(every, unknowns, penalty)
-        mean, whole, squares = _sums(every, unknowns)
+        tried = _solved(every, unknowns, wanted)
+        mean, whole, squares = _sums(every, tried)
+        if total * whole**2 / squares < LEAST * total:
+            break
+        penalty, unknowns = wanted, tried
         error = float(np.linalg.norm(mean / whole))
         effective = total * whole**2 / squares
         told(f"error {before:.3f} → {error:.3f}, effective {effective:,.0f} of {total:,}")

@@ -90,6 +90,14 @@ def test_moments_that_are_as_wanted_but_for_chance_leave_the_weights_even():
     assert (found.penalty, found.effective) == (0.0, 400)
 
 
+def test_a_web_that_is_hardly_ever_as_wanted_still_leaves_a_twentieth_of_its_images():
+    draws = np.random.default_rng(0).normal(4, 1, (2000, 2))
+    draws[:10] -= 4
+    found = balance((draws / 2**0.5).astype(np.float16))
+    assert found.before > found.after > 1 and found.effective >= 100
+    assert found.weights[:10].mean() > 5
+
+
 def test_blocks_that_are_read_again_each_time_give_the_same(monkeypatch):
     moments = shifted(500, 6, 1.0)
     held = balance(moments)
