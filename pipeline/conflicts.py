@@ -172,6 +172,8 @@ def _distill(params: Params) -> Iterator[Conflict]:
         yield "distill.off_topic_weight", "needs embed.off_topic"
     if distill.skip_redundant and not params.embed.redundant:
         yield "distill.skip_redundant", "needs embed.redundant above 0"
+    if distill.sampling == "moments" and not params.embed.moments:
+        yield "distill.sampling", "'moments' needs embed.moments"
     most = 0
     if crawl.sample and crawl.engine in WITH_SAMPLE:
         most, limit = crawl.sample, f"what crawl.sample ({crawl.sample}) leaves to train on"

@@ -32,7 +32,8 @@ class Embeddings:
     Attributes:
         folder: where the files are.
         images: table of N rows in the order of the arrays: `row`, `id`, `label` (class asked for,
-            -1 where none was), and the scores `off_topic` and `redundant` if `embed` gave them.
+            -1 where none was), and the scores `off_topic`, `redundant` and `moment_weight` if
+            `embed` gave them.
     """
 
     folder: Path

@@ -53,6 +53,7 @@ SIDES = 4  # of the teacher's input: a picture of so many is enough for all that
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Sampling = Literal["uniform", "moments", "balanced"]
 OptOut = Literal[
     "x-robots-tag",
     "tdm-reservation",
@@ -465,6 +466,11 @@ class Embed(Section):
     shift: bool = Field(
         True, description="measure how far the images are from what the teacher was trained on"
     )
+    moments: bool = Field(
+        False,
+        description="weigh the images so that together they have the moments that the teacher's "
+        "batch norms remember of its training, for `distill.sampling`",
+    )
 
 
 class Distill(Section):
@@ -533,6 +539,11 @@ class Distill(Section):
         "whole",
         description="selection judges the `whole` image, or a `random` crop that changes from "
         "epoch to epoch (published)",
+    )
+    sampling: Sampling = Field(
+        "uniform",
+        description="how an epoch draws among what is selected: each image once, by the weights of "
+        "`embed.moments`, or the classes of the teacher's answers alike (`balanced`)",
     )
     refill: bool = Field(
         True, description="as many steps an epoch as if all were kept; `false` as published"

@@ -83,7 +83,9 @@ def train(
                 with state.averaged():
                     progress.begin(epoch, *selector.select(epoch))
             advance(0, f"{said}epoch {epoch} is under way")
-            batches = shuffled_batches(progress.selected, epoch_steps, section, epoch, world)
+            chances = web.chances(progress.selected)
+            among = (progress.selected, epoch_steps, section, epoch, world, chances)
+            batches = shuffled_batches(*among)
             waiting = batches[progress.step :]
             meter.start()
 

@@ -46,6 +46,7 @@ REFUSED = {
     "held_out": "agreement is measured on what it holds out",
     "off_topic_weight": WEIGHED,
     "skip_redundant": WEIGHED,
+    "sampling": WEIGHED,
     "trust": "consent is yours to give",
     "student_options": "they belong to one student",
     "pixels": SPEED,

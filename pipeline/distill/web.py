@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kd3_pipeline.distill.loader import Resident, Streamed, open_pixels
 from kd3_pipeline.embeddings import Embeddings
-from kd3_pipeline.params import Distill
+from kd3_pipeline.params import Distill, Sampling
 from kd3_pipeline.pixels import to_device
 
 
@@ -22,6 +22,8 @@ class WebImages:
         held_out: rows that are never trained on, int64 on the CPU; they measure agreement.
         prior: how much the loss of each image counts, float32 [N] on the device, on average 1;
             those that count 0 are not trained on. None where all count alike.
+        sampling: how images are drawn, as `distill.sampling` has it.
+        moment_weights: of `embed`, float64 [N] on the CPU; None where they are not asked for.
     """
 
     ids: list[str]
@@ -30,6 +32,22 @@ class WebImages:
     train: Tensor
     held_out: Tensor
     prior: Tensor | None = None
+    sampling: Sampling = "uniform"
+    moment_weights: Tensor | None = None
+
+    def chances(self, rows: Tensor) -> Tensor | None:
+        """How often each of rows (int64 on the CPU) is to be drawn beside the others.
+
+        Returns:
+            float64 of the length of `rows`, on the CPU, in any unit; None: all alike.
+        """
+        if self.sampling == "moments":
+            assert self.moment_weights is not None
+            return self.moment_weights[rows]
+        if self.sampling == "balanced":
+            answers = self.teacher_logits.argmax(dim=1).cpu()[rows]
+            return 1 / answers.bincount().double()[answers]
+        return None
 
     def weights(self, rows: Tensor) -> Tensor | None:
         """`prior` of rows (int64 on the CPU), gathered on the device, which is not waited for."""
@@ -63,7 +81,12 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
     if prior is not None:
         # relative to their mean, so that a learning rate means what it does without them
         prior = (prior / prior[train].mean()).to(device)
-    return WebImages(embeddings.ids, pixels, logits, train, held, prior)
+    moments = None
+    if section.sampling == "moments":
+        weights = embeddings.score("moment_weight", "embed.moments")
+        moments = torch.from_numpy(weights).double()
+    about = (embeddings.ids, pixels, logits, train, held, prior)
+    return WebImages(*about, section.sampling, moments)
 
 
 def usual_share(web: WebImages) -> float:

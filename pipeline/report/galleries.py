@@ -300,6 +300,35 @@ def redundant(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     )
 
 
+def moment_weights(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
+    """Images that moment weights raise most, and those that they lower most."""
+    key, heading = "moment-weights", "Raised and lowered by moment weights"
+    found = catalogue.embedded("moment_weight")
+    if found is None:
+        return _unlooked(key, heading, "embed.moments is off")
+    positions, weights = found
+    everything, half = np.arange(len(weights)), catalogue.most // 2
+    raised = extremes(weights, everything, catalogue.most - half, rng, -1)
+    lowered = extremes(weights, np.setdiff1d(everything, raised), half, rng, 1)
+    tile_of = catalogue.tiles(positions[raised], positions[lowered])
+
+    def tile(at: int, what: str) -> Tile:
+        return tile_of(int(positions[at]), what, f"weight {weights[at]:.3g}")
+
+    return Gallery(
+        key,
+        heading,
+        "How often an image is drawn (distill.sampling), beside 1 for the mean one, so that all "
+        "together have the moments that the teacher’s batch norms remember. It is the look that "
+        "they see, more than the class: look whether the raised ones look like your data.",
+        len(weights),
+        (
+            *(tile(at, "raised") for at in raised.tolist()),
+            *(tile(at, "lowered") for at in lowered.tolist()),
+        ),
+    )
+
+
 GALLERIES: tuple[Builder, ...] = (
     kept,
     near_duplicates,
@@ -309,6 +338,7 @@ GALLERIES: tuple[Builder, ...] = (
     leaks,
     off_topic,
     redundant,
+    moment_weights,
     changes,
     often,
     rarely,

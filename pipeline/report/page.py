@@ -86,7 +86,7 @@ def build_report(
     Args:
         files: of the earlier stages.
         identity: what else is known of the run.
-        thumbnails: images (or pairs of images) in each of the thirteen galleries, at most 75.
+        thumbnails: images (or pairs of images) in each gallery, at most 75.
         map_images: images on the map at most; 0 leaves it out.
         seed: of the choice of images; the same files and seed give the same page.
         progress: called with 1 after each of the `STEPS` galleries and the map.
@@ -144,6 +144,7 @@ def build_report(
             what_now=what_now(run),
             **sections.identity(identity, metrics),
             **sections.summary(metrics, embedded),
+            **sections.moments(embedded),
             **sections.galleries(galleries, mistakes),
             **sections.curves(curves),
             **sections.selection(images, names, thresholds),

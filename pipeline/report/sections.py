@@ -94,6 +94,11 @@ def harvest(summary: CrawlSummary | None) -> Section:
     }
 
 
+def moments(embed: EmbedSummary) -> Section:
+    """What moment weights do, over all batch norms and at each."""
+    return {"moments": embed.moments}
+
+
 def galleries(of_crawl: list[Gallery], mistakes: Gallery | None) -> Section:
     """The galleries, and how many filters the page needs for them."""
     shown = [*of_crawl, *([mistakes] if mistakes else [])]

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from kd3_pipeline.device import resolve_device, resolve_precision
 from kd3_pipeline.embed.coverage import asked_rows, cells, class_rows, warnings
 from kd3_pipeline.embed.features import embed, kept_images, reading
 from kd3_pipeline.embed.index import IndexReport, build_index
+from kd3_pipeline.embed.moments import MomentPass, MomentWeights, moment_weights, passes
 from kd3_pipeline.embed.passing import TeacherPass
 from kd3_pipeline.embed.predictions import Predictions, read_logits, summarise
 from kd3_pipeline.embed.scores import Scores, score
 from kd3_pipeline.embed.storeloss import looked_at, store_bytes, store_loss
 from kd3_pipeline.embeddings import FILES, STORES, Embeddings
 from kd3_pipeline.memory import allowed
-from kd3_pipeline.models.checkpoint import load_model
+from kd3_pipeline.models.checkpoint import ModelConfig, load_model
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.norms import norms_to_match, refuse_misfed
 from kd3_pipeline.params import Embed
 from kd3_pipeline.runkey import begins_anew, run_key, sources_of
 from kd3_pipeline.store import remove, replacing, shard_paths, write_csv, write_json
@@ -35,7 +39,8 @@ from kd3_pipeline.teacher.normalisation import (
 from kd3_pipeline.verdicts import read_verdicts
 from kd3_stages import paths
 
-SCORES = ("off_topic", "redundant", "coverage", "shift")
+SCORES = ("off_topic", "redundant", "coverage", "shift", "moments")
+FEW = 0.08  # share of the images on which no weights should rest; 0.05 is the least there is
 BY_CLASS = (
     *("class", "asked", "predicted", "coverage"),
     *("off_topic", "redundant_cosine", "weight_cosine"),
@@ -50,6 +55,8 @@ def run(section: Embed, console: Console) -> None:
     precision = resolve_precision(section.precision, device)
     kept = kept_images(read_verdicts(paths.DEDUP))
     network, config = load_model(paths.TEACHER, device)
+    if section.moments:  # refused before hours of work
+        norms_to_match(network, config.input_size, "embed.moments")
     folder = _unfinished(section, device, precision)
     if anew := begins_anew(folder):
         console.note(anew)
@@ -75,6 +82,11 @@ def run(section: Embed, console: Console) -> None:
         with console.progress("embed: loss of the store", len(looked_at(len(kept)))) as advance:
             load, size = reading(section, config), store_bytes(folder)
             lost = store_loss(kept, paths.CRAWL, load, teacher, embeddings.logits, size, advance)
+    if section.moments:
+        given = (section, network, config, precision, embeddings, check)
+        weighed = _weigh(*given, folder, console)
+        scores.images["moment_weight"] = weighed.weights
+        scores.figures["moments"] = weighed.figures
     embeddings.add_scores(scores.images)
     asked = manifest.class_names(paths.MANIFEST)
     seen = (predictions, embeddings.labels, asked, config.class_names)
@@ -98,21 +110,7 @@ def run(section: Embed, console: Console) -> None:
         for name in (*STORES[section.store], *FILES):
             shutil.move(folder / name, moved / name)
     remove(folder)
-    if summary["features"] != "float16":
-        console.note(
-            "float16 (0.00006 to 65,504) does not hold the teacher's features: they are stored as"
-            " float32, in twice the space"
-        )
-    if network.cut == "logits":
-        console.note(
-            "of the teacher only logits are seen: they are the features of the index, the scores"
-            " and the neighbours"
-        )
-    for line in doubts or ():
-        console.warn(line)
-    if check.verdict != "fits":
-        hint = "" if check.better else "; `pipeline teacher --check` looks closer"
-        console.note(f"{check.text}{hint}")
+    _tell(network, summary, doubts or (), check, console)
     console.note(
         f"passed on {device.type}, {precision}; index {index.kind}: recall@10"
         f" {index.recall_at_10:.3f}, {index.query_ms:.2f} ms a query, built in"
@@ -123,6 +121,63 @@ def run(section: Embed, console: Console) -> None:
         f" {summary['mean_confidence']:.2f} → {paths.EMBED}",
         summary,
     )
+
+
+def _tell(
+    network: Network,
+    summary: dict[str, Any],
+    doubts: Sequence[str],
+    check: NormalisationCheck,
+    console: Console,
+) -> None:
+    """Says what is unusual about the teacher or the images."""
+    if summary["features"] != "float16":
+        console.note(
+            "float16 (0.00006 to 65,504) does not hold the teacher's features: they are stored as"
+            " float32, in twice the space"
+        )
+    if network.cut == "logits":
+        console.note(
+            "of the teacher only logits are seen: they are the features of the index, the scores"
+            " and the neighbours"
+        )
+    for line in doubts:
+        console.warn(line)
+    if check.verdict != "fits":
+        hint = "" if check.better else "; `pipeline teacher --check` looks closer"
+        console.note(f"{check.text}{hint}")
+
+
+def _weigh(
+    section: Embed,
+    network: Network,
+    config: ModelConfig,
+    precision: torch.dtype,
+    embeddings: Embeddings,
+    check: NormalisationCheck,
+    folder: Path,
+    console: Console,
+) -> MomentWeights:
+    """Weighs the images by the teacher's remembered moments, and says what that does."""
+    refuse_misfed(check.verdict, check.text, "embed.moments")
+    norms = norms_to_match(network, config.input_size, "embed.moments")
+    pixels = embeddings.centre(config.input_size)
+    passed = MomentPass(network, config, precision, norms)
+    with console.progress("embed: moments", passes(len(pixels))) as advance:
+        found = moment_weights(passed, pixels, folder / "moments", section.batch_size, advance)
+    figures = found.figures
+    console.note(
+        f"moments at {len(norms)} batch norms, in deviations of an image: off by"
+        f" {figures['error_before']:.3f}, weighed by {figures['error_after']:.3f}; the weights are"
+        f" worth {figures['effective']:,} of {len(pixels):,} images"
+    )
+    if figures["effective"] < FEW * len(pixels):
+        console.warn(
+            f"the moment weights rest on few images (worth {figures['effective']:,} of"
+            f" {len(pixels):,}): the web is far from what the teacher was trained on; look at the"
+            " report's gallery of them before distill.sampling 'moments'"
+        )
+    return found
 
 
 def _unfinished(section: Embed, device: torch.device, precision: torch.dtype) -> Path:

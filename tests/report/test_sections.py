@@ -426,6 +426,25 @@ def test_a_redundant_image_is_shown_beside_the_one_that_it_is_most_like(
     assert cosines == pytest.approx(expected, abs=1e-3)
 
 
+def test_moment_weights_show_what_they_raise_and_lower_and_what_that_does(tmp_path: Path) -> None:
+    world = World(moments=True)
+    html = build_report(world.write(tmp_path), thumbnails=6, map_images=0)
+    weights = [
+        float(one) for one in re.findall(r"weight ([\d.]+)", gallery(html, "moment-weights"))
+    ]
+    every = np.linspace(0, 2, 51)
+    assert weights == pytest.approx([*every[::-1][:3], *every[:3]], abs=5e-3)
+    text = section(html, "moments")
+    for told in ("0.542", "0.312", "17", "bn1", "0.610", "0.290", "but for 3 of 128"):
+        assert told in text
+    assert "&lt;b&gt;" in text and "<b>" not in text
+
+
+def test_without_moment_weights_there_is_no_section_of_them(html: str) -> None:
+    assert 'id="moments"' not in html
+    assert "Nobody looked: embed.moments is off." in gallery(html, "moment-weights")
+
+
 def test_scores_that_were_not_asked_for_are_said_not_to_be_there(tmp_path: Path) -> None:
     html = build_report(World(scores=False).write(tmp_path), thumbnails=2, map_images=0)
     assert "Nobody looked: embed.off_topic is off." in gallery(html, "off-topic")

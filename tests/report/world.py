@@ -22,6 +22,21 @@ HOSTILE_TITLE = '"><img src=x onerror=alert(1)>'
 HOSTILE_URL = "javascript:alert(1)"
 TERMS = ("feature", "contrast")
 SHARD = 25  # images in one
+MOMENTS = {
+    "error_before": 0.5421,
+    "error_after": 0.3123,
+    "effective": 17,
+    "penalty": 0.01,
+    "largest_weight": 2.0,
+    "moments": 128,
+    "left_out": 3,
+    "directions": 6,
+    "measured_on": 51,
+    "layers": [
+        {"layer": "bn1", "before": 0.61, "after": 0.29},
+        {"layer": '<b>"layer1"</b>', "before": 0.47, "after": 0.33},
+    ],
+}
 
 
 def draw(index: int, label: int, kind: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
@@ -67,6 +82,7 @@ class World:
     warnings: list[str] = field(default_factory=list)
     embed_warnings: list[str] = field(default_factory=list)
     scores: bool = True
+    moments: bool = False
     pictures: dict[int, bytes] = field(default_factory=dict)
     size: tuple[int, int] = (64, 48)
 
@@ -86,6 +102,8 @@ class World:
         self._evaluate(root, rng)
         write_json(root / "reports" / "crawl.json", self._summary())
         embedded = {"normalisation": "fits", "images": len(kept), "warnings": self.embed_warnings}
+        if self.moments:
+            embedded["moments"] = MOMENTS
         write_json(root / "reports" / "embed.json", embedded)
         return ReportFiles(
             crawl=root / "crawl",
@@ -230,6 +248,8 @@ class World:
         if self.scores:
             columns["off_topic"] = pa.array(np.linspace(1, 0, count), pa.float32())
             columns["redundant"] = pa.array(np.arange(count) % 5 == 0)
+        if self.moments:
+            columns["moment_weight"] = pa.array(np.linspace(0, 2, count), pa.float32())
         write_images(root / "embed", columns, self.class_names)
         logits = rng.normal(size=(count, classes)).astype(np.float32)
         logits[np.arange(count), labels] += 2

@@ -33,6 +33,7 @@ class Official(KD3):
         "cutoff": 0.95,
         "teacher_floor": 0.0,
         "judge": "random",
+        "sampling": "uniform",
         "refill": False,
         "alignment": True,
         "weighting": True,
