@@ -1,6 +1,6 @@
 """Normalisation check: whether the teacher is fed as it was trained, by images without labels.
 
-The first batch norm tells best (`kd3_pipeline.teacher.moments`). Networks without one are judged by
+The first batch norm tells best (`kd3_pipeline.models.norms`). Networks without one are judged by
 their answers, which tell less: they can show that another normalisation is better, never that the
 configured one is right.
 """
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.network import Network, device_of
+from kd3_pipeline.models.norms import first_divergence, first_norm, is_untrained, mean_divergence
 from kd3_pipeline.pixels import normalise
-from kd3_pipeline.teacher.moments import first_divergence, first_norm, is_untrained, mean_divergence
 
 CIFAR10 = (0.4914, 0.4822, 0.4465)
 IMAGENET = (0.485, 0.456, 0.406)

@@ -16,6 +16,7 @@ from kd3_pipeline.labelled import LabelledImages
 from kd3_pipeline.labelled.names import unnamed
 from kd3_pipeline.models.checkpoint import CONFIG, PROGRAM, ModelConfig, load_model, read_config
 from kd3_pipeline.models.network import Network, device_of, parameter_count
+from kd3_pipeline.models.norms import first_norm
 from kd3_pipeline.params import Params, Teacher
 from kd3_pipeline.pixels import normalise
 from kd3_pipeline.teacher.inspection import (
@@ -25,7 +26,6 @@ from kd3_pipeline.teacher.inspection import (
     feature_shape,
     tail_layers,
 )
-from kd3_pipeline.teacher.moments import first_norm
 from kd3_pipeline.teacher.normalisation import (
     MOST,
     NORMALISATIONS,

@@ -15,8 +15,8 @@ from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.norms import first_divergence, first_norm
 from kd3_pipeline.params import Teacher
-from kd3_pipeline.teacher.moments import first_divergence, first_norm
 from kd3_pipeline.teacher.normalisation import (
     CONFIGURED,
     NORMALISATIONS,

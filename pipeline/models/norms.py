@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.models.network import device_of
+
 FULL = 5.0  # batches by momentum, after which 0.7% are left of the moments that it was made with
 
 
@@ -38,9 +41,53 @@ def first_norm(network: nn.Module, images: Tensor) -> nn.Module | None:
         found.append(module)
         raise _Reached
 
-    with _hooked(norms_of(network), stop):
+    with hooked(norms_of(network), stop):
         _pass(network, images)
     return found[0] if found else None
+
+
+def norms_met(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
+    """The batch norms that a forward pass of `images` [B, 3, S, S] meets, by name, in its order."""
+    names = {module: name for name, module in network.named_modules()}
+    found: dict[str, nn.Module] = {}
+
+    def note(module: nn.Module, inputs: tuple) -> None:
+        found[names[module]] = module
+
+    with hooked(norms_of(network), note):
+        _pass(network, images)
+    return found
+
+
+def norms_to_match(network: nn.Module, side: int, parameter: str) -> dict[str, nn.Module]:
+    """Batch norms whose moments other images can be given, by name, in the order of a pass.
+
+    Those that have seen too little in training are left out.
+
+    Args:
+        network: in evaluation mode.
+        side: of its input (pixels).
+        parameter: key of params.yaml that asks for it, for the error.
+
+    Raises:
+        UserError: there are none.
+    """
+    met = norms_met(network, torch.zeros(2, 3, side, side, device=device_of(network)))
+    if not met:
+        raise UserError(
+            f"{parameter}: no batch norms are seen in the teacher, and only they remember the"
+            " images that it was trained on",
+            f"switch {parameter} off",
+        )
+    trained = {name: norm for name, norm in met.items() if not is_untrained(norm)}
+    if not trained:
+        raise UserError(
+            f"{parameter}: the teacher's {len(met)} batch norms have seen too few images in"
+            " training, or none, to remember them",
+            f"switch {parameter} off, or take weights that were saved with their running"
+            " statistics",
+        )
+    return trained
 
 
 def is_untrained(norm: Any) -> bool:
@@ -59,7 +106,7 @@ def first_divergence(network: nn.Module, norm: nn.Module, batches: Iterable[Tens
         batches: normalised images, [B, 3, S, S] each.
     """
     sums = _Sums(stop=True)
-    with _hooked([norm], sums.add):
+    with hooked([norm], sums.add):
         for images in batches:
             _pass(network, images)
     return sums.divergence(norm)
@@ -77,7 +124,7 @@ def mean_divergence(network: nn.Module) -> Iterator[list[float]]:
         sums.setdefault(module, _Sums()).add(module, inputs)
 
     found: list[float] = []
-    with _hooked(norms_of(network), add):
+    with hooked(norms_of(network), add):
         yield found
     found += [one.divergence(norm) for norm, one in sums.items()]
 
@@ -121,7 +168,8 @@ def _pass(network: nn.Module, images: Tensor) -> None:
 
 
 @contextmanager
-def _hooked(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
+def hooked(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
+    """`hook(module, inputs)` is called before each of the modules in the passes made meanwhile."""
     hooks = [module.register_forward_pre_hook(hook) for module in modules]
     try:
         yield
