@@ -90,6 +90,27 @@ def norms_to_match(network: nn.Module, side: int, parameter: str) -> dict[str, n
     return trained
 
 
+def refuse_misfed(verdict: str, said: str, parameter: str) -> None:
+    """Ends where the check of the teacher's input says that its moments would mislead.
+
+    With another mean or deviation than the teacher's own all images are off, and what is done to
+    bring them near would only make up for that. Images that are unlike those of the training
+    (verdict `unknown`) are what `parameter` is for.
+
+    Args:
+        verdict, said: of the check of mean and deviation: `fits`, `wrong` or `unknown`, and why.
+
+    Raises:
+        UserError: the verdict is `wrong`.
+    """
+    if verdict == "wrong":
+        raise UserError(
+            f"{parameter}: {said}",
+            f"correct teacher.mean and teacher.std and run `dvc repro teacher embed`, or switch"
+            f" {parameter} off",
+        )
+
+
 def is_untrained(norm: Any) -> bool:
     """True for a batch norm that has seen too little in training to remember it."""
     if bool((norm.running_mean == 0).all() and (norm.running_var == 1).all()):
