@@ -21,6 +21,7 @@ from kd3_pipeline.report.identity import Identity
 from kd3_pipeline.report.inputs import Curves, read_confusions, read_curves, read_thresholds
 from kd3_pipeline.report.map import read_map
 from kd3_pipeline.report.origins import read_origins
+from kd3_pipeline.report.refined import refined_section
 from kd3_pipeline.report.sampling import disagreements
 from kd3_pipeline.report.stored import Images, read_images
 from kd3_pipeline.report.tiles import Gallery
@@ -86,7 +87,7 @@ def build_report(
     Args:
         files: of the earlier stages.
         identity: what else is known of the run.
-        thumbnails: images (or pairs of images) in each of the thirteen galleries, at most 75.
+        thumbnails: images (or pairs of images) in each of the galleries, at most 75.
         map_images: images on the map at most; 0 leaves it out.
         seed: of the choice of images; the same files and seed give the same page.
         progress: called with 1 after each of the `STEPS` galleries and the map.
@@ -145,6 +146,7 @@ def build_report(
             **sections.identity(identity, metrics),
             **sections.summary(metrics, embedded),
             **sections.galleries(galleries, mistakes),
+            **refined_section(embedded),
             **sections.curves(curves),
             **sections.selection(images, names, thresholds),
             **sections.failures(metrics, confusions, corruptions),

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from kd3_pipeline.embed.passing import TeacherPass
 from kd3_pipeline.embed.predictions import Predictions, read_logits, summarise
 from kd3_pipeline.embed.scores import Scores, score
 from kd3_pipeline.embed.storeloss import looked_at, store_bytes, store_loss
-from kd3_pipeline.embeddings import FILES, STORES, Embeddings
+from kd3_pipeline.embeddings import FILES, REFINED_FILES, STORES, Embeddings
 from kd3_pipeline.memory import allowed
 from kd3_pipeline.models.checkpoint import load_model
+from kd3_pipeline.models.network import Network
+from kd3_pipeline.models.norms import norms_to_match
 from kd3_pipeline.params import Embed
 from kd3_pipeline.runkey import begins_anew, run_key, sources_of
 from kd3_pipeline.store import remove, replacing, shard_paths, write_csv, write_json
@@ -34,7 +37,9 @@ from kd3_pipeline.teacher.normalisation import (
 )
 from kd3_pipeline.verdicts import read_verdicts
 from kd3_stages import paths
+from kd3_stages.steps.embed_refined import refine_images
 
+REFINING = ("refine", "refine_rate", "refine_keep", "refine_batch")
 SCORES = ("off_topic", "redundant", "coverage", "shift")
 BY_CLASS = (
     *("class", "asked", "predicted", "coverage"),
@@ -50,6 +55,8 @@ def run(section: Embed, console: Console) -> None:
     precision = resolve_precision(section.precision, device)
     kept = kept_images(read_verdicts(paths.DEDUP))
     network, config = load_model(paths.TEACHER, device)
+    if section.refine:  # refused before hours of work
+        norms_to_match(network, config.input_size, "embed.refine")
     folder = _unfinished(section, device, precision)
     if anew := begins_anew(folder):
         console.note(anew)
@@ -75,6 +82,10 @@ def run(section: Embed, console: Console) -> None:
         with console.progress("embed: loss of the store", len(looked_at(len(kept)))) as advance:
             load, size = reading(section, config), store_bytes(folder)
             lost = store_loss(kept, paths.CRAWL, load, teacher, embeddings.logits, size, advance)
+    refined = None
+    if section.refine:
+        about = (section, embeddings, network, config, device, precision, check)
+        refined = refine_images(*about, console)
     embeddings.add_scores(scores.images)
     asked = manifest.class_names(paths.MANIFEST)
     seen = (predictions, embeddings.labels, asked, config.class_names)
@@ -85,6 +96,8 @@ def run(section: Embed, console: Console) -> None:
     summary["features"] = str(embeddings.features.dtype)
     if doubts is not None:
         summary["warnings"] = doubts
+    if refined:
+        summary["refine"] = refined
     if lost:
         summary["store"] = asdict(lost)
         console.note(
@@ -92,27 +105,14 @@ def run(section: Embed, console: Console) -> None:
             f" image: in {lost.same_class:.1%} of {lost.images} images the teacher sees the same"
             " class as before"
         )
+    files = (*STORES[section.store], *FILES, *(REFINED_FILES if refined else ()))
     write_json(paths.summary("embed"), summary)
     with replacing(paths.EMBED) as moved:
         moved.mkdir(parents=True)
-        for name in (*STORES[section.store], *FILES):
+        for name in files:
             shutil.move(folder / name, moved / name)
     remove(folder)
-    if summary["features"] != "float16":
-        console.note(
-            "float16 (0.00006 to 65,504) does not hold the teacher's features: they are stored as"
-            " float32, in twice the space"
-        )
-    if network.cut == "logits":
-        console.note(
-            "of the teacher only logits are seen: they are the features of the index, the scores"
-            " and the neighbours"
-        )
-    for line in doubts or ():
-        console.warn(line)
-    if check.verdict != "fits":
-        hint = "" if check.better else "; `pipeline teacher --check` looks closer"
-        console.note(f"{check.text}{hint}")
+    _tell(network, summary, doubts or (), check, console)
     console.note(
         f"passed on {device.type}, {precision}; index {index.kind}: recall@10"
         f" {index.recall_at_10:.3f}, {index.query_ms:.2f} ms a query, built in"
@@ -125,10 +125,35 @@ def run(section: Embed, console: Console) -> None:
     )
 
 
+def _tell(
+    network: Network,
+    summary: dict[str, Any],
+    doubts: Sequence[str],
+    check: NormalisationCheck,
+    console: Console,
+) -> None:
+    """Says what is unusual about the teacher or the images."""
+    if summary["features"] != "float16":
+        console.note(
+            "float16 (0.00006 to 65,504) does not hold the teacher's features: they are stored as"
+            " float32, in twice the space"
+        )
+    if network.cut == "logits":
+        console.note(
+            "of the teacher only logits are seen: they are the features of the index, the scores"
+            " and the neighbours"
+        )
+    for line in doubts:
+        console.warn(line)
+    if check.verdict != "fits":
+        hint = "" if check.better else "; `pipeline teacher --check` looks closer"
+        console.note(f"{check.text}{hint}")
+
+
 def _unfinished(section: Embed, device: torch.device, precision: torch.dtype) -> Path:
     """The folder in which an interrupted pass goes on."""
     key = run_key(
-        section.model_dump(exclude={"workers", "index", *SCORES})
+        section.model_dump(exclude={"workers", "index", *SCORES, *REFINING})
         | {"device": device.type, "precision": str(precision)}
         | {"torch": torch.__version__, "pillow": PIL.__version__, "memory": allowed()},
         inputs=[*shard_paths(paths.CRAWL), paths.DEDUP, paths.TEACHER],
