@@ -28,9 +28,11 @@ from kd3_pipeline.params import Embed
 from kd3_pipeline.pixels import normalise
 from kd3_pipeline.pixelstore import decode_jpeg, encode_jpeg
 
+CLASS = "8 steps, batches of one class each"
 ARMS = {
-    "4 steps": {"refine": 4},
     "8 steps": {"refine": 8},
+    CLASS: {"refine": 8},
+    "4 steps": {"refine": 4},
     "16 steps": {"refine": 16},
     "8 steps, rate 0.1": {"refine": 8, "refine_rate": 0.1},
     "8 steps, keep 0.5": {"refine": 8, "refine_keep": 0.5},
@@ -42,6 +44,7 @@ QUALITIES = (90, 75)
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--images", type=int, default=2000)
+    options.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     options.add_argument("--device", default="auto")
     given = options.parse_args()
     device = resolve_device(given.device)
@@ -57,21 +60,16 @@ def main() -> None:
     print("| arm | distance | change (deviations) | same answer | mean confidence |")
     print("|---|---|---|---|---|")
     tell("untouched", pixels, pixels, teacher, config)
-    mixed = batch_rows(len(rows), Embed().refine_batch)
-    for name, changes in ARMS.items():
-        section = Embed(**changes)
+    for name in given.arms:
+        section = Embed(**ARMS[name])
         batches = batch_rows(len(rows), section.refine_batch)
-        tell(name, refined(pixels, batches, teacher, config, section), pixels, teacher, config)
-    section = Embed(refine=8)
-    by_class = np.array_split(np.argsort(answers, kind="stable"), len(mixed))
-    found = refined(pixels, by_class, teacher, config, section)
-    tell("8 steps, batches of one class each", found, pixels, teacher, config)
-    found = refined(pixels, mixed, teacher, config, section)
-    side = config.input_size
-    for quality in QUALITIES:
-        stored = [decode_jpeg(encode_jpeg(one, quality), side) for one in found]
-        name = f"8 steps, stored as JPEG of quality {quality}"
-        tell(name, np.stack(stored), pixels, teacher, config)
+        if name == CLASS:
+            batches = np.array_split(np.argsort(answers, kind="stable"), len(batches))
+        found = refined(pixels, batches, teacher, config, section)
+        tell(name, found, pixels, teacher, config)
+        for quality in QUALITIES if name == "8 steps" else ():
+            stored = [decode_jpeg(encode_jpeg(one, quality), teacher.side) for one in found]
+            tell(f"{name}, as JPEG {quality}", np.stack(stored), pixels, teacher, config)
 
 
 def refined(

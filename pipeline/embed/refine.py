@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def joined(parts: Sequence[Moments], counts: Sequence[int]) -> Moments:
     return mean, torch.stack(variances).sum(0)
 
 
-def distance(found: Moments, norm: nn.Module) -> Tensor:
+def distance(found: Moments, norm: Any) -> Tensor:
     """Distance of a batch's moments from those that a batch norm remembers, a scalar:
 
     mean over channels of (m − μ)² / (σ² + ε) + log² ((v + ε) / (σ² + ε)), m and v being the mean
@@ -176,12 +177,12 @@ def refine_batch(
     optimizer = torch.optim.Adam([refined], section.refine_rate)
     before = torch.zeros(0)
     for step, corner in enumerate(corners):
-        window = (..., *(slice(start, start + teacher.side) for start in corner))
-        pulled, distances = teacher.pull(refined[window])
+        rows, columns = (slice(start, start + teacher.side) for start in corner)
+        pulled, distances = teacher.pull(refined[:, :, rows, columns])
         before = distances if step == 0 else before
         with torch.no_grad():
             gradient = (refined - images) * (2 * section.refine_keep / images.numel())
-            gradient[window] += pulled
+            gradient[:, :, rows, columns] += pulled
         refined.grad = gradient
         optimizer.step()
     return refined.detach(), before

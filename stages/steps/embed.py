@@ -84,8 +84,8 @@ def run(section: Embed, console: Console) -> None:
             lost = store_loss(kept, paths.CRAWL, load, teacher, embeddings.logits, size, advance)
     refined = None
     if section.refine:
-        about = (section, embeddings, network, config, device, precision, check)
-        refined = refine_images(*about, console)
+        given = (section, embeddings, network, config, device, precision, check)
+        refined = refine_images(*given, console)
     embeddings.add_scores(scores.images)
     asked = manifest.class_names(paths.MANIFEST)
     seen = (predictions, embeddings.labels, asked, config.class_names)
