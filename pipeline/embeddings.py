@@ -19,6 +19,7 @@ FEATURES = "features.npy"
 LOGITS = "logits.npy"
 IMAGES = "images.parquet"
 INDEX = "index.faiss"
+REFINED, REFINED_LOGITS = REFINED_FILES = ("refined.npy", "refined_logits.npy")
 STORES = {"raw": (PIXELS,), "jpeg": (JPEGS, ENDS)}  # `embed.store`: files of the pixels
 FILES = (FEATURES, LOGITS, IMAGES, INDEX)  # beside them
 BLOCK = 65_536  # rows in memory at a time
@@ -82,14 +83,29 @@ class Embeddings:
             if ends.dtype != np.int64:
                 raise UserError(f"{self.folder / ENDS} is {ends.dtype}, not int64", HINT)
             return JpegPixels.open(self.folder / JPEGS, np.asarray(ends))
-        pixels = self._array(PIXELS, 4)
-        shape = pixels.shape
-        if pixels.dtype != np.uint8 or shape[1] != shape[2] or shape[3] != 3:
+        return self._raw(PIXELS)
+
+    def training(self, refined: bool) -> tuple[Pixels, np.ndarray]:
+        """Pixels and logits to train on: the refined ones, if `refined` and `embed` left such."""
+        if refined and (self.folder / REFINED).is_file():
+            return self.refined_pixels, self.refined_logits
+        return self.pixels, self.logits
+
+    @cached_property
+    def refined_pixels(self) -> np.ndarray:
+        """Refined images, uint8 [N, S, S, 3] in the order and size of `pixels`, never as JPEG.
+
+        Raises:
+            UserError: there are none, or they are of another size.
+        """
+        refined = self._raw(REFINED)
+        if refined.shape != tuple(self.pixels.shape):
             raise UserError(
-                f"{self.folder / PIXELS} is {pixels.dtype} {list(shape)}, not uint8 [N, S, S, 3]",
+                f"{self.folder / REFINED} is {list(refined.shape)}, and the images are"
+                f" {list(self.pixels.shape)}",
                 HINT,
             )
-        return pixels
+        return refined
 
     def centre(self, side: int) -> Pixels:
         """Images as the teacher and the student take them, uint8 [N, side, side, 3].
@@ -113,17 +129,12 @@ class Embeddings:
     @cached_property
     def logits(self) -> np.ndarray:
         """Logits of the teacher for whole images, float32 [N, C], all of them finite."""
-        logits = self._array(LOGITS, 2)
-        starts = range(0, len(logits), BLOCK)
-        wrong = [~np.isfinite(logits[at : at + BLOCK]).all(axis=1) for at in starts]
-        rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *wrong]))
-        if len(rows):
-            raise UserError(
-                f"{self.folder / LOGITS} has values that are not finite in {len(rows):,} of"
-                f" {len(self):,} rows, first in row {rows[0]} ({self.ids[rows[0]]})",
-                "run `dvc repro teacher embed`, which look at what they write",
-            )
-        return logits
+        return self._finite(LOGITS)
+
+    @cached_property
+    def refined_logits(self) -> np.ndarray:
+        """Logits of the teacher for whole refined images, as `logits`."""
+        return self._finite(REFINED_LOGITS)
 
     @property
     def index(self) -> Path:
@@ -149,6 +160,31 @@ class Embeddings:
         """Writes the table anew with more columns [N]; this object stays as it was opened."""
         columns = {name: self.images[name] for name in self.images.column_names}
         write_images(self.folder, columns | dict(scores), self.class_names)
+
+    def _raw(self, name: str) -> np.ndarray:
+        """Images of a file, uint8 [N, S, S, 3]."""
+        pixels = self._array(name, 4)
+        shape = pixels.shape
+        if pixels.dtype != np.uint8 or shape[1] != shape[2] or shape[3] != 3:
+            raise UserError(
+                f"{self.folder / name} is {pixels.dtype} {list(shape)}, not uint8 [N, S, S, 3]",
+                HINT,
+            )
+        return pixels
+
+    def _finite(self, name: str) -> np.ndarray:
+        """Logits of a file, [N, C]."""
+        logits = self._array(name, 2)
+        starts = range(0, len(logits), BLOCK)
+        wrong = [~np.isfinite(logits[at : at + BLOCK]).all(axis=1) for at in starts]
+        rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *wrong]))
+        if len(rows):
+            raise UserError(
+                f"{self.folder / name} has values that are not finite in {len(rows):,} of"
+                f" {len(self):,} rows, first in row {rows[0]} ({self.ids[rows[0]]})",
+                "run `dvc repro teacher embed`, which look at what they write",
+            )
+        return logits
 
     def _array(self, name: str, dimensions: int) -> np.ndarray:
         path = self.folder / name

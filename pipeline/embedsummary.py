@@ -20,6 +20,16 @@ class LayerMoments(BaseModel):
     after: float
 
 
+class Layer(BaseModel):
+    """Distances of one batch norm from what it remembers, before and after images were refined."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    name: str
+    before: float
+    after: float
+
+
 class MomentSummary(BaseModel):
     """What moment weights do: as `kd3_pipeline.embed.moments` writes it.
 
@@ -43,6 +53,19 @@ class MomentSummary(BaseModel):
     layers: tuple[LayerMoments, ...]
 
 
+class Refinement(BaseModel):
+    """What refining the images did: mean distances, and how much it changed them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    steps: int
+    before: float
+    after: float
+    moved: float
+    same_class: float
+    layers: tuple[Layer, ...]
+
+
 class EmbedSummary(BaseModel):
     """How the teacher was fed, and what the images say that the figures should be read with.
 
@@ -54,6 +77,7 @@ class EmbedSummary(BaseModel):
     normalisation: Literal["fits", "wrong", "unknown"]
     warnings: tuple[str, ...] = ()  # none where embed.coverage is off
     moments: MomentSummary | None = None  # of embed.moments
+    refine: Refinement | None = None  # where embed.refine is not 0
 
 
 def read_embed_summary(path: Path) -> EmbedSummary:

@@ -471,6 +471,22 @@ class Embed(Section):
         description="weigh the images so that together they have the moments that the teacher's "
         "batch norms remember of its training, for `distill.sampling`",
     )
+    refine: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="steps that bring the pixels near the moments which the teacher's batch norms "
+        "remember, for training alone: stored once more (docs/refined.md); 0: none",
+    )
+    refine_rate: float = Field(
+        0.05, gt=0, description="refine: of Adam, in deviations of the teacher's input a step"
+    )
+    refine_keep: float = Field(
+        0.05, ge=0, description="refine: weight of the squared change of a pixel"
+    )
+    refine_batch: int = Field(
+        250, ge=2, description="refine: images, from all over the crawl, that meet them together"
+    )
 
 
 class Distill(Section):
@@ -578,6 +594,9 @@ class Distill(Section):
     )
     skip_redundant: bool = Field(
         False, description="do not train on images that `embed.redundant` marks"
+    )
+    refined: bool = Field(
+        True, description="train on refined images where `embed.refine` left them"
     )
     held_out: float = Field(
         0.03, ge=0, lt=0.5, description="share of web images never trained on, for agreement"

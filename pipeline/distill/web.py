@@ -67,6 +67,9 @@ class WebImages:
 def load_web_images(folder: Path, section: Distill, device: torch.device) -> WebImages:
     """Reads the output of `embed`: its pixels, its logits and the scores that are asked for.
 
+    Of refined images, where `embed` left them and `distill.refined` is on, the teacher's answers
+    are those to them, and agreement is measured on them, too.
+
     An image is held out by its content alone, so it stays so when others are crawled again.
 
     Raises:
@@ -74,8 +77,9 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
             score that is asked for.
     """
     embeddings = Embeddings.open(folder)
-    pixels = open_pixels(embeddings.pixels, device, section.pixels)
-    logits = torch.from_numpy(np.array(embeddings.logits)).to(device)
+    shown, known = embeddings.training(section.refined)
+    pixels = open_pixels(shown, device, section.pixels)
+    logits = torch.from_numpy(np.array(known)).to(device)
     prior = _prior(embeddings, section)
     train, held = _split(embeddings.ids, section.held_out, prior)
     if prior is not None:

@@ -105,8 +105,9 @@ def line_chart(
     series: list[Series],
     bounds: tuple[float, float] | None = None,
     percent: bool = False,
+    unit: str = "epochs",
 ) -> Chart:
-    """Draw lines over epochs.
+    """Draw lines over epochs, or what `unit` says.
 
     Args:
         heading: what is drawn.
@@ -157,9 +158,9 @@ def line_chart(
         if line.values
     )
     svg = Markup(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img"><title>{} over {} epochs: {}</title>'
+        '<svg class="chart" viewBox="0 0 {} {}" role="img"><title>{} over {} {}: {}</title>'
         "{}{}{}</svg>"
-    ).format(WIDTH, HEIGHT, heading, len(epochs), told, grid, below, lines)
+    ).format(WIDTH, HEIGHT, heading, len(epochs), unit, told, grid, below, lines)
     last = tuple((line.name, label(line.values[-1]) if line.values else "–") for line in series)
     return Chart(heading, last, svg)
 

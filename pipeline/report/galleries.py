@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from kd3_pipeline.report.catalogue import Catalogue
 from kd3_pipeline.report.flow import predicted
+from kd3_pipeline.report.refined import refined_images
 from kd3_pipeline.report.sampling import disagreements, extremes, nearest, spread, turns
 from kd3_pipeline.report.thumbnails import encode_thumbnail
 from kd3_pipeline.report.tiles import Gallery, Mistake, Pair, Tile
@@ -343,6 +344,7 @@ GALLERIES: tuple[Builder, ...] = (
     often,
     rarely,
     seen_otherwise,
+    refined_images,
 )
 
 

@@ -21,6 +21,7 @@ from kd3_pipeline.report.identity import Identity
 from kd3_pipeline.report.inputs import Curves, read_confusions, read_curves, read_thresholds
 from kd3_pipeline.report.map import read_map
 from kd3_pipeline.report.origins import read_origins
+from kd3_pipeline.report.refined import refined_section
 from kd3_pipeline.report.sampling import disagreements
 from kd3_pipeline.report.stored import Images, read_images
 from kd3_pipeline.report.tiles import Gallery
@@ -146,6 +147,7 @@ def build_report(
             **sections.summary(metrics, embedded),
             **sections.moments(embedded),
             **sections.galleries(galleries, mistakes),
+            **refined_section(embedded),
             **sections.curves(curves),
             **sections.selection(images, names, thresholds),
             **sections.failures(metrics, confusions, corruptions),

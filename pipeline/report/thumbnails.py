@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.images import decode_small
@@ -41,6 +43,17 @@ def encode_thumbnail(data: bytes | None, side: int = SIDE) -> Thumbnail | None:
     small.save(out, "WEBP", quality=75, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
     return Thumbnail(uri, *small.size)
+
+
+def pixel_thumbnail(pixels: np.ndarray, side: int = SIDE) -> Thumbnail:
+    """Pixels uint8 [S, S, 3] as they are stored, at `side`; those of few are seen one by one."""
+    image = Image.fromarray(pixels)
+    few = image.width < side
+    image = image.resize((side, side), Image.Resampling.NEAREST if few else Image.Resampling.BOX)
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=90, method=4)
+    uri = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    return Thumbnail(uri, *image.size)
 
 
 def _read_rows(path: Path, wanted: set[int]) -> Iterator[tuple[int, str, bytes | None]]:

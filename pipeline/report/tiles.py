@@ -39,7 +39,8 @@ class Pair:
     """A dropped image and the one for which it was; the distance is in bits of the hash.
 
     Of a leaked image the other one is a test image: a picture and a number, and no tile. Where
-    `both_stay`, nothing was dropped. `measure` is said in place of distance and similarity.
+    `both_stay`, nothing was dropped. `measure` is said in place of distance and similarity, and
+    `beside` in place of the number of a test image.
     """
 
     dropped: Tile
@@ -51,6 +52,7 @@ class Pair:
     outcome: str = ""
     both_stay: bool = False
     measure: str = ""
+    beside: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from kd3_pipeline.embed.passing import TeacherPass
 from kd3_pipeline.embed.predictions import Predictions, read_logits, summarise
 from kd3_pipeline.embed.scores import Scores, score
 from kd3_pipeline.embed.storeloss import looked_at, store_bytes, store_loss
-from kd3_pipeline.embeddings import FILES, STORES, Embeddings
+from kd3_pipeline.embeddings import FILES, REFINED_FILES, STORES, Embeddings
 from kd3_pipeline.memory import allowed
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.models.network import Network
@@ -38,7 +38,9 @@ from kd3_pipeline.teacher.normalisation import (
 )
 from kd3_pipeline.verdicts import read_verdicts
 from kd3_stages import paths
+from kd3_stages.steps.embed_refined import refine_images
 
+REFINING = ("refine", "refine_rate", "refine_keep", "refine_batch")
 SCORES = ("off_topic", "redundant", "coverage", "shift", "moments")
 FEW = 0.08  # share of the images on which no weights should rest; 0.05 is the least there is
 BY_CLASS = (
@@ -55,8 +57,9 @@ def run(section: Embed, console: Console) -> None:
     precision = resolve_precision(section.precision, device)
     kept = kept_images(read_verdicts(paths.DEDUP))
     network, config = load_model(paths.TEACHER, device)
-    if section.moments:  # refused before hours of work
-        norms_to_match(network, config.input_size, "embed.moments")
+    for given in ("moments", "refine"):  # refused before hours of work
+        if getattr(section, given):
+            norms_to_match(network, config.input_size, f"embed.{given}")
     folder = _unfinished(section, device, precision)
     if anew := begins_anew(folder):
         console.note(anew)
@@ -83,10 +86,14 @@ def run(section: Embed, console: Console) -> None:
             load, size = reading(section, config), store_bytes(folder)
             lost = store_loss(kept, paths.CRAWL, load, teacher, embeddings.logits, size, advance)
     if section.moments:
-        given = (section, network, config, precision, embeddings, check)
-        weighed = _weigh(*given, folder, console)
+        weighed = _weigh(section, network, config, precision, embeddings, check, folder, console)
         scores.images["moment_weight"] = weighed.weights
         scores.figures["moments"] = weighed.figures
+    refined = None
+    if section.refine:
+        refined = refine_images(
+            section, embeddings, network, config, device, precision, check, console
+        )
     embeddings.add_scores(scores.images)
     asked = manifest.class_names(paths.MANIFEST)
     seen = (predictions, embeddings.labels, asked, config.class_names)
@@ -97,6 +104,8 @@ def run(section: Embed, console: Console) -> None:
     summary["features"] = str(embeddings.features.dtype)
     if doubts is not None:
         summary["warnings"] = doubts
+    if refined:
+        summary["refine"] = refined
     if lost:
         summary["store"] = asdict(lost)
         console.note(
@@ -104,10 +113,11 @@ def run(section: Embed, console: Console) -> None:
             f" image: in {lost.same_class:.1%} of {lost.images} images the teacher sees the same"
             " class as before"
         )
+    files = (*STORES[section.store], *FILES, *(REFINED_FILES if refined else ()))
     write_json(paths.summary("embed"), summary)
     with replacing(paths.EMBED) as moved:
         moved.mkdir(parents=True)
-        for name in (*STORES[section.store], *FILES):
+        for name in files:
             shutil.move(folder / name, moved / name)
     remove(folder)
     _tell(network, summary, doubts or (), check, console)
@@ -183,7 +193,7 @@ def _weigh(
 def _unfinished(section: Embed, device: torch.device, precision: torch.dtype) -> Path:
     """The folder in which an interrupted pass goes on."""
     key = run_key(
-        section.model_dump(exclude={"workers", "index", *SCORES})
+        section.model_dump(exclude={"workers", "index", *SCORES, *REFINING})
         | {"device": device.type, "precision": str(precision)}
         | {"torch": torch.__version__, "pillow": PIL.__version__, "memory": allowed()},
         inputs=[*shard_paths(paths.CRAWL), paths.DEDUP, paths.TEACHER],

@@ -86,14 +86,16 @@ def disk_finding(params: Params, need: Need, to_run: Set[str]) -> Finding:
     crawled = need.images * need.each if "crawl" in to_run else 0.0
     side = params.embed.size or params.teacher.input_size
     pixel = 3.0 if params.embed.store == "raw" else PER_PIXEL
-    stored = need.images * side**2 * pixel if "embed" in to_run else 0.0
+    refined = 3.0 if params.embed.refine else 0.0  # never as JPEG
+    stored = need.images * side**2 * (pixel + refined) if "embed" in to_run else 0.0
     needed = LEAST + crawled + stored if to_run else 0.0
     parts = []
     if crawled:
         by = f", taken as {_size(need.each)} each" if need.guessed else ""
         parts.append(f"{_size(crawled)} for up to {need.images:,} images{by}")
     if stored:
-        parts.append(f"{_size(stored)} for their pixels ({params.embed.store}, {side}×{side})")
+        how = params.embed.store + (", and refined" if refined else "")
+        parts.append(f"{_size(stored)} for their pixels ({how}, {side}×{side})")
     unknown = to_run and not need.images
     text = f"{_size(free)} free"
     if parts:

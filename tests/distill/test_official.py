@@ -183,6 +183,7 @@ def contrary() -> Distill:
         "flip": False,
         "off_topic_weight": 0.5,
         "skip_redundant": True,
+        "refined": True,
         "precision": "bfloat16",
     }
     assert other.keys() == OBJECTIVES.load("official").settings.keys()
@@ -224,6 +225,7 @@ def test_no_parameter_of_the_section_can_change_what_is_published():
         flip=True,
         off_topic_weight=0.0,
         skip_redundant=False,
+        refined=False,
         precision="float32",
     )
 

@@ -18,6 +18,7 @@ from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.demo.shapes import CLASS_NAMES
 from kd3_pipeline.extras import ONNX, install
 from kd3_pipeline.models import build
+from kd3_pipeline.params import Embed, Params
 from kd3_stages import paths
 from kd3_stages.steps import check as steps
 from kd3_stages.steps import needs, space
@@ -247,6 +248,16 @@ def test_too_little_room_is_told_and_ends_no_run(
     said = invoke(folder, "inputs").stderr  # an estimate
     assert "warning: room: about 4.0 GB needed" in " ".join(said.split())
     assert "bing: up to " in found["crawl"]["text"] and "pages" in found["crawl"]["text"]
+
+
+def test_refined_images_are_counted_as_pixels_whatever_the_store() -> None:
+    def needed(**changes: object) -> float:
+        params = Params(embed=Embed(**changes))
+        return space.disk_finding(params, space.Need(10_000), {"embed"}).values["needed"]
+
+    pixels = 10_000 * Params().teacher.input_size ** 2 * 3
+    assert needed(refine=8) == needed() + pixels
+    assert needed(refine=8, store="jpeg") == needed(store="jpeg") + pixels
 
 
 def test_the_room_for_files_counts_rows_of_tables_and_members_of_archives(tmp_path: Path) -> None:

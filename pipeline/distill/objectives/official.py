@@ -49,6 +49,7 @@ class Official(KD3):
         "flip": True,
         "off_topic_weight": 0.0,
         "skip_redundant": False,
+        "refined": False,
         "precision": "float32",
     }
 
