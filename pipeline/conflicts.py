@@ -166,6 +166,9 @@ def _distill(params: Params) -> Iterator[Conflict]:
     crawl, distill = params.crawl, params.distill
     if not distill.alignment and not distill.logit_weight and distill.objective == "kd3":
         yield "distill.logit_weight", "without alignment it has to be above 0"
+    if distill.mix != "none" and distill.teacher_views and distill.objective != "official":
+        what = f"the teacher has to see what mix '{distill.mix}' makes at every step: set it to 0"
+        yield "distill.teacher_views", what
     if distill.keep == "agreement" and not distill.held_out:
         yield "distill.held_out", "keep 'agreement' needs held-out images"
     if distill.off_topic_weight and not params.embed.off_topic:

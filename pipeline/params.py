@@ -533,6 +533,14 @@ class Distill(Section):
         description="views of each image on which the teacher is asked once, before training; "
         "1 is the whole image; 0 asks it at every step",
     )
+    views_bits: Literal[8, 16] = Field(
+        16, description="stored views: bits of a number of the teacher's features"
+    )
+    mix: Literal["none", "mixup", "cutmix", "half"] = Field(
+        "none",
+        description="function matching: both networks see images mixed of two, by `mixup`, "
+        "`cutmix`, or mixup of every second one (`half`)",
+    )
     ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights; 0: no average")
     keep: Literal["last", "agreement"] = Field(
         "last",
@@ -568,9 +576,10 @@ class Distill(Section):
         True, description="meet the teacher's features and share its classifier"
     )
     weighting: bool = Field(True, description="alignment: weigh images by disagreement")
-    feature_loss: Literal["mean", "relative"] = Field(
+    feature_loss: Literal["mean", "relative", "standardised"] = Field(
         "mean",
-        description="alignment: `mean` square (published), or `relative` to the teacher's features",
+        description="alignment: `mean` square (published), `relative` to the teacher's features, "
+        "or `standardised`: relative to the variance of each of its channels",
     )
     feature_weight: float = Field(1.0, gt=0, description="alignment: weight of the feature term")
     logit_weight: float = Field(0.0, ge=0, description="weight of a KL term on logits")

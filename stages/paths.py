@@ -30,6 +30,7 @@ CONTAMINATION = Path("reports/contamination.html")
 MISTAKES = Path("data/evaluate/mistakes.parquet")
 REPORT = Path("reports/index.html")
 CACHE = Path(".cache")
+VIEWS = CACHE / "views"  # the teacher's answers, kept beyond a run
 
 
 def summary(stage: str) -> Path:

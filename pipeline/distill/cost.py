@@ -37,7 +37,7 @@ def flops_per_image(objective: Objective, images: Tensor) -> float:
     probe = copied(objective).train()
     generator = torch.Generator().manual_seed(0)
     counter = FlopCounterMode(display=False)
-    known = {"answers": probe.predict(images).detach()} if probe.stored else {}
+    known = {"answers": probe.answers(images)} if probe.stored else {}
     with counter:
         terms = probe(*probe.views(images, generator), **known)
         sum(terms.values(), torch.zeros((), device=images.device)).backward()

@@ -1,6 +1,6 @@
 """State of a training: what is trained, with what, and how far it has come."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from kd3_pipeline.distill.parallel import share_batch_norm, unshare_batch_norm
 from kd3_pipeline.distill.progress import Progress
 from kd3_pipeline.distill.views import Views, draws
 from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.kd3 import draw_mixture
 from kd3_pipeline.params import Distill
 
 
@@ -89,13 +90,29 @@ class State:
         """Learning rate of the last step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def step(self, rows: Tensor, pixels: Tensor, epoch: int, rate: float) -> dict[str, Tensor]:
+    def batches(
+        self, batches: Sequence[Tensor], epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """What `step` takes of each batch of rows: the rows, their pixels, the stored answers."""
+        stored = self.objective.stored
+        records = stored.records(batches, epoch) if stored else [None] * len(batches)
+        yield from zip(batches, self.web.pixels.batches(batches), records, strict=True)
+
+    def step(
+        self,
+        rows: Tensor,
+        pixels: Tensor,
+        epoch: int,
+        rate: float,
+        records: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """One step of the optimizer on a batch.
 
         Args:
             rows: of the batch, int64 on the CPU.
             pixels: of these rows, uint8 [B, S, S, 3] on the device.
             rate: learning rate.
+            records: the teacher's stored answers to these rows, on the device.
 
         Returns:
             The loss and its terms, on the device: reading one here would stall it at every step.
@@ -105,11 +122,16 @@ class State:
         world, place = self.objective.world, (self.section.seed, epoch, self.progress.step)
         torch.manual_seed(draws(*place, world.rank).initial_seed())  # for dropout
         generator = draws(*place)
-        known = {"weights": self.web.weights(rows)}
         if self.objective.stored:
-            images, known["answers"] = self.objective.stored.shown(rows, pixels, epoch)
+            images, answers = self.objective.stored.shown(rows, pixels, records, epoch)
         else:
-            images = self.views.cropped(pixels, generator)
+            images, answers = self.views.cropped(pixels, generator), None
+        weights = self.web.weights(rows)
+        if self.section.mix != "none":
+            mixture = draw_mixture(self.section.mix, len(images), images.shape[-1], generator)
+            images = mixture.of(images)
+            weights = None if weights is None else mixture.of_weights(weights)
+        known = {"weights": weights, "answers": answers}
         shown = self.objective.views(images, generator)
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}

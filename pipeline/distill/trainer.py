@@ -91,9 +91,9 @@ def train(
 
             # train: one step for each batch that is left
             objective.train()
-            for rows, pixels in zip(waiting, web.pixels.batches(waiting), strict=True):
+            for rows, pixels, records in state.batches(waiting, epoch):
                 done = (epoch - 1 + progress.step / len(batches)) / section.epochs
-                losses = state.step(rows, pixels, epoch, learning_rate(done, section))
+                losses = state.step(rows, pixels, epoch, learning_rate(done, section), records)
                 progress.record(losses, len(batches))
                 advance(1 if progress.step <= epoch_steps else 0)
                 if interrupted() and progress.step < len(batches):

@@ -91,6 +91,7 @@ class Runs:
         web: with enough held-out images to choose by.
         teacher: frozen, in evaluation mode; `config` is its own.
         folder: where every run has a folder of its own.
+        answers: where stored views are kept, by precision; None: in `folder`.
     """
 
     section: Distill
@@ -99,11 +100,14 @@ class Runs:
     config: ModelConfig
     device: torch.device
     folder: Path
+    answers: Callable[[torch.dtype], Path] | None = None
 
     def __call__(self, values: dict[str, Any], advance: Advance) -> tuple[float, str]:
         wanted, _ = fitting(with_values(self.section, values), self.teacher)
         precision = resolve_precision(wanted.precision, self.device)
-        trials = Trials(self.web, self.teacher, self.config, precision, self.folder)
+        answers = self.answers(precision) if self.answers and wanted.teacher_views else None
+        about = (self.web, self.teacher, self.config, precision, self.folder)
+        trials = Trials(*about, answers=answers)
         name = trial_name(values)
         agreement = trials.agreement(wanted, name, advance)
         found = json.loads((self.folder / name / "agreement.json").read_text("utf-8"))

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+QUIETEST = 0.01  # variance that a channel is given at least, of the mean over channels
+
 
 class Transfer(nn.Module):
     """Carries a student's features into the teacher's channels (the bottleneck of SimKD).
@@ -84,6 +86,50 @@ def weighted_feature_loss(student_map: Tensor, teacher_map: Tensor, weights: Ten
     """
     squared = (student_map - teacher_map).square().flatten(1).mean(dim=1)
     return (weights * squared).mean()
+
+
+class ChannelVariance(nn.Module):
+    """Variance σ_c² of each of the teacher's channels over all batches that were taken in.
+
+    Of batches b = 1 … n, equally large, with mean m_b and variance v_b of a channel over images
+    and positions (Chan et al., 1979; M the mean of the m_b):
+
+        V_n = ((n − 1) V_{n−1} + v_n) / n + (n − 1) / n² (m_n − M_{n−1})²
+        σ_c² = max(V_c, 0.01 · mean of V)
+
+    The bound keeps a channel that is silent on nearly all images from counting for all the others.
+    Standardising the teacher's features so by channel is what AM-RADIO (Ranzinger et al., CVPR
+    2024) and PHI-S (2024) do, so that one loss serves teachers of unlike scales. In a difference of
+    features the means fall out.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self.register_buffer("batches", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, variance: Tensor) -> None:
+        """Takes in a batch by its channels' mean and variance, two [C] of float32."""
+        self.batches += 1
+        share = 1 / self.batches
+        apart = (mean - self.mean).square()
+        self.variance.lerp_(variance, share).add_((share - share.square()) * apart)
+        self.mean.lerp_(mean, share)
+
+    def forward(self) -> Tensor:
+        """σ² of each channel, float32 [C]."""
+        return self.variance.clamp(min=QUIETEST * self.variance.mean())
+
+
+def per_channel(values: Tensor, features: Tensor) -> Tensor:
+    """One value a channel, [C], in the shape that spreads over features [B, C, …]."""
+    return values.view(1, -1, *[1] * (features.ndim - 2))
 
 
 def _block(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:

@@ -1,7 +1,12 @@
-"""MixDistribution: an image in another one's channel statistics."""
+"""Mixtures of images: MixDistribution's statistics, and function matching's pixels."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Mix = Literal["mixup", "cutmix", "half"]
 
 
 def mix_distribution(
@@ -38,6 +43,71 @@ def mix_distribution(
     mixed_deviation = lam * deviation + (1 - lam) * deviation[permutation]
     mixed_mean = lam * mean + (1 - lam) * mean[permutation]
     return (images - mean) / deviation * mixed_deviation + mixed_mean
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How the pixels of each image of a batch are mixed with those of another one, its partner.
+
+    x' = m x + (1 − m) x_π, with m = 0 within the image's box and m = λ outside of it.
+
+    Attributes:
+        partner: π, int64 [B].
+        share: λ, float32 [B].
+        box: first and last row, first and last column of the partner's part, each last one
+            excluded, int64 [4, B].
+        side: of the images that it is for.
+    """
+
+    partner: Tensor
+    share: Tensor
+    box: Tensor
+    side: int
+
+    def of(self, images: Tensor) -> Tensor:
+        """The mixed images [B, C, side, side], on the device of `images`, which is not waited for.
+
+        Both networks are shown them: a consistent and patient teacher is a good function to match
+        (Beyer et al., CVPR 2022).
+        """
+        top, bottom, left, right = _on_device(self.box, images)[:, :, None, None]
+        place = torch.arange(self.side, device=images.device)
+        down, across = place[:, None], place[None, :]
+        inside = (down >= top) & (down < bottom) & (across >= left) & (across < right)
+        share = _on_device(self.share.to(images.dtype), images).view(-1, 1, 1)
+        own = torch.where(inside, torch.zeros_like(share), share)[:, None]
+        return own * images + (1 - own) * images[_on_device(self.partner, images)]
+
+    def of_weights(self, weights: Tensor) -> Tensor:
+        """How much each mixed image counts, [B], of how much images count that it is made of."""
+        height, width = self.box[1] - self.box[0], self.box[3] - self.box[2]
+        share = self.share * (1 - height * width / self.side**2)
+        own = _on_device(share.to(weights.dtype), weights)
+        return own * weights + (1 - own) * weights[_on_device(self.partner, weights)]
+
+
+def draw_mixture(how: Mix, count: int, side: int, generator: torch.Generator) -> Mixture:
+    """Mixtures of `count` images of `side` pixels; partners are a permutation of the batch.
+
+    `mixup` (Zhang et al., ICLR 2018): λ ~ U(0, 1) for each image, no box. `half`: the same for
+    every second image, while the others stay as they are. `cutmix` (Yun et al., ICCV 2019): a box
+    with (1 − λ) of the area around a point drawn from the whole image, cut off at its border.
+
+    Args:
+        generator: source of the draws, on the CPU.
+    """
+    partner = torch.randperm(count, generator=generator)
+    drawn = torch.rand(count, generator=generator)
+    if how != "cutmix":
+        if how == "half":
+            drawn[::2] = 1
+        return Mixture(partner, drawn, torch.zeros(4, count, dtype=torch.int64), side)
+    length = (side * (1 - drawn).sqrt()).long()
+    middle = torch.randint(0, side, (2, count), generator=generator)
+    first = (middle - length // 2).clamp(min=0)
+    last = (middle - length // 2 + length).clamp(max=side)
+    box = torch.stack([first[0], last[0], first[1], last[1]])
+    return Mixture(partner, torch.ones(count), box, side)
 
 
 def _beta(alpha: float, count: int, generator: torch.Generator | None) -> Tensor:

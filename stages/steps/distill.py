@@ -1,12 +1,11 @@
 """Step of `pipeline distill`: a student from web images and the teacher, without a label."""
 
-import time
 from pathlib import Path
 
 import torch
 
 from kd3_pipeline.console import Console
-from kd3_pipeline.device import laid_out, memory_format, resolve_device, resolve_precision
+from kd3_pipeline.device import resolve_device, resolve_precision
 from kd3_pipeline.distill import parallel
 from kd3_pipeline.distill.cautions import cost_notes, memory_notes
 from kd3_pipeline.distill.objectives.objective import Objective, fitting
@@ -20,16 +19,12 @@ from kd3_pipeline.distill.outputs import (
 from kd3_pipeline.distill.peak_rate import chosen, probe_rates, probe_steps
 from kd3_pipeline.distill.pretrained import Pretrained
 from kd3_pipeline.distill.run import distill, prepare
-from kd3_pipeline.distill.teacher_views import stored_views
 from kd3_pipeline.distill.trainer import Row, Trained
 from kd3_pipeline.distill.trials import HELD_OUT, Trials
-from kd3_pipeline.distill.views import views_of
 from kd3_pipeline.distill.web import WebImages, load_web_images, usual_share
 from kd3_pipeline.frames import Fit
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
-from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.network import Network, parameter_count
-from kd3_pipeline.models.program import Program
 from kd3_pipeline.params import Distill, Params
 from kd3_pipeline.registry import OBJECTIVES
 from kd3_pipeline.runkey import begins_anew, run_key, sources_of
@@ -37,6 +32,7 @@ from kd3_pipeline.runrecord import digests
 from kd3_pipeline.store import remove, write_json, write_table
 from kd3_stages import paths
 from kd3_stages.steps.distill_record import READ, write_record
+from kd3_stages.steps.views import answers_folder, ask_teacher
 
 FEWEST = 50  # held-out images from which an agreement is judged
 
@@ -69,7 +65,9 @@ def run(params: Params, console: Console) -> None:
     place = f"{device.type}, {precision}" + (f", {world.size} processes" * (world.size > 1))
     console.note(f"trained on {place}; pixels {web.pixels.kind}")
     answers = folder / "views"
-    _ask_teacher(section, web, teacher, config, precision, answers, world, console)
+    if section.teacher_views:
+        answers = answers_folder(web.ids, device, precision)
+    ask_teacher(section, web, teacher, config, precision, answers, world, console)
     if section.lr == "auto":
         choosing = web.holding_out(max(section.held_out, HELD_OUT))
         trials = Trials(choosing, teacher, config, precision, folder / "rates", world, answers)
@@ -125,37 +123,6 @@ def _looked_at(
     for line in told:
         console.say(f"note: {line}")
     return ready.start
-
-
-def _ask_teacher(
-    section: Distill,
-    web: WebImages,
-    teacher: Network,
-    config: ModelConfig,
-    precision: torch.dtype,
-    folder: Path,
-    world: parallel.World,
-    console: Console,
-) -> None:
-    """Asks for the stored views before training, if there are any; else says what asking costs."""
-    views = views_of(section, config, web.pixels.side)
-    count = section.teacher_views
-    if count > 1:
-        asked = laid_out(fuse(teacher), memory_format(web.teacher_logits.device))
-        with console.progress("distill: teacher's views", count * len(web.ids)) as advance:
-            stored_views(section, web, asked, views, precision, folder, world, advance)
-    elif count == 0 and isinstance(teacher, Program):
-        rows = web.train[: section.batch_size]
-        images = views.whole(next(iter(web.pixels.batches([rows]))))
-        started = time.monotonic()
-        teacher(images)
-        each = (time.monotonic() - started) / max(1, len(rows))
-        minutes = each * len(web.train) * section.epochs / 60
-        console.note(
-            f"the teacher is a program and is asked at every step, {1000 * each:.2f} ms an image:"
-            f" about {minutes:.1f} minutes of the training; distill.teacher_views 1 to 64 asks"
-            " before it, once for each image and view (objectives kd and dfnd)"
-        )
 
 
 def _peak_rate(section: Distill, trials: Trials, console: Console) -> float:

@@ -18,7 +18,7 @@ COMMANDS = ("dvc commit -f crawl", "dvc repro")
 CLEAN = ("dvc gc -w", "dvc gc -w -c")
 FEW = 6  # ids shown
 HOLDERS = {  # table of images -> what has, or shows, pixels or features of them
-    paths.EMBED / IMAGES: (paths.EMBED, paths.REPORT),
+    paths.EMBED / IMAGES: (paths.EMBED, paths.VIEWS, paths.REPORT),
     paths.DEDUP: (paths.CACHE / "dedup", paths.SHEET, paths.CONTAMINATION),
 }
 

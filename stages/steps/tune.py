@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kd3_pipeline.registry import OBJECTIVES
 from kd3_pipeline.runkey import run_key, sources_of
 from kd3_pipeline.store import write_csv
 from kd3_stages import paths
+from kd3_stages.steps.views import answers_folder
 
 TABLE = Path("reports/tune.csv")
 JOURNAL = "journal.log"
@@ -54,7 +56,8 @@ def run(
     )
     folder = paths.CACHE / "tune" / key
     study = tune.open_study(folder / JOURNAL, space, section.model_dump())
-    judge = tune.Runs(section, web, teacher, config, device, folder)
+    answers = partial(answers_folder, web.ids, device)
+    judge = tune.Runs(section, web, teacher, config, device, folder, answers)
     with console.progress("tune", trials) as advance:
         tune.search(study, space, section.seed, trials, judge, advance)
 

@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from kd3_pipeline.distill.objectives import kd3
 from kd3_pipeline.distill.objectives.objective import Objective, with_own_settings
+from kd3_pipeline.distill.state import State
+from kd3_pipeline.distill.views import Views
 from kd3_pipeline.kd3 import disagreement_weights, nt_xent
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
@@ -17,7 +19,7 @@ from kd3_pipeline.models.network import Network, pool
 from kd3_pipeline.params import Distill
 from kd3_pipeline.pixels import normalise
 from kd3_pipeline.registry import OBJECTIVES
-from tests.distill.world import CPU, MEAN, STD, pixels, section, teacher
+from tests.distill.world import CPU, MEAN, STD, pixels, section, teacher, web
 
 ALL = sorted(OBJECTIVES.entries)
 COUNT = 12
@@ -273,6 +275,54 @@ def test_a_transfer_module_that_gives_nothing_has_a_relative_feature_term_of_1()
             nn.init.zeros_(module.bias)
     with torch.no_grad():
         assert forward(of)["feature"].item() == pytest.approx(1, rel=1e-5)
+
+
+def test_the_standardised_feature_term_is_in_units_of_each_channels_variance():
+    of = made(mixing=False, feature_loss="standardised").eval()
+    ours, theirs = maps(of)
+    weights = disagreement_weights(of.predict(batch()), of.teacher(batch())).double()
+    variance = theirs.var(dim=(0, 2, 3), unbiased=False)
+    variance = variance.clamp(min=0.01 * variance.mean()).view(1, -1, 1, 1)
+    apart = ((ours - theirs).square() / variance).mean(dim=(1, 2, 3))
+    with torch.no_grad():
+        found = forward(of)["feature"].item()
+    assert found == pytest.approx((weights * apart).mean().item(), rel=1e-4)
+
+
+def test_the_standardised_term_does_not_know_in_which_units_the_teacher_has_a_channel():
+    units = torch.linspace(0.2, 5, 64).view(1, -1, 1, 1)
+    with torch.no_grad():
+        theirs = unsure().features(batch())
+    ours, counts = theirs.roll(1, 0), torch.ones(COUNT)
+    found = [
+        new(feature_loss="standardised", mixing=False).train()._feature_loss(*both, counts)
+        for both in ((ours, theirs), (units * ours, units * theirs))
+    ]
+    # but for channels at the bound, which is one of all channels
+    assert found[1].item() == pytest.approx(found[0].item(), rel=0.2)
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix", "half"])
+def test_both_networks_are_shown_the_same_mixed_images(mix, monkeypatch):
+    of = new(mixing=False)
+    seen = {"student": [], "teacher": []}
+    for name, network in (("student", of.student), ("teacher", of.teacher)):
+        features = network.features
+        monkeypatch.setattr(
+            network,
+            "features",
+            lambda x, name=name, ask=features: seen[name].append(x.clone()) or ask(x),
+        )
+    section_of = section(mix=mix, mixing=False)
+    views = Views(section_of, MEAN, STD)
+    state = State(web(), of, views, section_of, torch.float32)
+    rows = torch.arange(8)
+    state.step(rows, pixels(slice(8)), 1, 0.1)
+    ((ours,), (theirs,)) = seen.values()
+    assert torch.equal(ours, theirs)
+    plain = State(web(), of, views, section(mixing=False), torch.float32)
+    plain.step(rows, pixels(slice(8)), 1, 0.1)
+    assert not torch.equal(seen["teacher"][1], theirs)
 
 
 @pytest.mark.parametrize(

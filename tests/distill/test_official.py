@@ -143,6 +143,7 @@ FREE = {
     "seed",
     "confident_share",  # of a selection that it has not
     "kd_temperature",  # of a term of weight 0
+    "views_bits",  # of views that it has not
     # where and how fast
     "pixels",
     "compile",
@@ -162,6 +163,7 @@ def contrary() -> Distill:
         "clip": 1.0,
         "accumulate": 4,
         "teacher_views": 2,
+        "mix": "mixup",
         "ema": 0.9,
         "selection": "none",
         "cutoff": 0.5,
@@ -204,6 +206,7 @@ def test_no_parameter_of_the_section_can_change_what_is_published():
         clip=0.0,
         accumulate=1,
         teacher_views=0,
+        mix="none",
         ema=0.0,
         selection="dynamic",
         judge="random",

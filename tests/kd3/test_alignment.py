@@ -4,7 +4,13 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from kd3_pipeline.kd3 import Transfer, disagreement_weights, weighted_feature_loss
+from kd3_pipeline.kd3 import (
+    ChannelVariance,
+    Transfer,
+    disagreement_weights,
+    per_channel,
+    weighted_feature_loss,
+)
 from kd3_pipeline.models.network import pool
 
 
@@ -153,3 +159,26 @@ def test_bfloat16_maps_under_autocast_give_a_finite_loss():
     loss.backward()
     assert loss.dtype == torch.float32
     assert student.grad.isfinite().all()
+
+
+def test_the_variance_of_channels_is_that_of_all_batches_together():
+    maps = draw(12, 5, 3, 3, seed=4).float() * torch.tensor([1.0, 3.0, 0.5, 2.0, 1.0]).view(5, 1, 1)
+    maps += 100 * torch.arange(5.0).view(5, 1, 1)
+    of = ChannelVariance(5)
+    for part in maps.split(4):
+        of.update(part.mean(dim=(0, 2, 3)), part.var(dim=(0, 2, 3), unbiased=False))
+    expected = maps.double().var(dim=(0, 2, 3), unbiased=False)
+    torch.testing.assert_close(of().double(), expected, rtol=1e-3, atol=0)
+    torch.testing.assert_close(of.mean, maps.mean(dim=(0, 2, 3)), rtol=1e-5, atol=1e-5)
+
+
+def test_a_silent_channel_has_a_hundredth_of_the_mean_variance():
+    of = ChannelVariance(4)
+    of.update(torch.zeros(4), torch.tensor([0.0, 4.0, 4.0, 8.0]))
+    torch.testing.assert_close(of(), torch.tensor([0.04, 4.0, 4.0, 8.0]))
+
+
+def test_values_of_channels_spread_over_maps_and_vectors():
+    values = torch.arange(3.0)
+    assert per_channel(values, torch.zeros(2, 3, 4, 4)).shape == (1, 3, 1, 1)
+    assert per_channel(values, torch.zeros(2, 3)).shape == (1, 3)

@@ -41,6 +41,12 @@ SIGNATURES = {
         ("alpha", 0.1),
         ("generator", None),
     ),
+    "ChannelVariance": (("channels", REQUIRED),),
+    "per_channel": (("values", REQUIRED), ("features", REQUIRED)),
+    "draw_mixture": (
+        *(("how", REQUIRED), ("count", REQUIRED)),
+        *(("side", REQUIRED), ("generator", REQUIRED)),
+    ),
     "Projection": (("in_features", REQUIRED), ("out_features", 128)),
     "nt_xent": (("a", REQUIRED), ("b", REQUIRED), ("temperature", 0.3)),
 }

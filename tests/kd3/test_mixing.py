@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from kd3_pipeline.kd3 import mix_distribution
+from kd3_pipeline.kd3 import draw_mixture, mix_distribution
 from kd3_pipeline.kd3.mixing import _beta
 
 
@@ -156,3 +156,79 @@ def test_the_gradient_of_mixing_is_right():
     images = batch(3, 3).requires_grad_()
     lam, other = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([2, 0, 1])
     assert gradcheck(lambda x: mix_distribution(x, lam, other), (images,))
+
+
+# function matching
+
+
+def drawn(how: str, count: int = 6, side: int = 8, seed: int = 0):
+    return draw_mixture(how, count, side, torch.Generator().manual_seed(seed))
+
+
+def test_mixup_is_a_sum_of_two_images_with_a_share_of_their_own():
+    images, mixture = batch(), drawn("mixup")
+    for number, found in enumerate(mixture.of(images)):
+        share, partner = mixture.share[number].double(), mixture.partner[number]
+        expected = share * images[number] + (1 - share) * images[partner]
+        torch.testing.assert_close(found, expected)
+
+
+def test_the_shares_of_mixup_are_uniform_and_partners_a_permutation():
+    mixture = drawn("mixup", 20_000)
+    assert torch.equal(mixture.partner.sort().values, torch.arange(20_000))
+    assert mixture.share.mean().item() == pytest.approx(1 / 2, abs=0.01)
+    assert mixture.share.var().item() == pytest.approx(1 / 12, abs=0.002)
+
+
+def test_half_mixes_every_second_image_alone():
+    images, mixture = batch(), drawn("half")
+    found = mixture.of(images)
+    assert torch.equal(found[::2], images[::2])
+    whole = drawn("mixup").of(images)
+    assert torch.equal(found[1::2], whole[1::2])
+
+
+def test_cutmix_takes_every_pixel_from_one_of_the_two():
+    images, mixture = batch(40, 16), drawn("cutmix", 40, 16)
+    found = mixture.of(images)
+    for number in range(40):
+        top, bottom, left, right = mixture.box[:, number].tolist()
+        expected = images[number].clone()
+        lent = images[mixture.partner[number], :, top:bottom, left:right]
+        expected[:, top:bottom, left:right] = lent
+        assert torch.equal(found[number], expected)
+
+
+def test_boxes_of_cutmix_have_the_area_drawn_but_for_what_the_border_cuts_off():
+    mixture = drawn("cutmix", 20_000, 64)
+    top, bottom, left, right = mixture.box
+    assert (top >= 0).all() and (left >= 0).all() and (bottom <= 64).all() and (right <= 64).all()
+    height, width = bottom - top, right - left
+    inside = (top > 0) & (bottom < 64) & (left > 0) & (right < 64)
+    assert torch.equal(height[inside], width[inside])
+    assert (height <= 64).all() and (width <= 64).all()
+    # λ ~ U(0, 1) has a side of 64 √(1 − λ), whose mean is 64 · 2/3; a cut box is shorter
+    assert 64 * 0.4 < height.double().mean().item() < 64 * 2 / 3
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix", "half"])
+def test_a_mixed_image_counts_as_its_parts_do(how):
+    mixture = drawn(how, 40, 16)
+    weights = torch.rand(40, dtype=torch.float64)
+    # an image of its own weight everywhere, mixed, has the weight of the mixture as its mean
+    flat = weights.view(-1, 1, 1, 1).expand(40, 1, 16, 16)
+    expected = mixture.of(flat).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(mixture.of_weights(weights), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix", "half"])
+def test_mixtures_are_drawn_of_the_generator_alone(how):
+    images = batch()
+    state = torch.get_rng_state()
+    one, again, other = (drawn(how, seed=seed).of(images) for seed in (5, 5, 6))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_mixture_keeps_the_dtype():
+    assert drawn("mixup").of(batch(dtype=torch.float32)).dtype == torch.float32

@@ -132,11 +132,6 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # changes, finding, what
         "student",
         "no library has weights",
     ),
-    "views that the objective cannot use": (
-        {"distill.objective": "kd3", "distill.teacher_views": 2},
-        "objective",
-        "distill.teacher_views",
-    ),
     "no such test set": ({"evaluate.test_set": "tests"}, "accuracy", "tests not found"),
     "a test set of other classes": (
         {"evaluate.test_set": "cifar10"},

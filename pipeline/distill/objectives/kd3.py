@@ -9,11 +9,13 @@ from torch import Tensor
 from kd3_pipeline.distill.objectives.objective import Objective, softened_divergence
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.kd3 import (
+    ChannelVariance,
     Projection,
     Transfer,
     disagreement_weights,
     mix_distribution,
     nt_xent,
+    per_channel,
     weighted_feature_loss,
 )
 from kd3_pipeline.kd3.alignment import as_map, pooled_to
@@ -49,6 +51,8 @@ class KD3(Objective):
             self._bridge, self._teacher_side = _bridge(student, features, self.follows_sign)
             channels = student.feature_channels, teacher.feature_channels
             self.transfer = Transfer(*channels, **self._bridge)
+            if section.feature_loss == "standardised":
+                self.variance = ChannelVariance(teacher.feature_channels)
         if section.mixing:
             self.projection = Projection(student.feature_channels)
 
@@ -67,7 +71,7 @@ class KD3(Objective):
         answers: Tensor | None = None,
     ) -> dict[str, Tensor]:
         section = self.section
-        teacher_features, teacher_logits = self.ask_teacher(images)
+        teacher_features, teacher_logits = self._told(images, answers)
         student_features = self.student.features(images)
         losses = {}
         if section.alignment:
@@ -79,10 +83,7 @@ class KD3(Objective):
                 counts = disagreement_weights(student_logits, teacher_logits)
             if weights is not None:
                 counts = counts * weights
-            feature = weighted_feature_loss(ours, theirs, counts)
-            if section.feature_loss == "relative":
-                feature = feature / self.world.mean(theirs.square().mean())
-            losses["feature"] = section.feature_weight * feature
+            losses["feature"] = section.feature_weight * self._feature_loss(ours, theirs, counts)
         else:
             student_logits = self.student.classify(pool(student_features))
         if section.logit_weight:
@@ -122,6 +123,38 @@ class KD3(Objective):
             num_classes=student["num_classes"],
             transfer=self._bridge,
         )
+
+    def _told(self, images: Tensor, answers: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The teacher's features and logits; of stored features only the tail is computed."""
+        if answers is None:
+            return self.ask_teacher(images)
+        if not self.section.alignment:
+            return answers, answers
+        with torch.no_grad():
+            return answers, self.teacher.classify(pool(answers)).float()
+
+    def _feature_loss(self, ours: Tensor, theirs: Tensor, counts: Tensor) -> Tensor:
+        """The square of what is apart, in units of the teacher's features.
+
+        `relative`: ÷ mean of h_t², over all elements of the batch. `standardised`: (h_s − h_t)² ÷
+        σ_c², the variance of its channel over all that the teacher has said in the run.
+        """
+        how = self.section.feature_loss
+        if how == "standardised":
+            if self.training:
+                self._take_in(theirs)
+            scale = per_channel(self.variance().rsqrt(), theirs)
+            return weighted_feature_loss(scale * ours, scale * theirs, counts)
+        feature = weighted_feature_loss(ours, theirs, counts)
+        return feature / self.world.mean(theirs.square().mean()) if how == "relative" else feature
+
+    @torch.no_grad()
+    def _take_in(self, theirs: Tensor) -> None:
+        """Mean and variance of the teacher's channels, of the batches of all processes."""
+        over = [0, *range(2, theirs.ndim)]
+        mean = self.world.mean(theirs.mean(dim=over))
+        apart = (theirs - per_channel(mean, theirs)).square()
+        self.variance.update(mean, self.world.mean(apart.mean(dim=over)))
 
     def _other_terms(
         self, teacher_features: Tensor, others: tuple[Tensor, ...]

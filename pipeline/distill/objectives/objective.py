@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kd3_pipeline.distill.answers import LOGITS_ALONE, wants_features
 from kd3_pipeline.distill.parallel import ALONE, World
 from kd3_pipeline.distill.teacher_views import StoredViews
-from kd3_pipeline.errors import UserError
 from kd3_pipeline.models.network import Network, pool
 from kd3_pipeline.params import Distill
 from kd3_pipeline.registry import OBJECTIVES
-
-LOGITS_ALONE = ("kd", "dfnd")  # objectives for which the teacher's logits are enough
 
 
 class Objective(nn.Module):
@@ -65,8 +63,9 @@ class Objective(nn.Module):
             images, others: `views`, or this process's share of them.
             weights: float32 [B], how much each image counts in the terms that ask the student for
                 what the teacher says of it; None: all alike.
-            answers: logits [B, C] that the teacher has given for just these images, where they are
-                stored; None: it is asked. An objective that asks for features does so anyhow.
+            answers: what the teacher has said of just these images, where that is stored: its
+                features, float32 [B, C_t, …], if `wants_features`, else its logits [B, C]; None:
+                it is asked.
         """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
@@ -84,6 +83,11 @@ class Objective(nn.Module):
         """
         return self.student, student
 
+    def answers(self, images: Tensor) -> Tensor:
+        """What the teacher says of images that can be stored, without gradient; see `forward`."""
+        features, logits = self.ask_teacher(images)
+        return features.float().clone() if wants_features(self.section) else logits
+
     def ask_teacher(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's feature map [B, C_t, H, W] and logits [B, C], without gradient."""
         with torch.inference_mode():
@@ -97,18 +101,9 @@ def fitting(section: Distill, teacher: Network) -> tuple[Distill, str]:
 
     A teacher of which only logits are seen has no features to align with, nor a classifier to
     share.
-
-    Raises:
-        UserError: stored views are asked for, and the objective works with features.
     """
     if section.objective not in LOGITS_ALONE:
         if teacher.cut != "logits":
-            if section.teacher_views:
-                raise UserError(
-                    f"distill.teacher_views: objective '{section.objective}' works with the"
-                    " teacher's features, and only logits are stored",
-                    "set it to 0, or distill.objective to kd or dfnd",
-                )
             return section, ""
         told = f"kd, in place of {section.objective}: of the teacher only logits are seen"
         return section.model_copy(update={"objective": "kd"}), told

@@ -28,6 +28,7 @@ class Official(KD3):
         "clip": 0.0,
         "accumulate": 1,
         "teacher_views": 0,
+        "mix": "none",
         "ema": 0.0,
         "selection": "dynamic",
         "cutoff": 0.95,
