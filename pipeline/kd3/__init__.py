@@ -8,6 +8,7 @@ from kd3_pipeline.kd3.alignment import (
     weighted_feature_loss,
 )
 from kd3_pipeline.kd3.contrast import Projection, nt_xent
+from kd3_pipeline.kd3.disagreement import disagreement, disagreement_step
 from kd3_pipeline.kd3.mixing import Mixture, draw_mixture, mix_distribution
 from kd3_pipeline.kd3.schedule import teacher_weight
 from kd3_pipeline.kd3.selection import Selection, select
@@ -18,6 +19,8 @@ __all__ = [
     "Projection",
     "Selection",
     "Transfer",
+    "disagreement",
+    "disagreement_step",
     "disagreement_weights",
     "draw_mixture",
     "mix_distribution",

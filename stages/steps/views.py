@@ -103,8 +103,8 @@ def _tell_cost(
     teacher(images)
     each = (time.monotonic() - started) / max(1, len(rows))
     minutes = each * len(web.train) * section.epochs / 60
+    in_all = "" if section.budget else f" about {minutes:.1f} minutes of the training;"
     console.note(
         f"the teacher is a program and is asked at every step, {1000 * each:.2f} ms an image:"
-        f" about {minutes:.1f} minutes of the training; distill.teacher_views 1 to 64 asks"
-        " before it, once for each image and view"
+        f"{in_all} distill.teacher_views 1 to 64 asks before it, once for each image and view"
     )

@@ -30,6 +30,7 @@ class Official(KD3):
         "teacher_views": 0,
         "mix": "none",
         "ema": 0.0,
+        "disagreement": 0.0,
         "selection": "dynamic",
         "cutoff": 0.95,
         "teacher_floor": 0.0,
