@@ -10,17 +10,21 @@ import numpy as np
 import pyarrow as pa
 
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.pixelstore import HINT, JpegPixels, Pixels, centred
+from kd3_pipeline.pixelstore import HINT, JpegPixels, Pixels, WithCrops, centred
 from kd3_pipeline.store import read_table, write_table
 
 PIXELS = "pixels.npy"
 JPEGS, ENDS = "pixels.jpegs", "ends.npy"
+CROPS, CROP_JPEGS, CROP_ENDS = "crops.npy", "crops.jpegs", "crop_ends.npy"
+CROP_LOGITS, CROP_BOXES = "crop_logits.npy", "crop_boxes.npy"
 FEATURES = "features.npy"
 LOGITS = "logits.npy"
 IMAGES = "images.parquet"
 INDEX = "index.faiss"
 STORES = {"raw": (PIXELS,), "jpeg": (JPEGS, ENDS)}  # `embed.store`: files of the pixels
-FILES = (FEATURES, LOGITS, IMAGES, INDEX)  # beside them
+CROP_STORES = {"raw": (CROPS,), "jpeg": (CROP_JPEGS, CROP_ENDS)}  # with `embed.crops`
+CROP_FILES = (CROP_LOGITS, CROP_BOXES)  # beside those
+FILES = (FEATURES, LOGITS, IMAGES, INDEX)  # beside the pixels
 BLOCK = 65_536  # rows in memory at a time
 CLASS_NAMES = b"class_names"  # key of the table's metadata
 
@@ -81,14 +85,63 @@ class Embeddings:
             if ends.dtype != np.int64:
                 raise UserError(f"{self.folder / ENDS} is {ends.dtype}, not int64", HINT)
             return JpegPixels.open(self.folder / JPEGS, np.asarray(ends))
-        pixels = self._array(PIXELS, 4)
-        shape = pixels.shape
-        if pixels.dtype != np.uint8 or shape[1] != shape[2] or shape[3] != 3:
+        return self._squares(PIXELS, 4)
+
+    @cached_property
+    def crops(self) -> int:
+        """Views K of each image that are stored, the whole among them: 1 without crops."""
+        if not (self.folder / CROP_LOGITS).is_file():
+            return 1
+        return 1 + self.crop_logits.shape[1]
+
+    @cached_property
+    def crop_logits(self) -> np.ndarray:
+        """Logits of the teacher for the K − 1 crops of each image, float32 [N, K − 1, C].
+
+        Those of the whole where an image is too small for so many.
+        """
+        return self._array(CROP_LOGITS, 3)
+
+    @cached_property
+    def crop_boxes(self) -> np.ndarray:
+        """Where crops were cut, float32 [N, K − 1, 4]: left, top, right and bottom in pixels of
+        the picture; NaN where the whole stands in for a crop."""
+        return self._array(CROP_BOXES, 3)
+
+    @cached_property
+    def place_pixels(self) -> Pixels:
+        """Images and their crops, uint8 [K·N, S, S, 3]: crop k of row r is at place k·N + r.
+
+        Crop 0 is the whole image, so that a row is its own place. An image that is too small for
+        so many crops has the whole in place of those that it lacks.
+        """
+        if self.crops == 1:
+            return self.pixels
+        shape = (len(self), self.crops - 1)
+        crops: Pixels
+        if (self.folder / CROP_JPEGS).is_file():
+            ends = self._array(CROP_ENDS, 2)
+            if ends.dtype != np.int64 or ends.shape != shape:
+                what = f"{ends.dtype} {list(ends.shape)}, not int64 {list(shape)}"
+                raise UserError(f"{self.folder / CROP_ENDS} is {what}", HINT)
+            crops = JpegPixels.open(self.folder / CROP_JPEGS, np.asarray(ends).reshape(-1))
+        else:
+            found = self._squares(CROPS, 5)
+            crops = found.reshape(-1, *found.shape[2:])
+        if len(crops) != shape[0] * shape[1] or crops.shape[1:] != self.pixels.shape[1:]:
             raise UserError(
-                f"{self.folder / PIXELS} is {pixels.dtype} {list(shape)}, not uint8 [N, S, S, 3]",
+                f"{self.folder} has {len(crops):,} crops of {crops.shape[1]} pixels for"
+                f" {len(self):,} images of {self.pixels.shape[1]}, {shape[1]} each",
                 HINT,
             )
-        return pixels
+        return WithCrops(self.pixels, crops)
+
+    @cached_property
+    def place_logits(self) -> np.ndarray:
+        """Logits of the teacher for `place_pixels`, float32 [K·N, C]: read whole if K is not 1."""
+        if self.crops == 1:
+            return self.logits
+        return np.concatenate([self.logits, *self.crop_logits.swapaxes(0, 1)])
 
     def centre(self, side: int) -> Pixels:
         """Images as the teacher and the student take them, uint8 [N, side, side, 3].
@@ -148,6 +201,16 @@ class Embeddings:
         """Writes the table anew with more columns [N]; this object stays as it was opened."""
         columns = {name: self.images[name] for name in self.images.column_names}
         write_images(self.folder, columns | dict(scores), self.class_names)
+
+    def _squares(self, name: str, dimensions: int) -> np.ndarray:
+        pixels = self._array(name, dimensions)
+        shape = pixels.shape
+        if pixels.dtype != np.uint8 or shape[-3] != shape[-2] or shape[-1] != 3:
+            what = "[N, S, S, 3]" if dimensions == 4 else "[N, K, S, S, 3]"
+            raise UserError(
+                f"{self.folder / name} is {pixels.dtype} {list(shape)}, not uint8 {what}", HINT
+            )
+        return pixels
 
     def _array(self, name: str, dimensions: int) -> np.ndarray:
         path = self.folder / name

@@ -434,6 +434,14 @@ class Embed(Section):
     fit: Literal["crop", "squash"] = Field(
         "crop", description="`crop` the centre square of an image, or `squash` it to a square"
     )
+    crops: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="views of each image to train on: the whole, and crops of 0.7, 0.5 and 0.35 of "
+        "its side on which the teacher is surest, where it is larger than what is stored; 1: the "
+        "whole alone",
+    )
     device: Device = Field("auto", description="where the teacher runs")
     precision: Precision = Field(
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"

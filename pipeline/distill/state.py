@@ -1,6 +1,6 @@
 """State of a training: what is trained, with what, and how far it has come."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,8 @@ from kd3_pipeline.distill.progress import Progress
 from kd3_pipeline.distill.views import Views, draws
 from kd3_pipeline.distill.web import WebImages
 from kd3_pipeline.params import Distill
+
+CROPS = 2**35  # a counter that no step reaches, for the draws of what is cropped
 
 
 class State:
@@ -88,6 +90,20 @@ class State:
     def rate(self) -> float:
         """Learning rate of the last step."""
         return self.optimizer.param_groups[0]["lr"]
+
+    def batches(self, waiting: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch that are left, as `step` takes them: rows and their pixels.
+
+        Of images with several crops each step shows one, drawn for it or as views are stored.
+        """
+        first, stored = self.progress.step, self.objective.stored
+        places = (
+            stored.places(rows, epoch)
+            if stored
+            else self.web.drawn(rows, draws(self.section.seed, epoch, CROPS + first + number))
+            for number, rows in enumerate(waiting)
+        )
+        return zip(waiting, self.web.pixels.batches(places), strict=True)
 
     def step(self, rows: Tensor, pixels: Tensor, epoch: int, rate: float) -> dict[str, Tensor]:
         """One step of the optimizer on a batch.

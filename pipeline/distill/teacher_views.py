@@ -1,9 +1,9 @@
 """Stored views: fixed views of each image, with what the teacher said of them before training."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +26,9 @@ VIEWS, TURNS = 2**33, 2**34  # counters that no step reaches, for the draws of w
 class StoredViews:
     """Views that the student is shown, each with the teacher's logits for just these pixels.
 
-    One of `distill.teacher_views` is the whole image, of which `embed` has the logits. Of several,
-    each is a crop that was drawn once; an image goes through all of its own, epoch by epoch.
+    One of `distill.teacher_views` is the whole image, of which `embed` has the logits, or each of
+    the crops that it kept. Of several, each is a crop that was drawn once, the view k of the k-th
+    crop that `embed` kept, in turn. An image goes through all of its own, epoch by epoch.
 
     Args:
         answers: float32 [N, views, C], may be a memory map; None: the whole images'.
@@ -39,27 +40,33 @@ class StoredViews:
         self._web, self._views, self._answers = web, views, answers
         self._drawn = None if answers is None else drawn_views(section, web, views)
         turns = draws(section.seed, TURNS)
-        count = max(1, section.teacher_views)
+        count = web.crops if answers is None else section.teacher_views
         self._turns = torch.randint(count, (len(web.ids),), generator=turns)
         self._count = count
 
     def __deepcopy__(self, memo: dict) -> "StoredViews":
         return self  # it is read, and large
 
+    def places(self, rows: Tensor, epoch: int) -> Tensor:
+        """Places of the pixels of rows in an epoch; both int64 on the CPU."""
+        return self._view(rows, epoch) % self._web.crops * len(self._web.ids) + rows
+
     def shown(self, rows: Tensor, pixels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """The images [B, 3, S, S] of an epoch, and the teacher's logits [B, C] for them.
 
         Args:
             rows: of the batch, int64 on the CPU.
-            pixels: of these rows, uint8 [B, S0, S0, 3] on the device.
+            pixels: of their `places`, uint8 [B, S0, S0, 3] on the device.
         """
         if self._drawn is None or self._answers is None:
-            logits = self._web.teacher_logits
-            return self._views.whole(pixels), logits[to_device(rows, logits.device)]
-        view = (self._turns[rows] + epoch) % self._count
+            return self._views.whole(pixels), self._web.answers(self.places(rows, epoch))
+        view = self._view(rows, epoch)
         images = self._views.cut(pixels, self._drawn[view, :, rows].T.long())
         answers = torch.from_numpy(self._answers[rows.numpy(), view.numpy()])
         return images, to_device(answers, pixels.device)
+
+    def _view(self, rows: Tensor, epoch: int) -> Tensor:
+        return (self._turns[rows] + epoch) % self._count
 
 
 def drawn_views(section: Distill, web: WebImages, views: Views) -> Tensor:
@@ -155,7 +162,7 @@ def _ask(
 
 
 def _answered(
-    rows: Any,
+    rows: Sequence[Tensor],
     web: WebImages,
     teacher: Network,
     views: Views,
@@ -163,9 +170,13 @@ def _answered(
     precision: torch.dtype,
 ) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Each batch of rows, and the teacher's logits for its views, float32 [B, views, C]."""
-    for batch, pixels in zip(rows, web.pixels.batches(rows), strict=True):
-        with torch.inference_mode(), autocast(pixels.device, precision):
+    count, total = min(web.crops, len(drawn)), len(web.ids)
+    crops = web.pixels.batches(batch + crop * total for batch in rows for crop in range(count))
+    for batch in rows:
+        pixels = list(islice(crops, count))
+        with torch.inference_mode(), autocast(pixels[0].device, precision):
             answers = [
-                teacher(views.cut(pixels, one[:, batch].long())).float().cpu() for one in drawn
+                teacher(views.cut(pixels[view % count], one[:, batch].long())).float().cpu()
+                for view, one in enumerate(drawn)
             ]
         yield batch, torch.stack(answers, dim=1).numpy()

@@ -89,7 +89,7 @@ def train(
 
             # train: one step for each batch that is left
             objective.train()
-            for rows, pixels in zip(waiting, web.pixels.batches(waiting), strict=True):
+            for rows, pixels in state.batches(waiting, epoch):
                 done = (epoch - 1 + progress.step / len(batches)) / section.epochs
                 losses = state.step(rows, pixels, epoch, learning_rate(done, section))
                 progress.record(losses, len(batches))

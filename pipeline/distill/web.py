@@ -15,13 +15,17 @@ from kd3_pipeline.pixels import to_device
 
 @dataclass(frozen=True)
 class WebImages:
-    """Pixels uint8 [N, S, S, 3], the teacher's logits [N, C] for them, and which to train on.
+    """Pixels of N images, the teacher's logits [N, C] for them, and which to train on.
+
+    Of K views of each image (`embed.crops`), view k of row r is at place k·N + r of the pixels,
+    uint8 [K·N, S, S, 3]. View 0 is the whole image, so that a row is its own place.
 
     Attributes:
         train: rows to train on, int64 on the CPU.
         held_out: rows that are never trained on, int64 on the CPU; they measure agreement.
         prior: how much the loss of each image counts, float32 [N] on the device, on average 1;
             those that count 0 are not trained on. None where all count alike.
+        place_logits: the teacher's logits [K·N, C] for all places; None where K is 1.
     """
 
     ids: list[str]
@@ -30,6 +34,24 @@ class WebImages:
     train: Tensor
     held_out: Tensor
     prior: Tensor | None = None
+    place_logits: Tensor | None = None
+
+    @property
+    def crops(self) -> int:
+        """Views K of each image."""
+        return len(self.pixels) // len(self.ids)
+
+    def drawn(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Places of one view of each of the rows, all alike likely; both int64 on the CPU."""
+        if self.crops == 1:
+            return rows
+        view = torch.randint(self.crops, (len(rows),), generator=generator)
+        return view * len(self.ids) + rows
+
+    def answers(self, places: Tensor) -> Tensor:
+        """The teacher's logits [B, C] for places (int64 on the CPU), gathered on the device."""
+        logits = self.teacher_logits if self.place_logits is None else self.place_logits
+        return logits.index_select(0, to_device(places, logits.device))
 
     def weights(self, rows: Tensor) -> Tensor | None:
         """`prior` of rows (int64 on the CPU), gathered on the device, which is not waited for."""
@@ -56,14 +78,16 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
             score that is asked for.
     """
     embeddings = Embeddings.open(folder)
-    pixels = open_pixels(embeddings.pixels, device, section.pixels)
-    logits = torch.from_numpy(np.array(embeddings.logits)).to(device)
+    pixels = open_pixels(embeddings.place_pixels, device, section.pixels)
+    places = torch.from_numpy(np.array(embeddings.place_logits)).to(device)
+    logits = places[: len(embeddings)]
     prior = _prior(embeddings, section)
     train, held = _split(embeddings.ids, section.held_out, prior)
     if prior is not None:
         # relative to their mean, so that a learning rate means what it does without them
         prior = (prior / prior[train].mean()).to(device)
-    return WebImages(embeddings.ids, pixels, logits, train, held, prior)
+    several = places if embeddings.crops > 1 else None
+    return WebImages(embeddings.ids, pixels, logits, train, held, prior, several)
 
 
 def usual_share(web: WebImages) -> float:

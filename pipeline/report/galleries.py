@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from kd3_pipeline.report.catalogue import Catalogue
+from kd3_pipeline.report.crops import crops
 from kd3_pipeline.report.flow import predicted
 from kd3_pipeline.report.sampling import disagreements, extremes, nearest, spread, turns
 from kd3_pipeline.report.thumbnails import encode_thumbnail
@@ -309,6 +310,7 @@ GALLERIES: tuple[Builder, ...] = (
     leaks,
     off_topic,
     redundant,
+    crops,
     changes,
     often,
     rarely,

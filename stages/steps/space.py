@@ -80,20 +80,25 @@ def pictures_in(path: Path, size: int) -> int | None:
 def disk_finding(params: Params, need: Need, to_run: Set[str]) -> Finding:
     """Whether what the stages to run will write has room where the project is.
 
-    Pixels are counted as they are stored; features and logits are few beside them.
+    Pixels are counted as they are stored, with their crops; features and logits are few beside
+    them.
     """
     free = shutil.disk_usage(Path.cwd()).free
     crawled = need.images * need.each if "crawl" in to_run else 0.0
     side = params.embed.size or params.teacher.input_size
     pixel = 3.0 if params.embed.store == "raw" else PER_PIXEL
-    stored = need.images * side**2 * pixel if "embed" in to_run else 0.0
+    views = params.embed.crops
+    stored = need.images * views * side**2 * pixel if "embed" in to_run else 0.0
     needed = LEAST + crawled + stored if to_run else 0.0
     parts = []
     if crawled:
         by = f", taken as {_size(need.each)} each" if need.guessed else ""
         parts.append(f"{_size(crawled)} for up to {need.images:,} images{by}")
     if stored:
-        parts.append(f"{_size(stored)} for their pixels ({params.embed.store}, {side}×{side})")
+        each = f", {views} views each" if views > 1 else ""
+        parts.append(
+            f"{_size(stored)} for their pixels ({params.embed.store}, {side}×{side}{each})"
+        )
     unknown = to_run and not need.images
     text = f"{_size(free)} free"
     if parts:
