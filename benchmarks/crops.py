@@ -117,11 +117,15 @@ class Bench:
     def sure(self, crops: int) -> dict[str, Any]:
         """Confidence in the whole images and in their crops, over all and by domain."""
         found = self.embedded(crops)
-        whole = softmax(found.logits.astype(np.float64), axis=1).max(axis=1)
-        best = softmax(found.crop_logits.astype(np.float64), axis=2).max(axis=2).mean(axis=1)
+        there = ~np.isnan(found.crop_boxes[:, :, 0])
+        parts = softmax(found.crop_logits.astype(np.float64), axis=2).max(axis=2)
+        whole = np.broadcast_to(
+            softmax(found.logits.astype(np.float64), axis=1).max(axis=1)[:, None], parts.shape
+        )
         by_domain = {
-            name: [round(float(values[self.domains == name].mean()), 3) for values in (whole, best)]
+            name: [round(float(values[these].mean()), 3) for values in (whole, parts)]
             for name in sorted(set(self.domains.tolist()))
+            if (these := there & (self.domains == name)[:, None]).any()
         }
         figures = crop_figures(found, (*CROP_STORES["raw"], *CROP_FILES))
         return asdict(figures) | {"by_domain": by_domain}
@@ -193,14 +197,14 @@ def markdown(given: argparse.Namespace, found: dict[str, Any]) -> str:
         f" {runs[0]['held_out']} held out; {given.student}, {runs[0]['steps']} steps, seeds"
         f" {', '.join(map(str, given.seeds))}",
         "",
-        "| views | crops | whole | crops | same class | by domain |",
-        "|---|---|---|---|---|---|",
+        "| views | crops | sure of the whole | of crops | by domain |",
+        "|---|---|---|---|---|",
     ]
     for one in found["sure"]:
         domains = "; ".join(f"{name} {a} → {b}" for name, (a, b) in one["by_domain"].items())
         lines.append(
             f"| {one['kept']} | {one['crops']:,} | {one['whole_confidence']:.3f}"
-            f" | {one['crop_confidence']:.3f} | {one['same_class']:.1%} | {domains} |"
+            f" | {one['crop_confidence']:.3f} | {domains} |"
         )
     kinds = [name for name in ("agreement", "test_agreement", "test_accuracy") if name in runs[0]]
     lines += ["", f"| arm | {' | '.join(kinds)} | seconds |", "|---" * (len(kinds) + 2) + "|"]

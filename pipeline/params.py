@@ -439,8 +439,8 @@ class Embed(Section):
         ge=1,
         le=4,
         description="views of each image to train on: the whole, and crops of 0.7, 0.5 and 0.35 of "
-        "its side on which the teacher is surest, where it is larger than what is stored; 1: the "
-        "whole alone",
+        "its side on which the teacher is surest of the whole's class, where it is larger than "
+        "what is stored; 1: the whole alone",
     )
     device: Device = Field("auto", description="where the teacher runs")
     precision: Precision = Field(

@@ -48,11 +48,10 @@ class CropFigures:
 
     Attributes:
         kept: views of an image.
-        images: those that have a crop.
+        images: those that have a crop in which the teacher sees what it sees in the whole.
         crops: how many they have in all.
         whole_confidence, crop_confidence: mean probability of the teacher's answer, over these
             images and over their crops.
-        same_class: share of the crops for which it is the answer for the whole.
         bytes: of the crops' files.
     """
 
@@ -61,7 +60,6 @@ class CropFigures:
     crops: int
     whole_confidence: float
     crop_confidence: float
-    same_class: float
     bytes: int
 
 
@@ -71,14 +69,12 @@ def crop_figures(embeddings: Embeddings, files: Sequence[str]) -> CropFigures:
     Args:
         files: names of the crops' files in their folder.
     """
-    images = crops = same = 0
+    images = crops = 0
     whole_sum = crop_sum = 0.0
     for start in range(0, len(embeddings), BLOCK):
         rows = slice(start, start + BLOCK)
         there = ~np.isnan(embeddings.crop_boxes[rows, :, 0])
         has = there.any(axis=1)
-        answers = embeddings.logits[rows].argmax(axis=1)[:, None]
-        same += int((embeddings.crop_logits[rows].argmax(axis=2) == answers)[there].sum())
         whole_sum += _confidence(embeddings.logits[rows][has])
         crop_sum += _confidence(embeddings.crop_logits[rows][there])
         images, crops = images + int(has.sum()), crops + int(there.sum())
@@ -89,7 +85,6 @@ def crop_figures(embeddings: Embeddings, files: Sequence[str]) -> CropFigures:
         crops,
         round(whole_sum / max(1, images), 4),
         round(crop_sum / max(1, crops), 4),
-        round(same / max(1, crops), 4),
         size,
     )
 

@@ -87,19 +87,23 @@ def crop_boxes(size: tuple[int, int], side: int, fit: Fit) -> list[tuple[float, 
 def surest(logits: np.ndarray, views: Views, count: int) -> np.ndarray:
     """The `count` crops of each image of which the teacher is surest, as rows: int64 [B, count].
 
-    Of each scale its best place counts, and of the scales the surest come first: so an image's
-    crops differ, and are not one object three times. Where there are fewer, the whole image stands.
+    Only crops in which it sees the class that it sees in the whole: of all that it is sure of, most
+    are other things, for which a part of a picture is easily taken. Of each scale the best place
+    counts, and of the scales the surest come first: so an image's crops differ, and are not one
+    object three times. Where there are fewer, the whole image stands.
 
     Args:
         logits: float32 [M, C] of the views.
     """
     sure = log_odds(logits)
+    classes, wholes = logits.argmax(axis=1), int((views.scale == 1).sum())
+    same = classes == classes[views.image]  # the whole images are the first rows
     order = np.lexsort((-sure, views.scale, views.image))
-    order = order[views.scale[order] < 1]
-    found = np.repeat(np.arange(len(sure) - len(order))[:, None], count, axis=1)
+    order = order[(same & (views.scale < 1))[order]]
+    found = np.repeat(np.arange(wholes)[:, None], count, axis=1)
     for image, rows in groupby(order.tolist(), key=lambda row: int(views.image[row])):
         scales = groupby(rows, key=lambda row: float(views.scale[row]))
-        best = sorted((next(same) for _, same in scales), key=lambda row: -sure[row])[:count]
+        best = sorted((next(places) for _, places in scales), key=lambda row: -sure[row])[:count]
         found[image, : len(best)] = best
     return found
 

@@ -12,8 +12,6 @@ from kd3_pipeline.report.sampling import spread
 from kd3_pipeline.report.thumbnails import encode_thumbnail
 from kd3_pipeline.report.tiles import Gallery, Pair
 
-SAME, OTHER = "same class", "another class"
-
 
 def crops(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     """Images beside their surest crop, as it is stored."""
@@ -40,12 +38,8 @@ def _pair(catalogue: Catalogue, tile_of: TileOf, row: int, position: int) -> Pai
     """The image of a row of the embeddings, and its first crop."""
     embeddings = catalogue.embeddings
     answers = np.stack([embeddings.logits[row], embeddings.crop_logits[row, 0]])
-    classes = answers.argmax(axis=1).tolist()
-    sure = softmax(answers.astype(np.float64), axis=1).max(axis=1)
-    said = [
-        f"{catalogue.class_names[one][:60]}, {probability:.0%}"
-        for one, probability in zip(classes, sure.tolist(), strict=True)
-    ]
+    whole, part = softmax(answers.astype(np.float64), axis=1).max(axis=1).tolist()
+    name = catalogue.class_names[int(answers[0].argmax())][:60]
     out = io.BytesIO()
     (pixels,) = embeddings.place_pixels[np.array([len(embeddings) + row])]
     Image.fromarray(pixels).save(out, "PNG")
@@ -56,7 +50,6 @@ def _pair(catalogue: Catalogue, tile_of: TileOf, row: int, position: int) -> Pai
         crop,
         None,
         None,
-        outcome=SAME if classes[0] == classes[1] else OTHER,
         both_stay=True,
-        measure=" → ".join(said),
+        measure=f"{name}: {whole:.0%} → {part:.0%}",
     )

@@ -174,9 +174,9 @@ def _planned(section: Embed, images: int, total: int, load: Reading) -> str:
 def _crops(found: CropFigures) -> str:
     """What crops have brought."""
     return (
-        f"crops: {found.crops:,} of {found.images:,} images in {found.bytes / 1e9:.2g} GB; the"
-        f" teacher's mean confidence in them is {found.crop_confidence:.2f}, in the whole images"
-        f" {found.whole_confidence:.2f}, and it sees the same class in {found.same_class:.0%}"
+        f"crops: in {found.crops:,} of {found.images:,} images the teacher sees what it sees in the"
+        f" whole; its mean confidence in them is {found.crop_confidence:.2f}, in the whole images"
+        f" {found.whole_confidence:.2f}; {found.bytes / 1e9:.2g} GB"
     )
 
 
