@@ -8,16 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from benchmarks import crops
 from kd3_pipeline.demo.domains import original_images
-from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from kd3_pipeline.params import Distill, Embed
-
-SIDE = 16
+from tests.distill.world import MEAN, SIDE, STD, teacher
 
 
 def test_arms_are_valid_parameters():
@@ -37,11 +34,10 @@ def test_every_arm_is_run_on_the_same_images(
     domain = ["photo", "sketch"] * 40
     table = pa.table({"image": encoded, "label": labels, "domain": domain})
     pq.write_table(table, tmp_path / "images.parquet")
-    torch.manual_seed(0)
     architecture = {"name": "resnet8", "num_classes": 10}
     names = [str(label) for label in range(10)]
-    config = ModelConfig(architecture, names, [0.5] * 3, [0.25] * 3, SIDE, "a test")
-    save_model(tmp_path / "teacher", build("resnet8", 10).eval(), config)
+    config = ModelConfig(architecture, names, MEAN, STD, SIDE, "a test")
+    save_model(tmp_path / "teacher", teacher(), config)
     monkeypatch.setattr(crops, "BATCH", 16)
     data = ("--data", tmp_path / "images.parquet", "--teacher", tmp_path / "teacher")
     options = (*data, "--epochs", 1, "--seeds", 0, "--json", tmp_path / "found.json")
