@@ -10,18 +10,22 @@ import numpy as np
 import pyarrow as pa
 
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.pixelstore import HINT, JpegPixels, Pixels, centred
+from kd3_pipeline.pixelstore import HINT, JpegPixels, Pixels, WithCrops, centred
 from kd3_pipeline.store import read_table, write_table
 
 PIXELS = "pixels.npy"
 JPEGS, ENDS = "pixels.jpegs", "ends.npy"
+CROPS, CROP_JPEGS, CROP_ENDS = "crops.npy", "crops.jpegs", "crop_ends.npy"
+CROP_LOGITS, CROP_BOXES = "crop_logits.npy", "crop_boxes.npy"
 FEATURES = "features.npy"
 LOGITS = "logits.npy"
 IMAGES = "images.parquet"
 INDEX = "index.faiss"
 REFINED, REFINED_LOGITS = REFINED_FILES = ("refined.npy", "refined_logits.npy")
 STORES = {"raw": (PIXELS,), "jpeg": (JPEGS, ENDS)}  # `embed.store`: files of the pixels
-FILES = (FEATURES, LOGITS, IMAGES, INDEX)  # beside them
+CROP_STORES = {"raw": (CROPS,), "jpeg": (CROP_JPEGS, CROP_ENDS)}  # with `embed.crops`
+CROP_FILES = (CROP_LOGITS, CROP_BOXES)  # beside those
+FILES = (FEATURES, LOGITS, IMAGES, INDEX)  # beside the pixels
 BLOCK = 65_536  # rows in memory at a time
 CLASS_NAMES = b"class_names"  # key of the table's metadata
 
@@ -79,33 +83,90 @@ class Embeddings:
     def pixels(self) -> Pixels:
         """Images as they are stored, uint8 [N, S, S, 3], decoded when they are indexed."""
         if (self.folder / JPEGS).is_file():
-            ends = self._array(ENDS, 1)
+            ends = self._array(ENDS, 1, len(self))
             if ends.dtype != np.int64:
                 raise UserError(f"{self.folder / ENDS} is {ends.dtype}, not int64", HINT)
             return JpegPixels.open(self.folder / JPEGS, np.asarray(ends))
-        return self._raw(PIXELS)
+        return self._squares(PIXELS, 4, len(self))
 
     def training(self, refined: bool) -> tuple[Pixels, np.ndarray]:
-        """Pixels and logits to train on: the refined ones, if `refined` and `embed` left such."""
+        """Pixels and logits to train on, by place: the refined ones, if `refined` and `embed` left
+        such, else those of `place_pixels`."""
         if refined and (self.folder / REFINED).is_file():
             return self.refined_pixels, self.refined_logits
-        return self.pixels, self.logits
+        return self.place_pixels, self.place_logits
 
     @cached_property
     def refined_pixels(self) -> np.ndarray:
-        """Refined images, uint8 [N, S, S, 3] in the order and size of `pixels`, never as JPEG.
+        """Refined images, uint8 [K·N, S, S, 3] as `place_pixels`, never as JPEG.
 
         Raises:
             UserError: there are none, or they are of another size.
         """
-        refined = self._raw(REFINED)
-        if refined.shape != tuple(self.pixels.shape):
+        shape = list(self.place_pixels.shape)
+        refined = self._squares(REFINED, 4, shape[0])
+        if list(refined.shape) != shape:
             raise UserError(
-                f"{self.folder / REFINED} is {list(refined.shape)}, and the images are"
-                f" {list(self.pixels.shape)}",
+                f"{self.folder / REFINED} is {list(refined.shape)}, and the images are {shape}",
                 HINT,
             )
         return refined
+
+    @cached_property
+    def crops(self) -> int:
+        """Views K of each image that are stored, the whole among them: 1 without crops."""
+        if not (self.folder / CROP_LOGITS).is_file():
+            return 1
+        return 1 + self.crop_logits.shape[1]
+
+    @cached_property
+    def crop_logits(self) -> np.ndarray:
+        """Logits of the teacher for the K − 1 crops of each image, float32 [N, K − 1, C].
+
+        Those of the whole where an image is too small for so many.
+        """
+        return self._finite(CROP_LOGITS, len(self), 3)
+
+    @cached_property
+    def crop_boxes(self) -> np.ndarray:
+        """Where crops were cut, float32 [N, K − 1, 4]: left, top, right and bottom in pixels of
+        the picture; NaN where the whole stands in for a crop."""
+        return self._array(CROP_BOXES, 3, len(self))
+
+    @cached_property
+    def place_pixels(self) -> Pixels:
+        """Images and their crops, uint8 [K·N, S, S, 3]: crop k of row r is at place k·N + r.
+
+        Crop 0 is the whole image, so that a row is its own place. An image that is too small for
+        so many crops has the whole in place of those that it lacks.
+        """
+        if self.crops == 1:
+            return self.pixels
+        shape = (len(self), self.crops - 1)
+        crops: Pixels
+        if (self.folder / CROP_JPEGS).is_file():
+            ends = self._array(CROP_ENDS, 2, len(self))
+            if ends.dtype != np.int64 or ends.shape != shape:
+                what = f"{ends.dtype} {list(ends.shape)}, not int64 {list(shape)}"
+                raise UserError(f"{self.folder / CROP_ENDS} is {what}", HINT)
+            crops = JpegPixels.open(self.folder / CROP_JPEGS, np.asarray(ends).reshape(-1))
+        else:
+            found = self._squares(CROPS, 5, len(self))
+            crops = found.reshape(-1, *found.shape[2:])
+        if len(crops) != shape[0] * shape[1] or crops.shape[1:] != self.pixels.shape[1:]:
+            raise UserError(
+                f"{self.folder} has {len(crops):,} crops of {crops.shape[1]} pixels for"
+                f" {len(self):,} images of {self.pixels.shape[1]}, {shape[1]} each",
+                HINT,
+            )
+        return WithCrops(self.pixels, crops)
+
+    @cached_property
+    def place_logits(self) -> np.ndarray:
+        """Logits of the teacher for `place_pixels`, float32 [K·N, C]: read whole if K is not 1."""
+        if self.crops == 1:
+            return self.logits
+        return np.concatenate([self.logits, *self.crop_logits.swapaxes(0, 1)])
 
     def centre(self, side: int) -> Pixels:
         """Images as the teacher and the student take them, uint8 [N, side, side, 3].
@@ -124,17 +185,17 @@ class Embeddings:
     @cached_property
     def features(self) -> np.ndarray:
         """Pooled last feature maps of the teacher [N, D]: float16, or float32 beyond its range."""
-        return self._array(FEATURES, 2)
+        return self._array(FEATURES, 2, len(self))
 
     @cached_property
     def logits(self) -> np.ndarray:
         """Logits of the teacher for whole images, float32 [N, C], all of them finite."""
-        return self._finite(LOGITS)
+        return self._finite(LOGITS, len(self))
 
     @cached_property
     def refined_logits(self) -> np.ndarray:
-        """Logits of the teacher for whole refined images, as `logits`."""
-        return self._finite(REFINED_LOGITS)
+        """Logits of the teacher for `refined_pixels`, float32 [K·N, C], all of them finite."""
+        return self._finite(REFINED_LOGITS, self.crops * len(self))
 
     @property
     def index(self) -> Path:
@@ -161,32 +222,33 @@ class Embeddings:
         columns = {name: self.images[name] for name in self.images.column_names}
         write_images(self.folder, columns | dict(scores), self.class_names)
 
-    def _raw(self, name: str) -> np.ndarray:
-        """Images of a file, uint8 [N, S, S, 3]."""
-        pixels = self._array(name, 4)
+    def _squares(self, name: str, dimensions: int, rows: int) -> np.ndarray:
+        """Images of a file, uint8 [rows, S, S, 3], or with crops of each [rows, K, S, S, 3]."""
+        pixels = self._array(name, dimensions, rows)
         shape = pixels.shape
-        if pixels.dtype != np.uint8 or shape[1] != shape[2] or shape[3] != 3:
+        if pixels.dtype != np.uint8 or shape[-3] != shape[-2] or shape[-1] != 3:
+            what = "[N, S, S, 3]" if dimensions == 4 else "[N, K, S, S, 3]"
             raise UserError(
-                f"{self.folder / name} is {pixels.dtype} {list(shape)}, not uint8 [N, S, S, 3]",
-                HINT,
+                f"{self.folder / name} is {pixels.dtype} {list(shape)}, not uint8 {what}", HINT
             )
         return pixels
 
-    def _finite(self, name: str) -> np.ndarray:
-        """Logits of a file, [N, C]."""
-        logits = self._array(name, 2)
+    def _finite(self, name: str, rows: int, dimensions: int = 2) -> np.ndarray:
+        """Logits of a file, [rows, C] or [rows, K, C]; row r is of the image r % N."""
+        logits = self._array(name, dimensions, rows)
+        within = tuple(range(1, dimensions))
         starts = range(0, len(logits), BLOCK)
-        wrong = [~np.isfinite(logits[at : at + BLOCK]).all(axis=1) for at in starts]
-        rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *wrong]))
-        if len(rows):
+        wrong = [~np.isfinite(logits[at : at + BLOCK]).all(axis=within) for at in starts]
+        found = np.flatnonzero(np.concatenate([np.zeros(0, bool), *wrong]))
+        if len(found):
             raise UserError(
-                f"{self.folder / name} has values that are not finite in {len(rows):,} of"
-                f" {len(self):,} rows, first in row {rows[0]} ({self.ids[rows[0]]})",
+                f"{self.folder / name} has values that are not finite in {len(found):,} of"
+                f" {rows:,} rows, first in row {found[0]} ({self.ids[found[0] % len(self)]})",
                 "run `dvc repro teacher embed`, which look at what they write",
             )
         return logits
 
-    def _array(self, name: str, dimensions: int) -> np.ndarray:
+    def _array(self, name: str, dimensions: int, rows: int) -> np.ndarray:
         path = self.folder / name
         if not path.is_file():
             raise UserError(f"{path} not found", HINT)
@@ -196,9 +258,10 @@ class Embeddings:
             raise UserError(f"{path} cannot be read: {error}", HINT) from None
         if array.ndim != dimensions:
             raise UserError(f"{path} has shape {list(array.shape)}, not {dimensions}-d", HINT)
-        if len(array) != len(self):
+        if len(array) != rows:
+            crops = f" with {self.crops} views each" if rows != len(self) else ""
             raise UserError(
-                f"{path} has {len(array):,} rows, {self.folder / IMAGES} {len(self):,}", HINT
+                f"{path} has {len(array):,} rows, {self.folder / IMAGES} {len(self):,}{crops}", HINT
             )
         return array
 

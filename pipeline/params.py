@@ -435,6 +435,14 @@ class Embed(Section):
     fit: Literal["crop", "squash"] = Field(
         "crop", description="`crop` the centre square of an image, or `squash` it to a square"
     )
+    crops: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="views of each image to train on: the whole, and crops of 0.7, 0.5 and 0.35 of "
+        "its side on which the teacher is surest of the whole's class, where it is larger than "
+        "what is stored; 1: the whole alone",
+    )
     device: Device = Field("auto", description="where the teacher runs")
     precision: Precision = Field(
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
@@ -539,7 +547,7 @@ class Distill(Section):
         ge=0,
         le=64,
         description="views of each image on which the teacher is asked once, before training; "
-        "1 is the whole image; 0 asks it at every step",
+        "1 is the whole image, and each crop that embed.crops kept; 0 asks it at every step",
     )
     views_bits: Literal[8, 16] = Field(
         16, description="stored views: bits of a number of the teacher's features"

@@ -144,6 +144,46 @@ class Taken:
         return np.asarray(self.pixels[self.rows[rows]])
 
 
+@dataclass(frozen=True)
+class WithCrops:
+    """N images and K − 1 crops of each, which are read when they are asked for.
+
+    Crop k of image r is at place k·N + r; crop 0 is the image, so that its row is its place.
+
+    Attributes:
+        images: uint8 [N, S, S, 3].
+        crops: uint8 [N·(K − 1), S, S, 3], those of an image one behind the other.
+    """
+
+    images: Pixels
+    crops: Pixels
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.crops)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.images.shape[1:])
+
+    def __getitem__(self, places: slice | np.ndarray, /) -> np.ndarray:
+        """Pixels uint8 [n, S, S, 3] of places.
+
+        Raises:
+            IndexError: no such place.
+        """
+        if isinstance(places, slice):
+            places = np.arange(*places.indices(len(self)))
+        if len(places) and not 0 <= places.min() <= places.max() < len(self):
+            raise IndexError(f"places {places.min()} to {places.max()} of {len(self)}")
+        crop, row = np.divmod(places, len(self.images))
+        whole = crop == 0
+        pixels = np.empty((len(places), *self.images.shape[1:]), np.uint8)
+        pixels[whole] = self.images[row[whole]]
+        each = len(self.crops) // len(self.images)
+        pixels[~whole] = self.crops[row[~whole] * each + crop[~whole] - 1]
+        return pixels
+
+
 def centred(pixels: Pixels, side: int) -> Pixels:
     """The centre of each image, [N, side, side, 3], as `frames.framed` cuts it; nothing is read.
 

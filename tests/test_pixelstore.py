@@ -10,7 +10,7 @@ from PIL import Image
 from kd3_pipeline import pixelstore
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.pixelstore import JpegPixels, Taken, centred, decode_jpeg, encode_jpeg
+from kd3_pipeline.pixelstore import JpegPixels, Taken, WithCrops, centred, decode_jpeg, encode_jpeg
 
 SIDE, COUNT = 24, 13
 PIXELS, _ = original_images("train", COUNT, SIDE, 3)
@@ -146,3 +146,21 @@ def test_bytes_that_are_not_those_of_the_ends_are_refused(tmp_path, data, ends):
         JpegPixels.open(tmp_path / "pixels.jpegs", np.array(ends, np.int64))
     with pytest.raises(UserError, match="cannot be read"):
         JpegPixels.open(tmp_path / "none", np.array([1]))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [slice(None), slice(2, 11, 3), np.array([11, 0, 8, 4, 11]), np.array([1, 3]), np.arange(4, 12)],
+    ids=str,
+)
+def test_crop_k_of_image_r_is_at_place_kn_plus_r(store, places):
+    images, crops = PIXELS[:4], PIXELS[4:12]  # two crops each, those of an image side by side
+    every = np.concatenate([images, crops[0::2], crops[1::2]])
+    found = WithCrops(images, crops)
+    assert np.array_equal(found[places], every[places])
+    assert (len(found), found.shape) == (12, (12, SIDE, SIDE, 3))
+
+
+def test_a_place_that_is_not_there_is_an_error():
+    with pytest.raises(IndexError):
+        WithCrops(PIXELS[:4], PIXELS[4:12])[np.array([12])]

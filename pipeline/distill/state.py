@@ -21,6 +21,8 @@ from kd3_pipeline.distill.web import WebImages
 from kd3_pipeline.kd3 import disagreement_step, draw_mixture
 from kd3_pipeline.params import Distill
 
+CROPS = 2**35  # a counter that no step reaches, for the draws of what is cropped
+
 
 class State:
     """Modules, optimizer, average and progress of one training; all of them are checkpointed.
@@ -91,12 +93,22 @@ class State:
         return self.optimizer.param_groups[0]["lr"]
 
     def batches(
-        self, batches: Sequence[Tensor], epoch: int
+        self, waiting: Sequence[Tensor], epoch: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """What `step` takes of each batch of rows: the rows, their pixels, the stored answers."""
-        stored = self.objective.stored
-        records = stored.records(batches, epoch) if stored else [None] * len(batches)
-        yield from zip(batches, self.web.pixels.batches(batches), records, strict=True)
+        """What `step` takes of each batch of rows that is left in an epoch: the rows, their pixels
+        and the stored answers.
+
+        Of images with several crops each step shows one, drawn for it or as views are stored.
+        """
+        first, stored = self.progress.step, self.objective.stored
+        places = (
+            stored.places(rows, epoch)
+            if stored
+            else self.web.drawn(rows, draws(self.section.seed, epoch, CROPS + first + number))
+            for number, rows in enumerate(waiting)
+        )
+        records = stored.records(waiting, epoch) if stored else [None] * len(waiting)
+        yield from zip(waiting, self.web.pixels.batches(places), records, strict=True)
 
     def step(
         self,
@@ -112,7 +124,7 @@ class State:
 
         Args:
             rows: of the batch, int64 on the CPU.
-            pixels: of these rows, uint8 [B, S, S, 3] on the device.
+            pixels: of these rows or of a crop of each, uint8 [B, S, S, 3] on the device.
             rate: learning rate.
             records: the teacher's stored answers to these rows, on the device.
             late: it is among the last ones, in which `distill.disagreement` counts.

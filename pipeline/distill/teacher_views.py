@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +22,7 @@ from kd3_pipeline.distill.web import WebImages
 from kd3_pipeline.errors import ExternalError, UserError
 from kd3_pipeline.models.network import Network
 from kd3_pipeline.params import Distill
-from kd3_pipeline.pixels import AT_ONCE, to_device
+from kd3_pipeline.pixels import AT_ONCE
 from kd3_pipeline.store import claim
 
 VIEWS, TURNS = 2**33, 2**34  # counters that no step reaches, for the draws of what is stored
@@ -32,13 +33,14 @@ ASKED = 256  # images that the teacher is asked about at a time, however large a
 class StoredViews:
     """Views that the student is shown, each with the teacher's answer to just these pixels.
 
-    One of `distill.teacher_views` is the whole image. Of several, each is a crop that was drawn
-    once; an image goes through all of its own, epoch by epoch.
+    One of `distill.teacher_views` is the whole image, and each of the crops that `embed` kept. Of
+    several, each is a crop that was drawn once, view v out of the view v % K of the K that `embed`
+    kept. An image goes through all of its own, epoch by epoch.
 
     Args:
         form: of the records.
         records: uint8 [N · views, bytes of a record], an image's views side by side, may be a
-            memory map; None: one view, of which `embed` has the logits.
+            memory map; None: `embed` has the logits of what is shown.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class StoredViews:
         records: np.ndarray | None,
     ) -> None:
         self._web, self._views, self._form = web, views, form
-        self._count = count = max(1, section.teacher_views)
-        self._drawn = None if count == 1 else drawn_views(section, web, views)
+        self._count = count = views_of_each(section, web)
+        self._drawn = drawn_views(section, web, views) if section.teacher_views > 1 else None
         self._turns = torch.randint(count, (len(web.ids),), generator=draws(section.seed, TURNS))
         device = web.teacher_logits.device
         # on a CPU the system keeps in memory what is read again and again
@@ -62,6 +64,10 @@ class StoredViews:
 
     def __deepcopy__(self, memo: dict) -> "StoredViews":
         return self  # it is read, and large
+
+    def places(self, rows: Tensor, epoch: int) -> Tensor:
+        """Places of the pixels of rows in an epoch; both int64 on the CPU."""
+        return self._view(rows, epoch) % self._web.crops * len(self._web.ids) + rows
 
     def records(self, batches: Sequence[Tensor], epoch: int) -> Iterable[Tensor | None]:
         """What `shown` takes for each batch of rows of an epoch: read ahead, on the device."""
@@ -78,7 +84,7 @@ class StoredViews:
 
         Args:
             rows: of the batch, int64 on the CPU.
-            pixels: of these rows, uint8 [B, S0, S0, 3] on the device.
+            pixels: of their `places`, uint8 [B, S0, S0, 3] on the device.
             records: of these rows and this epoch.
 
         Returns:
@@ -89,12 +95,16 @@ class StoredViews:
             drawn = self._drawn[self._view(rows, epoch), :, rows]
             images = self._views.cut(pixels, drawn.T.long())
         if records is None:
-            logits = self._web.teacher_logits
-            return images, logits[to_device(rows, logits.device)]
+            return images, self._web.answers(self.places(rows, epoch))
         return images, self._form.decoded(records)
 
     def _view(self, rows: Tensor, epoch: int) -> Tensor:
         return (self._turns[rows] + epoch) % self._count
+
+
+def views_of_each(section: Distill, web: WebImages) -> int:
+    """Views of each image: for `distill.teacher_views` of 1 all that `embed` kept, as they are."""
+    return web.crops if section.teacher_views == 1 else section.teacher_views
 
 
 def drawn_views(section: Distill, web: WebImages, views: Views) -> Tensor:
@@ -120,13 +130,14 @@ def form_of(section: Distill, web: WebImages, teacher: Network, views: Views) ->
 
 
 def has_file(section: Distill) -> bool:
-    """Tells whether answers are kept in a file: `embed` has the logits of whole images already."""
+    """Tells whether answers are kept in a file: `embed` has the logits of what it kept already."""
     return section.teacher_views > 1 or (section.teacher_views == 1 and wants_features(section))
 
 
 def file_of(section: Distill, views: Views, form: Form, folder: Path) -> Path:
     """Where answers are kept, named by all that they depend on but web images and teacher."""
     drawn = f"{section.crop}-{section.crop_scale}-{section.flip}-{views.side}"
+    drawn += "" if section.refined else "-untouched"
     shape = "x".join(map(str, form.shape))
     return folder / f"{section.teacher_views}-{drawn}-{shape}.{form.bits}bit"
 
@@ -188,7 +199,12 @@ class _Asking:
     @property
     def count(self) -> int:
         """Answers in all."""
-        return len(self.web.ids) * self.section.teacher_views
+        return len(self.web.ids) * self.each
+
+    @property
+    def each(self) -> int:
+        """Answers to an image's views."""
+        return views_of_each(self.section, self.web)
 
     def write(self, advance: Advance) -> None:
         """Writes the answers, batch by batch, and gives the file its name at the end."""
@@ -206,7 +222,7 @@ class _Asking:
 
     def _append(self, file: IO[bytes], advance: Advance) -> None:
         """Adds what a file lacks, from its last whole batch on."""
-        each, total, size = self.section.teacher_views, len(self.web.ids), self._at_once()
+        each, total, size = self.each, len(self.web.ids), self._at_once()
         done = min(file.tell() // (each * self.form.size), total)
         done -= done % size if done < total else 0
         file.truncate(done * each * self.form.size)
@@ -216,17 +232,32 @@ class _Asking:
         free = shutil.disk_usage(self.path.parent).free
         if free < left * self.form.size:
             raise self._no_room(f"{free / 1e9:.1f} GB are free", left)
-        drawn = drawn_views(self.section, self.web, self.views) if each > 1 else None
         rows = torch.arange(done, total).split(size) if done < total else ()
-        for batch, pixels in zip(rows, self.web.pixels.batches(rows), strict=True):
-            if drawn is None:
-                shown = iter([self.views.whole(pixels)])
-            else:
-                shown = (self.views.cut(pixels, one[:, batch].long()) for one in drawn)
+        for batch, shown in self._shown(rows):
             answers = [self._answer(images) for images in shown]
             self._check(answers, batch)
             file.write(np.stack([self.form.encoded(one) for one in answers], axis=1).tobytes())
             advance(len(batch) * each)
+
+    def _shown(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Iterator[Tensor]]]:
+        """Each batch of rows with the images [B, 3, S, S] of each of its views, in turn."""
+        several = self.section.teacher_views > 1
+        drawn = drawn_views(self.section, self.web, self.views) if several else None
+        crops, total = min(self.web.crops, self.each), len(self.web.ids)
+        read = self.web.pixels.batches(
+            batch + crop * total for batch in rows for crop in range(crops)
+        )
+        for batch in rows:
+            pixels = list(islice(read, crops))
+            if drawn is None:
+                yield batch, map(self.views.whole, pixels)
+            else:
+                yield batch, self._cut(pixels, drawn[:, :, batch])
+
+    def _cut(self, pixels: Sequence[Tensor], drawn: Tensor) -> Iterator[Tensor]:
+        """Each of the views that are drawn for a batch, out of the crops' pixels in turn."""
+        for view, one in enumerate(drawn):
+            yield self.views.cut(pixels[view % len(pixels)], one.long())
 
     def _at_once(self) -> int:
         """Images of a batch, so many whatever a step's batch is; on a CPU fewer large ones."""

@@ -15,7 +15,10 @@ from kd3_pipeline.pixels import to_device
 
 @dataclass(frozen=True)
 class WebImages:
-    """Pixels uint8 [N, S, S, 3], the teacher's logits [N, C] for them, and which to train on.
+    """Pixels of N images, the teacher's logits [N, C] for them, and which to train on.
+
+    Of K views of each image (`embed.crops`), view k of row r is at place k·N + r of the pixels,
+    uint8 [K·N, S, S, 3]. View 0 is the whole image, so that a row is its own place.
 
     Attributes:
         train: rows to train on, int64 on the CPU.
@@ -24,6 +27,7 @@ class WebImages:
             those that count 0 are not trained on. None where all count alike.
         sampling: how images are drawn, as `distill.sampling` has it.
         moment_weights: of `embed`, float64 [N] on the CPU; None where they are not asked for.
+        place_logits: the teacher's logits [K·N, C] for all places; None where K is 1.
     """
 
     ids: list[str]
@@ -34,6 +38,12 @@ class WebImages:
     prior: Tensor | None = None
     sampling: Sampling = "uniform"
     moment_weights: Tensor | None = None
+    place_logits: Tensor | None = None
+
+    @property
+    def crops(self) -> int:
+        """Views K of each image."""
+        return len(self.pixels) // len(self.ids)
 
     def chances(self, rows: Tensor) -> Tensor | None:
         """How often each of rows (int64 on the CPU) is to be drawn beside the others.
@@ -48,6 +58,18 @@ class WebImages:
             answers = self.teacher_logits.argmax(dim=1).cpu()[rows]
             return 1 / answers.bincount().double()[answers]
         return None
+
+    def drawn(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Places of one view of each of the rows, all alike likely; both int64 on the CPU."""
+        if self.crops == 1:
+            return rows
+        view = torch.randint(self.crops, (len(rows),), generator=generator)
+        return view * len(self.ids) + rows
+
+    def answers(self, places: Tensor) -> Tensor:
+        """The teacher's logits [B, C] for places (int64 on the CPU), gathered on the device."""
+        logits = self.teacher_logits if self.place_logits is None else self.place_logits
+        return logits.index_select(0, to_device(places, logits.device))
 
     def weights(self, rows: Tensor) -> Tensor | None:
         """`prior` of rows (int64 on the CPU), gathered on the device, which is not waited for."""
@@ -79,7 +101,8 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
     embeddings = Embeddings.open(folder)
     shown, known = embeddings.training(section.refined)
     pixels = open_pixels(shown, device, section.pixels)
-    logits = torch.from_numpy(np.array(known)).to(device)
+    places = torch.from_numpy(np.array(known)).to(device)
+    logits = places[: len(embeddings)]
     prior = _prior(embeddings, section)
     train, held = _split(embeddings.ids, section.held_out, prior)
     if prior is not None:
@@ -89,8 +112,9 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
     if section.sampling == "moments":
         weights = embeddings.score("moment_weight", "embed.moments")
         moments = torch.from_numpy(weights).double()
+    several = places if embeddings.crops > 1 else None
     about = (embeddings.ids, pixels, logits, train, held, prior)
-    return WebImages(*about, section.sampling, moments)
+    return WebImages(*about, section.sampling, moments, several)
 
 
 def usual_share(web: WebImages) -> float:

@@ -35,7 +35,8 @@ class ArrayWriter:
     ) -> None:
         """`layout` gives the dtype and the shape of one row of each file; `total` their rows.
 
-        `blobs` gives for each file of bytes the name of the array of its ends.
+        `blobs` gives for each file of bytes the name of the array of its ends, which is of one
+        a row where `layout` does not give it a shape.
 
         Raises:
             UserError: another process writes them.
@@ -43,7 +44,8 @@ class ArrayWriter:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("ab")
         claim(lock)
-        layout = {**layout, **{ends: (np.int64, ()) for ends in blobs.values()}}
+        self._first = next(iter(layout))
+        layout = {**{ends: (np.int64, ()) for ends in blobs.values()}, **layout}
         self._blobs = dict(blobs)
         self.folder, self._dtypes = folder, {name: kind for name, (kind, _) in layout.items()}
         self._mark = folder / "saved"
@@ -58,7 +60,7 @@ class ArrayWriter:
         sizes = {name: len(headers[name]) + self.saved * row_bytes[name] for name in layout}
         for name, ends in blobs.items():
             headers[name], row_bytes[name] = b"", 0
-            sizes[name] = self._end(folder / ends, len(headers[ends]))
+            sizes[name] = self._end(folder / ends, sizes[ends])
         paths = {name: folder / name for name in [*layout, *blobs]}
         if any(
             not path.is_file() or path.stat().st_size < sizes[name] for name, path in paths.items()
@@ -104,7 +106,7 @@ class ArrayWriter:
                 file.write(np.ascontiguousarray(rows[name], self._dtypes.get(name, np.uint8)).data)
         except OSError as error:
             raise self._failed(error) from None
-        self._written += len(parts[next(iter(parts))])
+        self._written += len(parts[self._first])
 
     def save(self) -> None:
         """From here on an interrupted run goes on behind the rows that there are now.
@@ -120,13 +122,13 @@ class ArrayWriter:
         except OSError as error:
             raise self._failed(error) from None
 
-    def _end(self, ends: Path, header: int) -> int:
-        """Where the last saved bytes end; 0 if that cannot be read."""
+    def _end(self, ends: Path, size: int) -> int:
+        """Where the last saved bytes end, by the last of `size` bytes; 0 if it cannot be read."""
         if not self.saved:
             return 0
         try:
             with ends.open("rb") as file:
-                file.seek(header + 8 * (self.saved - 1))
+                file.seek(size - 8)
                 return int.from_bytes(file.read(8), "little")
         except OSError:  # the array is not there, so all begins anew
             return 0

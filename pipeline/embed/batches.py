@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kd3_pipeline.embed.crops import VIEWS, Crop, Views, crops_of, views_of
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.frames import Fit, to_square
 from kd3_pipeline.images import decode
@@ -94,17 +95,19 @@ def locate(kept: Sequence[KeptImage], crawl: Path) -> tuple[list[KeptImage], lis
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images of a batch, of which those that are wrong have arbitrary pixels.
+    """Images of a batch, of which those that are wrong have arbitrary pixels; behind them crops.
 
     Attributes:
-        stored: as they are stored, uint8 [B, S0, S0, 3] or their JPEGs.
-        shown: as the teacher takes them, uint8 [B, S, S, 3]: out of their JPEGs, if such are
+        stored: as they are stored, uint8 [M, S0, S0, 3] or their JPEGs: B images and their crops.
+        shown: as the teacher takes them, uint8 [M, S, S, 3]: out of their JPEGs, if such are
             stored, since training sees no others.
+        views: where each of them comes from.
         problems: what is wrong with images of it.
     """
 
     stored: np.ndarray | list[bytes]
     shown: np.ndarray
+    views: Views
     problems: list[str]
 
 
@@ -115,17 +118,24 @@ class Reading:
     Attributes:
         side: of the teacher's input.
         quality: of the JPEG that each is stored as; 0: as it is.
+        crops: views of an image that are kept, the whole among them; 1: no crop is made.
     """
 
     stored: int
     side: int
     fit: Fit
     quality: int = 0
+    crops: int = 1
+
+    @property
+    def views(self) -> int:
+        """The most views that are made of an image."""
+        return VIEWS if self.crops > 1 else 1
 
     def __call__(self, batch: Batch) -> Decoded:
-        """The images of a batch."""
-        squares = np.empty((len(batch.rows), self.stored, self.stored, 3), np.uint8)
-        problems, jpegs = [], [b""] * len(squares)
+        """The images of a batch, and of each all crops that may be kept."""
+        whole = np.empty((len(batch.rows), self.stored, self.stored, 3), np.uint8)
+        crops, problems = list[tuple[int, Crop]](), list[str]()
         try:
             with open_parquet(batch.path) as file:
                 for place, (identity, data) in enumerate(_stored(file, batch.rows)):
@@ -134,19 +144,26 @@ class Reading:
                         problems.append(f"{where} is not the image that dedup saw")
                         continue
                     try:
-                        squares[place] = to_square(decode(data), self.stored, self.fit)
+                        picture = decode(data)
                     except ImageError as error:
                         problems.append(f"{where} ({identity}) cannot be decoded: {error}")
                         continue
-                    if self.quality:
-                        jpegs[place] = encode_jpeg(squares[place], self.quality)
-                        squares[place] = decode_jpeg(jpegs[place], self.stored)
+                    whole[place] = to_square(picture, self.stored, self.fit)
+                    if self.crops > 1:
+                        found = crops_of(picture, self.stored, self.fit)
+                        crops += [(place, crop) for crop in found]
         except (pa.ArrowException, OSError) as error:
             reason = str(error).strip().splitlines()[-1][:200]
             rows = f"{batch.rows[0]} to {batch.rows[-1]}"
             problems.append(f"{batch.path}: rows {rows} cannot be read: {reason}")
+        squares = np.stack([*whole, *(crop.pixels for _, crop in crops)]) if crops else whole
+        jpegs = []
+        if self.quality and not problems:
+            jpegs = [encode_jpeg(square, self.quality) for square in squares]
+            squares = np.stack([decode_jpeg(jpeg, self.stored) for jpeg in jpegs])
         shown = np.ascontiguousarray(centred(squares, self.side))
-        return Decoded(jpegs if self.quality else squares, shown, problems)
+        stored = jpegs if self.quality else squares
+        return Decoded(stored, shown, views_of(len(whole), crops), problems)
 
 
 def _stored(file: pq.ParquetFile, rows: Sequence[int]) -> Iterator[tuple[str, bytes]]:

@@ -20,7 +20,19 @@ from kd3_pipeline.embed.passing import (
     passed_by_device,
     passed_by_threads,
 )
-from kd3_pipeline.embeddings import ENDS, FEATURES, JPEGS, LOGITS, PIXELS, write_images
+from kd3_pipeline.embeddings import (
+    CROP_BOXES,
+    CROP_ENDS,
+    CROP_JPEGS,
+    CROP_LOGITS,
+    CROPS,
+    ENDS,
+    FEATURES,
+    JPEGS,
+    LOGITS,
+    PIXELS,
+    write_images,
+)
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.network import Network
@@ -66,7 +78,8 @@ def reading(section: Embed, config: ModelConfig) -> Reading:
             f"set embed.size to {config.input_size} or more (256 is usual for 224), or 0",
         )
     quality = section.jpeg_quality if section.store == "jpeg" else 0
-    return Reading(section.size or config.input_size, config.input_size, section.fit, quality)
+    side = config.input_size
+    return Reading(section.size or side, side, section.fit, quality, section.crops)
 
 
 def embed(
@@ -83,6 +96,10 @@ def embed(
     """Writes what `Embeddings` reads into `folder`, but for scores and index: `pixels.npy`
     (uint8 [N, S, S, 3]) or `pixels.jpegs` and `ends.npy` (int64 [N]), `features.npy` (float16
     [N, D]), `logits.npy` (float32 [N, C]) and `images.parquet` (row, id, label; class names).
+    With K > 1 of `section.crops` also the other K − 1 views of each image, surest first:
+    `crops.npy` (uint8 [N, K − 1, S, S, 3]) or `crops.jpegs` and `crop_ends.npy` (int64 [N, K − 1]),
+    `crop_logits.npy` (float32 [N, K − 1, C]) and `crop_boxes.npy` (float32 [N, K − 1, 4]: left,
+    top, right and bottom in pixels of the picture; NaN where the whole stands in for a crop).
 
     Where features of any image are beyond float16, they are float32 for all: the pass begins anew.
     Killed at any moment and called again with the same arguments it goes on behind the last whole
@@ -91,7 +108,8 @@ def embed(
     Args:
         kept: in the order of `kept_images`.
         network: on `device`, in evaluation mode; stays as it is.
-        section: its `size`, `store`, `jpeg_quality`, `batch_size`, `fit` and `workers` are used.
+        section: its `size`, `store`, `jpeg_quality`, `batch_size`, `fit`, `crops` and `workers`
+            are used.
         precision: of convolutions; pooling and classifier are in float32.
 
     Returns:
@@ -104,9 +122,9 @@ def embed(
     """
     load = reading(section, config)
     found, problems = locate(kept, crawl)
-    most = section.batch_size
+    most = max(1, section.batch_size // load.views)
     if device.type == "cpu":  # which takes a batch in parts anyway
-        most = min(most, max(1, HELD // (3 * load.stored**2)))
+        most = min(most, max(1, HELD // (load.views * 3 * load.stored**2)))
     every = list(batches(found, crawl, most))
     workers = section.workers or os.cpu_count() or 1
     about = (every, len(kept), network, config, folder, load, workers, device, precision, advance)
@@ -149,9 +167,17 @@ def _write(
         FEATURES: (kind, (network.feature_channels,)),
         LOGITS: (np.float32, (len(config.class_names),)),
     }
+    square, crops = (load.stored, load.stored, 3), load.crops - 1
     blobs = {JPEGS: ENDS} if load.quality else {}
     if not load.quality:
-        layout[PIXELS] = (np.uint8, (load.stored, load.stored, 3))
+        layout[PIXELS] = (np.uint8, square)
+    if crops:
+        layout[CROP_LOGITS] = (np.float32, (crops, len(config.class_names)))
+        layout[CROP_BOXES] = (np.float32, (crops, 4))
+        if load.quality:
+            layout[CROP_ENDS], blobs[CROP_JPEGS] = (np.int64, (crops,)), CROP_ENDS
+        else:
+            layout[CROPS] = (np.uint8, (crops, *square))
     problems = list(problems)  # of this pass
     teacher = TeacherPass(network, config, device, precision, kind)
     passed = passed_by_threads if device.type == "cpu" else passed_by_device

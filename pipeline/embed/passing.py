@@ -16,8 +16,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from kd3_pipeline.device import autocast, laid_out
 from kd3_pipeline.embed.batches import Batch, Decoded, Reading
-from kd3_pipeline.embed.finite import Float, judge
-from kd3_pipeline.embeddings import FEATURES, JPEGS, LOGITS, PIXELS
+from kd3_pipeline.embed.crops import surest
+from kd3_pipeline.embed.finite import FEATURES_WRONG, Float, judge
+from kd3_pipeline.embeddings import (
+    CROP_BOXES,
+    CROP_JPEGS,
+    CROP_LOGITS,
+    CROPS,
+    FEATURES,
+    JPEGS,
+    LOGITS,
+    PIXELS,
+)
 from kd3_pipeline.errors import ExternalError
 from kd3_pipeline.memory import allow, allowed
 from kd3_pipeline.models.checkpoint import ModelConfig
@@ -33,7 +43,7 @@ IN_FLIGHT = 2**29  # bytes of pixels that are decoded ahead of a GPU
 
 @dataclass(frozen=True)
 class Passed:
-    """A batch after the teacher's pass: pixels, features and logits, or what is wrong with it.
+    """A batch after the teacher's pass: what is written of it, or what is wrong with it.
 
     `verdicts` are those of `judge` on each image.
     """
@@ -106,10 +116,8 @@ def passed_by_threads(
                 return Passed({}, NOTHING, decoded.problems)
             with in_turn:
                 parts.append(teacher(decoded.shown[start : start + step]))
-        features, logits, verdicts = (
-            torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True)
-        )
-        return Passed(_arrays(decoded, features, logits), verdicts, [])
+        answers = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+        return _kept(decoded, load.crops, *answers)
 
     threads = ThreadPoolExecutor(workers, "embed", torch.set_num_threads, (1,))
     try:
@@ -147,11 +155,12 @@ def passed_by_device(
         def finish() -> Passed:
             if copied:
                 copied.synchronize()
-            return Passed(_arrays(decoded, features.numpy(), logits.numpy()), verdicts.numpy(), [])
+            answers = (part.numpy() for part in (features, logits, verdicts))
+            return _kept(decoded, load.crops, *answers)
 
         return finish
 
-    most = max((len(batch.rows) for batch in waiting), default=1) * load.stored**2 * 3
+    most = max((len(batch.rows) for batch in waiting), default=1) * load.stored**2 * 3 * load.views
     workers = min(workers, len(waiting), max(1, IN_FLIGHT // most))
     loader: DataLoader[Any] = DataLoader(
         _Decoding(waiting, load, allowed()),
@@ -165,12 +174,37 @@ def passed_by_device(
     yield from _ahead((begun(decoded) for decoded in _whole(loader)), 1)
 
 
-def _arrays(
-    decoded: Decoded, features: np.ndarray, logits: np.ndarray
-) -> dict[str, np.ndarray | list[bytes]]:
-    """What is written of a batch, by file."""
-    name = JPEGS if isinstance(decoded.stored, list) else PIXELS
-    return {name: decoded.stored, FEATURES: features, LOGITS: logits}
+def _kept(
+    decoded: Decoded, crops: int, features: np.ndarray, logits: np.ndarray, verdicts: np.ndarray
+) -> Passed:
+    """What is written of a batch of B images, by file, out of all M views of them.
+
+    Args:
+        crops: views of an image that are kept.
+        features, logits, verdicts: [M, ...].
+    """
+    views, stored = decoded.views, decoded.stored
+    found = verdicts[: len(verdicts) - int((views.scale < 1).sum())].copy()
+    count, jpegs = len(found), isinstance(stored, list)
+    arrays = {
+        JPEGS if jpegs else PIXELS: stored[:count],
+        FEATURES: features[:count],
+        LOGITS: logits[:count],
+    }
+    if crops > 1:
+        wrong = np.flatnonzero(verdicts >= FEATURES_WRONG)
+        if len(wrong):  # which is an error, so nothing of it is written
+            np.maximum.at(found, views.image[wrong], verdicts[wrong])
+            return Passed({}, found, [])
+        rows = surest(logits, views, crops - 1)
+        arrays |= {
+            CROP_JPEGS if jpegs else CROPS: (
+                [stored[row] for row in rows.flat] if isinstance(stored, list) else stored[rows]
+            ),
+            CROP_LOGITS: logits[rows],
+            CROP_BOXES: views.box[rows],
+        }
+    return Passed(arrays, found, [])
 
 
 def _whole(loader: DataLoader) -> Iterator[Decoded]:

@@ -63,7 +63,7 @@ def store_loss(
         UserError: an image can no longer be read.
     """
     rows = looked_at(len(kept))
-    plain, found = replace(load, quality=0), list[np.ndarray]()
+    plain, found = replace(load, quality=0, crops=1), list[np.ndarray]()
     for batch in batches([kept[row] for row in rows.tolist()], crawl, BATCH):
         decoded = plain(batch)
         if decoded.problems:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from kd3_pipeline.report.catalogue import Catalogue
+from kd3_pipeline.report.crops import crops
 from kd3_pipeline.report.flow import predicted
 from kd3_pipeline.report.refined import refined_images
 from kd3_pipeline.report.sampling import disagreements, extremes, nearest, spread, turns
@@ -340,6 +341,7 @@ GALLERIES: tuple[Builder, ...] = (
     off_topic,
     redundant,
     moment_weights,
+    crops,
     changes,
     often,
     rarely,

@@ -14,6 +14,7 @@ import torch
 from kd3_pipeline import manifest
 from kd3_pipeline.console import Console
 from kd3_pipeline.device import resolve_device, resolve_precision
+from kd3_pipeline.embed.batches import KeptImage, Reading
 from kd3_pipeline.embed.coverage import asked_rows, cells, class_rows, warnings
 from kd3_pipeline.embed.features import embed, kept_images, reading
 from kd3_pipeline.embed.index import IndexReport, build_index
@@ -38,6 +39,7 @@ from kd3_pipeline.teacher.normalisation import (
 )
 from kd3_pipeline.verdicts import read_verdicts
 from kd3_stages import paths
+from kd3_stages.steps.embed_crops import crop_files, plan_crops, tell_crops
 from kd3_stages.steps.embed_refined import refine_images
 
 REFINING = ("refine", "refine_rate", "refine_keep", "refine_batch")
@@ -60,6 +62,9 @@ def run(section: Embed, console: Console) -> None:
     for given in ("moments", "refine"):  # refused before hours of work
         if getattr(section, given):
             norms_to_match(network, config.input_size, f"embed.{given}")
+    load = reading(section, config)
+    if section.crops > 1:
+        plan_crops(section, kept, load, console)
     folder = _unfinished(section, device, precision)
     if anew := begins_anew(folder):
         console.note(anew)
@@ -79,21 +84,19 @@ def run(section: Embed, console: Console) -> None:
         advance()
         index = build_index(embeddings.features, embeddings.index, section.index)
         advance()
-    lost = None
+    more: dict[str, Any] = {}  # figures of what is off by default
     if section.store == "jpeg":
         teacher = TeacherPass(network, config, device, precision)
-        with console.progress("embed: loss of the store", len(looked_at(len(kept)))) as advance:
-            load, size = reading(section, config), store_bytes(folder)
-            lost = store_loss(kept, paths.CRAWL, load, teacher, embeddings.logits, size, advance)
+        more["store"] = _store_loss(section, kept, teacher, embeddings, load, console)
+    if section.crops > 1:
+        more["crops"] = tell_crops(section, embeddings, console)
     if section.moments:
         weighed = _weigh(section, network, config, precision, embeddings, check, folder, console)
         scores.images["moment_weight"] = weighed.weights
         scores.figures["moments"] = weighed.figures
-    refined = None
     if section.refine:
-        refined = refine_images(
-            section, embeddings, network, config, device, precision, check, console
-        )
+        of = (network, config, device, precision, check)
+        more["refine"] = refine_images(section, embeddings, *of, console)
     embeddings.add_scores(scores.images)
     asked = manifest.class_names(paths.MANIFEST)
     seen = (predictions, embeddings.labels, asked, config.class_names)
@@ -104,22 +107,8 @@ def run(section: Embed, console: Console) -> None:
     summary["features"] = str(embeddings.features.dtype)
     if doubts is not None:
         summary["warnings"] = doubts
-    if refined:
-        summary["refine"] = refined
-    if lost:
-        summary["store"] = asdict(lost)
-        console.note(
-            f"stored as JPEG of quality {section.jpeg_quality}, {lost.bytes_an_image:,} bytes an"
-            f" image: in {lost.same_class:.1%} of {lost.images} images the teacher sees the same"
-            " class as before"
-        )
-    files = (*STORES[section.store], *FILES, *(REFINED_FILES if refined else ()))
-    write_json(paths.summary("embed"), summary)
-    with replacing(paths.EMBED) as moved:
-        moved.mkdir(parents=True)
-        for name in files:
-            shutil.move(folder / name, moved / name)
-    remove(folder)
+    summary |= more
+    _leave(section, folder, summary)
     _tell(network, summary, doubts or (), check, console)
     console.note(
         f"passed on {device.type}, {precision}; index {index.kind}: recall@10"
@@ -158,6 +147,27 @@ def _tell(
         console.note(f"{check.text}{hint}")
 
 
+def _store_loss(
+    section: Embed,
+    kept: Sequence[KeptImage],
+    teacher: TeacherPass,
+    embeddings: Embeddings,
+    load: Reading,
+    console: Console,
+) -> dict[str, Any]:
+    """What the store of JPEGs changes for the teacher, told and returned."""
+    with console.progress("embed: loss of the store", len(looked_at(len(kept)))) as advance:
+        size = store_bytes(embeddings.folder)
+        about = (kept, paths.CRAWL, load, teacher, embeddings.logits, size)
+        lost = store_loss(*about, advance)
+    console.note(
+        f"stored as JPEG of quality {section.jpeg_quality}, {lost.bytes_an_image:,} bytes an"
+        f" image: in {lost.same_class:.1%} of {lost.images} images the teacher sees the same"
+        " class as before"
+    )
+    return asdict(lost)
+
+
 def _weigh(
     section: Embed,
     network: Network,
@@ -188,6 +198,17 @@ def _weigh(
             " report's gallery of them before distill.sampling 'moments'"
         )
     return found
+
+
+def _leave(section: Embed, folder: Path, summary: dict[str, Any]) -> None:
+    """Writes the summary, and puts what a finished pass left in `folder` in its place."""
+    refined = REFINED_FILES if section.refine else ()
+    write_json(paths.summary("embed"), summary)
+    with replacing(paths.EMBED) as moved:
+        moved.mkdir(parents=True)
+        for name in (*STORES[section.store], *FILES, *crop_files(section), *refined):
+            shutil.move(folder / name, moved / name)
+    remove(folder)
 
 
 def _unfinished(section: Embed, device: torch.device, precision: torch.dtype) -> Path:

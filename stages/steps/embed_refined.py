@@ -34,17 +34,18 @@ def refine_images(
     refuse_misfed(check.verdict, check.text, "embed.refine")
     norms = norms_to_match(network, config.input_size, "embed.refine")
     teacher = Remembering(network, norms, config.input_size, device, precision)
-    total, size = len(embeddings), int(np.prod(embeddings.pixels.shape))
-    seconds = seconds_needed(embeddings.pixels, teacher, config, section)
+    pixels, crops = embeddings.place_pixels, " and crops" if embeddings.crops > 1 else ""
+    total, size = len(pixels), int(np.prod(pixels.shape))
+    seconds = seconds_needed(pixels, teacher, config, section)
     console.say(
-        f"embed.refine: {section.refine} steps on {total:,} images take about"
+        f"embed.refine: {section.refine} steps on {total:,} images{crops} take about"
         f" {_duration(seconds)}, and what they leave {size / 1e6:,.0f} MB"
     )
     # of other settings an interrupted one is not gone on with
     settings = (section.refine, section.refine_rate, section.refine_keep, section.refine_batch)
     folder = embeddings.folder / f"refine-{'-'.join(map(str, settings))}"
     with console.progress("embed: refined images", total) as advance:
-        done = refine(embeddings.pixels, teacher, config, folder, section, advance)
+        done = refine(pixels, teacher, config, folder, section, advance)
     for name in REFINED_FILES:
         (folder / name).replace(embeddings.folder / name)
     remove(folder)
@@ -59,7 +60,7 @@ def refine_images(
 
 
 def _figures(section: Embed, embeddings: Embeddings, done: Refined) -> dict[str, Any]:
-    answers = (embeddings.logits, embeddings.refined_logits)
+    answers = (embeddings.place_logits, embeddings.refined_logits)
     before, after = (np.asarray(one.argmax(axis=1)) for one in answers)
     return {
         "steps": section.refine,

@@ -80,14 +80,16 @@ def pictures_in(path: Path, size: int) -> int | None:
 def disk_finding(params: Params, need: Need, to_run: Set[str]) -> Finding:
     """Whether what the stages to run will write has room where the project is.
 
-    Pixels are counted as they are stored; features and logits are few beside them.
+    Pixels are counted as they are stored, crops and refined ones too; features and logits are few
+    beside them.
     """
     free = shutil.disk_usage(Path.cwd()).free
     crawled = need.images * need.each if "crawl" in to_run else 0.0
     side = params.embed.size or params.teacher.input_size
     pixel = 3.0 if params.embed.store == "raw" else PER_PIXEL
+    views = params.embed.crops
     refined = 3.0 if params.embed.refine else 0.0  # never as JPEG
-    stored = need.images * side**2 * (pixel + refined) if "embed" in to_run else 0.0
+    stored = need.images * views * side**2 * (pixel + refined) if "embed" in to_run else 0.0
     needed = LEAST + crawled + stored if to_run else 0.0
     parts = []
     if crawled:
@@ -95,7 +97,8 @@ def disk_finding(params: Params, need: Need, to_run: Set[str]) -> Finding:
         parts.append(f"{_size(crawled)} for up to {need.images:,} images{by}")
     if stored:
         how = params.embed.store + (", and refined" if refined else "")
-        parts.append(f"{_size(stored)} for their pixels ({how}, {side}×{side})")
+        each = f", {views} views each" if views > 1 else ""
+        parts.append(f"{_size(stored)} for their pixels ({how}, {side}×{side}{each})")
     unknown = to_run and not need.images
     text = f"{_size(free)} free"
     if parts:

@@ -15,7 +15,7 @@ from kd3_pipeline.distill import answers, teacher_views, views
 from kd3_pipeline.distill.parallel import World
 from kd3_pipeline.distill.views import views_of
 from kd3_pipeline.distill.web import WebImages
-from kd3_pipeline.embeddings import FEATURES, IMAGES, INDEX, LOGITS
+from kd3_pipeline.embeddings import CROP_FILES, FEATURES, IMAGES, INDEX, LOGITS, REFINED_LOGITS
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.network import Network
@@ -24,7 +24,7 @@ from kd3_pipeline.params import Distill
 from kd3_pipeline.runkey import run_key
 from kd3_stages import paths
 
-NO_PIXELS = {FEATURES, LOGITS, IMAGES, INDEX}  # of what `embed` leaves
+NO_PIXELS = {FEATURES, LOGITS, IMAGES, INDEX, REFINED_LOGITS, *CROP_FILES}  # of what `embed` leaves
 
 
 def answers_folder(ids: Sequence[str], device: torch.device, precision: torch.dtype) -> Path:
@@ -66,14 +66,14 @@ def ask_teacher(
         folder: of `answers_folder`.
     """
     of = views_of(section, config, web.pixels.side)
-    count = section.teacher_views
-    if count == 0 and isinstance(teacher, Program):
+    if section.teacher_views == 0 and isinstance(teacher, Program):
         _tell_cost(section, web, teacher, of, console)
     if not teacher_views.has_file(section):
         return
     asked = laid_out(fuse(teacher), memory_format(web.teacher_logits.device))
     form = teacher_views.form_of(section, web, asked, of)
     path = teacher_views.file_of(section, of, form, folder)
+    count = teacher_views.views_of_each(section, web)
     size = count * len(web.ids) * form.size / 1e9
     numbers = f"{' × '.join(map(str, form.shape))} numbers of {form.bits} bits"
     there = f"are in {path} ({size:.2f} GB)" if path.exists() else f"take {size:.2f} GB in {path}"

@@ -164,7 +164,7 @@ def test_what_was_asked_serves_other_seeds_rates_and_batches(tmp_path: Path) -> 
         views = stored(tmp_path, once, teacher_views=2, **MAPS | changes)  # type: ignore[arg-type]
         assert once.asked == asked
         assert shown(views, 1)[0].shape == first[0].shape
-    for changes in ({"crop_scale": 0.5}, {"views_bits": 8}, {"flip": False}):
+    for changes in ({"crop_scale": 0.5}, {"views_bits": 8}, {"flip": False}, {"refined": False}):
         before = once.asked
         stored(tmp_path, once, teacher_views=2, **MAPS | changes)  # type: ignore[arg-type]
         assert once.asked > before

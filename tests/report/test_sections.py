@@ -445,10 +445,28 @@ def test_without_moment_weights_there_is_no_section_of_them(html: str) -> None:
     assert "Nobody looked: embed.moments is off." in gallery(html, "moment-weights")
 
 
+def test_images_are_shown_beside_the_crop_of_which_the_teacher_is_surest(
+    tmp_path: Path,
+) -> None:
+    files = World().write(tmp_path)
+    logits = np.load(files.embed / "logits.npy")
+    boxes = np.full((51, 1, 4), np.nan, np.float32)
+    boxes[:20] = (0, 0, 8, 8)
+    sure = 9 * logits
+    np.save(files.embed / "crop_boxes.npy", boxes)
+    np.save(files.embed / "crop_logits.npy", sure[:, None])
+    np.save(files.embed / "crops.npy", np.zeros((51, 1, 8, 8, 3), np.uint8))
+    part = gallery(build_report(files, thumbnails=12, map_images=0), "crops")
+    assert "12 of 20 here" in part and "2 views of each image are trained on" in part
+    said = re.findall(r": (\d+)% → (\d+)%", part)
+    assert len(said) == 12 and np.mean([int(b) - int(a) for a, b in said]) > 5
+
+
 def test_scores_that_were_not_asked_for_are_said_not_to_be_there(tmp_path: Path) -> None:
     html = build_report(World(scores=False).write(tmp_path), thumbnails=2, map_images=0)
     assert "Nobody looked: embed.off_topic is off." in gallery(html, "off-topic")
     assert "Nobody looked: embed.redundant is 0." in gallery(html, "redundant")
+    assert "Nobody looked: embed.crops is 1." in gallery(html, "crops")
 
 
 def test_the_nearest_row_of_a_group_is_found_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

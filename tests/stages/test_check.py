@@ -253,6 +253,7 @@ def test_refined_images_are_counted_as_pixels_whatever_the_store() -> None:
     pixels = 10_000 * Params().teacher.input_size ** 2 * 3
     assert needed(refine=8) == needed() + pixels
     assert needed(refine=8, store="jpeg") == needed(store="jpeg") + pixels
+    assert needed(refine=8, crops=3) == needed() + 5 * pixels
 
 
 def test_the_room_for_files_counts_rows_of_tables_and_members_of_archives(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_what_embed_leaves_beside_the_pixels_does_not_count(made: Path) -> None:
     first = folder()
     (paths.EMBED / "logits.npy").write_bytes(b"other scores")
     (paths.EMBED / "images.parquet").write_bytes(b"one more column")
+    (paths.EMBED / "crop_boxes.npy").write_bytes(b"where they were cut")
     assert folder() == first
 
 
