@@ -488,6 +488,14 @@ class Distill(Section):
     epochs: int = Field(
         20, ge=1, description="passes; schedules stretch with it (240 as published)"
     )
+    budget: Annotated[
+        Annotated[str, Field(pattern=r"^((\d+(\.\d+)?[hms])+|[1-9]\d* steps)?$")],
+        Either("a time such as 45s, 90m or 1h30m, steps such as 9000 steps, or nothing"),
+    ] = Field(
+        "",
+        description="in place of `epochs`: a time, as 90m or 2h, of which the steps are worked out "
+        "from the speed measured at the start; or steps, as `9000 steps`",
+    )
     batch_size: int = Field(128, ge=2, description="images a step")
     lr: Annotated[
         Annotated[float, Field(gt=0)] | Literal["auto"], Either("a number above 0, or auto")
@@ -511,7 +519,14 @@ class Distill(Section):
         description="views of each image on which the teacher is asked once, before training; "
         "1 is the whole image; 0 asks it at every step",
     )
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights; 0: no average")
+    ema: Annotated[
+        Annotated[float, Field(ge=0, lt=1)] | Literal["auto"],
+        Either("a number from 0 to less than 1, or auto"),
+    ] = Field(
+        0.0,
+        description="decay of averaged weights; `auto`: a memory that grows with the steps behind; "
+        "0: no average",
+    )
     keep: Literal["last", "agreement"] = Field(
         "last",
         description="epoch to deploy: the `last`, or that of best `agreement` with the teacher on "
@@ -552,6 +567,13 @@ class Distill(Section):
     mixing_alpha: float = Field(0.1, gt=0, description="mixing: λ ~ Beta(α, α)")
     contrast_weight: float = Field(0.001, ge=0, description="mixing: weight of the contrast term")
     contrast_temperature: float = Field(0.3, gt=0, description="mixing: temperature of NT-Xent")
+    disagreement: float = Field(
+        0.0,
+        ge=0,
+        le=64,
+        description="in the last fifth of the steps, move each pixel by so many levels of 255 to "
+        "where student and teacher disagree more; 0: not at all",
+    )
     crop: Literal["pad", "resized", "none"] = Field(
         "pad", description="`pad` by an eighth and crop; `resized` is RandomResizedCrop, published"
     )

@@ -69,6 +69,25 @@ def start(
     return params, console
 
 
+def by_epochs(params: Params, epochs: int | None, budget: str | None, changes: Set) -> Params:
+    """The parameters without `distill.budget` where --epochs is given: the two exclude each other.
+
+    Args:
+        budget: the option of that name.
+        changes: the changes of --set.
+
+    Raises:
+        UserError: both are given for this run.
+    """
+    if epochs is None:
+        return params
+    of_set = any(change.partition("=")[0].strip() == "distill.budget" for change in changes or [])
+    if of_set or budget is not None:
+        raise UserError("--epochs and distill.budget both say how long a run is", "give one")
+    section = params.distill.model_copy(update={"budget": ""})
+    return params.model_copy(update={"distill": section})
+
+
 def _refuse_unused(stage: str, changes: list[str]) -> None:
     """Raises a UserError for a change of what the stage does not read: it would change nothing."""
     used = (stage, *USED.get(stage, ()))

@@ -6,7 +6,7 @@ import typer
 
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.extras import install_extra
-from kd3_stages.command import Json, Quiet, Set, start
+from kd3_stages.command import Json, Quiet, Set, by_epochs, start
 
 SPACE = ("lr=0.1:4", "crop=pad,resized,none", "logit_weight=0,0.1", "contrast_weight=0.0001:0.1")
 
@@ -38,4 +38,5 @@ def tune(
             raise
         raise UserError("tune needs optuna", install_extra("tune")) from None
 
+    params = by_epochs(params, epochs, None, overrides)
     run(params.distill, console, trials, epochs, search, SPACE, overrides or [])

@@ -58,6 +58,8 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline crawl --classes aquarium_fish,AnnualCrop": NETWORK,
     "pipeline crawl --set crawl.rounds=2": "tests/stages/test_crawl_rounds.py",
     "dvc repro teacher": MINUTES,
+    "pipeline distill --budget 2h": MINUTES,
+    "pipeline distill --budget '9000 steps'": "tests/stages/test_distill_budget.py",
     "pipeline crawl --engine captions --source captions.csv --classes 'red fox,badger' --per-class"
     " 2": "tests/stages/test_crawl_captions.py",
     "pipeline crawl --search-again": RUN,

@@ -9,6 +9,7 @@ from kd3_pipeline.device import autocast
 from kd3_pipeline.distill.cost import copied
 from kd3_pipeline.distill.loader import free_memory
 from kd3_pipeline.distill.objectives.objective import Objective
+from kd3_pipeline.kd3 import disagreement
 from kd3_pipeline.models.macs import macs_of
 from kd3_pipeline.models.network import Network, parameter_count
 from kd3_pipeline.params import Distill
@@ -95,7 +96,7 @@ def _fixed_bytes(objective: Objective, section: Distill) -> int:
     """Of gradients, optimizer and average: the weights themselves are there already."""
     weights = sum(weight.nbytes for weight in objective.parameters())
     moments = 2 if section.optimizer == "adamw" else int(section.momentum > 0)
-    return weights * (1 + moments + (section.ema > 0))
+    return weights * (1 + moments + bool(section.ema))
 
 
 def _batch_bytes(objective: Objective, images: Tensor, section: Distill) -> int:
@@ -110,7 +111,8 @@ def _bytes_per_image(objective: Objective, images: Tensor, precision: torch.dtyp
     The teacher's own tensors are gone before the student's are made.
     """
     probe = copied(objective).train()
-    own = {tensor.untyped_storage().data_ptr() for tensor in probe.parameters()}
+    weights = [*probe.parameters(), *probe.teacher.parameters()]
+    own = {tensor.untyped_storage().data_ptr() for tensor in weights}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -125,8 +127,13 @@ def _bytes_per_image(objective: Objective, images: Tensor, precision: torch.dtyp
         autocast(images.device, precision),
     ):
         probe(*views)
+        trained = sum(kept.values())
+        kept.clear()
+        if objective.section.disagreement:  # of pixels, for which the teacher is gone back through
+            moved = images.clone().requires_grad_()
+            disagreement(probe.eval().predict(moved), probe.teacher(moved))
     teacher = _largest_layer(objective.teacher, images)
-    return MARGIN * max(sum(kept.values()), teacher) / len(images)
+    return MARGIN * max(trained, sum(kept.values()), teacher) / len(images)
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from kd3_pipeline.params import Distill
 
 MILESTONES = (150 / 240, 180 / 240, 210 / 240)
+LATE = 0.8  # share of the steps behind from which `distill.disagreement` counts
 WARM_UP = 0.2  # share of the steps in which a one-cycle learning rate rises
 
 

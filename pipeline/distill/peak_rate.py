@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 
 from kd3_pipeline.console import Advance
+from kd3_pipeline.distill.budget import shortened
 from kd3_pipeline.distill.trials import Trials
 from kd3_pipeline.params import Distill
 
 RATES = {"sgd": (0.1, 0.2, 0.4, 0.8, 1.6), "adamw": (0.0005, 0.001, 0.002, 0.004, 0.008)}
-LENGTH = 0.15  # of the epochs of the whole run
+LENGTH = 0.15  # of the whole run
 
 
 def probe(section: Distill, rate: float) -> Distill:
     """A short run at one peak learning rate."""
-    epochs = max(2, round(LENGTH * section.epochs))
-    return section.model_copy(update={"lr": rate, "epochs": epochs, "keep": "last"})
+    short = shortened(section, LENGTH, fewest=2)
+    return short.model_copy(update={"lr": rate, "keep": "last"})
 
 
 def probe_steps(trials: Trials, section: Distill) -> int:

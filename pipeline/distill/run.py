@@ -68,6 +68,12 @@ def prepare(
         ExternalError: as `pretrained`.
     """
     section, _ = fitting(section, teacher)
+    if section.disagreement and teacher.runs_elsewhere:
+        raise UserError(
+            "distill.disagreement needs the gradient of the teacher, which is a program that gives"
+            " answers alone",
+            "set it to 0",
+        )
     device = web.teacher_logits.device
     views = views_of(section, config, web.pixels.side)
     start, notes = pretrained(section), []  # before the seed: a library may draw
@@ -87,6 +93,27 @@ def prepare(
     return Prepared(objective, views, start, notes)
 
 
+def ready(
+    section: Distill,
+    web: WebImages,
+    teacher: Network,
+    config: ModelConfig,
+    precision: torch.dtype,
+    answers: Path,
+    world: World = ALONE,
+) -> Prepared:
+    """As `prepare`, with the teacher's answers to stored views, which are asked for if need be.
+
+    Args:
+        answers: where they are kept.
+    """
+    section, _ = fitting(section, teacher)
+    found = prepare(section, web, teacher, config, world)
+    about = (section, web, found.objective.teacher, found.views, precision, answers, world)
+    found.objective.stored = stored_views(*about, no_progress)
+    return found
+
+
 def distill(
     section: Distill,
     web: WebImages,
@@ -102,18 +129,16 @@ def distill(
     """Builds the student and distils it; see `prepare` and `train` for the errors raised.
 
     Args:
-        section: with what its objective fixes, and a number as learning rate.
+        section: with what its objective fixes, a number as learning rate, no time as budget.
         teacher: in evaluation mode, on the device of `web`; `config` is its own.
         folder: where an interrupted run goes on.
         answers: where the teacher's answers to stored views are kept; None: in `folder`.
     """
     section, _ = fitting(section, teacher)
-    ready = prepare(section, web, teacher, config, world)
-    objective, views = ready.objective, ready.views
     answers = folder / "views" if answers is None else answers
-    about = (section, web, objective.teacher, views, precision, answers, world)
-    objective.stored = stored_views(*about, no_progress)
-    return objective, train(web, objective, views, section, precision, folder, advance, report)
+    of = ready(section, web, teacher, config, precision, answers, world)
+    training = (web, of.objective, of.views, section, precision, folder, advance, report)
+    return of.objective, train(*training)
 
 
 @torch.no_grad()

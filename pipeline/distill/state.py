@@ -18,6 +18,7 @@ from kd3_pipeline.distill.parallel import share_batch_norm, unshare_batch_norm
 from kd3_pipeline.distill.progress import Progress
 from kd3_pipeline.distill.views import Views, draws
 from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.kd3 import disagreement_step
 from kd3_pipeline.params import Distill
 
 
@@ -89,13 +90,16 @@ class State:
         """Learning rate of the last step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def step(self, rows: Tensor, pixels: Tensor, epoch: int, rate: float) -> dict[str, Tensor]:
+    def step(
+        self, rows: Tensor, pixels: Tensor, epoch: int, rate: float, *, late: bool = False
+    ) -> dict[str, Tensor]:
         """One step of the optimizer on a batch.
 
         Args:
             rows: of the batch, int64 on the CPU.
             pixels: of these rows, uint8 [B, S, S, 3] on the device.
             rate: learning rate.
+            late: it is among the last ones, in which `distill.disagreement` counts.
 
         Returns:
             The loss and its terms, on the device: reading one here would stall it at every step.
@@ -120,6 +124,7 @@ class State:
                 {k: world.share(one[part]) for k, one in known.items() if one is not None},
                 last=part is parts[-1],
                 share=(part.stop - part.start) / len(rows),
+                moved=late and self.section.disagreement > 0,
             )
             terms = {name: terms[name] + term if terms else term for name, term in found.items()}
         if self.section.clip:
@@ -140,7 +145,13 @@ class State:
         return [slice(*ends) for ends in pairwise([0, *ends, count])]
 
     def _part_terms(
-        self, views: Sequence[Tensor], known: dict[str, Tensor], *, last: bool, share: float
+        self,
+        views: Sequence[Tensor],
+        known: dict[str, Tensor],
+        *,
+        last: bool,
+        share: float,
+        moved: bool,
     ) -> dict[str, Tensor]:
         """The loss and its terms of a part of a batch; its gradient is added to that of the others.
 
@@ -149,7 +160,12 @@ class State:
             known: what else the objective takes, by its name, for the same images.
             last: the gradients of all processes come together.
             share: of the part in the batch, by which everything is multiplied.
+            moved: the images go where student and teacher disagree more, and the teacher is asked
+                what it says of them there.
         """
+        if moved:
+            views = [self._moved(views[0]), *views[1:]]
+            known = {name: one for name, one in known.items() if name != "answers"}
         waits = isinstance(self.model, DistributedDataParallel) and not last
         with self.model.no_sync() if waits else nullcontext():  # type: ignore[operator]
             with autocast(self.device, self.precision):
@@ -159,6 +175,22 @@ class State:
             loss = sum(terms.values(), torch.zeros((), device=self.device))
             loss.backward()
         return {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
+
+    def _moved(self, images: Tensor) -> Tensor:
+        """The images after their disagreement step; networks are asked as in evaluation.
+
+        So an image moves by itself alone, and no running statistic sees it twice.
+        """
+        self.objective.eval()
+        with autocast(self.device, self.precision):
+            moved = disagreement_step(
+                images,
+                self.objective.predict,
+                self.objective.teacher,
+                *self.views.levels(self.section.disagreement, self.device),
+            )
+        self.objective.train()
+        return moved
 
     def deploy(self) -> None:
         """The objective holds the weights to deploy: the best epoch's, or the last average."""

@@ -12,10 +12,11 @@ from torch import Tensor
 from kd3_pipeline.console import Advance
 from kd3_pipeline.distill import checkpoint
 from kd3_pipeline.distill.batches import shuffled_batches
+from kd3_pipeline.distill.budget import length_of
 from kd3_pipeline.distill.compiling import compiled
 from kd3_pipeline.distill.cost import Meter, significant
 from kd3_pipeline.distill.interruption import interruption
-from kd3_pipeline.distill.learning_rate import learning_rate
+from kd3_pipeline.distill.learning_rate import LATE, learning_rate
 from kd3_pipeline.distill.objectives.objective import Objective
 from kd3_pipeline.distill.progress import Progress
 from kd3_pipeline.distill.selection import Selector
@@ -39,6 +40,7 @@ class Trained:
     labels: Tensor  # int64 [N], class that the deployed student sees
     confidence: Tensor  # float32 [N]
     epoch: int  # whose weights the objective holds
+    steps: int = 0  # in all epochs
 
 
 def train(
@@ -54,7 +56,7 @@ def train(
     """Trains the objective's modules in place, from where the checkpoint in `folder` left off.
 
     Args:
-        section: with a number as learning rate.
+        section: with a number as learning rate, and no time as budget.
         report: called with the curves after every epoch, when it is saved.
 
     Raises:
@@ -62,7 +64,9 @@ def train(
         TrainingError: too few images selected, or a loss that is not finite.
         KeyboardInterrupt: interrupted; the step that was running is finished and saved.
     """
-    world, epoch_steps = objective.world, _epoch_steps(web, section)
+    _check(web, section)
+    world, length = objective.world, length_of(section, len(web.train))
+    section = section.model_copy(update={"epochs": length.epochs})
     few = views.whole(next(iter(web.pixels.batches([web.train[:2]]))))
     meter = Meter(objective, few, precision)
     said = ""  # of the last epoch
@@ -72,13 +76,14 @@ def train(
 
     # restore: an interrupted run goes on with the step after its last state
     if state.restore(folder):
-        advance(len(progress.curves) * epoch_steps + min(progress.step, epoch_steps))
+        under_way = len(progress.curves) + 1
+        advance(length.before(under_way) + min(progress.step, length.of(under_way)))
     state.share()
 
     with compiled(objective, state.device), interruption(world) as interrupted:
         for epoch in range(len(progress.curves) + 1, section.epochs + 1):
             # select: the images of this epoch, unless an interruption came after they were
-            started = time.monotonic()
+            started, epoch_steps = time.monotonic(), length.of(epoch)
             if progress.rows is None:
                 with state.averaged():
                     progress.begin(epoch, *selector.select(epoch))
@@ -91,7 +96,8 @@ def train(
             objective.train()
             for rows, pixels in zip(waiting, web.pixels.batches(waiting), strict=True):
                 done = (epoch - 1 + progress.step / len(batches)) / section.epochs
-                losses = state.step(rows, pixels, epoch, learning_rate(done, section))
+                rate, late = learning_rate(done, section), done >= LATE
+                losses = state.step(rows, pixels, epoch, rate, late=late)
                 progress.record(losses, len(batches))
                 advance(1 if progress.step <= epoch_steps else 0)
                 if interrupted() and progress.step < len(batches):
@@ -122,8 +128,8 @@ def train(
     return _trained(selector, progress)
 
 
-def _epoch_steps(web: WebImages, section: Distill) -> int:
-    """Steps of an epoch in which all images are kept."""
+def _check(web: WebImages, section: Distill) -> None:
+    """Raises a UserError where these images cannot be trained on so."""
     if len(web.train) < section.batch_size:
         raise UserError(
             f"distill: {len(web.train)} images to train on are fewer than a batch of"
@@ -141,7 +147,6 @@ def _epoch_steps(web: WebImages, section: Distill) -> int:
             "distill.keep 'agreement' needs held-out images and there are none",
             "raise distill.held_out, or keep 'last'",
         )
-    return len(web.train) // section.batch_size
 
 
 def _check_finite(losses: Tensor, terms: list[str], epoch: int, folder: Path) -> None:
@@ -197,6 +202,7 @@ def _trained(selector: Selector, progress: Progress) -> Trained:
         labels.cpu(),
         confidence.float().cpu(),
         progress.best_epoch or epochs,
+        progress.total,
     )
 
 

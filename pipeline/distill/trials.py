@@ -8,6 +8,7 @@ import torch
 
 from kd3_pipeline.console import Advance
 from kd3_pipeline.distill import checkpoint
+from kd3_pipeline.distill.budget import length_of
 from kd3_pipeline.distill.parallel import ALONE, World
 from kd3_pipeline.distill.run import distill
 from kd3_pipeline.distill.web import WebImages
@@ -56,7 +57,7 @@ class Trials:
 
     def steps(self, section: Distill) -> int:
         """Steps of one run."""
-        return section.epochs * (len(self.web.train) // section.batch_size)
+        return length_of(section, len(self.web.train)).steps
 
     def agreement(self, section: Distill, name: str, advance: Advance) -> float:
         """With the teacher on held-out images, 0 to 1, at the end of a run; 0 if it failed.

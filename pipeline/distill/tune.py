@@ -42,6 +42,7 @@ WEIGHED = "the images are weighed before the search"
 SPEED = "it changes the speed and not the student"
 REFUSED = {
     "seed": "a better seed is luck",
+    "budget": "a longer run is better, whatever else it is",
     "keep": "an epoch chosen by agreement cannot be judged by it",
     "held_out": "agreement is measured on what it holds out",
     "off_topic_weight": WEIGHED,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -56,6 +57,13 @@ class Views:
         apply = resized if self.section.crop == "resized" else shifted
         return self._normalised(apply(pixels, drawn, side))
 
+    def levels(self, count: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """`count` levels of 255 as a normalised image has them, then its black and its white.
+
+        All float32 [3, 1, 1]; made once for a device, as that waits for it.
+        """
+        return _levels(count, tuple(self.mean), tuple(self.std), device)
+
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.mean, self.std)
 
@@ -73,6 +81,16 @@ def views_of(section: Distill, config: ModelConfig, stored: int) -> Views:
             "run `dvc repro embed`",
         )
     return Views(section, config.mean, config.std, config.input_size)
+
+
+@lru_cache(maxsize=8)
+def _levels(
+    count: float, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    means, stds = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+    found = count / (255 * stds), -means / stds, (1 - means) / stds
+    step, black, white = (one.float().view(3, 1, 1).to(device) for one in found)
+    return step, black, white
 
 
 def draws(*counters: int) -> torch.Generator:

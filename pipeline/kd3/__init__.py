@@ -2,6 +2,7 @@
 
 from kd3_pipeline.kd3.alignment import Transfer, disagreement_weights, weighted_feature_loss
 from kd3_pipeline.kd3.contrast import Projection, nt_xent
+from kd3_pipeline.kd3.disagreement import disagreement, disagreement_step
 from kd3_pipeline.kd3.mixing import mix_distribution
 from kd3_pipeline.kd3.schedule import teacher_weight
 from kd3_pipeline.kd3.selection import Selection, select
@@ -10,6 +11,8 @@ __all__ = [
     "Projection",
     "Selection",
     "Transfer",
+    "disagreement",
+    "disagreement_step",
     "disagreement_weights",
     "mix_distribution",
     "nt_xent",

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from kd3_pipeline.classcheck import coverage_flags
+from kd3_pipeline.forecast import Forecast
 from kd3_pipeline.metrics import Group, Metrics
 from kd3_pipeline.report import costs
 from kd3_pipeline.report.inputs import Curves
@@ -21,6 +22,7 @@ LOST = 5.0  # points of accuracy that a starving class loses at least
 DUMPED = 0.3  # share of all mistakes that one class takes in at least
 FEWEST_MISTAKES = 10
 FEWEST_EPOCHS = 4  # of which anything is said of a longer run
+LITTLE = 0.005  # of agreement
 COARSE = 0.03  # standard error of an agreement that tells too little
 NAMED = 3
 
@@ -129,6 +131,8 @@ def _longer(curves: Curves, held_out: int) -> Markup:
     values = [one for one in curves.columns.get("agreement", []) if not math.isnan(one)]
     if len(values) < FEWEST_EPOCHS or not held_out:
         return Markup("")
+    if ahead := curves.forecast:
+        return _ahead(ahead)
     part = max(2, len(values) // 4)
     before, late = (sum(some) / part for some in (values[-2 * part : -part], values[-part:]))
     error = math.sqrt(late * (1 - late) / held_out)
@@ -147,6 +151,18 @@ def _longer(curves: Curves, held_out: int) -> Markup:
         'The <a href="#curves">agreement</a> with the teacher is level, {}: a longer run would'
         " bring little, and more images or a larger student more."
     ).format(change)
+
+
+def _ahead(ahead: Forecast) -> Markup:
+    """On a longer run, by the forecast."""
+    told = Markup('By the <a href="#curves">agreement</a> with the teacher, {}').format(
+        ahead.told()
+    )
+    if ahead.high < LITTLE:
+        return told + ": more images or a larger student would bring more."
+    if ahead.low > LITTLE:
+        return told + Markup(": a longer run (<code>distill.epochs</code>) is worth its time.")
+    return told + "."
 
 
 def _look_at(run: Run) -> Markup:

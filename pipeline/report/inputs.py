@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd3_pipeline.errors import UserError
+from kd3_pipeline.forecast import FORETELLING, Forecast, forecast
 from kd3_pipeline.store import read_table
 
 
@@ -17,6 +18,13 @@ class Curves:
     epochs: list[float]
     columns: dict[str, list[float]]
     other: tuple[str, ...]
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What a longer run would bring to the agreement; None where that cannot be told."""
+        if not self.columns.keys() >= set(FORETELLING):
+            return None
+        return forecast(*(self.columns[name] for name in FORETELLING))
 
 
 def malformed(path: Path, what: object, stage: str) -> UserError:

@@ -199,4 +199,4 @@ def build_live(curves_path: Path, every: int) -> str:
     """
     curves = read_curves(curves_path) if curves_path.exists() else Curves([], {}, ())
     page = environment(PACKAGE).get_template("live.html.j2")
-    return page.render(every=every, files=[curves_path], **sections.curves(curves))
+    return page.render(every=every, files=[curves_path], **sections.curves(curves, ended=False))

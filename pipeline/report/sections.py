@@ -105,12 +105,13 @@ def galleries(of_crawl: list[Gallery], mistakes: Gallery | None) -> Section:
     }
 
 
-def curves(log: Curves) -> Section:
-    """Charts of the training log, and its median speed."""
+def curves(log: Curves, ended: bool = True) -> Section:
+    """Charts of the training log, its median speed, and what more time would bring if it ended."""
     speeds = [speed for speed in log.columns.get("images_per_s", []) if not math.isnan(speed)]
     return {
         "curves": log,
         "charts": curve_charts(log),
+        "ahead": log.forecast if ended else None,
         "speed": f"{statistics.median(speeds):,.0f}" if speeds else "",
     }
 

@@ -1,6 +1,7 @@
 """Step of `pipeline distill`: a student from web images and the teacher, without a label."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from kd3_pipeline.console import Console
 from kd3_pipeline.device import laid_out, memory_format, resolve_device, resolve_precision
 from kd3_pipeline.distill import parallel
+from kd3_pipeline.distill.budget import check_whole_epoch, length_of, seconds_of
 from kd3_pipeline.distill.cautions import cost_notes, memory_notes
 from kd3_pipeline.distill.objectives.objective import Objective, fitting
 from kd3_pipeline.distill.outputs import (
@@ -17,14 +19,16 @@ from kd3_pipeline.distill.outputs import (
     threshold_table,
     write_curves,
 )
-from kd3_pipeline.distill.peak_rate import chosen, probe_rates, probe_steps
+from kd3_pipeline.distill.pace import in_steps, known_steps, settle
+from kd3_pipeline.distill.peak_rate import LENGTH, RATES, chosen, probe_rates, probe_steps
 from kd3_pipeline.distill.pretrained import Pretrained
-from kd3_pipeline.distill.run import distill, prepare
+from kd3_pipeline.distill.run import distill, prepare, ready
 from kd3_pipeline.distill.teacher_views import stored_views
 from kd3_pipeline.distill.trainer import Row, Trained
 from kd3_pipeline.distill.trials import HELD_OUT, Trials
 from kd3_pipeline.distill.views import views_of
 from kd3_pipeline.distill.web import WebImages, load_web_images, usual_share
+from kd3_pipeline.forecast import FORETELLING, forecast
 from kd3_pipeline.frames import Fit
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.models.fuse import fuse
@@ -43,6 +47,7 @@ FEWEST = 50  # held-out images from which an agreement is judged
 
 def run(params: Params, console: Console) -> None:
     """Distils into models/student."""
+    began = time.monotonic()
     device = resolve_device(params.distill.device)
     teacher, config = load_model(paths.TEACHER, device)
     teacher.requires_grad_(False)
@@ -70,6 +75,9 @@ def run(params: Params, console: Console) -> None:
     console.note(f"trained on {place}; pixels {web.pixels.kind}")
     answers = folder / "views"
     _ask_teacher(section, web, teacher, config, precision, answers, world, console)
+    given = (web, teacher, config, precision, folder, world, answers)
+    section = _with_steps(section, *given, began, console)
+    check_whole_epoch(section, len(web.train))
     if section.lr == "auto":
         choosing = web.holding_out(max(section.held_out, HELD_OUT))
         trials = Trials(choosing, teacher, config, precision, folder / "rates", world, answers)
@@ -81,7 +89,7 @@ def run(params: Params, console: Console) -> None:
         if told:
             told(curves[-1])
 
-    steps = section.epochs * (len(web.train) // section.batch_size)
+    steps = length_of(section, len(web.train)).steps
     with console.progress("distill", steps) as advance:
         objective, trained = distill(
             section, web, teacher, config, precision, folder, advance, report, world, answers
@@ -151,11 +159,42 @@ def _ask_teacher(
         teacher(images)
         each = (time.monotonic() - started) / max(1, len(rows))
         minutes = each * len(web.train) * section.epochs / 60
+        in_all = "" if section.budget else f" about {minutes:.1f} minutes of the training;"
         console.note(
             f"the teacher is a program and is asked at every step, {1000 * each:.2f} ms an image:"
-            f" about {minutes:.1f} minutes of the training; distill.teacher_views 1 to 64 asks"
+            f"{in_all} distill.teacher_views 1 to 64 asks"
             " before it, once for each image and view (objectives kd and dfnd)"
         )
+
+
+def _with_steps(
+    section: Distill,
+    web: WebImages,
+    teacher: Network,
+    config: ModelConfig,
+    precision: torch.dtype,
+    folder: Path,
+    world: parallel.World,
+    answers: Path,
+    began: float,
+    console: Console,
+) -> Distill:
+    """The section with the steps that its budget is enough for, if that is a time."""
+    if not section.budget or seconds_of(section.budget) is None:
+        return section
+    steps = known_steps(folder, world, web.teacher_logits.device)
+    pace = "as settled at its first start"
+    if steps is None:
+        prepared = ready(section, web, teacher, config, precision, answers, world)
+        probing = LENGTH * len(RATES[section.optimizer]) if section.lr == "auto" else 0.0
+        steps, found = settle(section, web, prepared, precision, folder, began, probing)
+        pace = f"at {1000 * found.step:.3g} ms each, as measured"
+    found_length = length_of(in_steps(section, steps), len(web.train))
+    console.say(
+        f"note: distill.budget {section.budget} is enough for {found_length.steps:,} steps in"
+        f" {found_length.epochs:,} epochs, {pace}; distill.epochs ({section.epochs}) does not count"
+    )
+    return in_steps(section, steps)
 
 
 def _peak_rate(section: Distill, trials: Trials, console: Console) -> float:
@@ -194,7 +233,9 @@ def _write(
     summary = {
         "images": len(web.train),
         "objective": section.objective,
-        "epochs": section.epochs,
+        "epochs": len(trained.curves),
+        "steps": trained.steps,
+        **({"budget": section.budget} if section.budget else {}),
         "lr": section.lr,
         "deployed_epoch": trained.epoch,
         "parameters": parameter_count(network),
@@ -204,6 +245,9 @@ def _write(
     if start:
         summary["student_weights"] = {"origin": start.origin, "sha256": start.weights.sha256}
     write_json(paths.summary("distill"), summary)
+    ahead = forecast(*([row[name] for row in trained.curves] for name in FORETELLING))
+    if ahead:
+        console.note(f"forecast: {ahead.told()}")
     agreement, usual = deployed["agreement"], summary["agreement_commonest"]
     measured = "not measured"
     if agreement is not None and usual is not None:
@@ -218,5 +262,6 @@ def _write(
     console.result(
         f"distill: {section.student}, agreement with the teacher on held-out web images"
         f" {measured} → {paths.STUDENT}",
-        summary,
+        # how long epochs took differs from run to run, so that it is in no file that DVC compares
+        summary | {"forecast": asdict(ahead) if ahead else None},
     )

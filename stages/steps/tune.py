@@ -11,6 +11,7 @@ import torch
 from kd3_pipeline.console import Console
 from kd3_pipeline.device import resolve_device, resolve_precision
 from kd3_pipeline.distill import tune
+from kd3_pipeline.distill.budget import seconds_of
 from kd3_pipeline.distill.objectives.objective import fitting, with_own_settings
 from kd3_pipeline.distill.trials import HELD_OUT
 from kd3_pipeline.distill.web import WebImages, load_web_images
@@ -90,6 +91,12 @@ def search_space(
         raise UserError("tune: distill.lr is 'auto'", "--search lr=0.1:2, or --set distill.lr=0.6")
     if epochs is not None and "epochs" in space:
         raise UserError("tune: --epochs and --search epochs", "give one of them")
+    if section.budget and seconds_of(section.budget) is not None:
+        raise UserError(
+            f"tune: distill.budget {section.budget} is the time of one run, and runs that are"
+            " compared have equally many steps",
+            "give --epochs, or set distill.budget to steps, as '9000 steps'",
+        )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("tune runs in one process", "start it without torchrun")
     return space

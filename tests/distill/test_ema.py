@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kd3_pipeline.distill.ema import EMA
+from kd3_pipeline.distill.ema import EMA, EXPONENT, decay_of
 from kd3_pipeline.distill.objectives.objective import Objective
 from tests.distill.world import copied, equal, objective, run, same, section, timeless
 
@@ -40,6 +41,31 @@ def test_the_average_is_that_of_the_definition_with_its_warm_up(decay):
     with average.applied():
         for name, value in net.state_dict().items():
             torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [200, 2000])
+def test_auto_remembers_the_same_share_of_a_run_whatever_its_length(steps):
+    profile = np.zeros(steps)
+    for step in range(steps):
+        decay = decay_of("auto", step)
+        profile *= decay
+        profile[step] += 1 - decay
+    at = (np.arange(steps) + 1) / steps
+    centre = float(profile @ at)
+    spread = float(np.sqrt(profile @ (at - centre) ** 2))
+    assert profile.sum() == pytest.approx(1)
+    assert centre == pytest.approx((EXPONENT + 1) / (EXPONENT + 2), abs=0.005)
+    assert spread == pytest.approx(0.05, abs=0.002)
+
+
+def test_auto_forgets_where_a_run_began_after_its_first_step():
+    net = trained_net()
+    average = EMA(net, "auto")
+    move(net)
+    live = copied(net)
+    average.update(0)
+    with average.applied():
+        assert equal(copied(net), live)
 
 
 def test_running_statistics_are_averaged_and_counters_are_not():

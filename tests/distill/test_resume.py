@@ -114,6 +114,7 @@ def test_a_run_that_ended_after_an_epoch_goes_on_as_if_it_had_not(tmp_path, epoc
         (5, {"selection": "none", "momentum": 0.0}),
         (5, {"judge": "random", "crop": "resized"}),
         (5, {"objective": "dfnd"}),
+        (8, {"ema": "auto", "disagreement": 2.0}),
     ],
     ids=[
         "plain-1",
@@ -124,6 +125,7 @@ def test_a_run_that_ended_after_an_epoch_goes_on_as_if_it_had_not(tmp_path, epoc
         "without momentum",
         "random crops",
         "dfnd",
+        "grown average, disagreement",
     ],
 )
 def test_a_run_interrupted_inside_of_an_epoch_goes_on_as_if_it_had_not_been(

@@ -29,6 +29,7 @@ class Official(KD3):
         "accumulate": 1,
         "teacher_views": 0,
         "ema": 0.0,
+        "disagreement": 0.0,
         "selection": "dynamic",
         "cutoff": 0.95,
         "teacher_floor": 0.0,
