@@ -11,14 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from benchmarks.cifar10.rows import DATA, KEPT, Row, Settings, nested
 from kd3_pipeline import manifest
-from kd3_pipeline.distill.web import load_web_images
 from kd3_pipeline.errors import ExternalError, UserError
-from kd3_pipeline.params import Distill, Teacher
+from kd3_pipeline.params import Teacher
 from kd3_pipeline.presets import whole_file
 from kd3_pipeline.store import (
     claim,
@@ -75,7 +73,7 @@ class Projects:
             else:
                 self._embed(folder, row)
             own = row.own | {at: str(kept) for at, value in row.own.items() if value == KEPT}
-            own |= _epochs(row, folder, kept)
+            own |= _epochs(row, kept) if kept else {}
             _git(folder, "reset", "--quiet", "--hard")  # an earlier row's parameters and figures
             _write_params(folder, nested(self._params(row), self._placed(own)))
             command = ("exp", "run", "--quiet", "--force", "--name", row.name)
@@ -194,29 +192,16 @@ class Projects:
             )
 
 
-def images_and_batch(row: Row, folder: Path, kept: Path | None) -> tuple[int, int]:
-    """Images that a row trains on, and images a step."""
-    if kept:
-        images = sum(map(row_count, shard_paths(kept)))
-        return images, row.settings.get("teacher.batch_size", Teacher().batch_size)
-    own = {at.partition(".")[2]: value for at, value in row.own.items()}
-    section = Distill().model_copy(update=own | {"pixels": "streamed"})
-    web = load_web_images(folder / paths.EMBED, section, torch.device("cpu"))
-    return len(web.train), section.batch_size
-
-
-def _epochs(row: Row, folder: Path, kept: Path | None) -> Settings:
-    """The epochs, whole ones, that are nearest to the steps that a row is to have."""
-    if row.unit == "seconds":
-        return {}
-    images, batch = images_and_batch(row, folder, kept)
+def _epochs(row: Row, kept: Path) -> Settings:
+    """The epochs of labelled images, whole ones, that are nearest to the steps of a row."""
+    images = sum(map(row_count, shard_paths(kept)))
+    batch = row.settings.get("teacher.batch_size", Teacher().batch_size)
     if images < batch:
         raise UserError(
             f"{row.name}: {images} images are fewer than a batch of {batch}",
-            "give its pool more images, or set a smaller batch_size",
+            "give its pool more images, or set a smaller teacher.batch_size",
         )
-    epochs = max(1, round(row.length / (images // batch)))
-    return {"teacher.epochs" if kept else "distill.epochs": epochs}
+    return {"teacher.epochs": max(1, round(row.length / (images // batch)))}
 
 
 def _times(folder: Path, of: str) -> Path:

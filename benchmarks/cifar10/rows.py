@@ -171,8 +171,7 @@ def _row(
     else:
         settings |= plan.teachers[teacher] | own
         settings |= {"distill.student": student, "distill.seed": seed}
-        if unit == "seconds":
-            settings["distill.budget"] = f"{length}s"
+        settings["distill.budget"] = f"{length}s" if unit == "seconds" else f"{length} steps"
     return Row(pair, pool, method, unit, length, seed, plan.preset, settings, with_labels)
 
 

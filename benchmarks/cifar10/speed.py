@@ -20,7 +20,6 @@ from kd3_pipeline.distill.run import distill
 from kd3_pipeline.distill.web import WebImages
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig
-from kd3_pipeline.params import Distill
 from kd3_pipeline.pixels import normalise
 from kd3_pipeline.teacher.train import train
 
@@ -30,6 +29,7 @@ UNTIMED = ("distill.seed", "teacher.seed", "distill.budget")  # what a step's ti
 PLAIN = {  # of what the images cost before training, or does not change a step's time
     "lr": 0.1,
     "epochs": 1,
+    "budget": "",
     "held_out": 0.0,
     "off_topic_weight": 0.0,
     "skip_redundant": False,
@@ -80,8 +80,7 @@ def measure(rows: Sequence[Row], work: Path) -> None:
 def _step(row: Row) -> float:
     """Seconds of a step of distillation, its share of the selection included."""
     section = with_own_settings(checked(row.settings).distill)
-    plain = {name: value for name, value in PLAIN.items() if name in Distill.model_fields}
-    section = section.model_copy(update=plain)
+    section = section.model_copy(update=PLAIN)
     device = resolve_device(section.device)
     teacher = build(str(row.settings["teacher.architecture"]), CLASSES).to(device)
     teacher.eval().requires_grad_(False)
