@@ -39,13 +39,13 @@ def main() -> None:
         write_tables()
         return
     plan = read_rows(ROWS, "gpu" if args.gpu else "cpu", args.only)
-    done = {} if args.again else read_results(RESULTS)
+    done = read_results(RESULTS)
     if args.speed:
         measure(plan, args.work)
     if args.list or args.speed:
         print(listing(plan, done, args.work))
         return
-    run_rows(plan, done, Projects(args.work, _data(args.data)), RESULTS)
+    run_rows(plan, done, Projects(args.work, _data(args.data)), RESULTS, args.again)
     write_tables()
 
 
@@ -58,13 +58,19 @@ def write_tables() -> None:
             print(f"tables of {page.relative_to(ROOT)} written")
 
 
-def run_rows(rows: list[Row], done: dict[str, Result], projects: Projects, results: Path) -> int:
-    """Runs the rows that are not done; returns how many those were."""
-    waiting = list({row.key: row for row in rows if row.key not in done}.values())
+def run_rows(
+    rows: list[Row],
+    done: dict[str, Result],
+    projects: Projects,
+    results: Path,
+    again: bool = False,
+) -> int:
+    """Runs the rows that are not done, or all `again`; returns how many those were."""
+    waiting = list({row.key: row for row in rows if again or row.key not in done}.values())
     for number, row in enumerate(waiting, 1):
         print(f"{number} of {len(waiting)}: {row.name}", flush=True)
         originals = of_same_pool(row, rows) if row.with_labels else None
-        folder = projects.run(row, originals)
+        folder = projects.run(row, originals, again)
         result = collected(row, folder, projects, originals)
         append_result(results, result)
         ran = result["ran"]

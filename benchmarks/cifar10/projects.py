@@ -56,11 +56,12 @@ class Projects:
         """The folder of a row's project."""
         return self.work / "projects" / row.project
 
-    def run(self, row: Row, originals: Row | None = None) -> Path:
+    def run(self, row: Row, originals: Row | None = None, again: bool = False) -> Path:
         """Runs a row in its project, from where it was interrupted; returns the folder.
 
         Args:
             originals: for a row with labels, one of the same pool without.
+            again: compute it even if DVC has its result.
 
         Raises:
             ExternalError: a command failed; its log is named.
@@ -76,9 +77,12 @@ class Projects:
             own |= _epochs(row, kept) if kept else {}
             _git(folder, "reset", "--quiet", "--hard")  # an earlier row's parameters and figures
             _write_params(folder, nested(self._params(row), self._placed(own)))
-            command = ("exp", "run", "--quiet", "--force", "--name", row.name)
-            stage = "teacher" if kept else "evaluate"
-            self._timed(row.key, folder, row.name, "dvc", *command, stage)
+            self._forget(folder, row, again)
+            stages = ["teacher"] if kept else ["distill", "evaluate"]
+            # forced, DVC would compute every stage before these, and take none from its cache
+            how = ["--force", "--single-item", *stages] if again else stages[-1:]
+            command = ("exp", "run", "--quiet", "--name", row.name, *how)
+            self._timed(row.key, folder, row.name, "dvc", *command)
         return folder
 
     def kept(self, originals: Row) -> Path:
@@ -128,6 +132,14 @@ class Projects:
         _git(folder, "add", "--all")
         _git(folder, "commit", "--quiet", "--allow-empty", "--message", "What all rows share")
         self._ready.add(row.project)
+
+    def _forget(self, folder: Path, row: Row, again: bool) -> None:
+        """Frees the row's name for an experiment, and with `again` forgets what it took."""
+        named = _git(folder, "for-each-ref", "--format=%(refname)", "refs/exps")
+        if any(at.endswith(f"/{row.name}") for at in named.splitlines()):
+            self._command(folder, row.name, "dvc", "exp", "remove", "--quiet", row.name)
+        if again:
+            _times(folder, row.key).unlink(missing_ok=True)
 
     def _init(self, folder: Path, row: Row) -> None:
         """A project with the parameters that its rows share, under git, if it is not there."""
@@ -216,7 +228,8 @@ def _write_params(folder: Path, params: dict[str, Any]) -> None:
     write_text(folder / paths.PARAMS, yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
 
 
-def _git(folder: Path, *arguments: str) -> None:
+def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise ExternalError(f"git {arguments[0]} in {folder}: {done.stderr.strip()}")
+    return done.stdout

@@ -124,7 +124,7 @@ def test_done_rows_are_not_run_again_and_a_changed_one_is(
     ran = []
 
     class Recorded(Projects):
-        def run(self, row: Row, originals: Row | None = None) -> Path:
+        def run(self, row: Row, originals: Row | None = None, again: bool = False) -> Path:
             ran.append(row.name)
             return tmp_path
 
@@ -138,6 +138,7 @@ def test_done_rows_are_not_run_again_and_a_changed_one_is(
     assert program.run_rows(rows, read_results(results), projects, results) == 1
     assert ran == [*(row.name for row in rows[:2]), rows[2].name]
     assert len(results.read_text().splitlines()) == 3
+    assert program.run_rows(rows, read_results(results), projects, results, again=True) == 3
 
 
 def test_a_row_with_labels_needs_one_that_cleans_its_images(tmp_path: Path) -> None:
