@@ -1,9 +1,10 @@
 """Conflicts: values of `params.yaml` that are right one by one and wrong together."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from kd3_pipeline.console import printable
+from kd3_pipeline.console import LARGEST_WHOLE, printable
 from kd3_pipeline.licences import LICENCES, OTHER, close_licences
 from kd3_pipeline.params import Crawl, Export, Params, Teacher
 
@@ -16,6 +17,16 @@ WITH_SOURCE = {
 }
 WITH_SAMPLE = tuple(engine for engine in WITH_SOURCE if engine != "captions")  # not by class
 NO_HEADER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+FILES = frozenset(  # parameters that may name a file, or a folder
+    {
+        *("crawl.classes", "crawl.blocklist", "teacher.path", "teacher.data"),
+        *("teacher.architecture", "teacher.class_names", "teacher.repository"),
+        *("distill.student", "distill.student_weights"),
+        *("evaluate.test_set", "evaluate.class_names", "evaluate.styles"),
+    }
+)
+LONGEST = 255  # bytes of a file's name
 LONGEST_CONTACT = 300  # letters; hosts refuse long headers
 LIGHTEST = 255  # of a byte
 WITH_REPOSITORY = ("torch.hub", "hub")
@@ -25,12 +36,47 @@ WITH_WEIGHTS = ("torch.hub", "timm", "torchvision")  # optional for `hub`
 def conflicts(params: Params) -> list[Conflict]:
     """All contradictions, in no particular order."""
     return [
+        *_values(params),
         *_crawl(params.crawl),
         *_teacher(params.teacher),
         *_embed(params),
         *_distill(params),
         *_export(params.export),
     ]
+
+
+def _values(params: Params) -> Iterator[Conflict]:
+    """Numbers and texts that no stage could do anything with."""
+    for section, values in params.model_dump().items():
+        for key, value in values.items():
+            at = f"{section}.{key}"
+            if isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+                yield (
+                    at,
+                    f"expected at most {LARGEST_WHOLE:,}, got one of {len(str(abs(value)))} digits",
+                )
+            for text in _texts(value):
+                if bad := NO_TEXT.search(text):
+                    shown = ascii(bad[0]).strip("'")
+                    yield at, f"it has the character {shown}, which no name and no file has"
+                elif (  # a list is of names
+                    at in FILES
+                    and isinstance(value, str)
+                    and any(len(os.fsencode(one)) > LONGEST for one in text.split("/"))
+                ):
+                    yield at, f"a name of more than {LONGEST} bytes, which no file has"
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _texts(key)
+            yield from _texts(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
 
 
 def _crawl(crawl: Crawl) -> Iterator[Conflict]:

@@ -4,6 +4,7 @@ A file is read once: while its size, times and inode stay, so does its hash.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import sqlite3
@@ -16,6 +17,7 @@ from pathlib import Path
 from kd3_pipeline.console import Advance, no_progress
 
 SETTLED = 2_000_000_000  # ns; a younger file may change again within one tick of its clock
+NOT_A_FILE = "it is no regular file"
 SKIPPED = "__pycache__"  # written by reading: `torch.hub` runs a folder's code
 
 
@@ -49,6 +51,8 @@ class Hashes:
         """
         key = os.fsencode(path.absolute())
         about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, a device read for ever
+            raise OSError(errno.EINVAL, NOT_A_FILE, str(path))
         state = f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino}"
         found = self._database.execute(
             "SELECT sha256 FROM hashes WHERE path = ? AND state = ?", (key, state)

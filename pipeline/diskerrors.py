@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kd3_pipeline.errors import ExternalError
 
-ROOM = "free some room there, and the same command goes on; what was there before is as it was"
+ROOM = "free some room there, and the same command goes on; what it did not write is as it was"
 WRITABLE = "it has to be writable for whoever runs this"
 IN_THE_WAY = "a file or a link is where a folder has to be, or the other way round: move it away"
 HINTS = {

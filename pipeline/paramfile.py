@@ -14,6 +14,7 @@ from kd3_pipeline.errors import UserError
 from kd3_pipeline.params import Either, Params, Section
 
 EMPTY = ", or {} for its defaults"
+MOST_VALUES = 2_000_000  # of a file, its aliases written out
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,19 +48,32 @@ def read_params(path: Path, overrides: Sequence[str] = ()) -> Params:
     Raises:
         UserError: one line for each wrong key or value: file, line, key path, what is wrong.
     """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path.name} not found in {path.resolve().parent}",
-            "run from the folder of a project; `pipeline init FOLDER` makes one",
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} cannot be read: {error}") from None
-    data, where = parse(text, path.name)
+    data, where = parse(text_of(path, path.name), path.name)
     for override in overrides:
         _override(data, where, override)
     return check(data, where, path.name)
+
+
+def text_of(path: Path, name: str) -> str:
+    """Text of a file of a project, which errors call `name`.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"{name} not found in {path.resolve().parent}",
+            "run from the folder of a project; `pipeline init FOLDER` makes one",
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{name}:{line}: not UTF-8: byte 0x{error.object[error.start]:02x}", "save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}") from None
 
 
 def parse(text: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -81,6 +95,8 @@ def load_yaml(text: str, name: str) -> tuple[Any, dict[str, str]]:
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
+        if _too_many(root):
+            raise UserError(f"{name}: not YAML: its aliases stand for over {MOST_VALUES:,} values")
         where: dict[str, str] = {}
         for key_path, line in _lines(root, ""):
             if key_path in where:
@@ -95,7 +111,9 @@ def load_yaml(text: str, name: str) -> tuple[Any, dict[str, str]]:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else name
         raise UserError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{name}: not YAML: nested too deep, or an alias within itself") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:  # a tag that does not fit
         raise UserError(f"{name}: not YAML: {error}") from None
 
 
@@ -144,6 +162,19 @@ def _override(data: dict[str, Any], where: dict[str, str], override: str) -> Non
     where[key_path] = "--set"
 
 
+def _too_many(root: yaml.Node | None) -> bool:
+    """Whether a few lines of aliases of aliases would be more values than anybody wrote."""
+    left, open_nodes = MOST_VALUES, [root]
+    while open_nodes and left:
+        node = open_nodes.pop()
+        left -= 1
+        if isinstance(node, yaml.MappingNode):
+            open_nodes += [one for pair in node.value for one in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            open_nodes += node.value
+    return not left
+
+
 def _lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -170,7 +201,7 @@ def _problem(found: Any) -> tuple[str, str]:
     either = _either(*location[:2])
     if either:  # one problem, whichever kinds of value were tried
         now = next((new for old, new in either.renamed if value is old), "")
-        hint = f"; it is {now} now" if now else ""
+        hint = f"; it is {now} now" if now else _quoted(value)
         return ".".join(location[:2]), f"expected {either.words}, got {_shown(value)}{hint}"
     if kind in ("extra_forbidden", "invalid_key"):
         known = _fields_of(location[:-1])
@@ -202,6 +233,13 @@ def _problem(found: Any) -> tuple[str, str]:
         "less_than_equal": f"at most {limits.get('le')}",
     }.get(kind, found["msg"])
     return key_path, f"expected {expected}, got {_shown(value)}"
+
+
+def _quoted(value: Any) -> str:
+    """What to say of names that YAML takes for numbers, truth or nothing."""
+    inside = value if isinstance(value, list | dict) else ()
+    bare = [one for one in inside if one is None or isinstance(one, bool | int | float)]
+    return f"; a name such as {bare[0]} needs quotes" if bare else ""
 
 
 def _either(section: Any = None, key: Any = None) -> Either | None:

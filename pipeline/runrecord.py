@@ -10,6 +10,8 @@ from kd3_pipeline.errors import UserError
 from kd3_pipeline.runkey import digest_of
 from kd3_pipeline.store import write_json
 
+LARGEST = 2**24  # bytes of a record, which has a few thousand
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -57,6 +59,7 @@ def read_record(path: Path) -> RunRecord:
         UserError: it is missing, or is no such record.
     """
     try:
+        refuse_other(path)
         values = json.loads(path.read_text("utf-8"))
         found = RunRecord(**{field.name: values[field.name] for field in fields(RunRecord)})
     except FileNotFoundError:
@@ -64,12 +67,18 @@ def read_record(path: Path) -> RunRecord:
             f"{path} not found",
             "copy back all that the stage wrote; results of an older version have no such file",
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no record of a run: {error!r}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no record of a run: {error!r:.200}") from None
     tables = (found.parameters, found.inputs, found.outputs)
     if not all(isinstance(one, dict) for one in tables):
         raise UserError(f"{path} is no record of a run")
     return found
+
+
+def refuse_other(path: Path) -> None:
+    """Raises a UserError for what is no file, such as a pipe, or is too large for a record."""
+    if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST):
+        raise UserError(f"{path} is no record of a run")
 
 
 def digests(paths: Iterable[Path]) -> dict[str, str]:

@@ -52,8 +52,7 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target)
-    temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
-    aside = target.with_name(f".{target.name}.old{os.getpid()}")
+    temporary, aside = beside(target, "tmp"), beside(target, "old")
     try:
         yield temporary
         if os.path.lexists(target) and (temporary.is_dir() or target.is_dir()):
@@ -69,6 +68,11 @@ def replacing(target: Path) -> Iterator[Path]:
     finally:
         remove(temporary)
         remove(aside)
+
+
+def beside(target: Path, kind: str) -> Path:
+    """A name of this process's own beside `target`, for what is to be it (tmp) or was it (old)."""
+    return target.with_name(f".{target.name}.{kind}{os.getpid()}")
 
 
 def _exchanged(one: Path, other: Path) -> bool:

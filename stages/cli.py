@@ -1,6 +1,7 @@
 """`pipeline`: every stage is a command. Heavy imports wait until a command runs."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 
 from kd3_pipeline.console import printable, write_any_text
 from kd3_pipeline.diskerrors import disk_trouble
-from kd3_pipeline.errors import PipelineError
+from kd3_pipeline.errors import PipelineError, UserError
 from kd3_pipeline.version import __version__
 from kd3_stages import (
     check,
@@ -49,6 +50,7 @@ def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def guarded(**options: object) -> None:
         try:
+            _stand()
             if command.__name__ not in ANYWHERE:
                 enter_project()
             command(**options)
@@ -66,6 +68,14 @@ def with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
             raise _told(trouble) from None
 
     return guarded
+
+
+def _stand() -> None:
+    """Raises a UserError where the folder that one stands in was removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the folder that you stand in is gone", "`cd` to a project") from None
 
 
 def _told(error: PipelineError) -> typer.Exit:

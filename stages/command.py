@@ -14,6 +14,7 @@ from kd3_pipeline.params import Params
 from kd3_stages.completion import keys
 from kd3_stages.paths import PARAMS
 from kd3_stages.steps.consent import consented
+from kd3_stages.steps.run_dvc import QUIET
 
 Set = Annotated[
     list[str] | None,
@@ -26,7 +27,10 @@ Set = Annotated[
     ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print nothing but errors, warnings and --json.")
+    bool,
+    typer.Option(
+        "--quiet", "-q", envvar=QUIET, help="Print nothing but errors, warnings and --json."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 USED = {  # sections, or keys of them, that a command takes values from beside its own

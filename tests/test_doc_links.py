@@ -22,7 +22,7 @@ YOURS = {  # paths that a page tells its reader to fill
 }
 # by a command, and no output of a stage
 MADE = (
-    *(".cache/", ".venv/", "dist/"),
+    *(".cache/", ".venv/", "my-env/", "dist/"),
     *("reports/tune.", "reports/dedup.html", "reports/contamination.html"),
 )
 FILES = ("crawl.source", "teacher.path", "teacher.data", "evaluate.test_set", "evaluate.styles")

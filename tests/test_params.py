@@ -168,7 +168,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("data", [b"crawl: \xff\xfe", "crawl: é".encode("utf-16")])
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path, data):
     (line,) = problems(tmp_path, data)
-    assert line.startswith("params.yaml cannot be read: 'utf-8' codec")
+    assert line == "params.yaml:1: not UTF-8: byte 0xff: save it as UTF-8"
 
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
@@ -403,3 +403,34 @@ def test_a_registry_says_what_its_names_mean_and_loads_their_classes():
     assert found.load("a") is Crawl
     with pytest.raises(KeyError):
         found.load("c")
+
+
+@pytest.mark.parametrize("tag", ["!!bool maybe", "!!timestamp maybe", '!!int ""', "!!float x"])
+def test_a_tag_that_does_not_fit_is_one_line(tmp_path, tag):
+    (line,) = problems(tmp_path, f"crawl: {{per_class: {tag}}}")
+    assert line.startswith("params.yaml: not YAML: ")
+
+
+def test_aliases_of_aliases_are_counted_before_they_are_written_out(tmp_path):
+    lines = ["a0: &a0 {x: 1}"]
+    for at in range(1, 12):
+        lines.append(f"a{at}: &a{at} {{{', '.join(f'k{key}: *a{at - 1}' for key in range(10))}}}")
+    (line,) = problems(tmp_path, "\n".join(lines))
+    assert "its aliases stand for over 2,000,000 values" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("crawl:\n  per_class: 1" + "0" * 400, "params.yaml:2: crawl.per_class: expected at most"),
+        ('teacher:\n  path: "a\\0b"', r"params.yaml:2: teacher.path: it has the character \x00"),
+        ('crawl:\n  classes: ["a\\ud800"]', r"crawl.classes: it has the character \ud800"),
+        ('crawl:\n  classes: {cat: {queries: ["\\0"]}}', "crawl.classes: it has the character"),
+        ("evaluate:\n  test_set: a/" + "ä" * 128, "evaluate.test_set: a name of more than 255"),
+        ("crawl:\n  classes: [true, cat]", "got [True, 'cat']; a name such as True needs quotes"),
+        ("crawl:\n  classes: {1: [cat]}", "a name such as 1 needs quotes"),
+    ],
+)
+def test_a_value_that_no_stage_could_use_is_told_with_what_to_write(tmp_path, text, said):
+    lines = problems(tmp_path, text)
+    assert any(said in line for line in lines), lines

@@ -78,7 +78,7 @@ def _read(path: Path, key: str) -> Any:
             return json.loads(text)
         if path.suffix.lower() in (".yaml", ".yml"):
             return yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{key}: {path} cannot be read: {printable(reason)}") from None
     return _lines(text)

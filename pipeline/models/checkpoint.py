@@ -130,7 +130,7 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         config = ModelConfig(**json.loads((folder / CONFIG).read_text("utf-8")))
         path = weights_file(folder, config)
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{folder} holds no model: {reason}", "run its stage again") from None
     if not path.is_file():

@@ -209,8 +209,8 @@ class _Trial:
         fed = Program(self.process, spec, self.section.mean, self.section.std).fed(self.images)
         count = len(fed)
         batch = spec.batch or count
-        if batch > count:
-            fed = np.concatenate([fed] + [fed[-1:]] * (batch - count))
+        if short := -count % batch:
+            fed = np.concatenate([fed] + [fed[-1:]] * short)
         parts = [self.process(fed[at : at + batch]) for at in range(0, len(fed), batch)]
         if any(one.ndim and len(one) != batch for part in parts for one in part[:1]):
             raise UserError(f"it answers {batch} images with {list(parts[0][0].shape)}")

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,13 +79,17 @@ def read_weights(
             none of this name.
     """
     try:
+        kind = path.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe or a device may have no end
+            raise UserError(f"{key}: {path} is no regular file", "copy what it gives into one")
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         raise UserError(f"{key}: {path} not found") from None
     except IsADirectoryError:
         inside = sorted(one.name for one in path.iterdir() if one.suffix in SUFFIXES)
-        raise UserError(f"{key}: {path} is a folder", f"name a file: {', '.join(inside)}") from None
+        hint = f"name a file: {', '.join(inside)}" if inside else "name a file; it has no weights"
+        raise UserError(f"{key}: {path} is a folder", hint) from None
     except OSError as error:
         raise UserError(f"{key}: {path} cannot be read: {error.strerror}") from None
     check_sha256(digest, sha256, str(path))
@@ -139,7 +144,10 @@ def _read(path: Path, key: str) -> Any:
     except FileNotFoundError:
         raise UserError(f"{key}: {path} not found") from None
     except (OSError, RuntimeError, SafetensorError, ValueError, EOFError) as error:
-        raise UserError(f"{key}: {path} cannot be read: {first_line(error)}") from None
+        raise UserError(
+            f"{key}: {path} cannot be read: {first_line(error)}",
+            "if it is cut short, get it again; else save its state_dict anew",
+        ) from None
 
 
 def _is_safetensors(path: Path) -> bool:

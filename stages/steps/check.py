@@ -8,15 +8,22 @@ from typing import Any
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.errors import ExternalError, PipelineError, UserError
-from kd3_pipeline.paramfile import load_yaml, read_params
+from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Params
 from kd3_pipeline.store import write_json
 from kd3_stages import paths
 from kd3_stages.code import ROOT
 from kd3_stages.steps.consent import consented
+from kd3_stages.steps.dvcfiles import mapping, read_yaml
 from kd3_stages.steps.findings import Finding, show, what_next, wrong
 from kd3_stages.steps.init import COPIES, TEMPLATES
-from kd3_stages.steps.inputs import completed, outside_paths
+from kd3_stages.steps.inputs import (
+    completed,
+    declared_sections,
+    known_before,
+    outside_paths,
+    refuse_special,
+)
 from kd3_stages.steps.needs import light_findings
 from kd3_stages.steps.to_run import SWITCH, stages_to_run
 
@@ -39,6 +46,10 @@ def project_findings(params: Params, console: Console) -> list[Finding]:
         problem = [dvc_finding()]
     except PipelineError as error:
         problem = [wrong(str(paths.DVC), error)]
+    try:
+        refuse_special(outside_paths(params))
+    except PipelineError as error:  # nothing else may open it
+        return [*problem, wrong("files", error)]
     return [*problem, *light_findings(params, to_run), *network_findings(params, console)]
 
 
@@ -86,18 +97,13 @@ def dvc_finding() -> Finding:
     """Whether dvc.yaml is that of this version, and params.yaml has the sections that it names.
 
     Raises:
-        UserError: there is none, or it is no YAML; or sections cannot be added to params.yaml.
+        UserError: there is none, or it is no YAML, or none for these stages; or sections cannot be
+            added to params.yaml.
     """
     completed(paths.PARAMS.read_text("utf-8"))
-    try:
-        own = load_yaml(paths.DVC.read_text("utf-8"), paths.DVC.name)[0]
-    except FileNotFoundError:
-        raise UserError(
-            f"{paths.DVC} not found in {Path.cwd()}", "`pipeline init FOLDER` makes a project"
-        ) from None
-    template = load_yaml((TEMPLATES / COPIES[str(paths.DVC)]).read_text("utf-8"), "")[0]["stages"]
-    stages = own.get("stages") if isinstance(own, dict) else None
-    stages = stages if isinstance(stages, dict) else {}
+    declared_sections()
+    stages = mapping(read_yaml(paths.DVC), "stages")
+    template = mapping(read_yaml(TEMPLATES / COPIES[str(paths.DVC)]), "stages")
     other = [name for name, stage in template.items() if stages.get(name) != stage]
     name = f"{paths.PARAMS}, {paths.DVC}"
     if not other:
@@ -127,10 +133,7 @@ def _devices(params: Params) -> list[Finding]:
 def _left_elsewhere(params: Params) -> set[str]:
     """Findings about files that are not here and were noted before: they are on another machine,
     as of a project whose outputs were pulled."""
-    try:
-        known = json.loads(paths.INPUTS_LOCK.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return set()
+    known = known_before()
     outside = outside_paths(params)
     return {
         finding
@@ -150,8 +153,8 @@ def _remembered(params: Params, found: Mapping[str, Any], console: Console) -> S
         before = json.loads(REMEMBERED.read_text("utf-8"))
         if before["key"] == key:
             return [Finding(**one) for one in before["findings"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass  # of another version, or cut short
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # of another version, cut short, or none: it is looked at again
     findings = network_findings(params, console)
     if not any(one.stops for one in findings):  # else it is looked at until it is set right
         kept = [vars(one) | {"values": {}} for one in findings if one.loud or one.code]

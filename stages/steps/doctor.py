@@ -29,10 +29,10 @@ def check_environment(console: Console) -> int:
         *((name, lambda name=name: _version(name)) for name in LIBRARIES),
         ("device", _device),
         ("disk", _disk),
-        ("git", lambda: _tool(["git", "rev-parse", "--show-toplevel"], "git init")),
         ("dvc project", lambda: _tool([sys.executable, "-m", "dvc", "root"], "dvc init")),
     ]
     found = [_outcome(name, check) for name, check in checks]
+    found.insert(-1, _git())
     broken = [one.name for one in found if one.name in LIBRARIES and not one.ok]
     found += _project(broken, console)
     return show([*found, what_next(found, "`dvc repro`")], console)
@@ -58,6 +58,15 @@ def _outcome(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, check())
     except PipelineError as error:
         return wrong(name, error)
+
+
+def _git() -> Finding:
+    """Where the repository is; a project may do without."""
+    try:
+        return Finding("git", _tool(["git", "rev-parse", "--show-toplevel"], "git init"))
+    except PipelineError as error:
+        text = f"{error}; DVC works without one, but for experiments"
+        return Finding("git", text, None)
 
 
 def _version(name: str) -> str:

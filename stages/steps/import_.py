@@ -1,20 +1,25 @@
 """Step of `pipeline import`: results of another machine, checked, copied and known to DVC."""
 
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kd3_pipeline.console import Console
+from kd3_pipeline.diskerrors import disk_trouble
 from kd3_pipeline.errors import ExternalError, UserError
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.runkey import digest_of
 from kd3_pipeline.runrecord import RunRecord, digests, read_record
-from kd3_pipeline.store import replacing
+from kd3_pipeline.store import beside, clear_leftovers, remove
 from kd3_stages import paths
 from kd3_stages.steps.consent import consented
 from kd3_stages.steps.distill_record import READ, WRITTEN, record_of
+from kd3_stages.steps.dvcfiles import mapping, outputs_of, read_yaml
 from kd3_stages.steps.inputs import note_inputs
 from kd3_stages.steps.links import own_copies
 from kd3_stages.steps.lock_record import (
@@ -25,7 +30,6 @@ from kd3_stages.steps.lock_record import (
     record_there,
 )
 from kd3_stages.steps.run_dvc import dvc
-from kd3_stages.steps.to_run import mapping, outputs_of, read
 
 DISTILL = "distill"  # notes what its run was made of, so that no DVC is needed where it ran
 HERE = "up to date here"
@@ -40,12 +44,25 @@ class Results:
         ours: the record that a run here would have, made when it is asked for.
         digest: of a file or a folder, as both records have it.
         files: all that is to be copied.
+        outputs: of DVC, which the files are, or lie in.
     """
 
     made: RunRecord
     ours: Callable[[], RunRecord]
     digest: Callable[[Path], str]
     files: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Where copies lie until they take their places: of files, and of the outputs that these make.
+
+    Nothing may lie in an output while DVC takes it, so they are beside, each under its own name.
+    """
+
+    files: dict[Path, Path]
+    outputs: dict[Path, Path]
 
 
 def run(folder: Path, any_version: bool, console: Console) -> None:
@@ -53,11 +70,11 @@ def run(folder: Path, any_version: bool, console: Console) -> None:
 
     Raises:
         UserError: there are none, or some and none fits.
-        ExternalError: DVC does not take them.
+        ExternalError: there is no room for them, or DVC does not take them.
     """
     if folder.resolve() == Path.cwd().resolve():
         raise UserError(f"{folder} is this project", "name the copy that came from elsewhere")
-    if not (folder / paths.LOCK).is_file() and not (folder / paths.DISTILLED).is_file():
+    if not (folder / paths.LOCK).exists() and not (folder / paths.DISTILLED).exists():
         raise UserError(
             f"{folder} has no results: neither {paths.LOCK} nor {paths.DISTILLED} found",
             "copy back all that the stage wrote; results of an older version have no such file",
@@ -74,6 +91,9 @@ def run(folder: Path, any_version: bool, console: Console) -> None:
                 taken += [stage] if fits else []
             except UserError as error:
                 said[stage] = refused[stage] = str(error)
+            except ExternalError as error:
+                before = f" ({', '.join(taken)} taken before)" if taken else ""
+                raise ExternalError(f"{stage}{before}: {error}") from error
             advance(note=stage)
     own_copies()  # which DVC has just made links of
     if refused and not taken:
@@ -97,12 +117,14 @@ def _bring(
 
     Raises:
         UserError: they are not whole, or of other parameters, inputs or code.
-        ExternalError: DVC does not take them.
+        ExternalError: there is no room for them, or DVC does not take them.
     """
-    declared = mapping(read(paths.DVC), "stages")[stage]
-    first = folder / outputs_of(declared)[0]
-    if not first.exists():
-        return f"{first} not found", False
+    declared = mapping(mapping(read_yaml(paths.DVC), "stages"), stage)
+    outputs = outputs_of(declared)
+    if not outputs:
+        return f"{paths.DVC} declares no outputs of it", False
+    if not (folder / outputs[0]).exists():
+        return f"{folder / outputs[0]} not found", False
     current = is_current(stage)
     try:
         results = _results(stage, folder, declared, noted)
@@ -113,16 +135,15 @@ def _bring(
     _check_ours(results, any_version)
     if current:
         return HERE, False
-    _check_whole(folder, results)
-    for path in results.files:
-        with replacing(path) as temporary:  # a new file: DVC's cache may have a link to the old
-            source = folder / path
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, temporary)
-    if dvc("commit", "--quiet", "--force", stage):
-        raise ExternalError(
-            f"the files of {stage} are in place, and `dvc commit -f {stage}` failed",
-            "mend what DVC says, and run it again",
-        )
+    _check_files(folder, results)
+    with _copies(folder, results) as copies:
+        _check_whole(folder, results, copies)
+        with _in_place(copies):
+            if dvc("commit", "--quiet", "--force", stage):
+                raise ExternalError(
+                    f"`dvc commit -f {stage}` failed, so the results that were here are back",
+                    "mend what DVC says, and run it again",
+                )
     made = results.made
     where = f", made on {made.place} by kd3-pipeline {made.version}" if made.place else ""
     return f"taken{where}", True
@@ -136,12 +157,13 @@ def _results(
     Raises:
         UserError: it has no record of the run.
     """
-    if stage == DISTILL and (folder / paths.DISTILLED).is_file():
+    outputs = tuple(outputs_of(declared))
+    if stage == DISTILL and (folder / paths.DISTILLED).exists():
         made = read_record(folder / paths.DISTILLED)
-        return Results(made, _distilled_here, digest_of, (*WRITTEN, paths.DISTILLED))
+        return Results(made, _distilled_here, digest_of, (*WRITTEN, paths.DISTILLED), outputs)
     made = record_there(folder, stage)
-    files = tuple(outputs_of(declared))
-    return Results(made, lambda: record_here(stage, declared, noted), dvc_digest, files)
+    ours = partial(record_here, stage, declared, noted)
+    return Results(made, ours, partial(dvc_digest, ignoring=False), outputs, outputs)
 
 
 def _distilled_here() -> RunRecord:
@@ -149,21 +171,6 @@ def _distilled_here() -> RunRecord:
         if not path.exists():
             raise UserError(f"{path} is not here, so whether it is of that cannot be told", MISSING)
     return record_of(read_params(paths.PARAMS), digests(READ), "", {})
-
-
-def _check_whole(folder: Path, results: Results) -> None:
-    """Raises a UserError unless the folder holds what the run wrote, to the byte."""
-    wrote = results.made.outputs
-    if set(wrote) != {path.as_posix() for path in results.files if path != paths.DISTILLED}:
-        raise UserError("what its run wrote is not what this version writes", "run it again there")
-    for path, digest in wrote.items():
-        if not (folder / path).exists():
-            raise UserError(f"{folder / path} not found", "copy it from the other machine, too")
-        if results.digest(folder / path) != digest:
-            raise UserError(
-                f"{folder / path} is not what the run wrote",
-                "copy it again, whole; or another run has written over part of it there",
-            )
 
 
 def _check_ours(results: Results, any_version: bool) -> None:
@@ -180,3 +187,99 @@ def _check_ours(results: Results, any_version: bool) -> None:
             f"other code of the software made it{versions}",
             "run it again there with this version, or take it with --any-version",
         )
+
+
+def _check_files(folder: Path, results: Results) -> None:
+    """Looks at what is to be copied, before it is read.
+
+    Raises:
+        UserError: the folder has not all that the run wrote, or has what no run writes there.
+        ExternalError: it is more than there is room for.
+    """
+    wrote = {path.as_posix() for path in results.files if path != paths.DISTILLED}
+    if set(results.made.outputs) != wrote:
+        raise UserError("what its run wrote is not what this version writes", "run it again there")
+    size = 0
+    for path in results.files:
+        if not (folder / path).exists():
+            raise UserError(f"{folder / path} not found", "copy it from the other machine, too")
+        for one in [folder / path, *(folder / path).rglob("*")]:
+            if one.is_dir() and (one == folder / path or not one.is_symlink()):
+                continue
+            if not one.is_file():  # a pipe or a device, or a link to nothing or to a folder
+                raise UserError(f"{one} is no file that a run writes", "copy its results again")
+            size += one.stat().st_size
+    if size > (free := shutil.disk_usage(Path.cwd()).free):
+        raise ExternalError(
+            f"{folder} has {size / 1e9:,.1f} GB of results, and {free / 1e9:,.1f} GB are free",
+            "make room, or look whether these are the files of a run",
+        )
+
+
+def _check_whole(folder: Path, results: Results, copies: Copies) -> None:
+    """Raises a UserError unless the copies are what the run wrote, to the byte.
+
+    What is in the folder may change while it is read, and the copies do not.
+    """
+    for path, digest in results.made.outputs.items():
+        if results.digest(copies.files[Path(path)]) != digest:
+            raise UserError(
+                f"{folder / path} is not what the run wrote",
+                "copy it again, whole; or another run has written over part of it there",
+            )
+    if (
+        paths.DISTILLED in results.files
+        and read_record(copies.files[paths.DISTILLED]) != results.made
+    ):
+        raise UserError(f"{folder / paths.DISTILLED} has just changed", "run it again")
+
+
+@contextmanager
+def _copies(folder: Path, results: Results) -> Iterator[Copies]:
+    """New files with the content of the folder's: DVC's cache may have links to those here."""
+    of = {
+        path: next((one for one in results.outputs if path.is_relative_to(one)), path)
+        for path in results.files
+    }
+    holders = {output: beside(output, "tmp") for output in of.values()}
+    copies = {path: holders[of[path]] / path.relative_to(of[path].parent) for path in results.files}
+    try:
+        for output, holder in holders.items():
+            output.parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(output)
+            holder.mkdir()
+        for path, copy in copies.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            source = folder / path
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+        yield Copies(copies, {output: holders[output] / output.name for output in holders})
+    except shutil.Error as error:  # of a folder: all that failed in it
+        source, _, why = error.args[0][0]
+        trouble = disk_trouble(error) or ExternalError(f"{source} cannot be copied: {why}")
+        raise trouble from None
+    finally:
+        for holder in holders.values():
+            remove(holder)
+
+
+@contextmanager
+def _in_place(copies: Copies) -> Iterator[None]:
+    """Gives the copies their places, and all of them back to what was there if the block fails."""
+    aside = {output: beside(output, "old") for output in copies.outputs}
+    done = list[Path]()
+    try:
+        for output, copy in copies.outputs.items():
+            if os.path.lexists(output):
+                os.replace(output, aside[output])
+            done.append(output)
+            os.replace(copy, output)
+        yield
+    except BaseException:
+        for output in done:
+            remove(output)
+            if os.path.lexists(aside[output]):
+                os.replace(aside[output], output)
+        raise
+    finally:
+        for one in aside.values():
+            remove(one)

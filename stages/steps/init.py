@@ -1,5 +1,6 @@
 """Step of `pipeline init`: the files of a new project."""
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -33,24 +34,34 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
             git does not do it.
     """
     own = (folder / ".git").exists()  # then neither git nor DVC looks at what is around it
-    if folder.resolve().is_relative_to(ROOT) and not own:
+    if Path(os.path.realpath(folder)).is_relative_to(ROOT) and not own:
         raise UserError(
             f"{folder} is inside the software's own folder, {ROOT}",
             f"make it elsewhere, as in `pipeline init {shlex.quote(f'../{folder.name}')}` there",
         )
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UserError(f"{folder} is no folder", "nothing was written; name another")
     files = project_files(preset)
-    there = [name for name in files if (folder / name).exists()]
-    if there:
+    if there := [name for name in files if os.path.lexists(folder / name)]:
         raise UserError(
             f"{folder} has {', '.join(there)} already",
             "nothing was written; `pipeline preset NAME` changes the params.yaml of a project, and"
-            f" `pipeline init --renew {shlex.quote(str(folder))}` its other files after an upgrade",
+            f" `pipeline init --renew {_quoted(folder)}` its other files after an upgrade",
+        )
+    lacking_in(folder / IGNORED)  # which is refused before anything is written
+    around = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), folder)
+    inside = (_git(around, "rev-parse", "--is-inside-work-tree") or "").strip() == "true"
+    own = os.path.abspath(folder / paths.DVC)
+    if inside and _git(around, "check-ignore", "--quiet", "--", own) is not None:
+        raise UserError(
+            f"{folder} is ignored by the git repository around it, and DVC sees no stages where"
+            " git sees nothing",
+            "make it elsewhere, or take it out of that repository's .gitignore",
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".dvc/plots").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}") from None
-    inside = _git(folder, "rev-parse", "--is-inside-work-tree") is not None
+        raise UserError(f"{error.filename} cannot be made: {error.strerror}") from None
     if git and not inside and _git(folder, "init", "--quiet") is None:
         raise UserError("git cannot be run", "install it, or leave --git out")
     if not (inside or git):
@@ -60,12 +71,11 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
             " experiments; --git makes one"
         )
     for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / name, text)
     written = [*files, *add_ignored(folder / IGNORED)]
     if git:
         _commit(folder, written)
-    enter = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))}; "
+    enter = "" if folder.resolve() == Path.cwd() else f"cd {_quoted(folder)}; "
     then = "repro" if runs_alone(preset) else "check, which says what is still wanted"
     console.result(
         f"init: {folder}, preset {preset}; next: {enter}pipeline {then}",
@@ -86,15 +96,39 @@ def project_files(preset: str) -> dict[str, str]:
 
 
 def add_ignored(path: Path) -> list[str]:
-    """Adds what git has to ignore and `path` lacks; its name if there was something to add."""
-    old = path.read_text("utf-8") if path.exists() else ""
-    wanted = (TEMPLATES / "gitignore").read_text("utf-8").splitlines()
-    lacking = [line for line in wanted if line not in old.splitlines()]
+    """Adds what git has to ignore and `path` lacks; its name if there was something to add.
+
+    It goes to the file's end, so that what a person wrote there stays to the byte.
+    """
+    lacking = lacking_in(path)
     if not lacking:
         return []
-    begun = old if not old or old.endswith("\n") else f"{old}\n"
-    write_text(path, begun + "\n".join(lacking) + "\n")
+    with path.open("ab") as file:
+        file.write(lacking)
     return [path.name]
+
+
+def lacking_in(path: Path) -> bytes:
+    """What git has to ignore and the file at `path` does not, as it is to be added.
+
+    Raises:
+        UserError: it is no file that can be read.
+    """
+    try:
+        old = path.read_bytes()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to nothing", "nothing was written") from None
+        old = b""
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}", "nothing was written; move it away"
+        ) from None
+    known = set(old.splitlines())
+    wanted = (TEMPLATES / "gitignore").read_bytes().splitlines()
+    lacking = [line for line in wanted if line not in known]
+    begun = b"\n" * bool(lacking and old and not old.endswith(b"\n"))
+    return begun + b"".join(line + b"\n" for line in lacking)
 
 
 def _commit(folder: Path, files: list[str]) -> None:
@@ -114,6 +148,12 @@ def _commit(folder: Path, files: list[str]) -> None:
                 f"git {command[0]}: {said[-1]}",
                 f"the files are in {folder}, not committed; `git commit` there says more",
             )
+
+
+def _quoted(folder: Path) -> str:
+    """A folder as a shell takes it after a command: one with a leading dash is no option."""
+    name = str(folder)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

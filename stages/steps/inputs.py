@@ -2,12 +2,11 @@
 
 import glob
 import json
+import stat
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.content import Hashes, content
@@ -18,8 +17,10 @@ from kd3_pipeline.registry import SEARCH_ENGINES
 from kd3_pipeline.store import write_json, write_text
 from kd3_stages import paths
 from kd3_stages.code import code_hash
+from kd3_stages.steps.dvcfiles import mapping, read_yaml
 
 DRAWN_OR_LOADED = ("demo", "cifar10", "cifar100")  # data sets that are no path
+RENEWED = "`pipeline init --renew .` writes the one that goes with this version"
 CODE_COUNTS_NOT = ("crawl",)  # nor do defaults, which are code: no upgrade crawls the web again
 
 
@@ -45,15 +46,11 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
     """
     params = read_params(paths.PARAMS)
     _complete(console)
-    try:
-        stages = yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"]
-    except FileNotFoundError:
-        raise UserError(
-            f"{paths.DVC} not found in {Path.cwd()}", "run it in the folder of the project"
-        ) from None
+    stages = declared_sections()
     outside = outside_paths(params)
+    refuse_special(outside)
     found: dict[str, dict[str, Any]] = {}
-    before = _known_before()
+    before = known_before()
     known = {}
     with (
         Hashes(paths.CACHE / "inputs/hashes.sqlite") as hashes,
@@ -62,11 +59,9 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
         for path in sorted({path for named in outside.values() for path in named.values()}):
             now = content(Path(path), hashes, advance)
             known[path] = asdict(now) if now else before.get(path, {"missing": True})
-    for stage, declared in stages.items():
-        if "params" not in declared:
-            continue
+    for stage, sections in stages.items():
         contents = {at: {"path": path} | known[path] for at, path in outside.get(stage, {}).items()}
-        defaults = {} if stage in CODE_COUNTS_NOT else defaults_in_use(params, declared["params"])
+        defaults = {} if stage in CODE_COUNTS_NOT else defaults_in_use(params, sections)
         found[stage] = {"outside": contents, "defaults": defaults}
         if others := taken_from_others(stage, params):
             found[stage]["taken"] = others
@@ -76,6 +71,27 @@ def note_inputs(console: Console) -> dict[str, dict[str, Any]]:
     if known != before:
         write_json(paths.INPUTS_LOCK, known)
     return found
+
+
+def declared_sections() -> dict[str, list[str]]:
+    """The sections that each stage of this software depends on, by dvc.yaml; one that was taken
+    out of it has none, and stages that a user has added are not asked.
+
+    Raises:
+        UserError: there is no dvc.yaml, or it has none of these stages, or one that is none.
+    """
+    stages = mapping(read_yaml(paths.DVC), "stages")
+    found = {name: stages[name] for name in Params.model_fields if name in stages}
+    for name in found:
+        sections = mapping(found, name).get("params")
+        if not isinstance(sections, list) or not all(isinstance(one, str) for one in sections):
+            raise UserError(f"{paths.DVC}: stage {name} has no list of params", RENEWED)
+        unknown = {one.partition(".")[0] for one in sections} - {*Params.model_fields}
+        if unknown:
+            raise UserError(f"{paths.DVC}: stage {name}: no section {min(unknown)}", RENEWED)
+    if not found:
+        raise UserError(f"{paths.DVC} has no stage of this software", RENEWED)
+    return {name: stage["params"] for name, stage in found.items()}
 
 
 def _complete(console: Console) -> None:
@@ -111,13 +127,25 @@ def completed(text: str) -> tuple[str, list[str]]:
     return text, lacking
 
 
-def _known_before() -> dict[str, dict[str, Any]]:
+def known_before() -> dict[str, dict[str, Any]]:
     """Content of each path by inputs.lock; nothing if there is none, or none that can be read."""
     try:
         found = json.loads(paths.INPUTS_LOCK.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):  # as after a merge: what is here is read again
+    except (FileNotFoundError, ValueError, RecursionError):  # as after a merge: it is read again
         return {}
-    return found if isinstance(found, dict) else {}
+    return (
+        {at: one for at, one in found.items() if _is_content(one)}
+        if isinstance(found, dict)
+        else {}
+    )
+
+
+def _is_content(one: Any) -> bool:
+    """Whether an entry of inputs.lock says what a file or a folder was."""
+    kinds = {"files": int, "bytes": int, "sha256": str}
+    return isinstance(one, dict) and all(
+        isinstance(one.get(key), kind) for key, kind in kinds.items()
+    )
 
 
 def outside_paths(params: Params) -> dict[str, dict[str, str]]:
@@ -166,6 +194,21 @@ def crawl_paths(section: Crawl) -> dict[str, str]:
     if section.engine == "captions":
         named |= caption_tables(section.source)
     return named
+
+
+def refuse_special(outside: dict[str, dict[str, str]]) -> None:
+    """Raises a UserError where a parameter names a pipe, which would be waited for, or a device,
+    which may have no end."""
+    for key, path in [pair for named in outside.values() for pair in named.items()]:
+        try:
+            kind = Path(path).stat().st_mode
+        except OSError:  # whoever reads it says so
+            continue
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise UserError(
+                f"{key}: {path} is neither a file nor a folder",
+                "copy what it gives into a file, and name that",
+            )
 
 
 def code_paths(key: str, architecture: str) -> dict[str, str]:

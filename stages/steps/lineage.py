@@ -7,12 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from kd3_pipeline.embeddings import IMAGES
 from kd3_pipeline.store import read_table
 from kd3_stages import paths
-from kd3_stages.steps.to_run import outputs_of
+from kd3_stages.steps.dvcfiles import listed, mapping, outputs_of, read_yaml
 
 SOURCES = paths.EXPORT / "sources.parquet"
 COMMANDS = ("dvc commit -f crawl", "dvc repro")
@@ -128,8 +127,10 @@ def _of(path: Path, columns: list[str], ids: pa.Array) -> pa.Table:
 def _stale() -> list[str]:
     """Stages after the crawl, by dvc.yaml, that have outputs here, in order."""
     changed, found = [paths.CRAWL], []
-    for name, stage in yaml.safe_load(paths.DVC.read_text("utf-8"))["stages"].items():
-        if any(_inside(Path(dep), changed) for dep in stage.get("deps", [])):
+    declared = mapping(read_yaml(paths.DVC), "stages")
+    for name in declared:
+        stage = mapping(declared, name)
+        if any(_inside(Path(str(dep)), changed) for dep in listed(stage, "deps")):
             outs = outputs_of(stage)
             changed += outs
             found += [name] if any(out.exists() for out in outs) else []

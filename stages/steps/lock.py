@@ -1,11 +1,10 @@
 """What dvc.lock says of files that a stage wrote."""
 
 import hashlib
-from typing import Any
 
-import yaml
-
+from kd3_pipeline.errors import UserError
 from kd3_stages import paths
+from kd3_stages.steps.dvcfiles import hashes, mapping, read_yaml
 
 
 def evaluated() -> bool:
@@ -14,17 +13,17 @@ def evaluated() -> bool:
     Their times say nothing there. False where DVC does not know them, or not as they are.
     """
     try:
-        stages = yaml.safe_load(paths.LOCK.read_text("utf-8"))["stages"]
-        distilled, measured = _digests(stages["distill"]), _digests(stages["evaluate"])
+        stages = mapping(read_yaml(paths.LOCK), "stages")
+        distilled, measured = mapping(stages, "distill"), mapping(stages, "evaluate")
         student = paths.STUDENT.as_posix()
-        known = {paths.CURVES: distilled, paths.METRICS: measured}
-        return distilled[student] == measured[student] and all(
-            of[file.as_posix()] == hashlib.md5(file.read_bytes()).hexdigest()
-            for file, of in known.items()
+        wrote = hashes(distilled, "outs") | hashes(measured, "outs")
+        return (
+            student in wrote
+            and hashes(measured, "deps").get(student) == wrote[student]
+            and all(
+                wrote.get(file.as_posix()) == hashlib.md5(file.read_bytes()).hexdigest()
+                for file in (paths.CURVES, paths.METRICS)
+            )
         )
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, UserError):
         return False
-
-
-def _digests(stage: dict[str, Any]) -> dict[str, str]:
-    return {one["path"]: one["md5"] for one in [*stage["deps"], *stage["outs"]]}

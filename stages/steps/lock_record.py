@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.runrecord import RunRecord, flat
+from kd3_pipeline.runrecord import RunRecord, flat, refuse_other
 from kd3_stages import paths
 from kd3_stages.steps.distill_record import PLACE
+from kd3_stages.steps.dvcfiles import hashes, listed, mapping, read_yaml
 from kd3_stages.steps.run_dvc import repository
-from kd3_stages.steps.to_run import mapping, read
 
 MISSING = "bring it too, or run `dvc pull` or `pipeline repro` for it"
 
@@ -23,15 +23,19 @@ def record_there(folder: Path, stage: str) -> RunRecord:
         UserError: its dvc.lock does not know the stage, or what the stage noted is not there.
     """
     lock = folder / paths.LOCK
-    locked = mapping(mapping(read(lock), "stages"), stage) if lock.is_file() else {}
+    locked = {}
+    if lock.exists():
+        refuse_other(lock)
+        locked = mapping(mapping(read_yaml(lock), "stages"), stage)
     if not locked:
         raise UserError(
             f"{lock} does not know it",
             f"`dvc commit -f {stage}` there makes it known, if it was run by hand",
         )
-    deps, outs = _digests(locked, "deps"), _digests(locked, "outs")
+    deps, outs = hashes(locked, "deps"), hashes(locked, "outs")
     note = paths.INPUTS / f"{stage}.json"
     try:
+        refuse_other(folder / note)
         noted = (folder / note).read_bytes()
         if hashlib.md5(noted, usedforsecurity=False).hexdigest() != deps.pop(str(note), None):
             raise UserError(f"{folder / note} is not what the run read", "copy it anew")
@@ -40,9 +44,9 @@ def record_there(folder: Path, stage: str) -> RunRecord:
         return _record(values, sections, deps, outs)
     except FileNotFoundError:
         raise UserError(f"{folder / note} not found", f"copy {paths.INPUTS}, too") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         at = f"{lock}, {folder / note}"
-        raise UserError(f"{at}: no record of a run: {error!r}") from None
+        raise UserError(f"{at}: no record of a run: {error!r:.200}") from None
 
 
 def record_here(stage: str, declared: Mapping[str, Any], noted: Mapping[str, Any]) -> RunRecord:
@@ -55,9 +59,10 @@ def record_here(stage: str, declared: Mapping[str, Any], noted: Mapping[str, Any
     Raises:
         UserError: something that it reads is not here.
     """
-    params = read(paths.PARAMS)
-    sections = {section: params.get(section) or {} for section in declared["params"]}
-    read_too = [dep for dep in map(Path, declared["deps"]) if dep.parent != paths.INPUTS]
+    params = read_yaml(paths.PARAMS)
+    sections = {section: params.get(section) or {} for section in listed(declared, "params")}
+    deps = (Path(str(dep)) for dep in listed(declared, "deps"))
+    read_too = [dep for dep in deps if dep.parent != paths.INPUTS]
     for path in read_too:
         if not path.exists():
             raise UserError(
@@ -67,14 +72,18 @@ def record_here(stage: str, declared: Mapping[str, Any], noted: Mapping[str, Any
     return _record(noted, sections, {path.as_posix(): dvc_digest(path) for path in read_too}, {})
 
 
-def dvc_digest(path: Path) -> str:
-    """What DVC calls a file or a folder by: its MD5, which it remembers while that is unchanged."""
+def dvc_digest(path: Path, *, ignoring: bool = True) -> str:
+    """What DVC calls a file or a folder by: its MD5, which it remembers while that is unchanged.
+
+    Args:
+        ignoring: leave out what .dvcignore names.
+    """
     from dvc.fs import localfs  # late: takes longer than reading a lock
     from dvc_data.hashfile.build import build
 
     whole = path.absolute()
     with repository() as repo:
-        ignore = repo.dvcignore if whole.is_relative_to(Path.cwd()) else None
+        ignore = repo.dvcignore if ignoring else None
         _, _, found = build(
             repo.cache.local, str(whole), localfs, "md5", ignore=ignore, dry_run=True
         )
@@ -98,7 +107,3 @@ def _record(
     counted = {key: one for key, one in parameters.items() if key.split(".")[-1] not in PLACE}
     outside = {at: one.get("sha256", "missing") for at, one in noted["outside"].items()}
     return RunRecord("", noted.get("code", ""), counted, {**deps, **outside}, dict(outs), "")
-
-
-def _digests(locked: Mapping[str, Any], kind: str) -> dict[str, str]:
-    return {str(one["path"]): str(one["md5"]) for one in locked.get(kind, [])}

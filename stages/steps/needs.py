@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kd3_pipeline.classes import DEMO_SETS, ClassSet, load_classes
+from kd3_pipeline.classes.wording import readable, same
 from kd3_pipeline.console import listed, printable
 from kd3_pipeline.crawl.blocklist import read_blocklist
 from kd3_pipeline.crawl.engines.engine import Engine, Query
@@ -62,11 +63,23 @@ def _crawl(params: Params) -> list[Finding]:
     except PipelineError as error:
         return [wrong("crawl", error)]
     found = [Finding("crawl", text)]
+    if alike := _alike([one.name for one in classes.classes] if classes else []):
+        text = f"the same name but for case, spaces or hyphens: {printable(alike)}; each would get"
+        found.append(Finding("class names", f"{text} the other's images", None, loud=True))
     if section.rounds and not paths.TEACHER.is_dir():
         text = f"{section.rounds} rounds by coverage ask the teacher of {paths.TEACHER}, and there"
         text += " is none: `dvc repro teacher` makes it; or set crawl.rounds: 0"
         found.append(Finding("crawl.rounds", text, False, 2))
     return found
+
+
+def _alike(names: Sequence[str]) -> str:
+    """The first classes whose names are one to a search engine; empty if there are none."""
+    forms: dict[str, str] = {}
+    for name in names:
+        if (first := forms.setdefault(same(readable(name)), name)) != name:
+            return f"{first}, {name}"
+    return ""
 
 
 def _asked(params: Params, classes: ClassSet | None) -> str:

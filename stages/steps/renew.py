@@ -1,16 +1,17 @@
 """Step of `pipeline init --renew`: generated files of a project as this version has them."""
 
+import os
 from pathlib import Path
 
 from kd3_pipeline.console import Console
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.paramfile import load_yaml
 from kd3_pipeline.presets import keep_beside
 from kd3_pipeline.store import write_text
 from kd3_pipeline.version import __version__
 from kd3_stages import paths
 from kd3_stages.code import ROOT
-from kd3_stages.steps.init import COPIES, IGNORED, PLOTS, TEMPLATES, add_ignored
+from kd3_stages.steps.dvcfiles import mapping, read_yaml
+from kd3_stages.steps.init import COPIES, IGNORED, PLOTS, TEMPLATES, add_ignored, lacking_in
 
 RENEWED = (str(paths.DVC), *(f".dvc/{name}" for name in PLOTS))  # .dvc/config is its owner's
 
@@ -23,12 +24,13 @@ def run(folder: Path, console: Console) -> None:
     Raises:
         UserError: the folder is no project, or is the software's own.
     """
-    if folder.resolve().is_relative_to(ROOT):
+    if Path(os.path.realpath(folder)).is_relative_to(ROOT):
         raise UserError(f"{folder} is the software's own folder", "there, `make generated` does it")
     for path in (paths.PARAMS, paths.DVC):
         if not (folder / path).is_file():
             raise UserError(f"{folder / path} not found", "`pipeline init FOLDER` makes a project")
     own = _own(folder / paths.DVC)
+    lacking_in(folder / IGNORED)  # which is refused before anything is written
     written, kept = [], {}
     for name in RENEWED:
         path, text = folder / name, (TEMPLATES / COPIES[name]).read_text("utf-8")
@@ -58,16 +60,16 @@ def _own(path: Path) -> list[str]:
     Raises:
         UserError: it is no YAML.
     """
-    found = load_yaml(path.read_text("utf-8"), path.name)[0]
-    ours = load_yaml((TEMPLATES / COPIES[str(paths.DVC)]).read_text("utf-8"), "")[0]
-    return sorted(_names(found) - _names(ours))
+    ours = read_yaml(TEMPLATES / COPIES[str(paths.DVC)])
+    return sorted(_names(read_yaml(path)) - _names(ours))
 
 
 def _names(declared: object) -> set[str]:
     if not isinstance(declared, dict):
         return set()
-    stages, plots = declared.get("stages"), declared.get("plots")
-    names = {f"stage {name}" for name in stages} if isinstance(stages, dict) else set()
-    for one in plots if isinstance(plots, list) else [plots or {}]:
-        names |= {f"plot {name}" for name in ([one] if isinstance(one, str) else one)}
+    plots = declared.get("plots")
+    names = {f"stage {name}" for name in mapping(declared, "stages")}
+    for one in plots if isinstance(plots, list) else [plots]:
+        of = [one] if isinstance(one, str) else one if isinstance(one, dict) else ()
+        names |= {f"plot {name}" for name in of}
     return names | {str(key) for key in declared if key not in ("stages", "plots")}

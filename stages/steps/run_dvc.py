@@ -13,6 +13,7 @@ from kd3_pipeline.errors import UserError
 
 OWN = 250  # from here on DVC's exit codes are its own; below they are its commands'
 INTERRUPTED = 252
+QUIET = "PIPELINE_QUIET"  # environment variable: as the option --quiet of every command
 
 
 def dvc(*arguments: str) -> int:
@@ -29,16 +30,19 @@ def dvc(*arguments: str) -> int:
     scripts = sysconfig.get_path("scripts")
     os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     failures, logger = _Failures(logging.ERROR), logging.getLogger("dvc.cli")
-    before = logger.level, logger.propagate
+    before, quiet = (logger.level, logger.propagate), os.environ.get(QUIET)
     logger.addHandler(failures)
-    if {"-q", "--quiet"} & {*arguments}:  # it would not even make records of errors
-        logger.setLevel(logging.ERROR)
+    if {"-q", "--quiet"} & {*arguments}:
+        os.environ[QUIET] = "1"  # for the stages, which DVC runs as commands
+        logger.setLevel(logging.ERROR)  # it would not even make records of errors
         logger.propagate = False
     try:
         status = main(list(arguments))
     finally:
         logger.removeHandler(failures)
         logger.level, logger.propagate = before
+        if quiet is None:
+            os.environ.pop(QUIET, None)
     return _exit_code(status, failures.seen)
 
 

@@ -44,6 +44,8 @@ def find(image: str) -> Trace:
     Raises:
         UserError: nothing is known of it, or it could be several.
     """
+    if not image.strip():
+        raise UserError("no image is named", "give an id, 6 digits of it or more, or an address")
     if ID.fullmatch(image):
         # of one that was dropped, the detail has the id
         dropped = pc.match_substring(pc.field("detail"), f"SHA-256 {image.lower()}")

@@ -280,8 +280,10 @@ def test_a_row_that_was_killed_goes_on_and_ends_with_the_same_student(tmp_path: 
     done = run(work)
     assert done.returncode == 0, done.stderr
     one, two = (read_results(tmp_path / name / "smoke/results.jsonl") for name in "ab")
-    assert one.keys() == two.keys() and len(one) == 6
+    assert one.keys() == two.keys() and len(one) == 5
     for key, result in one.items():
+        if "seconds" in result:
+            continue  # its steps follow from the pace that it had
         for name in ("accuracy", "agreement", "steps", "parameters", "leaked"):
             assert two[key]["ran"][name] == result["ran"][name]
-    assert sum(result["ran"]["starts"] for result in two.values()) == 7
+    assert sum(result["ran"]["starts"] for result in two.values()) == 6

@@ -283,3 +283,10 @@ def test_repro_ends_with_the_code_of_the_stage_that_failed(stub: Path, tmp_path:
         done = run(folder, "pipeline", "repro", *quiet, check=False)
         assert done.returncode == 3, done.stdout + done.stderr
     assert run(folder, "pipeline", "repro", "nothing", check=False).returncode == 2
+
+
+@pytest.mark.parametrize("image", ["", "  "])
+def test_a_trace_of_nothing_is_refused(folder: Path, image: str) -> None:
+    done = invoke(folder, "trace", image, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.exit_code == 2 and line.startswith("error: no image is named: give an id")

@@ -1,5 +1,6 @@
 """A disk that is full or read-only: one line from every stage, and what was there stays."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kd3_pipeline.diskerrors import disk_trouble
-from tests.stages.workspace import STAGES, environment, fresh_copy, run
+from tests.stages.workspace import STAGES, environment, fresh_copy, invoke, run
 from tests.watched import can_watch
 
 # In a mount namespace of its own: a small disk, the project on it, then every stage in turn.
@@ -100,6 +101,25 @@ def test_a_file_that_may_not_become_so_large_is_no_bug(
     (line,) = done.stderr.splitlines()
     assert (done.returncode, line.startswith("error: ")) == (3, True)
     assert "File too large" in line and "ulimit -f" in line
+
+
+def test_of_a_training_that_finds_no_room_the_hint_is_true(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fresh_copy(project, tmp_path)
+    names = [path.relative_to(folder) for path in (folder / "models/student").iterdir()]
+    before = {name: (folder / name).read_bytes() for name in names}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "models/student")
+
+    monkeypatch.setattr("kd3_stages.steps.distill.save_student", full)
+    changes = ("--set", "distill.epochs=1", "--quiet")
+    done = invoke(folder, "distill", *changes, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.exit_code == 3 and line.endswith("what it did not write is as it was")
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    assert len((folder / "reports/distill.csv").read_text().splitlines()) == 2  # of the new run
 
 
 @pytest.mark.parametrize("stage, place", [("inputs", ".cache"), ("dedup", "reports")])

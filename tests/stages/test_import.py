@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kd3_stages.steps.run_dvc import dvc
 from tests.stages.workspace import fresh_copy, invoke, repro, run, set_param
 
 OTHER = "distill: {epochs: 1, batch_size: 32, lr: 0.1, held_out: 0.1, cutoff: 0.1}"
@@ -151,6 +152,73 @@ def test_a_folder_that_is_none_or_this_one_is_refused(home: Path, tmp_path: Path
     assert "is this project" in refused(home, Path("."))
 
 
+@pytest.mark.parametrize("what", ["pipe", "device", "a link to a folder", "a link to nothing"])
+def test_what_no_run_writes_is_not_copied(
+    home: Path, away: Path, tmp_path: Path, what: str
+) -> None:
+    hostile = tmp_path / "hostile"
+    shutil.copytree(away, hostile)
+    extra = hostile / "models/student/extra"
+    if what == "pipe":
+        os.mkfifo(extra)
+    else:
+        aims = {"device": "/dev/zero", "a link to a folder": "/etc", "a link to nothing": "gone"}
+        extra.symlink_to(aims[what])
+    assert "extra is no file that a run writes" in refused(home, hostile)
+
+
+@pytest.mark.parametrize("record", ["pipe", "deep", "large"])
+def test_a_record_that_is_none_is_one_line(home: Path, tmp_path: Path, record: str) -> None:
+    path = tmp_path / "hostile/data/distill/run.json"
+    path.parent.mkdir(parents=True)
+    if record == "pipe":
+        os.mkfifo(path)
+    elif record == "deep":
+        path.write_text("[" * 100_000)
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    assert "run.json is no record of a run" in refused(home, tmp_path / "hostile")
+
+
+def test_more_than_there_is_room_for_is_not_read(home: Path, away: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    shutil.copytree(away, large)
+    with (large / "models/student/model.safetensors").open("r+b") as file:
+        file.truncate(2**43)  # a file with a hole
+    done = invoke(home, "import", str(large), check=False)
+    assert done.exit_code == 3 and "8,796.1 GB of results" in done.stderr
+
+
+def test_links_to_another_cache_come_as_files(home: Path, away: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    shutil.copytree(away, linked)
+    weights = linked / "models/student/model.safetensors"
+    shutil.move(weights, tmp_path / "object")
+    weights.symlink_to(tmp_path / "object")
+    invoke(home, "import", str(linked))
+    mine = home / "models/student/model.safetensors"
+    assert not mine.is_symlink() and md5(mine) == md5(tmp_path / "object")
+
+
+def test_where_dvc_does_not_take_them_the_results_before_are_back(home: Path, away: Path) -> None:
+    names = [path for name in WRITTEN for path in [home / name, *(home / name).rglob("*")]]
+    before = {path: md5(path) for path in names if path.is_file()}
+    cache = cached(home)
+    (home / ".dvc/cache/files/md5").rename(home / "kept")
+    (home / ".dvc/cache/files/md5").write_text("no folder")
+    done = invoke(home, "import", str(away), check=False)
+    assert done.exit_code == 3
+    assert {path: md5(path) for path in before} == before
+    left = [path for part in ("models", "data", "reports") for path in (home / part).glob(".*")]
+    assert left == []
+    (home / ".dvc/cache/files/md5").unlink()
+    (home / "kept").rename(home / ".dvc/cache/files/md5")
+    assert cached(home) == cache
+    invoke(home, "import", str(away))
+    assert all(name == content for name, content in cached(home).items())
+
+
 # all other stages: a stub's, whose results follow from what they read
 
 
@@ -226,7 +294,7 @@ def test_what_was_run_by_hand_is_not_taken_for_what_dvc_noted(both: tuple[Path, 
     said = invoke(home, "import", str(other), check=False).stderr
     assert "crawl.json is not what the run read" in said
     lock.write_bytes(b"\xff")
-    assert "no text in UTF-8" in invoke(home, "import", str(other), check=False).stderr
+    assert "dvc.lock:1: not UTF-8" in invoke(home, "import", str(other), check=False).stderr
 
 
 def test_only_paths_of_this_project_are_written(both: tuple[Path, Path], tmp_path: Path) -> None:
@@ -236,3 +304,48 @@ def test_only_paths_of_this_project_are_written(both: tuple[Path, Path], tmp_pat
     done = invoke(home, "import", str(other), check=False)
     assert "crawl: what its run wrote is not what this version writes" in done.stderr
     assert done.exit_code == 2
+
+
+@pytest.mark.parametrize("what", ["data/crawl/pipe", "data/inputs/crawl.json", "dvc.lock"])
+def test_a_pipe_of_another_project_is_not_waited_for(both: tuple[Path, Path], what: str) -> None:
+    home, other = both
+    (other / what).unlink(missing_ok=True)
+    os.mkfifo(other / what)
+    done = invoke(home, "import", str(other), check=False)
+    said = "is no file that a run writes" if what.endswith("pipe") else "is no record of a run"
+    assert done.exit_code == 2 and f"{what} {said}" in done.stderr
+
+
+def test_what_changes_while_it_is_copied_is_refused(
+    both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, other = both
+    before = md5(home / "data/crawl/file")
+    copytree = shutil.copytree
+
+    def torn(source: Path, copy: Path) -> Path:
+        copytree(source, copy)
+        (copy / "file").write_text("another one")
+        return copy
+
+    monkeypatch.setattr(shutil, "copytree", torn)
+    done = invoke(home, "import", str(other), check=False)
+    assert "data/crawl is not what the run wrote" in done.stderr
+    assert md5(home / "data/crawl/file") == before
+    assert list((home / "data").glob(".*")) == []
+
+
+def test_what_was_taken_before_dvc_failed_is_told(
+    both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, other = both
+    before = md5(home / "data/embed/file")
+
+    def commit(*arguments: str) -> int:
+        return 2 if arguments[-1] == "embed" else dvc(*arguments)
+
+    monkeypatch.setattr("kd3_stages.steps.import_.dvc", commit)
+    done = invoke(home, "import", str(other), check=False)
+    assert done.exit_code == 3
+    assert "embed (crawl, dedup taken before): `dvc commit -f embed` failed" in done.stderr
+    assert md5(home / "data/embed/file") == before

@@ -174,3 +174,64 @@ def refused_to_renew(folder: Path, *arguments: str) -> str:
     done = invoke(folder, "init", "--renew", *arguments, check=False)
     assert done.exit_code == 2
     return done.stderr
+
+
+def link_to_nothing(folder: Path) -> None:
+    (folder / "params.yaml").symlink_to(folder / "gone")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (link_to_nothing, "has params.yaml already"),
+        (lambda folder: (folder / ".gitignore").mkdir(), ".gitignore cannot be read: Is a dir"),
+        (lambda folder: (folder / ".gitignore").symlink_to("gone"), "is a link to nothing"),
+        (lambda folder: (folder / ".dvc").write_text("mine"), ".dvc/plots cannot be made"),
+    ],
+)
+def test_a_folder_in_the_way_is_told_and_nothing_is_written(tmp_path: Path, make, said) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    make(folder)
+    before = sorted(folder.iterdir())
+    done = invoke(tmp_path, "init", "new", check=False)
+    assert done.exit_code == 2 and said in done.stderr
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "file", "loop"])
+def test_a_place_where_no_folder_can_be_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    done = invoke(tmp_path, "init", name, check=False)
+    assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_gitignore_keeps_its_bytes_and_its_link(tmp_path: Path) -> None:
+    own = b"*.o\r\n# caf\xe9"
+    (tmp_path / "shared").write_bytes(own)
+    (tmp_path / ".gitignore").symlink_to("shared")
+    invoke(tmp_path, "init", ".")
+    assert (tmp_path / ".gitignore").is_symlink()
+    text = (tmp_path / "shared").read_bytes()
+    assert text.startswith(own + b"\n/.venv/\n") and b"/data/crawl\n" in text
+
+
+def test_a_folder_that_git_ignores_is_refused_for_dvc_sees_no_stages_there(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("/out\n")
+    done = invoke(tmp_path, "init", "out/new", check=False)
+    assert done.exit_code == 2 and "is ignored by the git repository around it" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bare_repository_is_no_work_tree(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "--bare")
+    invoke(tmp_path, "init", "new")
+    assert "no_scm = true" in (tmp_path / "new/.dvc/config").read_text()
+
+
+def test_a_leading_dash_is_no_option_of_cd(tmp_path: Path) -> None:
+    done = invoke(tmp_path, "init", "--", "-x")
+    assert "next: cd ./-x; pipeline repro" in done.stdout

@@ -90,6 +90,14 @@ def test_repro_runs_what_changed_and_nothing_else(stub: Path, tmp_path: Path) ->
     assert repro(folder) == ["dedup", "embed", "distill", "evaluate", "export", "report"]
 
 
+def test_a_quiet_repro_prints_nothing_of_its_stages(stub: Path, tmp_path: Path) -> None:
+    folder = fresh_copy(stub, tmp_path)
+    (folder / "data/inputs/report.json").unlink()
+    done = run(folder, "pipeline", "repro", "--quiet")  # in which `inputs` always runs
+    assert (done.stdout, done.stderr) == ("", "")
+    assert (folder / "data/inputs/report.json").exists()
+
+
 @pytest.mark.slow
 def test_an_experiment_distils_with_its_own_values(project: Path, tmp_path: Path) -> None:
     folder = fresh_copy(project, tmp_path)

@@ -99,6 +99,12 @@ def test_a_graph_of_one_image_at_a_time_answers_any_number(tmp_path: Path) -> No
     assert same_as_plain(teacher, tmp_path)
 
 
+def test_a_graph_of_seven_images_at_a_time_answers_any_number(tmp_path: Path) -> None:
+    teacher = read(graph(tmp_path / "m.onnx", shape=(7, 3, SIDE, SIDE)))
+    assert "it takes 7 images at a time" in teacher.notes
+    assert same_as_plain(teacher, tmp_path)
+
+
 def test_a_graph_of_channels_last_gets_them_so(tmp_path: Path) -> None:
     teacher = read(graph(tmp_path / "m.onnx", shape=("B", SIDE, SIDE, 3)))
     assert teacher.network.spec.layout == "nhwc"
