@@ -118,16 +118,16 @@ def listing(rows: list[Row], done: dict[str, Result], work: Path) -> str:
     """The rows by group: seeds that are done, and how long the others take."""
     times = estimates(rows, list(done.values()), work)
     lines: list[list[str]] = []
-    left = 0.0
+    left: dict[str, float] = {}  # by key: two methods may be one yet
     for group in dict.fromkeys(row.group for row in rows):
         runs = [row for row in rows if row.group == group]
         missing = [row for row in runs if row.key not in done]
         seconds = times.get(group)
-        left += len(missing) * (seconds or 0)
+        left |= {row.key: seconds or 0.0 for row in missing}
         each = "not measured (--speed)" if seconds is None else _told(seconds)
         lines.append([group, f"{len(runs) - len(missing)} of {len(runs)}", each])
     lines.insert(0, ["row", "seeds done", "each seed takes"])
-    return f"{text_table(lines)}\nwhat is left of the measured ones: {_told(left)}, without embed"
+    return f"{text_table(lines)}\nwhat is left of the measured ones: {_told(sum(left.values()))}, without embed"
 
 
 def _told(seconds: float) -> str:
