@@ -33,6 +33,7 @@ from tests.distill.world import (
     teacher,
     timeless,
     together,
+    web,
 )
 
 # a contrast that weighs enough for an error in its gradient to be seen
