@@ -88,9 +88,7 @@ def train(
                 with state.averaged():
                     progress.begin(epoch, *selector.select(epoch))
             advance(0, f"{said}epoch {epoch} is under way")
-            chances = web.chances(progress.selected)
-            among = (progress.selected, epoch_steps, section, epoch, world, chances)
-            batches = shuffled_batches(*among)
+            batches = shuffled_batches(web, progress.selected, epoch_steps, section, epoch, world)
             waiting = batches[progress.step :]
             meter.start()
 

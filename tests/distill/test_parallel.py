@@ -33,6 +33,7 @@ from tests.distill.world import (
     teacher,
     timeless,
     together,
+    web,
 )
 
 # a contrast that weighs enough for an error in its gradient to be seen
@@ -290,14 +291,14 @@ def test_a_batch_that_cannot_be_shared_equally_is_an_error_of_the_user(monkeypat
 )
 def test_of_a_short_last_batch_every_process_gets_equally_many_images(rows, size, batches):
     of = section(refill=False)
-    made = shuffled_batches(torch.arange(rows), 3, of, 1, World(0, size))
+    made = shuffled_batches(web(), torch.arange(rows), 3, of, 1, World(0, size))
     assert [len(batch) for batch in made] == batches
 
 
 def test_fewer_selected_images_than_processes_are_an_error_of_the_user():
     of = section(refill=False)
     with pytest.raises(TrainingError, match=r"3 images selected in epoch 7 for 4 processes"):
-        shuffled_batches(torch.arange(3), 3, of, 7, World(0, 4))
+        shuffled_batches(web(), torch.arange(3), 3, of, 7, World(0, 4))
     refilled = section()
-    made = shuffled_batches(torch.arange(3), 3, refilled, 7, World(0, 4))
+    made = shuffled_batches(web(), torch.arange(3), 3, refilled, 7, World(0, 4))
     assert [len(batch) for batch in made] == [16] * 3
