@@ -127,8 +127,8 @@ def listing(rows: list[Row], done: dict[str, Result], work: Path) -> str:
         each = "not measured (--speed)" if seconds is None else _told(seconds)
         lines.append([group, f"{len(runs) - len(missing)} of {len(runs)}", each])
     lines.insert(0, ["row", "seeds done", "each seed takes"])
-    rest = _told(sum(left.values()))
-    return f"{text_table(lines)}\nwhat is left of the measured ones: {rest}, without embed"
+    rest = f"what is left of the measured ones: {_told(sum(left.values()))}, without embed"
+    return f"{text_table(lines)}\n{rest}"
 
 
 def _told(seconds: float) -> str:
