@@ -3,6 +3,7 @@
 # make lint       ruff, its format and mypy
 # make format     what ruff can mend
 # make generated  dvc.yaml, params.yaml and docs/parameters.md anew, from the code
+# make table      the table of small students on real images (DATA=FOLDER), or SMOKE=1; table-gpu
 # make wheel      the package as a wheel, into dist/
 VENV := .venv
 # The python3 that .venv is made by, whether or not .venv is activated: that one has no pip.
@@ -11,7 +12,7 @@ PYTHON := $(shell PATH="$$(printf %s "$$PATH" | tr : '\n' | grep -vxF '$(CURDIR)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo setup test test-slow test-browser lint format generated wheel clean
+.PHONY: demo setup test test-slow test-browser lint format generated table table-gpu wheel clean
 
 demo: setup
 ifdef QUICK
@@ -49,6 +50,17 @@ format: setup
 
 generated: setup
 	python -m kd3_stages.generate
+
+# docs/table.md: what is in DATA, which rows ONLY finds, what the others do
+TABLE = $(if $(DATA),--data '$(DATA)') $(if $(ONLY),--only '$(ONLY)') $(if $(LIST),--list) \
+	$(if $(SPEED),--speed) $(if $(AGAIN),--again) $(if $(SMOKE),--smoke) \
+	$(if $(RENDER),--render)
+
+table: setup
+	python -m benchmarks.cifar10 $(TABLE)
+
+table-gpu: setup
+	python -m benchmarks.cifar10 --gpu $(TABLE)
 
 wheel:
 	$(PYTHON) -m pip wheel --quiet --progress-bar off --no-deps --wheel-dir dist .

@@ -13,6 +13,9 @@ CI = "runs in .ci/run"
 HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none does
     "make demo": "takes minutes; CI runs it in small",
     "make demo QUICK=1": CI,
+    "make table SMOKE=1": CI,
+    "make table DATA=PATH LIST=1": "tests/benchmarks/test_cifar10.py",
+    "make table DATA=PATH": "takes days; CI runs it in small",
     "make setup": "all other targets of make begin with it",
     "make test": CI,
     "pre-commit install": INSTALLS,

@@ -7,21 +7,17 @@ from torch import Tensor
 
 from kd3_pipeline.distill.parallel import World
 from kd3_pipeline.distill.views import draws
+from kd3_pipeline.distill.web import WebImages
 from kd3_pipeline.errors import TrainingError
 from kd3_pipeline.params import Distill
 
 
 def shuffled_batches(
-    rows: Tensor,
-    epoch_steps: int,
-    section: Distill,
-    epoch: int,
-    world: World,
-    chances: Tensor | None = None,
+    web: WebImages, rows: Tensor, epoch_steps: int, section: Distill, epoch: int, world: World
 ) -> list[Tensor]:
     """Shuffled batches of `rows`; refilled, they are as many as if all images were kept.
 
-    With `chances` as many images are drawn by them, so that the steps and their cost are the same.
+    Where the images have `chances`, as many are drawn by them: steps and their cost are the same.
 
     Of the last batch, which may be short, every process gets equally many images. One image alone
     is left out, because a batch norm needs two.
@@ -29,13 +25,13 @@ def shuffled_batches(
     Args:
         rows: int64, the images of the epoch, on the CPU.
         epoch_steps: batches if all images were kept.
-        chances: float64 [len(rows)], how often each is drawn beside the others; None: all alike.
 
     Raises:
         TrainingError: fewer images than processes.
     """
     generator = draws(section.seed, epoch)
     wanted = epoch_steps * section.batch_size if section.refill else len(rows)
+    chances = web.chances(rows)
     if chances is None:
         rounds = math.ceil(wanted / len(rows))
         turns = [torch.randperm(len(rows), generator=generator) for _ in range(rounds)]

@@ -33,6 +33,10 @@ class Length:
         each, more = divmod(self.steps, self.epochs)
         return (epoch - 1) * each + min(epoch - 1, more)
 
+    def behind(self, epochs: int, step: int) -> int:
+        """Steps done after so many whole epochs and those of the next one, no more than it has."""
+        return self.before(epochs + 1) + min(step, self.of(epochs + 1))
+
 
 def seconds_of(budget: str) -> float | None:
     """Seconds of a budget such as `2h`, `1h30m` or `45s`; None where it is one of steps."""

@@ -178,7 +178,7 @@ def _steps(state: State, count: int, late: bool) -> float:
     """Mean time of `count` steps without effect on the weights."""
     world, section = state.objective.world, state.section
     state.objective.train()
-    batches = shuffled_batches(state.web.train, count, section, 1, world)
+    batches = shuffled_batches(state.web, state.web.train, count, section, 1, world)
     with _clock(world, state.device) as seconds:
         terms: dict[str, Tensor] = {}
         for rows, pixels, records in state.batches(batches, 1):

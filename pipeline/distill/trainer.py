@@ -12,7 +12,7 @@ from torch import Tensor
 from kd3_pipeline.console import Advance
 from kd3_pipeline.distill import checkpoint
 from kd3_pipeline.distill.batches import shuffled_batches
-from kd3_pipeline.distill.budget import length_of
+from kd3_pipeline.distill.budget import Length, length_of
 from kd3_pipeline.distill.compiling import compiled
 from kd3_pipeline.distill.cost import Meter, significant
 from kd3_pipeline.distill.interruption import interruption
@@ -64,11 +64,9 @@ def train(
         TrainingError: too few images selected, or a loss that is not finite.
         KeyboardInterrupt: interrupted; the step that was running is finished and saved.
     """
-    _check(web, section)
-    world, length = objective.world, length_of(section, len(web.train))
+    world, length = objective.world, _length(web, section)
     section = section.model_copy(update={"epochs": length.epochs})
-    few = views.whole(next(iter(web.pixels.batches([web.train[:2]]))))
-    meter = Meter(objective, few, precision)
+    meter = _meter(web, objective, views, precision)
     said = ""  # of the last epoch
     selector = Selector(web, objective, views, section, precision, lambda t: advance(0, said + t))
     state = State(web, objective, views, section, precision)
@@ -76,8 +74,7 @@ def train(
 
     # restore: an interrupted run goes on with the step after its last state
     if state.restore(folder):
-        under_way = len(progress.curves) + 1
-        advance(length.before(under_way) + min(progress.step, length.of(under_way)))
+        advance(length.behind(len(progress.curves), progress.step))
     state.share()
 
     with compiled(objective, state.device), interruption(world) as interrupted:
@@ -88,9 +85,7 @@ def train(
                 with state.averaged():
                     progress.begin(epoch, *selector.select(epoch))
             advance(0, f"{said}epoch {epoch} is under way")
-            chances = web.chances(progress.selected)
-            among = (progress.selected, epoch_steps, section, epoch, world, chances)
-            batches = shuffled_batches(*among)
+            batches = shuffled_batches(web, progress.selected, epoch_steps, section, epoch, world)
             waiting = batches[progress.step :]
             meter.start()
 
@@ -130,8 +125,14 @@ def train(
     return _trained(selector, progress)
 
 
-def _check(web: WebImages, section: Distill) -> None:
-    """Raises a UserError where these images cannot be trained on so."""
+def _meter(web: WebImages, objective: Objective, views: Views, precision: torch.dtype) -> Meter:
+    """The meter of a training on these images."""
+    few = next(iter(web.pixels.batches([web.train[:2]])))
+    return Meter(objective, views.whole(few), precision)
+
+
+def _length(web: WebImages, section: Distill) -> Length:
+    """The length of a training on these images; a UserError where they cannot be trained on so."""
     if len(web.train) < section.batch_size:
         raise UserError(
             f"distill: {len(web.train)} images to train on are fewer than a batch of"
@@ -149,6 +150,7 @@ def _check(web: WebImages, section: Distill) -> None:
             "distill.keep 'agreement' needs held-out images and there are none",
             "raise distill.held_out, or keep 'last'",
         )
+    return length_of(section, len(web.train))
 
 
 def _check_finite(losses: Tensor, terms: list[str], epoch: int, folder: Path) -> None:

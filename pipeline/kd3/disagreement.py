@@ -1,9 +1,15 @@
 """Disagreement step: pixels moved to where two networks disagree more."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Answers(Protocol):
+    """A network as what it says: images [B, 3, S, S] → logits [B, classes]."""
+
+    def __call__(self, images: Tensor, /) -> Tensor: ...
 
 
 def disagreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -15,8 +21,8 @@ def disagreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 def disagreement_step(
     images: Tensor,
-    student: Callable[[Tensor], Tensor],
-    teacher: Callable[[Tensor], Tensor],
+    student: Answers,
+    teacher: Answers,
     size: Tensor,
     lowest: Tensor,
     highest: Tensor,

@@ -1,7 +1,6 @@
 """Mixtures of images: MixDistribution's statistics, and function matching's pixels."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,8 +44,7 @@ def mix_distribution(
     return (images - mean) / deviation * mixed_deviation + mixed_mean
 
 
-@dataclass(frozen=True)
-class Mixture:
+class Mixture(NamedTuple):
     """How the pixels of each image of a batch are mixed with those of another one, its partner.
 
     x' = m x + (1 − m) x_π, with m = 0 within the image's box and m = λ outside of it.

@@ -15,6 +15,7 @@ from kd3_pipeline.report.thumbnails import pixel_thumbnail
 from kd3_pipeline.report.tiles import Gallery, Pair
 
 KEY, HEADING = "refined", "Refined"
+MOST = 24  # pairs: each has two pictures of its own, and the page is to stay small
 
 
 def refined_images(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
@@ -23,7 +24,7 @@ def refined_images(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     if found is None or not (embeddings.folder / REFINED).is_file():
         return Gallery(KEY, HEADING, "", 0, empty="There are none: embed.refine is 0.")
     positions, seen = found[0], predicted(embeddings)
-    rows = np.sort(spread(seen, np.arange(len(embeddings)), catalogue.most, rng))
+    rows = np.sort(spread(seen, np.arange(len(embeddings)), min(MOST, catalogue.most), rng))
     before, after = np.array(embeddings.pixels[rows]), np.array(embeddings.refined_pixels[rows])
     levels = np.sqrt(np.square(after.astype(float) - before).mean(axis=(1, 2, 3)))
     same = seen[rows] == embeddings.refined_logits[rows].argmax(axis=1)

@@ -51,7 +51,7 @@ def pixel_thumbnail(pixels: np.ndarray, side: int = SIDE) -> Thumbnail:
     few = image.width < side
     image = image.resize((side, side), Image.Resampling.NEAREST if few else Image.Resampling.BOX)
     out = io.BytesIO()
-    image.save(out, "WEBP", quality=90, method=4)
+    image.save(out, "WEBP", quality=75, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
     return Thumbnail(uri, *image.size)
 

@@ -33,7 +33,8 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
         UserError: a file of a project is there, or the folder is the software's; no such preset;
             git does not do it.
     """
-    if Path(os.path.realpath(folder)).is_relative_to(ROOT):
+    apart = (folder / ".git").exists()  # then neither git nor DVC looks at what is around it
+    if Path(os.path.realpath(folder)).is_relative_to(ROOT) and not apart:
         raise UserError(
             f"{folder} is inside the software's own folder, {ROOT}",
             f"make it elsewhere, as in `pipeline init {shlex.quote(f'../{folder.name}')}` there",

@@ -49,8 +49,7 @@ def test_equal_chances_draw_every_image_once_and_in_another_order_each_epoch():
 def test_an_epoch_has_as_many_steps_however_it_draws(refill):
     rows, of = torch.arange(10, 43), section(batch_size=8, refill=refill)
     about = (rows, 6, of, 1, ALONE)
-    plain = shuffled_batches(*about)
-    weighed = shuffled_batches(*about, torch.linspace(0.1, 1, 33).double())
+    plain, weighed = (shuffled_batches(images, *about) for images in (web(), WEIGHED))
     assert list(map(len, plain)) == list(map(len, weighed))
     assert set(torch.cat(weighed).tolist()) <= set(rows.tolist())
 

@@ -143,7 +143,7 @@ def test_with_refill_the_steps_do_not_depend_on_what_is_kept(tmp_path, cutoff):
 
 @pytest.mark.parametrize("count", [2, 7, 80, 100])
 def test_refilled_images_are_given_equally_often(count):
-    batches = shuffled_batches(torch.arange(count), 5, SECTION, 1, ALONE)
+    batches = shuffled_batches(web(), torch.arange(count), 5, SECTION, 1, ALONE)
     assert [len(batch) for batch in batches] == [16] * 5
     counts = torch.cat(batches).bincount(minlength=count)
     assert counts.max() - counts.min() <= 1
@@ -151,7 +151,7 @@ def test_refilled_images_are_given_equally_often(count):
 
 def test_every_epoch_has_another_order():
     orders = [
-        torch.cat(shuffled_batches(torch.arange(64), 4, SECTION, epoch, ALONE)).tolist()
+        torch.cat(shuffled_batches(web(), torch.arange(64), 4, SECTION, epoch, ALONE)).tolist()
         for epoch in (1, 2, 3)
     ]
     assert all(sorted(order) == list(range(64)) for order in orders)

@@ -82,6 +82,17 @@ def test_no_project_is_made_in_the_clone_of_the_software() -> None:
         assert not (ROOT / place).exists()
 
 
+def test_a_folder_with_a_repository_of_its_own_is_no_part_of_the_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kd3_stages.steps.init.ROOT", tmp_path)
+    assert invoke(tmp_path, "init", "new", check=False).exit_code == 2
+    (tmp_path / "own").mkdir()
+    subprocess.run(["git", "init", "--quiet", "own"], cwd=tmp_path, check=True)
+    invoke(tmp_path, "init", "own")
+    assert (tmp_path / "own/dvc.yaml").exists()
+
+
 def test_a_preset_that_is_unknown_makes_no_folder(tmp_path: Path) -> None:
     done = invoke(tmp_path, "init", "new", "--preset", "dmeo", check=False)
     assert done.exit_code == 2 and "known: " in done.stderr
