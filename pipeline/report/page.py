@@ -93,8 +93,7 @@ def build_report(
         progress: called with 1 after each of the `STEPS` galleries and the map.
 
     Returns:
-        HTML that needs nothing beside itself, under 18 MB whatever the pictures are; a few as a
-        rule.
+        HTML that needs nothing beside itself: a few MB as a rule, under 18 whatever the pictures.
 
     Raises:
         UserError: a file is missing or malformed, or files are of different runs.

@@ -284,11 +284,8 @@ def test_all_views_of_an_image_are_refined(workspace):
     moved = (shown[:] != before[:]).any(axis=(1, 2, 3))
     assert moved.all()
     with torch.no_grad():
-        seen = network(
-            normalise(
-                torch.from_numpy(np.array(shown)), workspace.config.mean, workspace.config.std
-            )
-        )
+        images = torch.from_numpy(np.array(shown))
+        seen = network(normalise(images, workspace.config.mean, workspace.config.std))
     assert np.allclose(seen, says, atol=1e-3)
 
 
