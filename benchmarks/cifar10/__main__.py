@@ -33,7 +33,7 @@ VARIABLE = "TABLE_DATA"  # environment variable of the folder of data sets
 def main() -> None:
     args = _arguments()
     if args.smoke:
-        smoke(args.work / "smoke")
+        smoke(args.work / "smoke", args.only)
         return
     if args.render:
         write_tables()
@@ -98,14 +98,14 @@ def of_same_pool(row: Row, rows: list[Row]) -> Row:
     return found[0]
 
 
-def smoke(work: Path) -> None:
+def smoke(work: Path, only: str = "") -> None:
     """Draws images, runs a few rows of seconds, twice, and shows their table.
 
     Raises:
         SystemExit: a row that was done was run again.
     """
     draw_data(work / "data")
-    rows, results = read_rows(HERE / "smoke.yaml", "cpu"), work / "results.jsonl"
+    rows, results = read_rows(HERE / "smoke.yaml", "cpu", only), work / "results.jsonl"
     projects = Projects(work, work / "data")
     run_rows(rows, read_results(results), projects, results)
     if run_rows(rows, read_results(results), projects, results):

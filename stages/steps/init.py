@@ -33,7 +33,7 @@ def run(folder: Path, preset: str, git: bool, console: Console) -> None:
         UserError: a file of a project is there, or the folder is the software's; no such preset;
             git does not do it.
     """
-    apart = (folder / ".git").exists()  # then neither git nor DVC looks at what is around it
+    apart = os.path.lexists(folder / ".git")  # then neither git nor DVC looks at what is around it
     if Path(os.path.realpath(folder)).is_relative_to(ROOT) and not apart:
         raise UserError(
             f"{folder} is inside the software's own folder, {ROOT}",

@@ -262,8 +262,9 @@ def test_the_data_sets_of_the_rows_are_where_they_are_said_to_be() -> None:
 
 @pytest.mark.slow
 def test_a_row_that_was_killed_goes_on_and_ends_with_the_same_student(tmp_path: Path) -> None:
-    """The smoke rows, twice: at once, and with a kill in the middle of a distillation."""
-    command = [sys.executable, "-m", "benchmarks.cifar10", "--smoke", "--work"]
+    """A row of the smoke run: at once, and with a kill in the middle of its distillation."""
+    row = ("--only", "web.kd3-now.*seed0")
+    command = [sys.executable, "-m", "benchmarks.cifar10", "--smoke", *row, "--work"]
 
     def run(work: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, str(work)], cwd=ROOT, capture_output=True, text=True)
@@ -280,10 +281,8 @@ def test_a_row_that_was_killed_goes_on_and_ends_with_the_same_student(tmp_path: 
     done = run(work)
     assert done.returncode == 0, done.stderr
     one, two = (read_results(tmp_path / name / "smoke/results.jsonl") for name in "ab")
-    assert one.keys() == two.keys() and len(one) == 5
+    assert one.keys() == two.keys() and len(one) == 1
     for key, result in one.items():
-        if "seconds" in result:
-            continue  # its steps follow from the pace that it had
         for name in ("accuracy", "agreement", "steps", "parameters", "leaked"):
             assert two[key]["ran"][name] == result["ran"][name]
-    assert sum(result["ran"]["starts"] for result in two.values()) == 6
+    assert sum(result["ran"]["starts"] for result in two.values()) == 2
