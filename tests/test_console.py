@@ -202,7 +202,8 @@ def test_on_a_terminal_there_is_a_bar_and_text_is_no_markup():
     assert b"2/2" in shown
 
 
-def test_a_warning_comes_last_and_to_the_quiet_as_well(capsys):
+def test_a_warning_comes_last_and_to_the_quiet_as_well(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     for quiet in (False, True):
         console = Console(quiet=quiet)
         console.warn("half of the images " * 9 + "are missing")

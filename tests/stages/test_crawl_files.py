@@ -93,10 +93,10 @@ def test_a_teacher_that_was_not_looked_at_is_told_by_hand_and_not_within_dvc(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files_of(place / "my-pictures", {"a.jpg": PICTURES[0]})
-    other = ("--set", "teacher.source=file", "--set", "teacher.path=weights.pt")
-    assert "`pipeline teacher --check`" in invoke(place, *CRAWL, *other).output
+    (place / "params.yaml").write_text(PARAMS + "teacher: {source: file, path: weights.pt}\n")
+    assert "`pipeline teacher --check`" in invoke(place, *CRAWL).output
     monkeypatch.setenv("DVC_STAGE", "crawl")  # its first stage has looked at it
-    assert "teacher --check" not in invoke(place, *CRAWL, *other).output
+    assert "teacher --check" not in invoke(place, *CRAWL).output
 
 
 def test_files_without_a_class_file_are_no_reason_to_ask_for_one(place: Path) -> None:
