@@ -216,6 +216,7 @@ def test_an_interrupted_run_goes_on_and_other_runs_take_nothing_from_it(
         "refill": "False",
         "crop": "resized",
         "flip": "True",
+        "refined": "False",  # there are none here
     }
     assert states(folder) == left
 

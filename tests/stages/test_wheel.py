@@ -22,7 +22,7 @@ SMALL = {
     "  per_class: 100\n": "  per_class: 16\n",
     "  images: 2000\n": "  images: 200\n",
     "  epochs: 6\n": "  epochs: 1\n",
-    "  epochs: 10\n": "  epochs: 2\n",
+    "  epochs: 20\n": "  epochs: 2\n",
     "  images: 500\n": "  images: 100\n",
 }
 
