@@ -28,6 +28,7 @@ CROP_FILES = (CROP_LOGITS, CROP_BOXES)  # beside those
 FILES = (FEATURES, LOGITS, IMAGES, INDEX)  # beside the pixels
 BLOCK = 65_536  # rows in memory at a time
 CLASS_NAMES = b"class_names"  # key of the table's metadata
+MOMENT_WEIGHT = "moment_weight"  # column of the weights of `embed.moments`
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,14 @@ class Embeddings:
     def training(self, refined: bool) -> tuple[Pixels, np.ndarray]:
         """Pixels and logits to train on, by place: the refined ones, if `refined` and `embed` left
         such, else those of `place_pixels`."""
-        if refined and (self.folder / REFINED).is_file():
+        if refined and self.refined:
             return self.refined_pixels, self.refined_logits
         return self.place_pixels, self.place_logits
+
+    @property
+    def refined(self) -> bool:
+        """Tells whether `embed` left refined images."""
+        return (self.folder / REFINED).is_file()
 
     @cached_property
     def refined_pixels(self) -> np.ndarray:

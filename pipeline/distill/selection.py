@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kd3_pipeline.device import autocast
+from kd3_pipeline.distill.loader import Resident, Streamed
 from kd3_pipeline.distill.objectives.objective import Objective
 from kd3_pipeline.distill.views import Views, draws
 from kd3_pipeline.distill.web import WebImages
@@ -99,9 +100,11 @@ class Selector:
         if len(rows) == 0:
             return None
         self.objective.eval()
-        student = self._predict(self.objective.predict, rows, self._whole).argmax(dim=1)
-        teacher = self.web.teacher_logits[rows.to(student.device)].argmax(dim=1)
-        return round(float((student == teacher).float().mean()), 4)
+        measure = self.web.yardstick
+        predict = self.objective.predict
+        student = self._predict(predict, rows, self._whole, measure.pixels).argmax(dim=1)
+        rows = rows.to(student.device)
+        return measure.share(rows, student == measure.logits[rows].argmax(dim=1))
 
     def _judged(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Logits [N, C] of teacher and student for the view that is judged."""
@@ -126,16 +129,21 @@ class Selector:
         network: Callable[[Tensor], Tensor],
         rows: Tensor,
         view: Callable[[Tensor, int], Tensor],
+        pixels: Resident | Streamed | None = None,
     ) -> Tensor:
-        """Logits [len(rows), C] in evaluation mode; processes take turns with the batches."""
+        """Logits [len(rows), C] in evaluation mode; processes take turns with the batches.
+
+        Args:
+            pixels: of all images; None: those that are trained on.
+        """
         batches = rows.split(self.batch_size)
         world = self.objective.world
         mine = range(world.rank, len(batches), world.size)
         known = self.web.teacher_logits
         logits = known.new_zeros(len(rows), known.shape[1])
-        pixels = self.web.pixels.batches(batches[number] for number in mine)
+        read = (pixels or self.web.pixels).batches(batches[number] for number in mine)
         with autocast(logits.device, self.precision):
-            for number, batch in zip(mine, pixels, strict=True):
+            for number, batch in zip(mine, read, strict=True):
                 start = number * self.batch_size
                 logits[start : start + len(batch)] = network(view(batch, number)).float()
                 self.told(f"looked at {start + len(batch):,} of {len(rows):,} images")

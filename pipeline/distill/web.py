@@ -8,9 +8,39 @@ import torch
 from torch import Tensor
 
 from kd3_pipeline.distill.loader import Resident, Streamed, open_pixels
-from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.embeddings import MOMENT_WEIGHT, Embeddings
 from kd3_pipeline.params import Distill, Sampling
 from kd3_pipeline.pixels import to_device
+
+REFINED = "refined held-out web images"
+WEIGHED = "held-out web images, counted by their moment weights"
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What agreement is measured on, so that runs on the same `data/embed` compare.
+
+    The held-out images as near to the original domain as `embed` can bring them: refined, or
+    counted by their moment weights (importance weighting; Sugiyama et al., "Covariate Shift
+    Adaptation by Importance Weighted Cross Validation", JMLR 2007), whatever a run trains on.
+
+    Attributes:
+        pixels: uint8 [N, S, S, 3], of all images.
+        logits: of the teacher for them, [N, C], on the device.
+        weights: float32 [N] on the device, on average 1; None: all count alike.
+        told: what it is, in words.
+    """
+
+    pixels: Resident | Streamed
+    logits: Tensor
+    weights: Tensor | None = None
+    told: str = "held-out web images"
+
+    def share(self, rows: Tensor, hits: Tensor) -> float:
+        """Share of `rows` (int64) that are `hits` (bool [len(rows)]), both on the device."""
+        counts = torch.ones_like(hits).float() if self.weights is None else self.weights[rows]
+        counts = counts.clamp(min=1e-6)  # a few rows may all weigh nothing
+        return round(float((counts * hits).sum() / counts.sum()), 4)
 
 
 @dataclass(frozen=True)
@@ -28,6 +58,7 @@ class WebImages:
         sampling: how images are drawn, as `distill.sampling` has it.
         moment_weights: of `embed`, float64 [N] on the CPU; None where they are not asked for.
         place_logits: the teacher's logits [K·N, C] for all places; None where K is 1.
+        measure: what agreement is measured on; None: these images as they are.
     """
 
     ids: list[str]
@@ -39,6 +70,12 @@ class WebImages:
     sampling: Sampling = "uniform"
     moment_weights: Tensor | None = None
     place_logits: Tensor | None = None
+    measure: Yardstick | None = None
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What agreement is measured on."""
+        return self.measure or Yardstick(self.pixels, self.teacher_logits)
 
     @property
     def crops(self) -> int:
@@ -90,7 +127,7 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
     """Reads the output of `embed`: its pixels, its logits and the scores that are asked for.
 
     Of refined images, where `embed` left them and `distill.refined` is on, the teacher's answers
-    are those to them, and agreement is measured on them, too.
+    are those to them. Agreement is measured on them wherever they are.
 
     An image is held out by its content alone, so it stays so when others are crawled again.
 
@@ -110,11 +147,28 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
         prior = (prior / prior[train].mean()).to(device)
     moments = None
     if section.sampling == "moments":
-        weights = embeddings.score("moment_weight", "embed.moments")
+        weights = embeddings.score(MOMENT_WEIGHT, "embed.moments")
         moments = torch.from_numpy(weights).double()
     several = places if embeddings.crops > 1 else None
     about = (embeddings.ids, pixels, logits, train, held, prior)
-    return WebImages(*about, section.sampling, moments, several)
+    measure = _yardstick(embeddings, pixels, logits, section)
+    return WebImages(*about, section.sampling, moments, several, measure)
+
+
+def _yardstick(
+    embeddings: Embeddings, pixels: Resident | Streamed, logits: Tensor, section: Distill
+) -> Yardstick:
+    """Held-out images are refined where `embed` has refined them, else counted by its weights."""
+    if embeddings.refined:
+        if section.refined:
+            return Yardstick(pixels, logits, told=REFINED)
+        count, device = len(embeddings), logits.device
+        known = torch.from_numpy(np.array(embeddings.refined_logits[:count])).to(device)
+        return Yardstick(Streamed(embeddings.refined_pixels, device), known, told=REFINED)
+    if MOMENT_WEIGHT in embeddings.images.column_names:
+        weights = embeddings.score(MOMENT_WEIGHT, "embed.moments")
+        return Yardstick(pixels, logits, torch.from_numpy(weights).to(logits.device), WEIGHED)
+    return Yardstick(pixels, logits)
 
 
 def usual_share(web: WebImages) -> float:
@@ -122,8 +176,10 @@ def usual_share(web: WebImages) -> float:
 
     What never says anything else agrees with the teacher on so many.
     """
-    answers = web.teacher_logits[web.held_out.to(web.teacher_logits.device)].argmax(dim=1)
-    return round(float(answers.bincount().max()) / len(answers), 4)
+    measure = web.yardstick
+    rows = web.held_out.to(measure.logits.device)
+    answers = measure.logits[rows].argmax(dim=1)
+    return max(measure.share(rows, answers == answer) for answer in answers.unique())
 
 
 def _prior(embeddings: Embeddings, section: Distill) -> Tensor | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from kd3_pipeline.embeddings import MOMENT_WEIGHT
 from kd3_pipeline.report.catalogue import Catalogue
 from kd3_pipeline.report.crops import crops
 from kd3_pipeline.report.flow import predicted
@@ -305,7 +306,7 @@ def redundant(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
 def moment_weights(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     """Images that moment weights raise most, and those that they lower most."""
     key, heading = "moment-weights", "Raised and lowered by moment weights"
-    found = catalogue.embedded("moment_weight")
+    found = catalogue.embedded(MOMENT_WEIGHT)
     if found is None:
         return _unlooked(key, heading, "embed.moments is off")
     positions, weights = found

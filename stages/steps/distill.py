@@ -227,7 +227,7 @@ def _write(
                 " reports/coverage.csv"
             )
     console.result(
-        f"distill: {section.student}, agreement with the teacher on held-out web images"
+        f"distill: {section.student}, agreement with the teacher on {web.yardstick.told}"
         f" {measured} → {paths.STUDENT}",
         # how long epochs took differs from run to run, so that it is in no file that DVC compares
         summary | {"forecast": asdict(ahead) if ahead else None},

@@ -23,7 +23,7 @@ from kd3_pipeline.embed.passing import TeacherPass
 from kd3_pipeline.embed.predictions import Predictions, read_logits, summarise
 from kd3_pipeline.embed.scores import Scores, score
 from kd3_pipeline.embed.storeloss import looked_at, store_bytes, store_loss
-from kd3_pipeline.embeddings import FILES, REFINED_FILES, STORES, Embeddings
+from kd3_pipeline.embeddings import FILES, MOMENT_WEIGHT, REFINED_FILES, STORES, Embeddings
 from kd3_pipeline.memory import allowed
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.models.network import Network
@@ -92,7 +92,7 @@ def run(section: Embed, console: Console) -> None:
         more["crops"] = tell_crops(section, embeddings, console)
     if section.moments:
         weighed = _weigh(section, network, config, precision, embeddings, check, folder, console)
-        scores.images["moment_weight"] = weighed.weights
+        scores.images[MOMENT_WEIGHT] = weighed.weights
         scores.figures["moments"] = weighed.figures
     if section.refine:
         of = (network, config, device, precision, check)

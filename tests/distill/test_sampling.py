@@ -78,6 +78,19 @@ def test_weights_of_embed_are_the_chances_of_the_rows(tmp_path):
     assert load_web_images(folder, section(), CPU).chances(torch.arange(3)) is None
 
 
+def test_agreement_counts_held_out_images_by_the_weights_of_embed(tmp_path):
+    folder = embedded(tmp_path, range(50))
+    weights = np.ones(50, np.float32)
+    weights[7] = 5
+    images = read_table(folder / "images.parquet").append_column("moment_weight", pa.array(weights))
+    write_table(folder / "images.parquet", images)
+    for sampling in ("uniform", "moments"):
+        measure = load_web_images(folder, section(sampling=sampling), CPU).yardstick
+        assert measure.share(torch.tensor([6, 7, 8]), torch.tensor([0, 1, 1]).bool()) == 0.8571
+    measure = load_web_images(embedded(tmp_path / "other", range(50)), section(), CPU).yardstick
+    assert measure.share(torch.tensor([6, 7, 8]), torch.tensor([0, 1, 1]).bool()) == 0.6667
+
+
 def test_weights_that_embed_did_not_leave_name_their_parameter(tmp_path):
     with pytest.raises(UserError, match=r"no column 'moment_weight': set embed.moments and run"):
         load_web_images(embedded(tmp_path, range(9)), section(sampling="moments"), CPU)

@@ -9,7 +9,7 @@ from kd3_pipeline.distill.loader import Resident
 from kd3_pipeline.distill.objectives.objective import Objective
 from kd3_pipeline.distill.selection import Selector
 from kd3_pipeline.distill.views import Views, draws
-from kd3_pipeline.distill.web import WebImages
+from kd3_pipeline.distill.web import WebImages, Yardstick, usual_share
 from kd3_pipeline.errors import TrainingError
 from kd3_pipeline.kd3 import select
 from tests.distill.world import CPU, section
@@ -314,3 +314,19 @@ def test_without_held_out_images_there_is_no_agreement():
 
 def test_a_student_that_is_the_teacher_agrees():
     assert made(student=logits(1)).agreement() == 1.0
+
+
+def test_agreement_is_measured_on_the_images_and_by_the_weights_of_the_yardstick():
+    student = logits(2)
+    shown = pixels().flip(0)  # image r is another one than that which is trained on
+    answers = student.flip(0).argmax(dim=1)
+    answers[HELD_OUT[:2]] = (answers[HELD_OUT[:2]] + 1) % CLASSES  # two of six are no hits
+    known = nn.functional.one_hot(answers, CLASSES).float()
+    weights = torch.ones(COUNT)
+    weights[HELD_OUT[0]] = 5
+    measure = Yardstick(Resident(shown, CPU), known)
+    assert made(replace(web(), measure=measure), student).agreement() == 0.6667
+    weighed = replace(web(), measure=replace(measure, weights=weights))
+    assert made(weighed, student).agreement() == 0.4
+    usual = answers[HELD_OUT].bincount(weights[HELD_OUT]).max() / 10
+    assert usual_share(weighed) == pytest.approx(float(usual), abs=1e-4)

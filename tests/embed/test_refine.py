@@ -230,6 +230,17 @@ def test_distil_is_given_the_refined_images_with_the_answers_to_them(workspace):
     assert np.array_equal(web.teacher_logits.numpy(), embeddings.logits)
 
 
+@pytest.mark.parametrize("refined", [True, False])
+def test_agreement_is_measured_on_refined_images_whatever_is_trained_on(workspace, refined):
+    assert embed("refine=4").exit_code == 0
+    embeddings = Embeddings.open(Path("data/embed"))
+    measure = load_web_images(Path("data/embed"), Distill(refined=refined), CPU).yardstick
+    shown = next(iter(measure.pixels.batches([torch.arange(16)])))
+    assert np.array_equal(shown.numpy(), embeddings.refined_pixels)
+    assert np.array_equal(measure.logits.numpy(), embeddings.refined_logits)
+    assert measure.weights is None
+
+
 def test_a_teacher_that_remembers_nothing_is_refused_before_the_pass(workspace):
     save_model(Path("models/teacher"), workspace.network, workspace.config)
     result = embed("refine=4")
