@@ -50,10 +50,34 @@ class Refined:
     moved: float
 
 
+class _Moments(torch.autograd.Function):
+    """`moments`, of which the way back is one multiplication and addition an element.
+
+    PyTorch's own var_mean keeps float32 copies for it, and made a step on a CPU 1.6 times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Moments:
+        values = x.movedim(1, -1).reshape(-1, x.shape[1]).to(torch.float32, copy=True)
+        mean = values.mean(0)
+        variance = values.sub_(mean).square_().mean(0)
+        ctx.save_for_backward(x, mean)
+        return mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, by_mean: Tensor, by_variance: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        count = x.numel() // x.shape[1]
+        slope = 2 * by_variance / count
+        level = by_mean / count - slope * mean
+        channels = [1, -1] + [1] * (x.ndim - 2)
+        of = [one.to(x.dtype).view(channels) for one in (level, slope)]
+        return torch.addcmul(of[0], x, of[1])
+
+
 def moments(x: Tensor) -> Moments:
     """Mean and variance of each channel of what goes into a batch norm, [B, C] or [B, C, …]."""
-    over = [axis for axis in range(x.ndim) if axis != 1]
-    variance, mean = torch.var_mean(x.float(), over, correction=0)
+    mean, variance = _Moments.apply(x)
     return mean, variance
 
 

@@ -294,3 +294,21 @@ def test_killed_it_goes_on_behind_the_saved_batches_to_the_same_bytes(crawled, t
     assert calls == [24, 12]
     refined(crawled, taught, tmp_path / "whole", pixels)
     assert contents(tmp_path / "two") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4, 3)])
+def test_moments_and_their_gradient_are_those_of_plain_arithmetic(shape):
+    torch.manual_seed(2)
+    x = 3 + torch.randn(shape, dtype=torch.float64) * torch.rand(5).view(5, *[1] * (len(shape) - 2))
+    over = [axis for axis in range(len(shape)) if axis != 1]
+    weights = torch.randn(2, 5)
+    gradients = []
+    for found in (moments, lambda x: (x.mean(over), x.var(over, correction=0))):
+        values = x.float().requires_grad_()
+        mean, variance = found(values)
+        assert mean.tolist() == pytest.approx(x.mean(over).tolist(), rel=1e-5)
+        assert variance.tolist() == pytest.approx(x.var(over, correction=0).tolist(), rel=1e-4)
+        gradients.append(
+            torch.autograd.grad((weights * torch.stack([mean, variance])).sum(), values)[0]
+        )
+    assert torch.allclose(*gradients, atol=1e-6)
