@@ -2,6 +2,7 @@
 
     python -m benchmarks.cifar10.screen --data DATA --work WORK balanced sure sure.refined
     python -m benchmarks.cifar10.screen --data DATA --work WORK --loss pooled balanced
+    python -m benchmarks.cifar10.screen --data DATA --work WORK --worth 0.4 random
 
 A ResNet-8 behind SimKD's transfer module learns from 10,000 images in three fixed views each, by
 the maps of ResNet-56. What gains here is worth a parameter of the product; the rest is a line of
@@ -25,10 +26,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kd3_pipeline.console import no_progress
+from kd3_pipeline.embed import balance
+from kd3_pipeline.embed import moments as embed_moments
+from kd3_pipeline.embed.moments import MomentPass
 from kd3_pipeline.embed.refine import distance, moments, to_bytes
 from kd3_pipeline.kd3 import Transfer
 from kd3_pipeline.models import build
-from kd3_pipeline.models.norms import hooked
+from kd3_pipeline.models.checkpoint import ModelConfig
+from kd3_pipeline.models.norms import hooked, norms_to_match
 from kd3_pipeline.pixels import normalise
 
 CLASSES, COUNT, VIEWS, BATCH, RATE = 10, 10_000, 3, 128, 0.6
@@ -255,16 +261,43 @@ def losses(teacher: Any, pool: Pool) -> dict[str, Callable[[Tensor, Tensor], Ten
     }
 
 
-def trained(pool: Pool, loss: Callable, steps: int, seed: int) -> Student:
-    """A student after so many steps of SGD, one-cycle."""
+def weights(pool: Pool, teacher: nn.Module, worth: float, folder: Path) -> Tensor:
+    """Moment weights of the images, float64 [N], that are worth a share of them."""
+    classes = [str(one) for one in range(CLASSES)]
+    config = ModelConfig({"name": "resnet56"}, classes, MEAN, STD, 32, "file")
+    norms = norms_to_match(teacher, 32, "screen")  # type: ignore[arg-type]
+    passed = MomentPass(teacher, config, torch.bfloat16, norms)  # type: ignore[arg-type]
+    basis = embed_moments.basis_of(passed, pool.pixels, 256, no_progress)
+    embed_moments._write(passed, basis, pool.pixels, folder, 256, no_progress)
+    every = balance._Blocks(np.load(folder / embed_moments.MOMENTS, mmap_mode="r"))
+    unknowns = np.append(np.zeros(next(iter(every)).shape[1]), 1.0)
+    low, high = -12.0, 3.0  # log10 of the penalty
+    for _ in range(14):
+        unknowns = balance._solved(every, unknowns, 10 ** ((low + high) / 2))
+        _, whole, squares = balance._sums(every, unknowns)
+        if whole**2 / squares < worth:
+            low = (low + high) / 2
+        else:
+            high = (low + high) / 2
+    unknowns = balance._solved(every, unknowns, 10**high)
+    return torch.from_numpy(np.concatenate([balance._values(block, unknowns) for block in every]))
+
+
+def trained(
+    pool: Pool, loss: Callable, steps: int, seed: int, chances: Tensor | None = None
+) -> Student:
+    """A student after so many steps of SGD, one-cycle; `chances`: how often each image is drawn."""
     student = Student(seed).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         student.parameters(), RATE, momentum=0.9, weight_decay=5e-4, nesterov=True
     )
-    views = torch.from_numpy(pool.views)
+    views = torch.from_numpy(np.array(pool.views))
     for step in range(steps):
         generator = torch.Generator().manual_seed(seed * 10_000_019 + step)
-        rows = torch.randint(0, len(pool.pixels), (BATCH,), generator=generator)
+        if chances is None:
+            rows = torch.randint(0, len(pool.pixels), (BATCH,), generator=generator)
+        else:
+            rows = torch.multinomial(chances, BATCH, True, generator=generator)
         which = torch.randint(0, VIEWS, (BATCH,), generator=generator)
         images = cut(pool.pixels[rows.numpy()], views[which, rows])
         theirs = torch.from_numpy(pool.maps[which.numpy(), rows.numpy()]).float()
@@ -308,6 +341,9 @@ def main() -> None:
     options.add_argument("--loss", default="maps", choices=["maps", "pooled", "maps and logits"])
     options.add_argument("--steps", type=int, default=2000)
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options.add_argument(
+        "--worth", type=float, default=0.0, help="draw by moment weights worth such a share"
+    )
     options.add_argument("--statistics", default="", help="pool that batch norms are set by")
     options.add_argument("pools", nargs="+", help="such as random, sure.refined, originals")
     given = options.parse_args()
@@ -316,12 +352,15 @@ def main() -> None:
     for name in given.pools:
         pool = work.pool(name)
         loss = losses(work.teacher, pool)[given.loss]
+        folder = given.work / f"{name}-moments"
+        chances = weights(pool, work.teacher, given.worth, folder) if given.worth else None
         for seed in given.seeds:
-            student = trained(pool, loss, given.steps, seed)
+            student = trained(pool, loss, given.steps, seed, chances)
             if given.statistics:
                 recalibrated(student, work.pool(given.statistics).pixels)
             right = predicted(student, work.teacher, work.test) == work.labels
             told = {"images": name, "loss": given.loss, "steps": given.steps, "seed": seed}
+            told |= {"worth": given.worth} if given.worth else {}
             told |= {"statistics": given.statistics} if given.statistics else {}
             print(json.dumps(told | {"accuracy": round(100 * float(right.mean()), 2)}), flush=True)
 

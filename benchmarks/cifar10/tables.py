@@ -20,11 +20,20 @@ MARKED = re.compile(
     re.DOTALL,
 )
 BEFORE = "kd3-before"
+PLAIN = "plain"  # the base of single ideas
 REFERENCE = ("originals", BEFORE)  # pool and method that all others are beside
 NONE = "No row of this table has been run yet.\n"
 HEAD = (
     *("images", "method", "test accuracy by seed", "mean", "beside `kd3` on the originals"),
-    *("beside `kd3` as it was", "held-out agreement", "steps", "seconds", "parameters", "leaked"),
+    *(
+        "beside `kd3` as it was",
+        "beside `plain`",
+        "held-out agreement",
+        "steps",
+        "seconds",
+        "parameters",
+        "leaked",
+    ),
 )
 Result = dict[str, Any]
 Runs = dict[int, Result]  # by seed
@@ -71,6 +80,7 @@ def table(rows: Iterable[Row], done: Mapping[str, Result]) -> str:
         reference = {} if (pool, method) == REFERENCE else groups.get(REFERENCE, {})
         compared = method != BEFORE and pool != REFERENCE[0]
         before = groups.get((pool, BEFORE), {}) if compared else {}
+        plain = groups.get((pool, PLAIN), {}) if method != PLAIN else {}
         cells = [
             f"{pool}, {_range(runs, 'images')}",
             method,
@@ -78,6 +88,7 @@ def table(rows: Iterable[Row], done: Mapping[str, Result]) -> str:
             interval([_percent(one) for one in runs.values()]),
             difference(runs, reference),
             difference(runs, before),
+            difference(runs, plain),
             _mean(runs, "agreement", "{:.3f}"),
             _range(runs, "steps"),
             _mean(runs, "seconds", "{:,.0f}"),

@@ -20,7 +20,8 @@ def small(monkeypatch):
 def teacher() -> nn.Module:
     torch.manual_seed(3)
     network = build("resnet8", 10)
-    network(torch.randn(64, 3, 32, 32))
+    for _ in range(60):  # until running statistics have settled
+        network(torch.randn(16, 3, 32, 32))
     return network.eval().requires_grad_(False)
 
 
@@ -82,3 +83,10 @@ def test_a_student_learns_the_maps_and_a_pool_is_made_once(small, tmp_path, monk
             return float(loss(student(images), theirs))
 
     assert left(12) < left(0)
+
+
+def test_moment_weights_are_worth_the_share_that_is_asked_for(tmp_path):
+    of = teacher()
+    pool = screen.Pool(pixels(256), np.zeros(0), np.zeros(0))
+    found = screen.weights(pool, of, 0.5, tmp_path / "moments").numpy()
+    assert found.sum() ** 2 / (found**2).sum() == pytest.approx(128, rel=0.05)
