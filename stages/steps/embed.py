@@ -42,7 +42,7 @@ from kd3_stages import paths
 from kd3_stages.steps.embed_crops import crop_files, plan_crops, tell_crops
 from kd3_stages.steps.embed_refined import refine_images
 
-REFINING = ("refine", "refine_rate", "refine_keep", "refine_batch")
+REFINING = ("refine", "refine_images", "refine_rate", "refine_keep", "refine_batch")
 SCORES = ("off_topic", "redundant", "coverage", "shift", "moments")
 BY_CLASS = (
     *("class", "asked", "predicted", "coverage"),
@@ -95,7 +95,8 @@ def run(section: Embed, console: Console) -> None:
         scores.figures["moments"] = weighed.figures
     if section.refine:
         of = (network, config, device, precision, check)
-        more["refine"] = refine_images(section, embeddings, *of, console)
+        more["refine"], columns = refine_images(section, embeddings, *of, console)
+        scores.images.update(columns)
     embeddings.add_scores(scores.images)
     asked = manifest.class_names(paths.MANIFEST)
     seen = (predictions, embeddings.labels, asked, config.class_names)
