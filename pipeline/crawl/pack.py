@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,12 +28,20 @@ from kd3_pipeline.manifest import (
     NOT_NOW,
     OPTED_OUT,
     STORED,
+    Fetched,
     in_blocks,
     manifest,
     signed,
     tally,
 )
-from kd3_pipeline.store import StoredImage, write_shards, write_table
+from kd3_pipeline.store import (
+    StoredImage,
+    in_shards,
+    shard_path,
+    shard_schema,
+    write_shard,
+    write_table,
+)
 
 MOST_HOSTS = 20  # in the summary
 # outcomes that say nothing of a file: what is wrong with the first one helps no further
@@ -64,7 +73,7 @@ def pack(
             f"none of {len(table):,} candidates gave an image ({reasons})",
             _advice(table, outcomes, gathered),
         )
-    write_shards(folder, _stored(table, gathered, journal), class_names)
+    _write_images(folder, _stored(table, gathered), journal, class_names)
     write_table(folder / "manifest.parquet", signed(table, made))
     counted = summary(table, class_names)
     add_shortfall(counted, table, gathered)
@@ -173,16 +182,36 @@ def _counted(values: Counter[str]) -> dict[str, int]:
     return counts
 
 
-def _stored(table: pa.Table, gathered: Gathered, journal: Journal) -> Iterator[StoredImage]:
+def _stored(table: pa.Table, gathered: Gathered) -> Iterator[tuple[int, Fetched]]:
+    """The label and the record of each image that is stored, in order."""
     for row in pc.indices_nonzero(pc.equal(table["outcome"], STORED)).to_numpy():
         candidate = gathered.candidates[row]
-        image = gathered.found[candidate]
-        assert image.id is not None
-        yield StoredImage(
-            image.id,
-            journal.read(image.id),
-            candidate.label,
-            image.width,
-            image.height,
-            image.format,
-        )
+        yield candidate.label, gathered.found[candidate]
+
+
+def _write_images(
+    folder: Path,
+    images: Iterator[tuple[int, Fetched]],
+    journal: Journal,
+    class_names: Sequence[str],
+) -> None:
+    """Writes the shards, but for those that the last crawl wrote: these are linked.
+
+    Each takes its images over from the journal as it is written, so that no more of them are on the
+    disk twice than one shard has.
+    """
+    schema = shard_schema(class_names)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, some in in_shards(images, lambda one: _size(one[1], journal)):
+        path = shard_path(folder, number)
+        rows = [  # whose bytes are read as they are written
+            StoredImage(image.id or "", b"", label, image.width, image.height, image.format)
+            for label, image in some
+        ]
+        if not journal.link_same(path, rows, schema):
+            write_shard(path, (replace(row, data=journal.read(row.id)) for row in rows), schema)
+            journal.take(path)
+
+
+def _size(image: Fetched, journal: Journal) -> int:
+    return image.size or len(journal.read(image.id or ""))  # early crawls did not record it
