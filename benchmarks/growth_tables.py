@@ -47,20 +47,20 @@ ISSUES = ("blurred", "dark")
 
 @dataclass(frozen=True)
 class Figure:
-    """Bytes a row at the peak of a piece of work, and its CPU seconds."""
+    """Bytes a row at the peak of a piece of work, and its CPU seconds; None: not measured."""
 
     stage: str
     table: str
     rows: int
     bytes: float
-    seconds: float
+    seconds: float | None
 
 
 def measured(
     stage: str, table: str, rows: int, work: Callable[[], Any], timed: bool
 ) -> tuple[Any, Figure]:
-    """What `work` gives, and its figures; not `timed`, it runs once and its seconds are NaN."""
-    seconds = float("nan")
+    """What `work` gives, and its figures; it runs once more to be `timed`."""
+    seconds = None
     if timed:
         began = time.process_time()
         work()
@@ -207,9 +207,8 @@ STAGES = (dedup, selection, report)  # each reads what those before it have writ
 def markdown(figures: Sequence[Figure]) -> str:
     lines = ["| stage | table | rows | bytes a row | CPU s |", "|---|---|---|---|---|"]
     for one in figures:
-        lines.append(
-            f"| {one.stage} | {one.table} | {one.rows:,} | {one.bytes:,.0f} | {one.seconds:.1f} |"
-        )
+        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
+        lines.append(f"| {one.stage} | {one.table} | {one.rows:,} | {one.bytes:,.0f} | {seconds} |")
     return "\n".join(lines)
 
 
