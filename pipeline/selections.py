@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.store import read_table
+from kd3_pipeline.store import open_parquet, read_table
 
 HINT = "run `dvc repro distill`"
+ROWS = 2**14  # of which lists are in memory
 SCHEMA = pa.schema(
     {
         "row": pa.int64(),  # of the embeddings
@@ -39,10 +40,20 @@ def read_history(path: Path) -> np.ndarray:
     Raises:
         UserError: as `read_selection`, or the images have not all the same number of epochs.
     """
-    lists = read_selection(path, ["kept"])["kept"]
-    try:
-        lengths = set(pc.list_value_length(lists).unique().to_pylist())
-        flat = pc.list_flatten(lists).cast(pa.bool_()).to_numpy()
-        return flat.astype(bool).reshape(len(lists), *(lengths or {0}))
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise UserError(f"{path}: column 'kept': {error}", HINT) from None
+    history, at = np.zeros((0, 0), bool), 0
+    with open_parquet(path, HINT) as file:
+        if "kept" not in file.schema_arrow.names:
+            raise UserError(f"{path}: no column 'kept'", HINT)
+        try:
+            # batch by batch: one array holds no more than 2^31 values of lists together
+            for batch in file.iter_batches(ROWS, columns=["kept"]):
+                lists = batch["kept"]
+                (epochs,) = pc.list_value_length(lists).unique().to_pylist()
+                if not at:
+                    history = np.zeros((file.metadata.num_rows, epochs), bool)
+                flat = pc.list_flatten(lists).cast(pa.bool_()).to_numpy(zero_copy_only=False)
+                history[at : at + len(lists)] = flat.reshape(len(lists), history.shape[1])
+                at += len(lists)
+        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: column 'kept': {error}", HINT) from None
+    return history

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from kd3_pipeline.embeddings import MOMENT_WEIGHT
@@ -108,8 +109,9 @@ def _pairs(
 
 def unfit_images(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     """Images that dedup dropped for what they show: next to nothing, or an issue of dedup.drop."""
-    reasons = catalogue.images.table["reason"].to_pylist()
-    gone = np.flatnonzero([unfit(reason or "") for reason in reasons])
+    reasons = catalogue.images.table["reason"]
+    named = [reason for reason in reasons.unique().to_pylist() if unfit(reason or "")]
+    gone = np.flatnonzero(pc.is_in(reasons, value_set=pa.array(named, pa.string())).to_numpy())
     chosen = rng.permutation(gone)[: catalogue.most]
     tile_of = catalogue.tiles(chosen)
     return Gallery(
@@ -118,7 +120,7 @@ def unfit_images(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
         "Images that show next to nothing, or have an issue that dedup.drop names. Drawn at "
         "random: look for good ones among them.",
         len(gone),
-        tuple(tile_of(at, reasons[at].replace("_", " ")) for at in chosen.tolist()),
+        tuple(tile_of(at, reasons[at].as_py().replace("_", " ")) for at in chosen.tolist()),
     )
 
 
@@ -126,8 +128,8 @@ def issues(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     """Images that were kept though dedup found an issue, by its name."""
     images, table = catalogue.images, catalogue.images.table
     known = "issues" in table.column_names
-    names = table["issues"].to_pylist() if known else [[]] * table.num_rows
-    found = np.flatnonzero(images.kept & np.array([bool(some) for some in names], bool))
+    count = pc.list_value_length(table["issues"]) if known else pa.nulls(table.num_rows, pa.int32())
+    found = np.flatnonzero(images.kept & (pc.fill_null(count, 0).to_numpy() > 0))
     chosen = rng.permutation(found)[: catalogue.most]
     tile_of = catalogue.tiles(chosen)
     return Gallery(
@@ -135,7 +137,10 @@ def issues(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
         "Kept with an issue",
         "Drawn at random. What is named in dedup.drop is dropped instead.",
         len(found),
-        tuple(tile_of(at, ", ".join(names[at]).replace("_", " ")) for at in chosen.tolist()),
+        tuple(
+            tile_of(at, ", ".join(table["issues"][at].as_py()).replace("_", " "))
+            for at in chosen.tolist()
+        ),
         empty="There are none." if known else "Nobody looked: the dedup file is of an earlier run.",
     )
 

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kd3_pipeline.manifest import STORED, host_of, scan_manifest
+from kd3_pipeline.manifest import STORED, host_of, read_manifest, scan_manifest
 from kd3_pipeline.report.stored import Images
 
 MOST_ROWS = 20
@@ -40,7 +40,7 @@ class Origins:
         return max((row.stored for row in self.rows), default=1)
 
 
-Name = Callable[[dict[str, Any]], str]  # of a row of the manifest
+Names = Callable[[pa.RecordBatch], list[str]]  # of the rows of a manifest, "" for none
 
 
 def read_origins(manifest: Path, images: Images) -> list[Origins]:
@@ -48,29 +48,35 @@ def read_origins(manifest: Path, images: Images) -> list[Origins]:
 
     Of images that several addresses brought, the one that was stored speaks.
     """
-    kinds: list[tuple[str, str, str, Name]] = [
-        ("Host", "hosts", "no address", _host),
-        ("Query", "queries", "none", lambda row: row["query"]),
-        ("Licence", "licences", "not stated", lambda row: row["licence"]),
-        ("Engine", "engines", "not stated", lambda row: row["engine"]),
+    kinds: list[tuple[str, str, str, Names]] = [
+        ("Host", "hosts", "no address", _hosts),
+        ("Query", "queries", "none", lambda rows: rows["query"].to_pylist()),
+        ("Licence", "licences", "not stated", lambda rows: rows["licence"].to_pylist()),
+        ("Engine", "engines", "not stated", lambda rows: rows["engine"].to_pylist()),
     ]
     stored: list[Counter[str]] = [Counter() for _ in kinds]
     selected: list[Counter[str]] = [Counter() for _ in kinds]
-    chosen = set(images.table.filter(pa.array(images.times > 0))["id"].to_pylist())
-    columns = ["id", "url", "page_url", "licence", "engine", "query"]
-    for batch in scan_manifest(manifest, columns, pc.field("outcome") == STORED):
-        for row in batch.to_pylist():
-            for number, (_, _, none, name) in enumerate(kinds):
-                stored[number][name(row) or none] += 1
-                selected[number][name(row) or none] += row["id"] in chosen
+    of_stored = pc.field("outcome") == STORED
+    ids = read_manifest(manifest, ["id"], of_stored)["id"]
+    chosen = images.table["id"].filter(pa.array(images.times > 0)).combine_chunks()
+    among = pc.is_in(ids, value_set=chosen).to_numpy()
+    columns, at = ["url", "page_url", "licence", "engine", "query"], 0
+    for batch in scan_manifest(manifest, columns, of_stored):
+        taken = among[at : at + batch.num_rows]
+        at += batch.num_rows
+        for number, (_, _, none, names) in enumerate(kinds):
+            found = [name or none for name in names(batch)]
+            stored[number].update(found)
+            selected[number].update(compress(found, taken))
     return [
         _ranked(kind, several, *counts)
         for (kind, several, _, _), *counts in zip(kinds, stored, selected, strict=True)
     ]
 
 
-def _host(row: dict[str, Any]) -> str:
-    return host_of(row["url"]) or host_of(row["page_url"])
+def _hosts(rows: pa.RecordBatch) -> list[str]:
+    urls, pages = rows["url"].to_pylist(), rows["page_url"].to_pylist()
+    return [host_of(url) or host_of(page) for url, page in zip(urls, pages, strict=True)]
 
 
 def _ranked(kind: str, kinds: str, stored: Counter[str], selected: Counter[str]) -> Origins:

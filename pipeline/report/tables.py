@@ -136,11 +136,10 @@ def kept_rows(
     Args:
         thresholds: label -> one value an epoch, as `read_thresholds` gives them.
     """
-    trained = images.times[images.used] >= 0
-    history, seen = images.history[trained], images.predicted[images.used][trained]
+    seen = np.where(images.times >= 0, images.predicted, -1)[images.used]  # -1: not trained on
     rows = []
     for index, name in enumerate(class_names):
-        of_class = history[seen == index]
+        of_class = images.history[seen == index]
         if not len(of_class) or not images.epochs:
             continue
         shares = of_class.mean(axis=0).tolist()

@@ -106,24 +106,19 @@ class Dropped:
         Raises:
             UserError: a shard or the manifest is missing, or of another run.
         """
-        rows = self.table.to_pylist()
         leaks = [] if self.leaks is None else self.leaks.to_pylist()
         direct = {row["id"]: row for row in leaks}
         pictures = {row["test_image"]: row["picture"] for row in direct.values()}
-        by_reason: dict[str, list[int]] = {}
-        for at, row in enumerate(rows):
-            if not row["kept"]:
-                by_reason.setdefault(row["reason"], []).append(at)
-            elif row.get("looks_like"):
-                by_reason.setdefault(ALIKE, []).append(at)
-        usual = [reason for reason in HEADINGS if reason in by_reason]
-        chosen = {
-            reason: sorted(by_reason[reason], key=lambda at: self._sureness(rows[at], direct, at))
-            for reason in [*usual, *sorted(by_reason.keys() - set(HEADINGS))]
+        ordered = self._ordered(direct)
+        usual = [reason for reason in HEADINGS if reason in ordered and reason != ALIKE]
+        others = sorted(ordered.keys() - set(HEADINGS))
+        last = [ALIKE] if ALIKE in ordered else []  # on the page
+        chosen = {reason: ordered[reason] for reason in [*usual, *others, *last]}
+        rows = {
+            reason: self.table.take(pa.array(every[:most])).to_pylist()
+            for reason, every in chosen.items()
         }
-        if ALIKE in chosen:
-            chosen[ALIKE] = chosen.pop(ALIKE)[::-1]  # last on the page
-        shown_of = self._shown(rows, [at for every in chosen.values() for at in every[:most]])
+        shown_of = self._shown([row for some in rows.values() for row in some])
         advance(1)
         return [
             Section(
@@ -131,24 +126,44 @@ class Dropped:
                 HEADINGS.get(reason, f"Issue: {reason.replace('_', ' ')}"),
                 NOTES.get(reason, "Named in dedup.drop. In the order of the crawl."),
                 len(every),
-                tuple(self._entry(rows[at], direct, pictures, shown_of) for at in every[:most]),
+                tuple(self._entry(row, direct, pictures, shown_of) for row in rows[reason]),
             )
             for reason, every in chosen.items()
         ]
 
-    def _sureness(
-        self, row: Mapping[str, Any], direct: Mapping[str, Any], at: int
-    ) -> tuple[float, int, int]:
-        """What drops are sorted by, the least sure first; ties stay in the order of the crawl."""
-        alike = _similarity(row, direct)
-        if alike is not None:
-            return alike, -(row["distance"] or 0), at
-        return (-float(self.detail[at]) if row["reason"] == LOW_INFORMATION else 0.0), 0, at
+    def _ordered(self, direct: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Rows by reason, int64, the least sure drop first; ties stay in the order of the crawl."""
+        table = self.table
+        alike = pc.fill_null(table["similarity"].cast(pa.float64()), np.nan).to_numpy().copy()
+        at = pc.index_in(
+            pa.array(list(direct), pa.string()), value_set=table["id"].combine_chunks()
+        )
+        values = [row["similarity"] for row in direct.values()]
+        for place, value in zip(at.to_pylist(), values, strict=True):
+            if place is not None:
+                alike[place] = np.nan if value is None else value
+        apart = pc.fill_null(table["distance"], 0).to_numpy()
+        kept = table["kept"].to_numpy()
+        both = np.zeros(len(kept), bool)
+        if "looks_like" in table.column_names:
+            both = pc.fill_null(pc.not_equal(table["looks_like"], ""), False).to_numpy()
+        ordered: dict[str, np.ndarray] = {}
+        for reason in [*table["reason"].unique().to_pylist(), ALIKE]:
+            of = pc.equal(table["reason"], reason).to_numpy()
+            rows = np.flatnonzero(kept & both if reason == ALIKE else of & ~kept)
+            known = ~np.isnan(alike[rows])
+            shown = -self.detail[rows].astype(np.float64) if reason == LOW_INFORMATION else 0.0
+            sure = np.where(known, alike[rows], shown)
+            order = np.lexsort((np.where(known, -apart[rows], 0), sure))
+            if len(rows):
+                ordered[reason] = rows[order[::-1] if reason == ALIKE else order]
+        return ordered
 
-    def _shown(self, rows: Sequence[Mapping[str, Any]], chosen: Sequence[int]) -> dict[str, Shown]:
+    def _shown(self, chosen: Sequence[Mapping[str, Any]]) -> dict[str, Shown]:
         """The images chosen, and those that they repeat, by id."""
-        ids = {rows[at]["id"] for at in chosen} | {_beside(rows[at]) for at in chosen}
-        wanted = {row["id"]: row for row in rows if row["id"] in ids}
+        ids = {row["id"] for row in chosen} | {_beside(row) for row in chosen}
+        these = pc.is_in(self.table["id"], value_set=pa.array(sorted(ids), pa.string()))
+        wanted = {row["id"]: row for row in self.table.filter(these).to_pylist()}
         places = {id: (row["shard"], row["row"]) for id, row in wanted.items()}
         thumbnails = read_thumbnails(self.crawl, places, SIDE)
         columns = ["id", "title", "page_url", "url", "outcome"]
