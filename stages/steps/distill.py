@@ -81,7 +81,8 @@ def run(params: Params, console: Console) -> None:
     console.note(f"trained on {place}; pixels {web.pixels.kind}")
     answers = folder / "views"
     if section.teacher_views:
-        answers = answers_folder(web.ids, device, precision)
+        named = world.of_first(lambda: str(answers_folder(web.ids, device, precision)), device)
+        answers = Path(named)
     ask_teacher(section, web, teacher, config, precision, answers, world, console)
     given = (web, teacher, config, precision, folder, world, answers)
     section = _with_steps(section, *given, began, console)
