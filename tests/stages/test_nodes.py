@@ -1,6 +1,5 @@
 """`pipeline distill` on two machines without a shared disk: here two folders, under torchrun."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -114,16 +113,16 @@ class Nodes:
 
     def killed(self, moment: str) -> None:
         """A start whose processes are all killed at a moment of the first one."""
-        agents = self.start(str(self.program), moment, str(self.mark), *OPTIONS)
+        command = (str(self.program), moment, str(self.mark), *OPTIONS)
+        processes = self.start(*command, torchrun=False)
         while not self.mark.exists():
-            assert all(agent.poll() is None for agent in agents), agents[0].communicate()
+            assert all(one.poll() is None for one in processes), processes[0].communicate()
             time.sleep(0.01)
-        ranks = [child for agent in agents for child in children(agent.pid)]
-        assert len(ranks) == 2
-        for process in (*ranks, *(agent.pid for agent in agents)):
-            os.kill(process, signal.SIGKILL)
-        for agent in agents:
-            agent.communicate(timeout=200)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.communicate(timeout=200)
+            assert process.returncode == -signal.SIGKILL
         self.mark.unlink()
 
     def finished(self) -> str:
@@ -137,12 +136,6 @@ class Nodes:
         """Names of the states that the first machine has."""
         assert states(self.folders[1]) == {}  # only the first process writes
         return [Path(name).name for name in states(self.folders[0])]
-
-
-def children(process: int) -> list[int]:
-    """The processes that a process has started and not ended."""
-    found = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for path in found for child in path.read_text().split()]
 
 
 def test_killed_at_three_moments_the_student_is_that_of_a_run_without_a_kill(
