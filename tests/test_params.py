@@ -427,6 +427,11 @@ def test_aliases_of_aliases_are_counted_before_they_are_written_out(tmp_path):
         ('crawl:\n  classes: ["a\\ud800"]', r"crawl.classes: it has the character \ud800"),
         ('crawl:\n  classes: {cat: {queries: ["\\0"]}}', "crawl.classes: it has the character"),
         ("evaluate:\n  test_set: a/" + "ä" * 128, "evaluate.test_set: a name of more than 255"),
+        (
+            "teacher:\n  data: s3://a/b",
+            "params.yaml:2: teacher.data: s3://a/b: addresses of storage",
+        ),
+        ("evaluate:\n  test_set: gs://a", "are not read here: bring it to a disk (`dvc pull`, or"),
         ("crawl:\n  classes: [true, cat]", "got [True, 'cat']; a name such as True needs quotes"),
         ("crawl:\n  classes: {1: [cat]}", "a name such as 1 needs quotes"),
     ],

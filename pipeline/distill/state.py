@@ -53,8 +53,14 @@ class State:
         self.model: nn.Module = objective
 
     def restore(self, folder: Path) -> bool:
-        """Goes back to the last state saved in `folder`, if there is one."""
-        state = checkpoint.load(folder, self.device)
+        """Goes back to the last state saved in `folder`, if there is one.
+
+        Of several processes the first one's folder counts: another machine has none of it, or
+        something older.
+        """
+        state = self.objective.world.of_first(
+            lambda: checkpoint.load(folder, self.device), self.device
+        )
         if state is None:
             return False
         self.objective.load_state_dict(state["objective"])

@@ -70,9 +70,13 @@ class Trials:
         """
         folder = self.folder / name
         result = folder / "agreement.json"
-        if result.exists():
+        known = self.world.of_first(
+            lambda: json.loads(result.read_text("utf-8")) if result.exists() else None,
+            self.web.teacher_logits.device,
+        )
+        if known:
             advance(self.steps(section))
-            return json.loads(result.read_text("utf-8"))["agreement"]
+            return known["agreement"]
         try:
             _, trained = distill(
                 section,

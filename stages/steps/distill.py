@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from kd3_pipeline.distill.outputs import (
 from kd3_pipeline.distill.pace import in_steps, known_steps, settle
 from kd3_pipeline.distill.peak_rate import LENGTH, RATES, chosen, probe_rates, probe_steps
 from kd3_pipeline.distill.pretrained import Pretrained
-from kd3_pipeline.distill.run import distill, prepare, ready
+from kd3_pipeline.distill.run import Prepared, distill, prepare, ready
 from kd3_pipeline.distill.trainer import Row, Trained
 from kd3_pipeline.distill.trials import HELD_OUT, Trials
 from kd3_pipeline.distill.web import WebImages, load_web_images, usual_share
@@ -36,7 +37,7 @@ from kd3_pipeline.runkey import begins_anew, run_key, sources_of
 from kd3_pipeline.runrecord import digests
 from kd3_pipeline.store import remove, write_json, write_table
 from kd3_stages import paths
-from kd3_stages.steps.distill_record import READ, write_record
+from kd3_stages.steps.distill_record import READ, record_of, write_record
 from kd3_stages.steps.views import answers_folder, ask_teacher
 
 FEWEST = 50  # held-out images from which an agreement is judged
@@ -45,24 +46,32 @@ FEWEST = 50  # held-out images from which an agreement is judged
 def run(params: Params, console: Console) -> None:
     """Distils into models/student."""
     began = time.monotonic()
-    device = resolve_device(params.distill.device)
-    teacher, config = load_model(paths.TEACHER, device)
-    teacher.requires_grad_(False)
-    section, fallback = fitting(params.distill, teacher)
-    if fallback:
-        console.note(f"objective {fallback}")
-    section = _with_own_settings(section, console)
-    precision = resolve_precision(section.precision, device)
-    world = parallel.join(device, section.batch_size)
+    world = parallel.join(params.distill.device)
     console.quiet = console.quiet or world.rank > 0
-    web = load_web_images(paths.EMBED, section, device)
-    start = _looked_at(section, web, teacher, config, precision, world, console)
-    read = digests(READ)
+    with world.ending_all():
+        parallel.check_batch(params.distill.batch_size, world)
+        device = resolve_device(params.distill.device)
+        teacher, config = load_model(paths.TEACHER, device)
+        teacher.requires_grad_(False)
+        section, fallback = fitting(params.distill, teacher)
+        if fallback:
+            console.note(f"objective {fallback}")
+        section = _with_own_settings(section, console)
+        precision = resolve_precision(section.precision, device)
+        web = load_web_images(paths.EMBED, section, device)
+        prepared = prepare(section, web, teacher, config, world)
+        read = digests(READ) if world.first_here else {}
+        run_here = _run_of(params, read, device, precision)
+    parallel.agree(world, run_here)
+    read = world.all_of(read)[0]
+    _tell_costs(section, prepared, web, precision, console)
+    start = prepared.start
+    del prepared  # it was made to be looked at
     key = run_key(
         section.model_dump(exclude={"tensorboard"})
-        | {"device": device.type, "precision": str(precision)}
+        | {"device": device.type, "precision": str(precision), "read": read}
         | ({"start": start.weights.sha256} if start else {}),
-        inputs=map(Path, read),
+        inputs=(),
         sources=sources_of(__file__),
     )
     folder = paths.CACHE / "distill" / key
@@ -72,7 +81,8 @@ def run(params: Params, console: Console) -> None:
     console.note(f"trained on {place}; pixels {web.pixels.kind}")
     answers = folder / "views"
     if section.teacher_views:
-        answers = answers_folder(web.ids, device, precision)
+        named = world.of_first(lambda: str(answers_folder(web.ids, device, precision)), device)
+        answers = Path(named)
     ask_teacher(section, web, teacher, config, precision, answers, world, console)
     given = (web, teacher, config, precision, folder, world, answers)
     section = _with_steps(section, *given, began, console)
@@ -81,7 +91,8 @@ def run(params: Params, console: Console) -> None:
         choosing = web.holding_out(max(section.held_out, HELD_OUT))
         trials = Trials(choosing, teacher, config, precision, folder / "rates", world, answers)
         section = section.model_copy(update={"lr": _peak_rate(section, trials, console)})
-    told = epoch_writer(section.tensorboard) if world.rank == 0 else None
+    with world.ending_all():
+        told = epoch_writer(section.tensorboard) if world.rank == 0 else None
 
     def report(curves: list[Row]) -> None:
         write_curves(paths.CURVES, curves)
@@ -102,6 +113,26 @@ def run(params: Params, console: Console) -> None:
         remove(folder)
 
 
+def _run_of(
+    params: Params, read: dict[str, str], device: torch.device, precision: torch.dtype
+) -> dict[str, Any]:
+    """All that a run follows from, by its name in words, so that processes can compare it.
+
+    Args:
+        read: digests of what it reads in the project; empty where another process has them.
+    """
+    record = record_of(params, read, "", {})
+    return {
+        **record.parameters,
+        **record.inputs,
+        "the software": record.version,
+        "its code": record.code,
+        "torch": torch.__version__,
+        "the device": device.type,
+        "the precision": str(precision).removeprefix("torch."),
+    }
+
+
 def _with_own_settings(section: Distill, console: Console) -> Distill:
     """The section with what its objective fixes, which is told where it differs."""
     fixed = OBJECTIVES.load(section.objective).settings
@@ -114,24 +145,16 @@ def _with_own_settings(section: Distill, console: Console) -> Distill:
     return section.model_copy(update=own)
 
 
-def _looked_at(
-    section: Distill,
-    web: WebImages,
-    teacher: Network,
-    config: ModelConfig,
-    precision: torch.dtype,
-    world: parallel.World,
-    console: Console,
-) -> Pretrained | None:
-    """What the student starts from; what is to be told of it and of its costs is said now."""
-    ready = prepare(section, web, teacher, config, world)
-    images = ready.views.whole(next(iter(web.pixels.batches([web.train[:2]]))))
-    told = ready.notes + cost_notes(ready.objective, images)
+def _tell_costs(
+    section: Distill, prepared: Prepared, web: WebImages, precision: torch.dtype, console: Console
+) -> None:
+    """What is to be told of the student's start and of its costs is said now."""
+    images = prepared.views.whole(next(iter(web.pixels.batches([web.train[:2]]))))
+    told = prepared.notes + cost_notes(prepared.objective, images)
     if len(images) > 1:  # else there are too few to train on, which is told in its place
-        told += memory_notes(ready.objective, images, section, precision)
+        told += memory_notes(prepared.objective, images, section, precision)
     for line in told:
         console.say(f"note: {line}")
-    return ready.start
 
 
 def _with_steps(

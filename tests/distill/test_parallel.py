@@ -1,7 +1,10 @@
 """Two real processes under gloo give what one process gives."""
 
 import signal
+import socket
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +12,33 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
+from kd3_pipeline.console import no_progress
 from kd3_pipeline.distill import checkpoint
 from kd3_pipeline.distill.batches import shuffled_batches
+from kd3_pipeline.distill.objectives.objective import with_own_settings
 from kd3_pipeline.distill.parallel import (
     ALONE,
     SharedBatchNorm,
     World,
+    agree,
+    check_batch,
     join,
     leave,
     share_batch_norm,
     unshare_batch_norm,
 )
+from kd3_pipeline.distill.state import State
+from kd3_pipeline.distill.teacher_views import stored_views
+from kd3_pipeline.distill.trials import Trials
+from kd3_pipeline.distill.views import Views
 from kd3_pipeline.errors import TrainingError, UserError
 from kd3_pipeline.kd3 import nt_xent
+from kd3_pipeline.models.checkpoint import ModelConfig
 from tests.distill.world import (
     CPU,
+    MEAN,
+    SIDE,
+    STD,
     copied,
     equal,
     objective,
@@ -265,17 +280,185 @@ def test_alone_nothing_is_shared():
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert join(CPU, 15) == ALONE
+    assert join("auto") == ALONE
     leave(ALONE)
     ALONE.wait()
     assert not distributed.is_initialized()
 
 
-def test_a_batch_that_cannot_be_shared_equally_is_an_error_of_the_user(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_a_batch_that_cannot_be_shared_equally_is_an_error_of_the_user():
+    check_batch(15, ALONE)
+    check_batch(16, TWO)
     with pytest.raises(UserError, match=r"batch_size 15 cannot be .* 2 processes.*multiple of 2"):
-        join(CPU, 15)
-    assert not distributed.is_initialized()
+        check_batch(15, TWO)
+
+
+def started_elsewhere(world: World) -> dict[str, Any]:
+    """What a second `join` finds, as in a launcher that has begun a group."""
+    joined = join("cpu")
+    leave(joined)
+    return {"joined": joined, "begun": joined.begun, "there": distributed.is_initialized()}
+
+
+def test_a_group_that_a_launcher_has_begun_is_joined_and_left_as_it_is():
+    for rank, found in enumerate(together(2, started_elsewhere)):
+        assert found == {"joined": World(rank, 2), "begun": False, "there": True}
+
+
+# machines without a shared disk
+
+STATE = {"weights": torch.arange(6.0).view(2, 3), "progress": {"step": 3, "curves": [{"a": 0.5}]}}
+
+
+def read_by_the_first(world: World, folders: list[Path]) -> dict[str, Any]:
+    """What each process is given of the states in the folders, of which it sees its own alone."""
+    return world.of_first(lambda: checkpoint.load(folders[world.rank], CPU), CPU)
+
+
+def test_the_state_is_the_first_process_s_whatever_lies_on_another_machine(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert together(2, read_by_the_first, [first, second]) == [None, None]
+    checkpoint.save(second, 9, {"weights": torch.zeros(1), "progress": {"step": 9}})
+    assert together(2, read_by_the_first, [first, second]) == [None, None]
+    checkpoint.save(first, 3, STATE)
+    for found in together(2, read_by_the_first, [first, second]):
+        assert torch.equal(found["weights"], STATE["weights"])
+        assert found["progress"] == STATE["progress"]
+
+
+def restored(world: World, folders: list[Path]) -> dict[str, Any]:
+    """What a training of this process holds when it goes on from its own folder."""
+    student, of = objective(), section()
+    student.world = world
+    state = State(web(), student, Views(of, MEAN, STD), of, torch.float32)
+    there = state.restore(folders[world.rank])
+    return {
+        "there": there,
+        "weights": copied(student),
+        "moments": [s["momentum_buffer"] for s in state.optimizer.state.values()],
+        "epochs": len(state.progress.curves),
+        "kept": state.progress.kept,
+    }
+
+
+def test_a_process_without_a_checkpoint_of_its_own_goes_on_where_the_first_does(tmp_path):
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "first", section(epochs=3), report=interrupting)
+    first, second = together(2, restored, [tmp_path / "first", tmp_path / "second"])
+    assert first["there"] and second["there"]
+    assert first["epochs"] == second["epochs"] == 1
+    assert not equal(first["weights"], copied(objective()))
+    assert equal(first["weights"], second["weights"])
+    assert torch.equal(first["kept"], second["kept"])
+    assert first["moments"]
+    for one, other in zip(first["moments"], second["moments"], strict=True):
+        assert torch.equal(one, other)
+
+
+def asked(world: World, folders: list[Path]) -> list[bool]:
+    """Which folders have stored answers when a process, alone on its machine, trains on its own."""
+    of = with_own_settings(section(objective="kd", crop="resized", teacher_views=2))
+    about = (of, web(), teacher(), Views(of, MEAN, STD, SIDE), torch.float32)
+    here = replace(world, first_here=True)
+    assert stored_views(*about, folders[world.rank], here, no_progress)
+    return [len(list(folder.glob("*"))) == 1 for folder in folders]
+
+
+def test_each_machine_has_the_teacher_s_answers_and_a_shared_disk_has_them_once(tmp_path):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    assert together(2, asked, folders) == [[True, True]] * 2
+    one, other = (next(folder.iterdir()).read_bytes() for folder in folders)
+    assert one == other
+    assert together(2, asked, [tmp_path / "shared"] * 2) == [[True, True]] * 2
+
+
+def tried(world: World, folders: list[Path]) -> tuple[float, int]:
+    """The agreement of a trial, and how many steps were told of at its start."""
+    resnet8 = {"name": "resnet8", "num_classes": 10}
+    config = ModelConfig(resnet8, [str(one) for one in range(10)], MEAN, STD, SIDE, "a test")
+    told: list[int] = []
+    found = Trials(web(), teacher(), config, torch.float32, folders[world.rank], world)
+    agreement = found.agreement(
+        section(epochs=1, objective="kd"), "rate", lambda n=1, note="": told.append(n)
+    )
+    return agreement, told[0]
+
+
+def test_a_trial_that_the_first_process_has_finished_is_run_by_none(tmp_path):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    (tmp_path / "first/rate").mkdir(parents=True)
+    (tmp_path / "first/rate/agreement.json").write_text('{"agreement": 0.25}')
+    assert together(2, tried, folders) == [(0.25, 3)] * 2
+    assert not folders[1].exists()
+
+
+def interrupting(curves: list[dict[str, Any]]) -> None:
+    raise InterruptedError
+
+
+def ended(world: World, task: Callable[..., Any], *args: Any) -> tuple[str, str]:
+    """How a task ended in each process, which goes on to the end of its group."""
+    try:
+        task(world, *args)
+    except Exception as error:
+        return type(error).__name__, str(error).replace(socket.gethostname(), "HOST")
+    return "", ""
+
+
+def test_a_state_that_the_first_process_cannot_read_ends_all(tmp_path):
+    for name in ("step-000000003.pt", "step-000000006.pt"):
+        (tmp_path / name).write_bytes(b"no state")
+    first, second = together(2, ended, read_by_the_first, [tmp_path, tmp_path / "none"])
+    assert first[0] == second[0] == "ExternalError"
+    assert first[1].startswith("distill: no checkpoint can be read (")
+    assert second[1] == f"process 0 (on HOST): {first[1]}"
+
+
+def missing_in_the_second(world: World, error: Exception) -> None:
+    with world.ending_all():
+        if world.rank == 1:
+            raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (UserError("no data", "copy it"), "UserError", "no data: copy it"),
+        (TrainingError("no image"), "UserError", "no image"),
+        (
+            OSError(5, "Input/output error"),
+            "ExternalError",
+            "OSError: [Errno 5] Input/output error",
+        ),
+    ],
+    ids=["the user's", "the training's", "the disk's"],
+)
+def test_an_error_in_one_process_ends_the_others_with_its_name(error, kind, told):
+    first, second = together(2, ended, missing_in_the_second, error)
+    assert first == (kind, f"process 1 (on HOST): {told}")
+    assert second == (type(error).__name__, str(error))
+
+
+def compared(world: World, of_each: list[dict[str, Any]]) -> None:
+    agree(world, of_each[world.rank])
+
+
+def test_processes_of_different_runs_all_end_with_what_differs():
+    ours = {"distill.epochs": 3, "data/embed": "a" * 64, "torch": "2"}
+    theirs = {"distill.epochs": 4, "data/embed": "b" * 64, "torch": "2"}
+    first, second = together(2, ended, compared, [ours, theirs])
+    assert first == second
+    assert first == (
+        "UserError",
+        "distill: process 1 (on HOST) is not of the run of process 0 (on HOST): data/embed has"
+        " another content, distill.epochs is 4 in place of 3: give all machines the same project,"
+        " with data/embed and models/teacher",
+    )
+
+
+def test_processes_of_one_run_agree_though_one_has_not_hashed_the_files():
+    ours = {"distill.epochs": 3, "data/embed": "a" * 64}
+    assert together(2, ended, compared, [ours, {"distill.epochs": 3}]) == [("", ""), ("", "")]
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def _shared(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    world = join(CPU, size)
+    world = join("cpu")
     assert world == World(rank, size)
     content = io.BytesIO()
     torch.save(task(world, *args), content)

@@ -24,8 +24,9 @@ from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from kd3_pipeline.models.distilled import load_student
 from kd3_pipeline.models.network import parameter_count
 from kd3_pipeline.pixels import normalise
+from kd3_pipeline.runkey import digest_of
 from tests.distill.world import CPU, MEAN, SIDE, STD, teacher
-from tests.stages.workspace import copy_project, environment
+from tests.stages.workspace import copy_project, environment, invoke
 
 IMAGES = 192
 BATCH = 8
@@ -142,6 +143,22 @@ def test_a_finished_run_says_one_line_and_leaves_no_state(finished: Path) -> Non
     )
     assert states(finished) == {}
     assert list((finished / ".cache/distill").iterdir()) == []
+
+
+def test_what_a_run_reads_is_hashed_once(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(prepared, tmp_path / "project")
+    hashed: list[str] = []
+
+    def noted(path: Path) -> str:
+        hashed.append(path.as_posix())
+        return digest_of(path)
+
+    for module in ("runkey", "runrecord"):
+        monkeypatch.setattr(f"kd3_pipeline.{module}.digest_of", noted)
+    invoke(folder, "distill", "--epochs", "1", "--set", "distill.batch_size=64", "--quiet")
+    assert [hashed.count(path) for path in ("data/embed", "models/teacher")] == [1, 1]
 
 
 def test_a_student_that_agrees_no_more_than_a_constant_is_told_loudly(
