@@ -238,8 +238,14 @@ class Journal:
     def take(self, shard: Path) -> None:
         """Leaves images to a shard that has just been written, so that they are there once.
 
-        The link comes first, so that each image is somewhere, whatever moment the process dies.
+        The link comes first, so that each image is somewhere, whatever moment the process dies; and
+        before it the shard is on the disk, so that a power cut loses none either.
+
+        Raises:
+            ExternalError: the disk will not have it.
         """
+        with writing(shard), shard.open("rb") as file:
+            os.fsync(file.fileno())
         for name in self._sealed.add(shard):
             self.path(name).unlink(missing_ok=True)
 
