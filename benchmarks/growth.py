@@ -11,6 +11,7 @@ import argparse
 import gc
 import json
 import random
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.crawl.pack import summary
+from kd3_pipeline.crawl.placeholders import placeholders
 from kd3_pipeline.crawl.sealed import Sealed
 from kd3_pipeline.manifest import Candidate, Fetched, manifest
 from kd3_pipeline.store import StoredImage, write_shards
@@ -67,6 +69,9 @@ def crawl(rows: int) -> list[Figure]:
     stage = "crawl"
     candidates, listed = measured(stage, "candidates", rows, lambda: _candidates(rows))
     found, records = measured(stage, "records", rows, lambda: dict(map(_answered, candidates)))
+    judged = measured(
+        stage, "placeholders", rows, lambda: placeholders(found, 5, lambda name: False)
+    )[1]
     table, packed = measured(stage, "manifest", rows, lambda: manifest(candidates, found))
     summary(table.slice(0, 9), CLASSES)  # what is loaded at its first call is no row's
     counted = measured(stage, "summary", rows, lambda: summary(table, CLASSES))[1]
@@ -76,7 +81,7 @@ def crawl(rows: int) -> list[Figure]:
             measured(stage, "sealed", images, lambda: Sealed(Path(name, "sealed")))[1],
             measured(stage, "journal", rows, lambda: _records(Path(name)))[1],
         ]
-    return [listed, records, packed, counted, *again]
+    return [listed, records, judged, packed, counted, *again]
 
 
 def _candidates(rows: int) -> list[Candidate]:
@@ -103,18 +108,17 @@ def _candidates(rows: int) -> list[Candidate]:
 
 
 def _answered(one: Candidate) -> tuple[Candidate, Fetched]:
-    address = f"{one.url} "[:-1]  # a text of its own, as an answer's is
     if one.rank % 2:
-        return one, Fetched(one.url, "http_error", "Not Found", status=404, final_url=address)
+        return one, Fetched(one.url, "http_error", "Not Found", status=404, final_url=one.url)
     return one, Fetched(
         one.url,
         "ok",
         status=200,
-        final_url=address,
+        final_url=one.url,
         id=f"{random.Random(one.rank).getrandbits(256):064x}",
         format="JPEG",
         size=100_000 + one.rank,
-        fetched_at=f"2026-01-01T{one.rank % 24:02}:00:00Z",
+        fetched_at=sys.intern(f"2026-01-01T{one.rank % 24:02}:00:00+00:00"),
         width=1000,
         height=800,
     )

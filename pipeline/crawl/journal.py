@@ -28,6 +28,7 @@ from kd3_pipeline.store import StoredImage, clear_leftovers, image_columns, writ
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 FIELDS = [field.name for field in fields(Fetched)]
 VALUES = attrgetter(*FIELDS)
+OFTEN = {"outcome", "detail", "format", "signals", "fetched_at"}  # the same in many records
 
 
 class Journal:
@@ -237,8 +238,14 @@ class Journal:
     def take(self, shard: Path) -> None:
         """Leaves images to a shard that has just been written, so that they are there once.
 
-        The link comes first, so that each image is somewhere, whatever moment the process dies.
+        The link comes first, so that each image is somewhere, whatever moment the process dies; and
+        before it the shard is on the disk, so that a power cut loses none either.
+
+        Raises:
+            ExternalError: the disk will not have it.
         """
+        with writing(shard), shard.open("rb") as file:
+            os.fsync(file.fileno())
         for name in self._sealed.add(shard):
             self.path(name).unlink(missing_ok=True)
 
@@ -263,6 +270,7 @@ class Journal:
     def _read(self, path: Path) -> int:
         """Reads all records, and returns the bytes up to the last line end."""
         end = 0
+        shared: dict[str, str] = {}  # texts that many records have, once
         with path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
@@ -271,8 +279,12 @@ class Journal:
                 try:
                     values = json.loads(line)
                     full = values.pop("full", {})
+                    if values.get("final_url") == values["url"]:
+                        values["final_url"] = values["url"]
+                    for name in values.keys() & OFTEN:
+                        values[name] = shared.setdefault(values[name], values[name])
                     record = Fetched(**values)
-                except (ValueError, AttributeError, TypeError, RecursionError):
+                except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
                     continue  # not a record, or of another version: the URL is asked for again
                 if record.outcome not in NEVER_KEPT:
                     self.records[record.url] = record

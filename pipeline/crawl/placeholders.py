@@ -65,15 +65,19 @@ def placeholders(
         urls: paths of one site that have to give an image; 0 finds none.
         few_colours: whether the image with an id is drawn in a few flat colours.
     """
+    if not urls:
+        return {}
     given: dict[str, dict[str, list[Candidate]]] = {}
     records: dict[str, Fetched] = {}
+    # most images came once: only of the others it is worth the memory to know the addresses
+    often = Counter(image.id for image in found.values() if image.id is not None)
     for candidate, image in found.items():
-        if image.id is not None:
+        if image.id is not None and often[image.id] >= urls:
             given.setdefault(image.id, {}).setdefault(image.url, []).append(candidate)
             records[image.url] = image
     reasons = {}
     for name, by_url in given.items():
-        if not urls or len(by_url) < urls:
+        if len(by_url) < urls:
             continue
         answers = [
             _answer(candidate, records[url])

@@ -2,16 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.store import IMAGE_COLUMNS, ROW_GROUP, replacing, shard_path, shard_paths
+
+KEY = np.dtype("S32")  # a SHA-256
 
 
 class Sealed:
@@ -22,32 +27,60 @@ class Sealed:
         self._open()
 
     def _open(self) -> None:
-        self._places: dict[str, tuple[Path, int]] = {}  # id -> shard, row
+        self._paths: list[Path] = []
         self._first: dict[str, list[Path]] = {}  # id -> shards that begin with it
         self._group: tuple[Path, int, pa.ChunkedArray] | None = None  # the last one that was read
+        self._behind = False  # a shard was added that is not among the rows yet
         paths = sorted(self.folder.glob("images-*.parquet"))
         self._next = len(paths)  # number of a shard more
+        keys = [np.empty(0, KEY)]
         for path in paths:
-            with suppress(pa.ArrowException, OSError, KeyError):
-                self._index(path)
+            with suppress(pa.ArrowException, OSError, KeyError, ValueError):
+                ids = _ids(path)
+                keys.append(np.frombuffer(bytes.fromhex("".join(ids)), KEY))
+                self._begins(path, ids)
+                self._paths.append(path)
+        # 40 bytes an image: the ids in the order of the shards, and that order's rows by id
+        self._ends = list(accumulate(map(len, keys[1:])))
+        self._keys = np.concatenate(keys)
+        self._by_id = np.argsort(self._keys, kind="stable")
 
-    def _index(self, path: Path) -> list[str]:
-        ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
-        self._places |= {id: (path, row) for row, id in enumerate(ids)}
+    def _begins(self, path: Path, ids: Sequence[str]) -> None:
         for id in ids[:1]:
             self._first.setdefault(id, []).append(path)
-        return ids
+
+    def _row(self, id: object) -> int | None:
+        """The row of an image, counted through all shards; None if there is none."""
+        try:
+            key = np.frombuffer(bytes.fromhex(str(id)), KEY)
+        except ValueError:
+            return None  # no SHA-256
+        if len(key) == 1:
+            at = int(np.searchsorted(self._keys, key, sorter=self._by_id)[0])
+            if at < len(self._keys) and self._keys[row := int(self._by_id[at])] == key[0]:
+                return row
+        if not self._behind:
+            return None
+        self._open()
+        return self._row(id)
 
     def __contains__(self, id: object) -> bool:
-        return id in self._places
+        return self._row(id) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        if self._behind:
+            self._open()
+        # not by element: NumPy gives texts without the zeros at their end
+        return (key.tobytes().hex() for key in self._keys.view(np.uint8).reshape(-1, KEY.itemsize))
 
     def read(self, id: str) -> bytes:
         """The bytes of an image; quick for images in the order of the shards."""
-        path, row = self._places[id]
-        group, place = divmod(row, ROW_GROUP)
+        row = self._row(id)
+        if row is None:
+            raise KeyError(id)
+        shard = bisect_right(self._ends, row)
+        path = self._paths[shard]
+        group, place = divmod(row - (self._ends[shard - 1] if shard else 0), ROW_GROUP)
         if self._group is None or self._group[:2] != (path, group):
             table = pq.ParquetFile(path).read_row_group(group, columns=["image"])
             self._group = path, group, table["image"]
@@ -78,7 +111,10 @@ class Sealed:
             os.link(shard, path)
         except OSError:
             return []
-        return self._index(path)
+        ids = _ids(path)
+        self._begins(path, ids)
+        self._behind = True  # to sort all anew for each shard would take longer than writing it
+        return ids
 
     def link(self, shards: Path) -> bool:
         """Makes these shards the sealed ones; False where files cannot have a second link."""
@@ -94,10 +130,14 @@ class Sealed:
 
     def drop(self, ids: Collection[str]) -> None:
         """Rewrites the shards that have these images without them."""
-        if any(id in self._places for id in ids):
+        if any(id in self for id in ids):
             with replacing(self.folder) as folder:
                 rewrite_shards(self.folder, folder, ids, {})
             self._open()
+
+
+def _ids(path: Path) -> list[str]:
+    return pq.read_table(path, columns=["id"])["id"].to_pylist()
 
 
 def rewrite_shards(

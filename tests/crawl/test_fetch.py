@@ -929,3 +929,13 @@ def test_a_picture_that_is_too_heavy_is_asked_for_again_once_it_may_weigh_more(t
         memory.allow(memory.MEGABYTES)
     heavy = "too_many_pixels"
     assert told == [(heavy, 1), (heavy, 1), ("ok", 2), (heavy, 2)]
+
+
+def test_an_address_that_leads_nowhere_else_is_held_once(tmp_path):
+    host = Host({"/a.jpg": image(1), "/b.jpg": redirect("/a.jpg")})
+    with serving(host) as hosts:
+        candidates = candidates_of(["http://0.test/a.jpg", "http://0.test/b.jpg"])
+        found = crawl(tmp_path, candidates, hosts)
+    first, second = map(found.get, candidates)
+    assert first.final_url is first.url
+    assert (second.url, second.final_url) == ("http://0.test/b.jpg", "http://0.test/a.jpg")

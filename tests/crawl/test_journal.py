@@ -238,3 +238,16 @@ def test_bytes_that_are_to_go_are_gone_after_a_process_died_in_between(tmp_path)
         assert [journal.path(id).exists() for id in ids] == [False, True, True]
     with Journal(tmp_path) as journal:
         assert [journal.path(id).exists() for id in ids] == [False, True, True]
+
+
+def test_texts_of_many_records_are_held_once(tmp_path):
+    with Journal(tmp_path) as journal:
+        for number in range(3):
+            url = f"http://0.test/{number}.jpg"
+            more = {"id": "ab" * 32, "format": "JPEG", "fetched_at": "2026-05-04T03:02:01+00:00"}
+            journal.add(Fetched(url, "ok", "brightened", final_url=url, **more))
+    with Journal(tmp_path) as journal:
+        first, *others = journal.records.values()
+        assert all(one.final_url is one.url for one in journal.records.values())
+        for name in ("outcome", "detail", "format", "fetched_at"):
+            assert all(getattr(one, name) is getattr(first, name) for one in others)

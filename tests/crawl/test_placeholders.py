@@ -2,6 +2,7 @@
 
 import io
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -164,3 +165,19 @@ def test_notices_are_drawn_in_few_colours_and_photographs_are_not(kind):
         assert not drawn_in_few_colours(encoded(page, kind))
     assert not drawn_in_few_colours(encoded(notice().filter(ImageFilter.BLUR), kind)[:200])
     assert not drawn_in_few_colours(random.Random(0).randbytes(500))
+
+
+def test_images_that_came_seldom_cost_no_account_of_their_addresses():
+    count = 20_000
+    found = {
+        Candidate(0, "cat", "test", "", rank, f"http://{rank}.test/{rank}.jpg"): Fetched(
+            f"http://{rank}.test/{rank}.jpg", "ok", id=f"{rank:064x}"
+        )
+        for rank in range(count)
+    }
+    tracemalloc.start()
+    try:
+        assert placeholders(found, 5, lambda name: True) == {}
+        assert tracemalloc.get_traced_memory()[1] < 150 * count
+    finally:
+        tracemalloc.stop()
