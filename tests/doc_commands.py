@@ -46,6 +46,7 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline init demo --preset quick": "tests/stages/test_wheel.py",
     "cd demo": "tests/stages/test_wheel.py",
     "pipeline repro": "tests/stages/test_wheel.py",
+    "pipeline --engine processes:4 repro": "tests/stages/test_engine.py",
     "pipeline init ../wildlife --preset own --git": "tests/stages/test_own_project.py",
     "pipeline init --renew .": "tests/stages/test_init.py",
     "cd ../wildlife": "tests/stages/test_own_project.py",

@@ -47,6 +47,9 @@ class Batch:
     start: int
     last: bool
 
+    def __str__(self) -> str:
+        return f"{self.path}: rows {self.rows[0]} to {self.rows[-1]}"
+
 
 def batches(kept: Sequence[KeptImage], crawl: Path, batch_size: int) -> Iterator[Batch]:
     """Batches of at most `batch_size` images, never of two shards.

@@ -4,15 +4,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from kd3_pipeline.device import autocast, laid_out
 from kd3_pipeline.embed.batches import Batch, Decoded, Reading
@@ -28,8 +26,7 @@ from kd3_pipeline.embeddings import (
     LOGITS,
     PIXELS,
 )
-from kd3_pipeline.errors import ExternalError
-from kd3_pipeline.memory import allow, allowed
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.keeping import keeps_values
@@ -95,7 +92,11 @@ class TeacherPass:
 
 
 def passed_by_threads(
-    waiting: Sequence[Batch], load: Reading, teacher: TeacherPass, workers: int, problems: list[str]
+    waiting: Sequence[Batch],
+    load: Reading,
+    teacher: TeacherPass,
+    engine: Engine,
+    problems: list[str],
 ) -> Generator[Passed, None, None]:
     """Each thread decodes and passes batches of its own, with no other thread inside an operation.
 
@@ -105,7 +106,7 @@ def passed_by_threads(
     """
     before = torch.get_num_threads()
     ended = threading.Event()
-    in_turn = threading.Lock() if one_at_a_time(waiting, teacher, workers) else nullcontext()
+    in_turn = threading.Lock() if one_at_a_time(waiting, teacher, engine.threads) else nullcontext()
     step = max(FEWEST, SLICE // teacher.config.input_size**2)
 
     def work(batch: Batch) -> Passed:
@@ -119,9 +120,11 @@ def passed_by_threads(
         answers = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
         return _kept(decoded, load.crops, *answers)
 
-    threads = ThreadPoolExecutor(workers, "embed", torch.set_num_threads, (1,))
+    threads = ThreadPoolExecutor(engine.threads, "embed", torch.set_num_threads, (1,))
     try:
-        yield from _ahead((threads.submit(work, batch).result for batch in waiting), 2 * workers)
+        yield from _ahead(
+            (threads.submit(work, batch).result for batch in waiting), 2 * engine.threads
+        )
     finally:
         ended.set()
         threads.shutdown(cancel_futures=True)
@@ -134,7 +137,11 @@ def one_at_a_time(waiting: Sequence[Batch], teacher: TeacherPass, workers: int) 
 
 
 def passed_by_device(
-    waiting: Sequence[Batch], load: Reading, teacher: TeacherPass, workers: int, problems: list[str]
+    waiting: Sequence[Batch],
+    load: Reading,
+    teacher: TeacherPass,
+    engine: Engine,
+    problems: list[str],
 ) -> Generator[Passed, None, None]:
     """Processes decode ahead, and the results of a batch are awaited when the next one is begun.
 
@@ -161,17 +168,10 @@ def passed_by_device(
         return finish
 
     most = max((len(batch.rows) for batch in waiting), default=1) * load.stored**2 * 3 * load.views
-    workers = min(workers, len(waiting), max(1, IN_FLIGHT // most))
-    loader: DataLoader[Any] = DataLoader(
-        _Decoding(waiting, load, allowed()),
-        batch_size=None,
-        num_workers=workers,
-        # batches that each process holds ready beside the one that it decodes
-        prefetch_factor=(2 if 2 * workers * most <= IN_FLIGHT else 1) if waiting else None,
-        collate_fn=_as_it_is,
-        multiprocessing_context="spawn" if waiting else None,  # a fork may hold a lock
-    )
-    yield from _ahead((begun(decoded) for decoded in _whole(loader)), 1)
+    # two that each worker holds ready beside the one that it decodes, unless they are large
+    ahead = max(1, min(2 * engine.workers, IN_FLIGHT // most))
+    with closing(engine.map(load, waiting, ahead=ahead)) as decoded:
+        yield from _ahead(map(begun, decoded), 1)
 
 
 def _kept(
@@ -205,36 +205,6 @@ def _kept(
             CROP_BOXES: views.box[rows],
         }
     return Passed(arrays, found, [])
-
-
-def _whole(loader: DataLoader) -> Iterator[Decoded]:
-    try:
-        yield from loader
-    except RuntimeError:
-        raise ExternalError(
-            "a process that decodes images died", "is there memory enough?"
-        ) from None
-
-
-@dataclass(frozen=True)
-class _Decoding(Dataset[Decoded]):
-    """The batches for torch's loader, whose processes end when this one does, however it does."""
-
-    waiting: Sequence[Batch]
-    load: Reading
-    memory: float  # megabytes of a picture
-
-    def __len__(self) -> int:
-        return len(self.waiting)
-
-    def __getitem__(self, at: int) -> Decoded:
-        allow(self.memory)  # in a process of the loader's
-        return self.load(self.waiting[at])
-
-
-def _as_it_is(decoded: Any) -> Any:
-    # an array goes through a pipe; as a tensor it would need shared memory, scarce in containers
-    return decoded
 
 
 def _ahead(begun: Iterable[Callable[[], Passed]], most: int) -> Iterator[Passed]:
