@@ -1,56 +1,60 @@
 """Engine: where independent pieces of work run; their results come back in order, to one caller.
 
-Pieces run in processes that are started here, which is the default. What they give does not depend
-on where they run, so it is said beside the parameters: `pipeline --engine`, or the environment.
+Pieces run in processes that are started here, which is the default, or on a cluster that is there.
+What they give does not depend on where they run, so it is said beside the parameters: `pipeline
+--engine`, or the environment.
 """
 
-import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from multiprocessing.connection import Connection
-from threading import Thread
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-from kd3_pipeline.errors import ExternalError, UserError
-from kd3_pipeline.memory import allow, allowed
+from kd3_pipeline.clusters import Cluster
+from kd3_pipeline.errors import UserError
+from kd3_pipeline.processes import Processes, worked
 
 VARIABLE = "PIPELINE_ENGINE"  # environment variable: as the option --engine of every command
-FORMS = "processes:N (0: one for each core)"
-TRIES = 3  # deaths of a worker at one piece, alone with it, after which that piece is given up
+FORMS = "processes:N (0: one for each core), ray:HOST:PORT or dask:HOST:PORT"
+CLUSTERS = {"ray": "RAY_ADDRESS", "dask": "DASK_ADDRESS"}  # and their variables
 AHEAD = 3  # pieces a worker that are begun before their results are asked for
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Engine:
-    """Workers, started when they are first needed, and ended with the `with` block."""
+    """Workers, started when they are first needed, and ended with the `with` block.
 
-    def __init__(self, workers: int = 1) -> None:
-        """`workers` are processes; with 1, none is started and all runs in the caller's.
+    Attributes:
+        threads: that the caller may work with, where threads of its own are enough.
+        cluster: `ray` or `dask`, and an address; None: processes here.
+    """
 
-        Attributes:
-            threads: that the caller may work with, where threads of its own are enough.
-        """
-        self.workers = self.threads = workers
-        self._pool: Executor | None = None
-        self._alive: Connection | None = None
+    def __init__(self, workers: int = 1, cluster: tuple[str, str] | None = None) -> None:
+        """`workers` are processes; with 1, none is started and all runs in the caller's."""
+        self.threads, self.cluster = workers, cluster
+        self._pool: Processes | Cluster | None = None
 
     @classmethod
     def chosen(cls, environ: Mapping[str, str] = os.environ) -> "Engine":
         """The one that the environment names; else a process for each core.
 
         Raises:
-            UserError: it names none.
+            UserError: it names none, or two.
         """
-        text = environ.get(VARIABLE, "").strip()
-        kind, _, number = text.partition(":")
-        if text and (kind != "processes" or not number.isdecimal() or len(number) > 4):
-            raise UserError(f"engine '{text}': expected {FORMS}", f"see --engine and {VARIABLE}")
-        return cls(int(number or 0) or os.cpu_count() or 1)
+        named = [(kind, environ.get(name, "").strip()) for kind, name in CLUSTERS.items()]
+        given = [f"{kind}:{address}" for kind, address in named if address]
+        text = environ.get(VARIABLE, "").strip() or " and ".join(given)
+        kind, _, rest = text.partition(":")
+        every = os.cpu_count() or 1
+        if kind in CLUSTERS and rest and " " not in rest:
+            return cls(every, (kind, rest.removeprefix("//")))
+        if text and (kind != "processes" or not rest.isdecimal() or len(rest) > 4):
+            variables = ", ".join((VARIABLE, *CLUSTERS.values()))
+            raise UserError(f"engine '{text}': expected {FORMS}", f"see --engine, {variables}")
+        return cls(int(rest or 0) or every)
 
     def __enter__(self) -> "Engine":
         return self
@@ -58,7 +62,20 @@ class Engine:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    @property
+    def pool(self) -> Processes | Cluster:
+        """The workers, of a cluster once it has let this process in.
+
+        Raises:
+            UserError, ExternalError: as `Cluster`.
+        """
+        if self._pool is None:
+            self._pool = Cluster(*self.cluster) if self.cluster else Processes(self.threads)
+        return self._pool
 
     def map(
         self,
@@ -71,103 +88,47 @@ class Engine:
         """`work(load(item))` of each item, in their order; `work(item)` without `load`.
 
         Args:
-            work, load: sent to the workers, so they can be pickled; what they raise comes through.
+            work: sent to the workers, so it can be pickled; what it raises comes through.
+            load: reads what is on this machine's disk: in the workers here, in the caller for a
+                cluster.
             named: an item in an error.
             ahead: items that are begun before their result is asked for; 0: some for each worker.
 
         Raises:
+            UserError, ExternalError: as `Cluster`.
             ExternalError: an item ended the process at work on it, three times. All results before
                 it have been given.
         """
-        if self.workers == 1:
-            yield from (_piece(work, load, item) for item in items)
+        if not self.cluster and self.threads == 1:
+            yield from (worked(work, load, item) for item in items)
             return
+        begin = self.pool.starter(work, load)
+        most = ahead or AHEAD * self.pool.workers
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         try:
             for item in items:
-                waiting.append((item, self._begun(work, load, item)))
-                if len(waiting) > (ahead or AHEAD * self.workers):
-                    yield self._first(waiting, work, load, named)
+                waiting.append((item, begin(item)))
+                if len(waiting) > most:
+                    yield self._first(waiting, begin, named)
             while waiting:
-                yield self._first(waiting, work, load, named)
+                yield self._first(waiting, begin, named)
         finally:
             for _, future in waiting:
                 future.cancel()
 
-    def _begun(self, work: Any, load: Any, item: Any) -> Future[Any]:
-        """The result to come of an item; a dead worker shows when it is asked for."""
-        try:
-            return self._opened().submit(_piece, work, load, item)
-        except BrokenExecutor as error:
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            return failed
-
-    def _first(self, waiting: deque[Any], work: Any, load: Any, named: Any) -> Any:
-        """The result of the first item; workers that died meanwhile are replaced."""
+    def _first(
+        self,
+        waiting: deque[tuple[Item, Future[Result]]],
+        begin: Callable[[Item], Future[Result]],
+        named: Callable[[Item], str],
+    ) -> Result:
+        """The result of the first item; those that died with its worker are begun again."""
         item, future = waiting.popleft()
         try:
             return future.result()
-        except BrokenExecutor:
-            found = self._alone(work, load, item, named)
+        except self.pool.deaths as death:
+            found = self.pool.again(lambda: begin(item), named(item), death)
             for at, (other, begun) in enumerate(waiting):
                 if not begun.done() or begun.exception():  # else it was done before the death
-                    waiting[at] = other, self._begun(work, load, other)
+                    waiting[at] = other, begin(other)
             return found
-
-    def _alone(self, work: Any, load: Any, item: Any, named: Any) -> Any:
-        """The result of an item that no other is worked on beside, so a death is its own."""
-        how = ""
-        for _ in range(TRIES):
-            self._close()
-            future = self._begun(work, load, item)
-            workers = multiprocessing.active_children()
-            try:
-                return future.result()
-            except BrokenExecutor:
-                self._close()
-                how = next((f" ({_end(one.exitcode)})" for one in workers if one.exitcode), "")
-        raise ExternalError(
-            f"{named(item)}: the process at work on it died {TRIES} times{how}",
-            "is there memory enough? What is before it is kept, and the same command goes on there",
-        )
-
-    def _opened(self) -> Executor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork may hold another thread's locks
-            reader, self._alive = context.Pipe(duplex=False)
-            about = (reader, allowed())
-            self._pool = ProcessPoolExecutor(self.workers, context, _attend, about)
-        return self._pool
-
-    def _close(self) -> None:
-        if self._alive is not None:
-            self._alive.close()  # which ends the workers at once
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-        self._pool = self._alive = None
-
-
-def _piece(work: Callable[[Any], Any], load: Callable[[Any], Any] | None, item: Any) -> Any:
-    return work(load(item) if load else item)
-
-
-def _end(code: int) -> str:
-    """How a process ended, of its exit code."""
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _attend(reader: Connection, memory: float) -> None:
-    """Ends this worker at once when its parent is done, interrupted or dead.
-
-    Args:
-        memory: megabytes that one picture may take in it.
-    """
-    allow(memory)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def end() -> None:
-        reader.poll(None)  # nothing is ever sent: the other end was closed
-        os._exit(1)
-
-    Thread(target=end, daemon=True).start()

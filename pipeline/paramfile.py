@@ -15,7 +15,8 @@ from kd3_pipeline.params import Either, Params, Section
 
 EMPTY = ", or {} for its defaults"
 ELSEWHERE = (
-    "it is no parameter any more, since no result depends on it: `pipeline --engine processes:N`"
+    "no parameter any more, since no result depends on it: take the line out, and say it with"
+    " `pipeline --engine processes:N` or PIPELINE_ENGINE"
 )
 MOVED = {"dedup.workers": ELSEWHERE, "embed.workers": ELSEWHERE}  # keys of earlier versions
 MOST_VALUES = 2_000_000  # of a file, its aliases written out

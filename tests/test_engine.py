@@ -98,8 +98,8 @@ def test_an_item_that_kills_its_worker_three_times_is_named_with_how(tmp_path):
 def test_the_environment_says_how_many_and_by_default_it_is_one_for_each_core():
     every = os.cpu_count()
     for text, workers in (("", every), ("processes:0", every), (" processes:3 ", 3)):
-        assert Engine.chosen({VARIABLE: text}).workers == workers
-    assert Engine.chosen({}).workers == every
-    for text in ("processes", "processes:", "processes:-1", "processes:x", "threads:2", "2"):
+        assert Engine.chosen({VARIABLE: text}).threads == workers
+    assert Engine.chosen({}).threads == every
+    for text in ("processes", "processes:", "processes:-1", "processes:x", "threads:2", "ray:"):
         with pytest.raises(UserError, match=f"^engine '{text}': expected processes:N"):
             Engine.chosen({VARIABLE: text})

@@ -16,6 +16,7 @@ from kd3_pipeline.embed.finite import ENOUGH, TOO_WIDE, Float, Strays, TooWide, 
 from kd3_pipeline.embed.passing import (
     TeacherPass,
     one_at_a_time,
+    passed_by_cluster,
     passed_by_device,
     passed_by_threads,
 )
@@ -111,7 +112,8 @@ def embed(
         network: on `device`, in evaluation mode; stays as it is.
         section: its `size`, `store`, `jpeg_quality`, `batch_size`, `fit` and `crops` are used.
         precision: of convolutions; pooling and classifier are in float32.
-        engine: what decodes for a GPU; on a CPU its number of threads is used.
+        engine: what decodes for a GPU. On a CPU, threads of this process pass as many batches at a
+            time, or the workers of a cluster do.
 
     Returns:
         What is to be told of the pass; empty if nothing.
@@ -180,7 +182,8 @@ def _write(
             layout[CROPS] = (np.uint8, (crops, *square))
     problems = list(problems)  # of this pass
     teacher = TeacherPass(network, config, device, precision, kind)
-    passed = passed_by_threads if device.type == "cpu" else passed_by_device
+    on_cpu = passed_by_cluster if engine.cluster else passed_by_threads
+    passed = on_cpu if device.type == "cpu" else passed_by_device
     with ArrayWriter(folder, total, layout, blobs) as arrays:
         done, strays = arrays.saved, Strays(arrays.saved)
         advance(done)

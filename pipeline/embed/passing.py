@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kd3_pipeline.device import autocast, laid_out
-from kd3_pipeline.embed.batches import Batch, Decoded, Reading
+from kd3_pipeline.embed.batches import Batch, Carried, Decoded, Reading
 from kd3_pipeline.embed.crops import surest
 from kd3_pipeline.embed.finite import FEATURES_WRONG, Float, judge
 from kd3_pipeline.embeddings import (
@@ -51,6 +51,7 @@ class Passed:
 
 
 NOTHING = np.zeros(0, np.uint8)
+TURN = threading.Lock()
 
 
 class TeacherPass:
@@ -91,6 +92,33 @@ class TeacherPass:
         return pooled.to(self.stored), logits, judge(pooled, logits)
 
 
+@dataclass(frozen=True)
+class Passing:
+    """What decodes and passes a batch on one thread, here or on another machine.
+
+    Attributes:
+        turns: whether no two threads of a process may be within the network.
+    """
+
+    load: Reading
+    teacher: TeacherPass
+    turns: bool
+
+    def __call__(self, batch: Batch, ended: Callable[[], object] = lambda: False) -> Passed:
+        """The batch after the pass; nothing once `ended()`."""
+        torch.set_num_threads(1)
+        decoded = self.load(batch)
+        step = max(FEWEST, SLICE // self.teacher.config.input_size**2)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for start in range(0, len(decoded.shown), step):
+            if decoded.problems or ended():
+                return Passed({}, NOTHING, decoded.problems)
+            with TURN if self.turns else nullcontext():
+                parts.append(self.teacher(decoded.shown[start : start + step]))
+        answers = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+        return _kept(decoded, self.load.crops, *answers)
+
+
 def passed_by_threads(
     waiting: Sequence[Batch],
     load: Reading,
@@ -106,29 +134,30 @@ def passed_by_threads(
     """
     before = torch.get_num_threads()
     ended = threading.Event()
-    in_turn = threading.Lock() if one_at_a_time(waiting, teacher, engine.threads) else nullcontext()
-    step = max(FEWEST, SLICE // teacher.config.input_size**2)
+    work = Passing(load, teacher, one_at_a_time(waiting, teacher, engine.threads))
 
-    def work(batch: Batch) -> Passed:
-        decoded = load(batch)
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for start in range(0, len(decoded.shown), step):
-            if problems or decoded.problems or ended.is_set():
-                return Passed({}, NOTHING, decoded.problems)
-            with in_turn:
-                parts.append(teacher(decoded.shown[start : start + step]))
-        answers = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-        return _kept(decoded, load.crops, *answers)
+    def begun(batch: Batch) -> Callable[[], Passed]:
+        return threads.submit(work, batch, lambda: problems or ended.is_set()).result
 
-    threads = ThreadPoolExecutor(engine.threads, "embed", torch.set_num_threads, (1,))
+    threads = ThreadPoolExecutor(engine.threads, "embed")
     try:
-        yield from _ahead(
-            (threads.submit(work, batch).result for batch in waiting), 2 * engine.threads
-        )
+        yield from _ahead(map(begun, waiting), 2 * engine.threads)
     finally:
         ended.set()
         threads.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+def passed_by_cluster(
+    waiting: Sequence[Batch],
+    load: Reading,
+    teacher: TeacherPass,
+    engine: Engine,
+    problems: list[str],
+) -> Generator[Passed, None, None]:
+    """Workers elsewhere decode and pass batches, on one thread each, as threads here would."""
+    # several of them may be threads of one process
+    yield from engine.map(Passing(load, teacher, teacher.keeps_values), waiting, Carried.of)
 
 
 def one_at_a_time(waiting: Sequence[Batch], teacher: TeacherPass, workers: int) -> bool:
@@ -169,8 +198,9 @@ def passed_by_device(
 
     most = max((len(batch.rows) for batch in waiting), default=1) * load.stored**2 * 3 * load.views
     # two that each worker holds ready beside the one that it decodes, unless they are large
-    ahead = max(1, min(2 * engine.workers, IN_FLIGHT // most))
-    with closing(engine.map(load, waiting, ahead=ahead)) as decoded:
+    ahead = max(1, min(2 * engine.pool.workers, IN_FLIGHT // most))
+    carry = Carried.of if engine.cluster else None
+    with closing(engine.map(load, waiting, carry, ahead=ahead)) as decoded:
         yield from _ahead(map(begun, decoded), 1)
 
 
