@@ -86,7 +86,7 @@ class Cluster:
 
         return begin
 
-    def again(self, begin: Callable[[], Future[Any]], name: str, death: BaseException) -> Any:
+    def again(self, begin: Callable[[], Future[Any]], name: str, death: Exception) -> Any:
         """Raises an ExternalError that names a piece: the cluster has tried it again already."""
         told = f"{name}: it ended each process at work on it ({first_line(death)})"
         raise ExternalError(told, ADVICE)
@@ -125,7 +125,7 @@ class Cluster:
             ) from None
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         names = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError")
-        self.deaths: tuple[type[BaseException], ...] = tuple(getattr(exceptions, n) for n in names)
+        self.deaths: tuple[type[Exception], ...] = tuple(getattr(exceptions, n) for n in names)
         self._executor: Executor = _RayTasks()
         self._share: Callable[[bytes], Any] = lambda data: (ray.put(data),)
         self._close: Callable[[], Any] = ray.shutdown

@@ -26,7 +26,7 @@ class Processes:
         deaths: errors of a piece that say that a worker died, not which one did.
     """
 
-    deaths: tuple[type[BaseException], ...] = (BrokenExecutor,)
+    deaths: tuple[type[Exception], ...] = (BrokenExecutor,)
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -46,7 +46,7 @@ class Processes:
 
         return begin
 
-    def again(self, begin: Callable[[], Future[Any]], name: str, death: BaseException) -> Any:
+    def again(self, begin: Callable[[], Future[Any]], name: str, death: Exception) -> Any:
         """The result of a piece that no other is worked on beside, so a death is its own.
 
         Raises:
