@@ -16,7 +16,10 @@ from kd3_pipeline.store import StoredImage, write_shards, write_table
 from tests.imports import ROOT
 
 SIDE = 32
-OUTPUTS = ("data/dedup", "data/embed", "reports/dedup.json", "reports/embed.json")
+OUTPUTS = (
+    *("data/dedup", "data/embed", "reports/dedup.json", "reports/embed.json"),
+    *("reports/coverage.csv", "reports/classes.csv"),
+)
 PARAMS = """
 dedup: {leaks: false}
 embed: {device: cpu, precision: float32, batch_size: 20, redundant: 0.3}

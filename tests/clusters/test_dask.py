@@ -13,7 +13,6 @@ from tests.clusters.pieces import deadly, placed
 from tests.clusters.project import outputs, told
 from tests.imports import ROOT
 
-distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.ray
 PORT = 18786
 
@@ -21,6 +20,8 @@ PORT = 18786
 @pytest.fixture(scope="module")
 def address():
     """Of a scheduler with two workers, started as a person does."""
+    from distributed import Client
+
     own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     address = f"127.0.0.1:{PORT}"
     scheduler = ["scheduler", "--host", "127.0.0.1", "--port", str(PORT), "--no-dashboard"]
@@ -30,7 +31,7 @@ def address():
         for command in (scheduler, worker)
     ]
     try:
-        with distributed.Client(address, timeout=60) as client:
+        with Client(address, timeout=60) as client:
             client.wait_for_workers(2, timeout=120)
         yield address
     finally:

@@ -15,17 +15,16 @@ from tests.clusters.pieces import code, deadly, placed
 from tests.clusters.project import outputs, started, told
 from tests.imports import ROOT
 
-cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = pytest.mark.ray
 STORE = 80 * 2**20  # bytes of shared memory, the least that Ray takes
 
 
 @pytest.fixture(scope="module")
 def cluster(ray_environment):
+    from ray.cluster_utils import Cluster  # reads the environment once, when it is imported
+
     node = {"num_cpus": 1, "node_ip_address": HOST, "object_store_memory": STORE}
-    started = cluster_utils.Cluster(
-        initialize_head=True, head_node_args=node | {"include_dashboard": False}
-    )
+    started = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     try:
         for _ in range(2):
             started.add_node(**node)

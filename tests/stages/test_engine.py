@@ -4,7 +4,10 @@ from pathlib import Path
 
 from tests.stages.workspace import fresh_copy, run, stages_run
 
-NAMES = ("data/dedup", "data/embed", "reports/dedup.json", "reports/embed.json")
+NAMES = (
+    *("data/dedup", "data/embed", "reports/dedup.json", "reports/embed.json"),
+    *("reports/coverage.csv", "reports/classes.csv"),
+)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -30,6 +33,6 @@ def test_an_engine_that_is_none_is_told_before_anything_is_done(tmp_path):
     done = run(tmp_path, "pipeline", "--engine", "threads:2", "repro", check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        "error: engine 'threads:2': expected processes:N (0: one for each core): see --engine and"
-        " PIPELINE_ENGINE\n"
+        "error: engine 'threads:2': expected processes:N (0: one for each core), ray:HOST:PORT or"
+        " dask:HOST:PORT: see --engine, PIPELINE_ENGINE, RAY_ADDRESS, DASK_ADDRESS\n"
     )
