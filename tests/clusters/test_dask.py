@@ -1,4 +1,4 @@
-"""Dask: the bytes of one machine, whatever dies."""
+"""`pipeline dedup` and `pipeline embed` on Dask: the bytes of one machine, whatever dies."""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""Ray: the bytes of one machine, whatever dies; what a person is told where it cannot be had."""
+"""`pipeline dedup` and `pipeline embed` on Ray: the bytes of one machine, whatever dies.
+
+And what a person is told where the cluster cannot be had.
+"""
 
 import os
 import signal
