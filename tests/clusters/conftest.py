@@ -17,7 +17,6 @@ from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig, save_model
 from tests.clusters.project import SIDE, crawled, told
-from tests.imports import ROOT
 
 HOST = "127.0.0.2"  # 127.0.0.1 is rewritten by Ray to another address of the machine
 
@@ -68,5 +67,5 @@ def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
     with pytest.MonkeyPatch.context() as patch:
         for name, value in own.items():
             patch.setenv(name, value)
-        patch.setenv("PYTHONPATH", str(ROOT))  # workers find the tests there, and the code as sent
+        patch.delenv("PYTHONPATH", raising=False)  # what workers have of the code was sent to them
         yield os.environ | own

@@ -86,7 +86,7 @@ def test_a_piece_that_kills_its_worker_three_times_is_named(engine):
 def test_a_node_that_is_killed_loses_nothing(engine, cluster):
     results = engine.map(placed, range(20))
     found = [next(results)]
-    cluster.remove_node(cluster.list_all_nodes[-1], allow_graceful=False)
+    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     found += results
     assert [number for number, _ in found] == list(range(20))
 
