@@ -4,8 +4,6 @@ import os
 import signal
 import time
 
-from kd3_pipeline import clusters
-
 
 def placed(number: int) -> tuple[int, int]:
     """The number, and the process that it was given to."""
@@ -19,8 +17,3 @@ def deadly(number: int) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(10)
     return number
-
-
-def code(number: int) -> str:
-    """The file of this software that is in use there."""
-    return clusters.__file__

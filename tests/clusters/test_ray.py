@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import ExternalError
 from tests.clusters.conftest import HOST
-from tests.clusters.pieces import code, deadly, placed
+from tests.clusters.pieces import deadly, placed
 from tests.clusters.project import outputs, started, told
 from tests.imports import ROOT
 
@@ -62,9 +63,24 @@ def test_a_driver_that_is_killed_goes_on_and_writes_the_same(cluster, copy, expe
     assert outputs(copy) == outputs(expected)
 
 
-def test_workers_have_this_code_and_not_what_is_installed_there(engine):
-    (there,) = set(engine.map(code, range(3)))
-    assert there.endswith("kd3_pipeline/clusters.py") and not there.startswith(str(ROOT))
+ASKED = """
+import inspect, sys
+from kd3_pipeline.clusters import versions
+from kd3_pipeline.engine import Engine
+with Engine(1, ("ray", sys.argv[1])) as engine:
+    print(*set(engine.map(inspect.getsourcefile, [versions] * 3)))
+"""
+
+
+def test_workers_have_the_code_that_was_sent_and_not_what_is_installed_there(cluster, tmp_path):
+    # from a folder of its own: Ray lets workers of the same machine look into the driver's
+    command = [sys.executable, "-c", ASKED, cluster.address]
+    own = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (there,) = done.stdout.split()
+    assert "/runtime_resources/py_modules_files/" in there
+    assert there.endswith("/kd3_pipeline/clusters.py")
 
 
 def test_a_worker_that_is_killed_loses_nothing(engine):
