@@ -41,7 +41,7 @@ test-slow: setup  ## real kills and whole runs
 test-ray: setup  ## clusters of Ray and Dask on this machine; needs Linux
 	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --progress-bar off \
 		--constraint constraints.txt --editable '.[ray,dask]'
-	unshare --net --map-root-user sh -c 'ip link set lo up && OMP_NUM_THREADS=1 exec pytest -m ray'
+	unshare --net --map-root-user sh -c 'ip link set lo up && OMP_NUM_THREADS=1 exec pytest -m ray tests/clusters'
 
 test-browser: setup  ## needs Chromium and its driver: apt-get install chromium chromium-driver
 	pytest -m browser
