@@ -18,7 +18,6 @@ import io
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,8 +29,9 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from benchmarks.limits import processor
 from kd3_pipeline.dedup.fingerprints import Fingerprints, fingerprint_images, zeros
-from kd3_pipeline.dedup.judgement import Provenance, Rules, judge, summarise
+from kd3_pipeline.dedup.judgement import Rules, judge, summarise
 from kd3_pipeline.dedup.originals import KEPT, close_up
+from kd3_pipeline.dedup.provenance import Provenance
 from kd3_pipeline.dedup.verifier import verifier
 
 SIDE = 240  # pixels of a drawn picture
@@ -134,7 +134,7 @@ def measured(kind: str, total: int, rules: Rules) -> dict[str, Any]:
         return close_up(files[row], fingerprints.cut[row], side)
 
     seconds_asked, real = 0.0, verifier(fingerprints, close_ups)
-    nowhere = Provenance({}, {}, Counter())
+    nowhere = Provenance()
     started = time.process_time()
     table = judge(fingerprints, verify, rules, nowhere)
     seconds = time.process_time() - started

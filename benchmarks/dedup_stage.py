@@ -3,7 +3,6 @@
 import json
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 
 from benchmarks.pictures import fingerprints_of
 from kd3_pipeline.dedup.fingerprints import Fingerprints
-from kd3_pipeline.dedup.judgement import Provenance, Rules, judge
+from kd3_pipeline.dedup.judgement import Rules, judge
 from kd3_pipeline.dedup.near import candidate_pairs, radius_for
 from kd3_pipeline.dedup.originals import close_up
+from kd3_pipeline.dedup.provenance import Provenance
 from kd3_pipeline.dedup.verifier import Verify, verifier
 from kd3_pipeline.params import Dedup
 
@@ -73,7 +73,7 @@ def dropped(files: Sequence[bytes]) -> Judged:
         defaults.compared,
         getattr(defaults, "low_information", "drop"),
     )
-    nothing_known = Provenance({}, {}, Counter())
+    nothing_known = Provenance()
     table = judge(fingerprints, _verifier(fingerprints, files), rules, nothing_known)
     ids = {id: row for row, id in enumerate(table["id"].to_pylist())}
     originals = [ids.get(id, -1) for id in table["duplicate_of"].to_pylist()]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from kd3_pipeline.errors import UserError
-from kd3_pipeline.pixelstore import HINT, JpegPixels, Pixels, WithCrops, centred
+from kd3_pipeline.pixelstore import HINT, JpegPixels, Pixels, Replaced, WithCrops, centred
 from kd3_pipeline.store import read_table, write_table
 
 PIXELS = "pixels.npy"
@@ -29,6 +29,8 @@ FILES = (FEATURES, LOGITS, IMAGES, INDEX)  # beside the pixels
 BLOCK = 65_536  # rows in memory at a time
 CLASS_NAMES = b"class_names"  # key of the table's metadata
 MOMENT_WEIGHT = "moment_weight"  # column of the weights of `embed.moments`
+# columns of `embed.refine_images`: images that were refined, and those of them to train on
+WAS_REFINED, SUREST = "refined", "surest"
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Embeddings:
     Attributes:
         folder: where the files are.
         images: table of N rows in the order of the arrays: `row`, `id`, `label` (class asked for,
-            -1 where none was), and the scores `off_topic`, `redundant` and `moment_weight` if
-            `embed` gave them.
+            -1 where none was), and what `embed` was asked for: the scores `off_topic`, `redundant`
+            and `moment_weight`; `refined` and `surest` (bool) where it refined some of the images.
     """
 
     folder: Path
@@ -92,7 +94,7 @@ class Embeddings:
 
     def training(self, refined: bool) -> tuple[Pixels, np.ndarray]:
         """Pixels and logits to train on, by place: the refined ones, if `refined` and `embed` left
-        such, else those of `place_pixels`."""
+        such, else those of `place_pixels`; both are mapped, and of all places."""
         if refined and self.refined:
             return self.refined_pixels, self.refined_logits
         return self.place_pixels, self.place_logits
@@ -103,20 +105,46 @@ class Embeddings:
         return (self.folder / REFINED).is_file()
 
     @cached_property
-    def refined_pixels(self) -> np.ndarray:
-        """Refined images, uint8 [K·N, S, S, 3] as `place_pixels`, never as JPEG.
+    def refined_rows(self) -> np.ndarray | None:
+        """Rows that were refined, int64 [R] and ascending; None where all were, or none."""
+        if WAS_REFINED not in self.images.column_names:
+            return None
+        return np.flatnonzero(self.images[WAS_REFINED].to_numpy())
+
+    @cached_property
+    def surest_rows(self) -> np.ndarray | None:
+        """Rows of the images that were chosen to be refined and trained on, int64; None: all."""
+        if SUREST not in self.images.column_names:
+            return None
+        return np.flatnonzero(self.images[SUREST].to_numpy())
+
+    @cached_property
+    def refined_pixels(self) -> Pixels:
+        """Refined images, uint8 [K·N, S, S, 3] as `place_pixels`, never as JPEG; what was not
+        refined is as it was.
 
         Raises:
             UserError: there are none, or they are of another size.
         """
-        shape = list(self.place_pixels.shape)
-        refined = self._squares(REFINED, 4, shape[0])
-        if list(refined.shape) != shape:
+        shape, at = list(self.place_pixels.shape), self._refined_at
+        refined = self._squares(REFINED, 4, _count(at, shape[0]))
+        if list(refined.shape[1:]) != shape[1:]:
             raise UserError(
                 f"{self.folder / REFINED} is {list(refined.shape)}, and the images are {shape}",
                 HINT,
             )
-        return refined
+        return refined if at is None else Replaced(self.place_pixels, refined, at)
+
+    @cached_property
+    def _refined_at(self) -> np.ndarray | None:
+        """Row of the refined arrays for each place, int64 [K·N], -1 where it was not refined; None
+        where all were, in their order."""
+        rows = self.refined_rows
+        if rows is None:
+            return None
+        at = np.full((self.crops, len(self)), -1, np.int64)
+        at[:, rows] = np.arange(self.crops * len(rows)).reshape(self.crops, -1)
+        return at.reshape(-1)
 
     @cached_property
     def crops(self) -> int:
@@ -201,7 +229,13 @@ class Embeddings:
     @cached_property
     def refined_logits(self) -> np.ndarray:
         """Logits of the teacher for `refined_pixels`, float32 [K·N, C], all of them finite."""
-        return self._finite(REFINED_LOGITS, self.crops * len(self))
+        at = self._refined_at
+        found = self._finite(REFINED_LOGITS, _count(at, self.crops * len(self)))
+        if at is None:
+            return found
+        logits = np.array(self.place_logits)
+        logits[at >= 0] = found[at[at >= 0]]
+        return logits
 
     @property
     def index(self) -> Path:
@@ -270,6 +304,11 @@ class Embeddings:
                 f"{path} has {len(array):,} rows, {self.folder / IMAGES} {len(self):,}{crops}", HINT
             )
         return array
+
+
+def _count(at: np.ndarray | None, places: int) -> int:
+    """Rows of the refined arrays."""
+    return places if at is None else int(at.max(initial=-1)) + 1
 
 
 def has_pixels(folder: Path) -> bool:

@@ -4,8 +4,10 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -106,6 +108,9 @@ def _columns() -> dict[str, tuple[str, pa.DataType]]:
 
 ATTRIBUTES = {column: attribute for column, (attribute, _) in _columns().items()}
 SCHEMA = pa.schema([(column, kind) for column, (_, kind) in _columns().items()])
+BLOCK = 10_000  # rows that are Python's at once
+ASKED = {one.name for one in fields(Candidate)}  # attributes that a candidate has
+NOTHING_ASKED = Fetched("", NOT_NEEDED)
 
 
 def read_manifest(
@@ -163,7 +168,7 @@ def _read_by(where: pc.Expression | None) -> list[str]:
 def signed(table: pa.Table, made: Mapping[str, Any]) -> pa.Table:
     """A manifest that says how it was made: software, user agent, what was obeyed, parameters."""
     text = json.dumps(dict(made), ensure_ascii=False, sort_keys=True)
-    return table.replace_schema_metadata({MADE: _storable(text)} if made else None)
+    return table.replace_schema_metadata({MADE: _utf8(text)} if made else None)
 
 
 def made_by(path: Path) -> dict[str, Any]:
@@ -224,23 +229,55 @@ def manifest(
     again), `placeholder` (its id is in `refused`, whose reason is the detail), `not_needed`, or why
     there is no image.
     """
+    # not a dictionary a row: ten million of those end a machine
+    images = [found.get(one, NOTHING_ASKED) for one in candidates]
+    outcomes, details = _outcomes(images, refused)
+    blocked = [row for row, outcome in enumerate(outcomes) if outcome == BLOCKED]
+    arrays = []
+    for column, name in ATTRIBUTES.items():
+        if column in ("outcome", "detail"):
+            values = outcomes if column == "outcome" else details
+        else:  # the record's address has no fragment, so `url` is the candidate's
+            source = candidates if name in ASKED else images
+            values = list(map(attrgetter(name), source))
+        for row in blocked if column in ADDRESSES else ():
+            values[row] = ""
+        arrays.append(_array(values, SCHEMA.field(column).type))
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def tally(column: pa.ChunkedArray) -> Counter[str]:
+    """How often a column of texts has each value; those that come first are first."""
+    return Counter({one["values"]: one["counts"] for one in pc.value_counts(column).to_pylist()})
+
+
+def in_blocks(column: pa.ChunkedArray) -> Iterator[Any]:
+    """The values of a column as Python's, of which few are there at once."""
+    for start in range(0, len(column), BLOCK):
+        yield from column.slice(start, BLOCK).to_pylist()
+
+
+def _outcomes(images: Iterable[Fetched], refused: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Outcome and detail of each row, in order."""
     stored: set[str] = set()
-    rows = []
-    for candidate in candidates:
-        image = found.get(candidate, Fetched(candidate.url, NOT_NEEDED))
+    outcomes, details = [], []
+    for image in images:
         outcome, detail = image.outcome, image.detail
         if image.id is not None and image.id in refused:
             outcome, detail = PLACEHOLDER, refused[image.id]
         elif image.id is not None:
             outcome = DUPLICATE if image.id in stored else STORED
             stored.add(image.id)
-        row = asdict(candidate) | asdict(image)
-        # the record's address has no fragment
-        row |= {"url": candidate.url, "outcome": outcome, "detail": detail}
-        if outcome == BLOCKED:
-            row |= dict.fromkeys(ADDRESSES, "") | {"detail": _short(detail)}
-        rows.append({column: _storable(row[name]) for column, name in ATTRIBUTES.items()})
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+        outcomes.append(outcome)
+        details.append(_short(detail) if outcome == BLOCKED else detail)
+    return outcomes, details
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if kind == pa.string():
+        # as bytes: Arrow would have each text keep a second copy of itself in UTF-8
+        values = [value if value is None or value.isascii() else _utf8(value) for value in values]
+    return pa.array(values, kind)
 
 
 def without_addresses(table: pa.Table) -> pa.Table:
@@ -261,6 +298,6 @@ def _short(detail: str) -> str:
     return HASH.sub(r"\1…", detail)
 
 
-def _storable(value: Any) -> Any:
+def _utf8(text: str) -> bytes:
     # half a surrogate pair comes in by JSON escapes, headers and file names, and is no UTF-8
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    return text.encode("utf-8", "replace")

@@ -479,6 +479,12 @@ class Embed(Section):
         description="steps that bring the pixels near the moments which the teacher's batch norms "
         "remember, for training alone: stored once more (docs/refined.md); 0: none",
     )
+    refine_images: int = Field(
+        0,
+        ge=0,
+        description="refine: so many images, those of each class that the teacher is surest of, to "
+        "train on these alone; 0: all",
+    )
     refine_rate: float = Field(
         0.05, gt=0, description="refine: of Adam, in deviations of the teacher's input a step"
     )

@@ -145,6 +145,43 @@ class Taken:
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """Stored pixels of which some places have others; all are read when they are asked for.
+
+    Attributes:
+        pixels: uint8 [N, S, S, 3].
+        others: uint8 [n, S, S, 3].
+        at: row of `others` for each place, int64 [N], -1 where it keeps its own.
+    """
+
+    pixels: Pixels
+    others: Pixels
+    at: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pixels.shape
+
+    def __getitem__(self, places: slice | np.ndarray, /) -> np.ndarray:
+        """Pixels uint8 [n, S, S, 3] of places.
+
+        Raises:
+            IndexError: no such place.
+        """
+        if isinstance(places, slice):
+            places = np.arange(*places.indices(len(self)))
+        at = self.at[places]
+        own = at < 0
+        pixels = np.empty((len(places), *self.shape[1:]), np.uint8)
+        pixels[own] = self.pixels[places[own]]
+        pixels[~own] = self.others[at[~own]]
+        return pixels
+
+
+@dataclass(frozen=True)
 class WithCrops:
     """N images and K − 1 crops of each, which are read when they are asked for.
 

@@ -6,16 +6,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kd3_pipeline.errors import UserError
+
+T = TypeVar("T")
 
 SHARD_ROWS = 2000
 SHARD_BYTES = 256 * 2**20
@@ -179,33 +182,53 @@ def write_shards(folder: Path, images: Iterable[StoredImage], class_names: Seque
     A shard holds at most 2,000 rows or 256 MiB. `datasets.load_dataset("parquet", …)` reads them
     as images.
     """
-    schema = pa.schema(IMAGE_COLUMNS.items()).with_metadata(_features(class_names))
-    group: list[StoredImage] = []  # of the row group that is next; what is written is not held
-    total = shard = rows = size = 0
+    schema = shard_schema(class_names)
+    total = 0
     folder.mkdir(parents=True, exist_ok=True)
+    for shard, some in in_shards(images, lambda image: len(image.data)):
+        total += write_shard(shard_path(folder, shard), some, schema)
+    if not total:
+        write_shard(shard_path(folder, 0), (), schema)
+    return total
 
-    def writer_of(shard: int) -> pq.ParquetWriter:
-        # encoded images do not compress any further
-        return pq.ParquetWriter(
-            shard_path(folder, shard), schema, compression="none", version="2.6"
-        )
 
-    writer = writer_of(shard)
-    try:
+def in_shards(images: Iterable[T], size: Callable[[T], int]) -> Iterator[tuple[int, Iterator[T]]]:
+    """The images in order, by the number of the shard that they belong to; none is held.
+
+    Args:
+        size: bytes of an image.
+    """
+    shard = rows = held = 0
+
+    def number(image: T) -> int:
+        nonlocal shard, rows, held
+        more = size(image)
+        if rows and (rows == SHARD_ROWS or held + more > SHARD_BYTES):
+            shard, rows, held = shard + 1, 0, 0
+        rows, held = rows + 1, held + more
+        return shard
+
+    return groupby(images, number)
+
+
+def write_shard(path: Path, images: Iterable[StoredImage], schema: pa.Schema) -> int:
+    """Writes one shard, and returns how many images there were; a row group is held at a time."""
+    group: list[StoredImage] = []
+    total = 0
+    # encoded images do not compress any further
+    with pq.ParquetWriter(path, schema, compression="none", version="2.6") as writer:
         for image in images:
-            if rows and (rows == SHARD_ROWS or size + len(image.data) > SHARD_BYTES):
-                _flush(writer, group)
-                writer.close()
-                shard, rows, size = shard + 1, 0, 0
-                writer = writer_of(shard)
             group.append(image)
-            total, rows, size = total + 1, rows + 1, size + len(image.data)
+            total += 1
             if len(group) == ROW_GROUP:
                 _flush(writer, group)
         _flush(writer, group, even_none=not total)
-    finally:
-        writer.close()
     return total
+
+
+def shard_schema(class_names: Sequence[str]) -> pa.Schema:
+    """Columns of a shard, and what `datasets` reads of them."""
+    return pa.schema(IMAGE_COLUMNS.items()).with_metadata(_features(class_names))
 
 
 def _flush(writer: pq.ParquetWriter, group: list[StoredImage], *, even_none: bool = False) -> None:
@@ -217,13 +240,17 @@ def _flush(writer: pq.ParquetWriter, group: list[StoredImage], *, even_none: boo
 def _rows(images: Sequence[StoredImage], schema: pa.Schema) -> pa.Table:
     data = pa.array([image.data for image in images], pa.binary())
     paths = pa.array([f"{image.id}.{image.format.lower()}" for image in images], pa.string())
-    columns = {
-        name: pa.array([getattr(image, name) for image in images], kind)
-        for name, kind in IMAGE_COLUMNS.items()
-        if name != "image"
-    }
-    columns["image"] = pa.StructArray.from_arrays([data, paths], ["bytes", "path"])
-    return pa.table([columns[name] for name in IMAGE_COLUMNS], schema=schema)
+    pictures = pa.StructArray.from_arrays([data, paths], ["bytes", "path"])
+    at = schema.get_field_index("image")
+    table = image_columns(images, schema).add_column(at, schema.field(at), pictures)
+    return table.replace_schema_metadata(schema.metadata)
+
+
+def image_columns(images: Sequence[StoredImage], schema: pa.Schema) -> pa.Table:
+    """What a shard says of images, without their bytes."""
+    columns = [one for one in schema if one.name != "image"]
+    arrays = [pa.array([getattr(image, one.name) for image in images], one.type) for one in columns]
+    return pa.table(arrays, schema=pa.schema(columns))
 
 
 def shard_path(folder: Path, shard: int) -> Path:

@@ -1,5 +1,7 @@
 """The crawl's manifest: its columns, and what is read of old and new ones."""
 
+import sys
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -13,9 +15,11 @@ from kd3_pipeline.manifest import (
     Fetched,
     class_names,
     count_candidates,
+    made_by,
     manifest,
     read_manifest,
     scan_manifest,
+    signed,
 )
 from kd3_pipeline.store import write_table
 
@@ -137,3 +141,77 @@ def test_a_manifest_that_is_none_is_named(path, content):
 
 def test_classes_asked_for_are_named_and_no_class_has_no_name(path):
     assert class_names(path) == {0: "cat", 3: "dog"}
+
+
+def test_each_column_is_what_the_candidate_or_its_answer_says():
+    """Every kind of row, written out; made of these dataclasses and nothing else."""
+    rows = [
+        Candidate(
+            0, "猫", "bing", "cat", 7, "https://a.example/1#top", "https://a.example/", "貓\ud800"
+        ),
+        Candidate(0, "猫", "bing", "cat", 8, "https://a.example/2", licence="CC0", creator="M"),
+        Candidate(
+            1, "dog", "flickr", "dog", 0, "https://b.example/3", original="https://b.example/o"
+        ),
+        Candidate(1, "dog", "flickr", "dog", 1, "https://c.example/4", variant="large"),
+        Candidate(-1, "", "files", "", 0, "d/5.png"),
+    ]
+    image = {"id": "a" * 64, "status": 200, "size": 2**40, "width": 9, "height": 9}
+    answers = {
+        rows[0]: Fetched("https://a.example/1", "ok", final_url="https://a.example/x", **image),
+        rows[1]: Fetched("https://a.example/2", "ok", "brightened", format="PNG", **image),
+        rows[2]: Fetched(
+            rows[2].url, "blocked", f"hash {'0123456789' * 4}", final_url="https://b/"
+        ),
+        rows[4]: Fetched(rows[4].url, "ok", id="b" * 64, has_gps=True, fetched_at="2026"),
+    }
+    nothing = ["", "", "", "", ""]
+    assert manifest(rows, answers, {"b" * 64: "in a few colours"}).to_pydict() == {
+        "label": [0, 0, 1, 1, -1],
+        "class": ["猫", "猫", "dog", "dog", ""],
+        "engine": ["bing", "bing", "flickr", "flickr", "files"],
+        "query": ["cat", "cat", "dog", "dog", ""],
+        "rank": [7, 8, 0, 1, 0],
+        "url": [
+            "https://a.example/1#top",
+            "https://a.example/2",
+            "",
+            "https://c.example/4",
+            "d/5.png",
+        ],
+        "page_url": ["https://a.example/", "", "", "", ""],
+        "title": ["貓?", "", "", "", ""],
+        "thumbnail": nothing,
+        "licence": ["", "CC0", "", "", ""],
+        "licence_url": nothing,
+        "creator": ["", "M", "", "", ""],
+        "licence_filter": nothing,
+        "variant": ["", "", "", "large", ""],
+        "original": nothing,
+        "final_url": ["https://a.example/x", "", "", "", ""],
+        "status": [200, 200, None, None, None],
+        "outcome": ["stored", "duplicate", "blocked", "not_needed", "placeholder"],
+        "detail": ["", "brightened", "hash 01234567…", "", "in a few colours"],
+        "id": ["a" * 64, "a" * 64, None, None, "b" * 64],
+        "format": ["", "PNG", "", "", ""],
+        "size": [2**40, 2**40, 0, 0, 0],
+        "has_gps": [False, False, False, False, True],
+        "signals": nothing,
+        "fetched_at": ["", "", "", "", "2026"],
+    }
+
+
+def test_how_it_was_made_is_in_the_schema_and_read_back(tmp_path):
+    table = signed(manifest(ROWS, FETCHED), {"user_agent": "ä\ud800"})
+    assert table.schema.metadata == {b"kd3_pipeline": '{"user_agent": "ä?"}'.encode()}
+    assert manifest(ROWS, FETCHED).schema.equals(SCHEMA, check_metadata=True)
+    write_table(tmp_path / "manifest.parquet", table)
+    assert made_by(tmp_path / "manifest.parquet") == {"user_agent": "ä?"}
+    assert read_manifest(tmp_path / "manifest.parquet").equals(manifest(ROWS, FETCHED))
+
+
+def test_texts_are_stored_without_a_second_copy_in_the_candidate():
+    one = Candidate(0, "cat", "test", "cat", 0, "https://a.example/", title="貓" * 1000)
+    before = sys.getsizeof(one.title)
+    assert manifest([one], {})["title"][0].as_py() == one.title
+    assert sys.getsizeof(one.title) == before

@@ -213,7 +213,7 @@ def _epochs(row: Row, kept: Path) -> Settings:
             f"{row.name}: {images} images are fewer than a batch of {batch}",
             "give its pool more images, or set a smaller teacher.batch_size",
         )
-    return {"teacher.epochs": max(1, round(row.length / (images // batch)))}
+    return {"teacher.epochs": max(1, round((row.steps or 0) / (images // batch)))}
 
 
 def _times(folder: Path, of: str) -> Path:

@@ -40,13 +40,19 @@ class Entry(_Strict):
 
 
 class Plan(_Strict):
-    """A file of rows."""
+    """A file of rows.
+
+    Attributes:
+        paces: milliseconds of a step by pair and method, as `--speed` measured them on one idle
+            machine: rows of seconds have as many steps as go into these, the same on every machine.
+    """
 
     preset: str
     common: Settings
     teachers: dict[str, Settings]
     pools: dict[str, Settings]
     methods: dict[str, Settings]
+    paces: dict[str, dict[str, Annotated[float, Field(gt=0)]]] = {}
     rows: dict[Kind, list[Entry]]
 
 
@@ -56,6 +62,7 @@ class Row:
 
     Attributes:
         unit, length: how long it trains, in steps or seconds.
+        steps: how many that are; None where a row of seconds has no pace, and is timed.
         settings: all parameters that differ from the preset's, with `DATA/` and `KEPT` in them.
         with_labels: the student is trained on labels; else from the teacher.
     """
@@ -65,6 +72,7 @@ class Row:
     method: str
     unit: Literal["steps", "seconds"]
     length: int
+    steps: int | None
     seed: int
     preset: str
     settings: Settings
@@ -88,7 +96,8 @@ class Row:
     @property
     def key(self) -> str:
         """Hash of all that the row's result depends on but for code, data and machine."""
-        return digest([self.preset, self.settings, self.unit, self.length])
+        by = (self.unit, self.length) if self.steps is None else ("steps", self.steps)
+        return digest([self.preset, self.settings, *by])
 
     @property
     def shared(self) -> Settings:
@@ -161,9 +170,12 @@ def _row(
             raise UserError(f"{path.name}: '{name}' is none of {kind}: {known}")
     own = plan.methods[method]
     with_labels = any(at.startswith("teacher.") for at in own)
-    if with_labels and unit == "seconds":
+    pace = plan.paces.get(pair, {}).get(method)
+    steps = length if unit == "steps" else round(1000 * length / pace) if pace else None
+    if with_labels and steps is None:
         raise UserError(
-            f"{path.name}: '{method}' trains on labels, by steps alone", "give its rows steps"
+            f"{path.name}: '{method}' trains on labels, by steps alone",
+            f"give its rows steps, or paces.{pair} a line of it",
         )
     settings = plan.common | plan.pools[pool]
     if with_labels:
@@ -171,8 +183,9 @@ def _row(
     else:
         settings |= plan.teachers[teacher] | own
         settings |= {"distill.student": student, "distill.seed": seed}
-        settings["distill.budget"] = f"{length}s" if unit == "seconds" else f"{length} steps"
-    return Row(pair, pool, method, unit, length, seed, plan.preset, settings, with_labels)
+        settings["distill.budget"] = f"{length}s" if steps is None else f"{steps} steps"
+    about = (pair, pool, method, unit, length, steps, seed)
+    return Row(*about, plan.preset, settings, with_labels)
 
 
 def _check(row: Row, path: Path) -> None:

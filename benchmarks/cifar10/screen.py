@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kd3_pipeline.console import no_progress
-from kd3_pipeline.embed import balance
 from kd3_pipeline.embed import moments as embed_moments
+from kd3_pipeline.embed.balance import balance
 from kd3_pipeline.embed.moments import MomentPass
 from kd3_pipeline.embed.refine import distance, moments, to_bytes
 from kd3_pipeline.kd3 import Transfer
@@ -262,25 +262,16 @@ def losses(teacher: Any, pool: Pool) -> dict[str, Callable[[Tensor, Tensor], Ten
 
 
 def weights(pool: Pool, teacher: nn.Module, worth: float, folder: Path) -> Tensor:
-    """Moment weights of the images, float64 [N], that are worth a share of them."""
+    """Moment weights of the images, float64 [N], that are worth at least a share of them."""
     classes = [str(one) for one in range(CLASSES)]
     config = ModelConfig({"name": "resnet56"}, classes, MEAN, STD, 32, "file")
     norms = norms_to_match(teacher, 32, "screen")  # type: ignore[arg-type]
     passed = MomentPass(teacher, config, torch.bfloat16, norms)  # type: ignore[arg-type]
     basis = embed_moments.basis_of(passed, pool.pixels, 256, no_progress)
     embed_moments._write(passed, basis, pool.pixels, folder, 256, no_progress)
-    every = balance._Blocks(np.load(folder / embed_moments.MOMENTS, mmap_mode="r"))
-    unknowns = np.append(np.zeros(next(iter(every)).shape[1]), 1.0)
-    low, high = -12.0, 3.0  # log10 of the penalty
-    for _ in range(14):
-        unknowns = balance._solved(every, unknowns, 10 ** ((low + high) / 2))
-        _, whole, squares = balance._sums(every, unknowns)
-        if whole**2 / squares < worth:
-            low = (low + high) / 2
-        else:
-            high = (low + high) / 2
-    unknowns = balance._solved(every, unknowns, 10**high)
-    return torch.from_numpy(np.concatenate([balance._values(block, unknowns) for block in every]))
+    stored = np.load(folder / embed_moments.MOMENTS, mmap_mode="r")
+    found = balance(stored, least=worth * len(stored))
+    return torch.from_numpy(found.weights).double()
 
 
 def trained(

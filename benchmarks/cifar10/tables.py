@@ -20,7 +20,7 @@ MARKED = re.compile(
     re.DOTALL,
 )
 BEFORE = "kd3-before"
-PLAIN = "plain"  # the base of single ideas
+PLAIN, REFINED = "plain", "refined"  # the bases of single ideas
 REFERENCE = ("originals", BEFORE)  # pool and method that all others are beside
 NONE = "No row of this table has been run yet.\n"
 HEAD = (
@@ -28,6 +28,7 @@ HEAD = (
     *(
         "beside `kd3` as it was",
         "beside `plain`",
+        "beside `refined`",
         "held-out agreement",
         "steps",
         "seconds",
@@ -81,6 +82,7 @@ def table(rows: Iterable[Row], done: Mapping[str, Result]) -> str:
         compared = method != BEFORE and pool != REFERENCE[0]
         before = groups.get((pool, BEFORE), {}) if compared else {}
         plain = groups.get((pool, PLAIN), {}) if method != PLAIN else {}
+        refined = groups.get((pool, REFINED), {}) if method not in (PLAIN, REFINED) else {}
         cells = [
             f"{pool}, {_range(runs, 'images')}",
             method,
@@ -89,6 +91,7 @@ def table(rows: Iterable[Row], done: Mapping[str, Result]) -> str:
             difference(runs, reference),
             difference(runs, before),
             difference(runs, plain),
+            difference(runs, refined),
             _mean(runs, "agreement", "{:.3f}"),
             _range(runs, "steps"),
             _mean(runs, "seconds", "{:,.0f}"),

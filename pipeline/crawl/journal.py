@@ -1,8 +1,8 @@
 """Journal of downloads by URL: a crawl that was interrupted, or repeated, asks only for the rest.
 
 An image is a file named by its SHA-256; a record is one line. The file comes first, so a record
-always has its image, whatever moment the process dies. Once a crawl has written its shards, they
-hold the images in place of the files.
+always has its image, whatever moment the process dies. Each shard that a crawl has written holds
+its images in place of the files.
 """
 
 import errno
@@ -10,10 +10,12 @@ import fcntl
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
+
+import pyarrow as pa
 
 from kd3_pipeline.crawl.backlog import NEVER_KEPT, was_asked
 from kd3_pipeline.crawl.disk import writing
@@ -21,7 +23,7 @@ from kd3_pipeline.crawl.incoming import Incoming
 from kd3_pipeline.crawl.sealed import Sealed
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.manifest import NOT_NOW, Candidate, Fetched
-from kd3_pipeline.store import clear_leftovers, write_json
+from kd3_pipeline.store import StoredImage, clear_leftovers, image_columns, write_json
 
 SYNC_EVERY = 256  # records that a power cut may lose; they are fetched again
 FIELDS = [field.name for field in fields(Fetched)]
@@ -211,8 +213,34 @@ class Journal:
 
     def images(self) -> list[str]:
         """SHA-256 of all images that are here, with a record or without, as they are read best."""
-        loose = [path.name for path in (self.folder / "objects").glob("??/*") if not path.suffix]
-        return list(dict.fromkeys([*sorted(loose), *self._sealed]))
+        loose = sorted(path.name for path in self._loose())
+        return list(dict.fromkeys([*loose, *self._sealed]))
+
+    def _loose(self) -> list[Path]:
+        return [path for path in (self.folder / "objects").glob("??/*") if not path.suffix]
+
+    def link_same(self, path: Path, rows: Sequence[StoredImage], schema: pa.Schema) -> bool:
+        """Makes `path` a link to a shard that is here, if one has these rows and no others.
+
+        Args:
+            rows: images, whose bytes are not looked at: their ids stand for them.
+        """
+        same = self._sealed.same(image_columns(rows, schema), schema)
+        if same is None:
+            return False
+        try:
+            os.link(same, path)
+        except OSError:  # no second links, or no more of them
+            return False
+        return True
+
+    def take(self, shard: Path) -> None:
+        """Leaves images to a shard that has just been written, so that they are there once.
+
+        The link comes first, so that each image is somewhere, whatever moment the process dies.
+        """
+        for name in self._sealed.add(shard):
+            self.path(name).unlink(missing_ok=True)
 
     def seal(self, shards: Path, without: Collection[str] = ()) -> None:
         """Leaves the images of a crawl to the shards that it wrote, so that none is there twice.
@@ -227,8 +255,9 @@ class Journal:
             if name not in self._sealed and name not in without:
                 self.keep(old.read(name))
         if old.link(shards):
-            for name in self._sealed:
-                self.path(name).unlink(missing_ok=True)
+            for path in self._loose():
+                if path.name in self._sealed:
+                    path.unlink(missing_ok=True)
         self._sealed = old
 
     def _read(self, path: Path) -> int:

@@ -1,7 +1,8 @@
 """Outputs of a crawl: shards of images, the manifest, and a summary."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,7 @@ from kd3_pipeline.crawl.gather import Gathered
 from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.crawl.optouts.counts import signal_counts
 from kd3_pipeline.crawl.outcomes import remedy
-from kd3_pipeline.crawl.placeholders import given_for_many
+from kd3_pipeline.crawl.placeholders import MANY, given_for_many
 from kd3_pipeline.crawl.shortfall import add_shortfall, when_again
 from kd3_pipeline.errors import ExternalError
 from kd3_pipeline.manifest import (
@@ -27,10 +28,20 @@ from kd3_pipeline.manifest import (
     NOT_NOW,
     OPTED_OUT,
     STORED,
+    Fetched,
+    in_blocks,
     manifest,
     signed,
+    tally,
 )
-from kd3_pipeline.store import StoredImage, write_shards, write_table
+from kd3_pipeline.store import (
+    StoredImage,
+    in_shards,
+    shard_path,
+    shard_schema,
+    write_shard,
+    write_table,
+)
 
 MOST_HOSTS = 20  # in the summary
 # outcomes that say nothing of a file: what is wrong with the first one helps no further
@@ -55,14 +66,14 @@ def pack(
         ExternalError: no candidate gave an image.
     """
     table = manifest(gathered.candidates, gathered.found, gathered.refused)
-    outcomes = Counter(table["outcome"].to_pylist())
+    outcomes = tally(table["outcome"])
     if not outcomes[STORED]:
         reasons = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common(4))
         raise ExternalError(
             f"none of {len(table):,} candidates gave an image ({reasons})",
             _advice(table, outcomes, gathered),
         )
-    write_shards(folder, _stored(table, gathered, journal), class_names)
+    _write_images(folder, _stored(table, gathered), journal, class_names)
     write_table(folder / "manifest.parquet", signed(table, made))
     counted = summary(table, class_names)
     add_shortfall(counted, table, gathered)
@@ -78,7 +89,7 @@ def _advice(table: pa.Table, outcomes: Counter[str], gathered: Gathered) -> str:
             f"{outcomes[NOT_NOW]:,} are put off by their hosts: run the same command again {when}"
         )
     most = outcomes.most_common(1)[0][0]
-    if most not in BY_RULE and set(table["engine"].to_pylist()) == {"files"}:
+    if most not in BY_RULE and table["engine"].unique().to_pylist() == ["files"]:
         first = table.slice(0, 1).to_pylist()[0]
         return f"{printable(first['url'])}: {printable(first['detail']) or first['outcome']}"
     return remedy(most)
@@ -94,34 +105,43 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
     they came, metadata and all. `one_for_many` has the hosts that gave one image for many
     addresses, each with the most. `signals` counts what owners say of such use: docs/opt-outs.md.
     """
-    stored = table.filter(pc.field("outcome") == STORED)
-    details = stored["detail"].to_pylist()
-    classes, outcomes = table["class"].to_pylist(), table["outcome"].to_pylist()
+    # a column at a time, in Arrow or in blocks: as Python's, a row would be half a kilobyte
+    is_stored = pc.equal(table["outcome"], STORED)
+
+    def stored(name: str) -> pa.ChunkedArray:
+        return table[name].filter(is_stored)
+
+    outcomes = tally(table["outcome"])
     by_class: dict[str, Counter[str]] = {name: Counter() for name in class_names}
-    for name, outcome in zip(classes, outcomes, strict=True):
-        if name in by_class:
-            by_class[name][outcome] += 1
-    sizes = stored["size"].to_numpy()
+    pairs = table.select(["class", "outcome"]).group_by(["class", "outcome"])
+    for row in pairs.aggregate([([], "count_all")]).to_pylist():
+        if row["class"] in by_class:
+            by_class[row["class"]][row["outcome"]] = row["count_all"]
+    sizes = stored("size").to_numpy()
+    details = stored("detail")
+    licences = Counter[str]()
+    for name, count in tally(stored("licence")).items():
+        licences[name or "not stated"] += count
     return {
         "candidates": len(table),
-        "stored": len(stored),
-        "outcomes": dict(sorted(Counter(outcomes).items())),
+        "stored": len(sizes),
+        "outcomes": dict(sorted(outcomes.items())),
         "bytes": {
             "total": int(sizes.sum()),
             **{
                 f"p{share}": int(np.percentile(sizes, share)) for share in (5, 50, 95) if len(sizes)
             },
         },
-        "formats": _counted(stored["format"].to_pylist()),
-        "licences": _counted(name or "not stated" for name in stored["licence"].to_pylist()),
-        "brightened": sum("brightened" in detail for detail in details),
-        "recoloured": sum(RECOLOURED in detail for detail in details),
-        "colours_unread": sum(COLOURS_UNREAD in detail for detail in details),
-        "with_location": pc.sum(stored["has_gps"]).as_py() or 0,
+        "formats": _counted(tally(stored("format"))),
+        "licences": _counted(licences),
+        "brightened": _saying(details, "brightened"),
+        "recoloured": _saying(details, RECOLOURED),
+        "colours_unread": _saying(details, COLOURS_UNREAD),
+        "with_location": pc.sum(stored("has_gps")).as_py() or 0,
         "signals": signal_counts(table),
-        "hosts": _counted(_host(url) for url in stored["url"].to_pylist()),
+        "hosts": _counted(Counter(map(_host, in_blocks(stored("url"))))),
         "one_for_many": _one_for_many(table),
-        "blocked": outcomes.count(BLOCKED),
+        "blocked": outcomes[BLOCKED],
         "classes": [
             {"name": name, "stored": counts[STORED], "outcomes": dict(sorted(counts.items()))}
             for name, counts in by_class.items()
@@ -130,8 +150,12 @@ def summary(table: pa.Table, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def _one_for_many(table: pa.Table) -> dict[str, int]:
-    given = table.filter(pc.field("id").is_valid())
-    pairs = zip(given["url"].to_pylist(), given["id"].to_pylist(), strict=True)
+    # what came often is stored once at most, and so has many rows that are not
+    again = table["id"].filter(pc.not_equal(table["outcome"], STORED)).drop_null()
+    often = pc.value_counts(again)
+    often = often.filter(pc.greater_equal(often.field("counts"), MANY - 1)).field("values")
+    given = table.select(["url", "id"]).filter(pc.is_in(table["id"], often))
+    pairs = zip(in_blocks(given["url"]), in_blocks(given["id"]), strict=True)
     most: dict[str, int] = {}
     for hosts in given_for_many(pairs).values():
         most |= {host: max(count, most.get(host, 0)) for host, count in hosts.items()}
@@ -145,21 +169,49 @@ def _host(url: str) -> str:
         return "none"
 
 
-def _counted(values: Iterable[str]) -> dict[str, int]:
+def _saying(details: pa.ChunkedArray, what: str) -> int:
+    return pc.sum(pc.match_substring(details, what)).as_py() or 0
+
+
+def _counted(values: Counter[str]) -> dict[str, int]:
     """The most frequent values first; equal counts by name, the rest together."""
-    ranked = sorted(Counter(values).items(), key=lambda pair: (-pair[1], pair[0]))
+    ranked = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))
     counts = dict(ranked[:MOST_HOSTS])
     if len(ranked) > MOST_HOSTS:
         counts["others"] = sum(count for _, count in ranked[MOST_HOSTS:])
     return counts
 
 
-def _stored(table: pa.Table, gathered: Gathered, journal: Journal) -> Iterator[StoredImage]:
-    outcomes = table["outcome"].to_pylist()
-    for candidate, outcome in zip(gathered.candidates, outcomes, strict=True):
-        image = gathered.found.get(candidate)
-        if outcome == STORED and image is not None and image.id is not None:
-            data = journal.read(image.id)
-            yield StoredImage(
-                image.id, data, candidate.label, image.width, image.height, image.format
-            )
+def _stored(table: pa.Table, gathered: Gathered) -> Iterator[tuple[int, Fetched]]:
+    """The label and the record of each image that is stored, in order."""
+    for row in pc.indices_nonzero(pc.equal(table["outcome"], STORED)).to_numpy():
+        candidate = gathered.candidates[row]
+        yield candidate.label, gathered.found[candidate]
+
+
+def _write_images(
+    folder: Path,
+    images: Iterator[tuple[int, Fetched]],
+    journal: Journal,
+    class_names: Sequence[str],
+) -> None:
+    """Writes the shards, but for those that the last crawl wrote: these are linked.
+
+    Each takes its images over from the journal as it is written, so that no more of them are on the
+    disk twice than one shard has.
+    """
+    schema = shard_schema(class_names)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, some in in_shards(images, lambda one: _size(one[1], journal)):
+        path = shard_path(folder, number)
+        rows = [  # whose bytes are read as they are written
+            StoredImage(image.id or "", b"", label, image.width, image.height, image.format)
+            for label, image in some
+        ]
+        if not journal.link_same(path, rows, schema):
+            write_shard(path, (replace(row, data=journal.read(row.id)) for row in rows), schema)
+            journal.take(path)
+
+
+def _size(image: Fetched, journal: Journal) -> int:
+    return image.size or len(journal.read(image.id or ""))  # early crawls did not record it

@@ -23,11 +23,20 @@ class Sealed:
 
     def _open(self) -> None:
         self._places: dict[str, tuple[Path, int]] = {}  # id -> shard, row
+        self._first: dict[str, list[Path]] = {}  # id -> shards that begin with it
         self._group: tuple[Path, int, pa.ChunkedArray] | None = None  # the last one that was read
-        for path in sorted(self.folder.glob("images-*.parquet")):
+        paths = sorted(self.folder.glob("images-*.parquet"))
+        self._next = len(paths)  # number of a shard more
+        for path in paths:
             with suppress(pa.ArrowException, OSError, KeyError):
-                ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
-                self._places |= {id: (path, row) for row, id in enumerate(ids)}
+                self._index(path)
+
+    def _index(self, path: Path) -> list[str]:
+        ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
+        self._places |= {id: (path, row) for row, id in enumerate(ids)}
+        for id in ids[:1]:
+            self._first.setdefault(id, []).append(path)
+        return ids
 
     def __contains__(self, id: object) -> bool:
         return id in self._places
@@ -43,6 +52,33 @@ class Sealed:
             table = pq.ParquetFile(path).read_row_group(group, columns=["image"])
             self._group = path, group, table["image"]
         return self._group[2][place]["bytes"].as_py()
+
+    def same(self, rows: pa.Table, schema: pa.Schema) -> Path | None:
+        """A shard with this schema that says the same of the same images; None if there is none.
+
+        Args:
+            rows: what a shard says of its images, without their bytes, which their ids stand for.
+        """
+        for path in self._first.get(rows["id"][0].as_py(), []):
+            with suppress(pa.ArrowException, OSError), pq.ParquetFile(path) as file:
+                if file.schema_arrow.equals(schema, check_metadata=True) and file.read(
+                    columns=rows.column_names
+                ).equals(rows):
+                    return path
+        return None
+
+    def add(self, shard: Path) -> list[str]:
+        """Has one more shard; its ids, or none where files cannot have a second link."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            path = shard_path(self.folder, self._next)
+            while path.exists():
+                self._next += 1
+                path = shard_path(self.folder, self._next)
+            os.link(shard, path)
+        except OSError:
+            return []
+        return self._index(path)
 
     def link(self, shards: Path) -> bool:
         """Makes these shards the sealed ones; False where files cannot have a second link."""

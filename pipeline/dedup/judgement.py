@@ -1,9 +1,7 @@
 """Judgement of each stored image: kept or dropped, with the reason and what it looks like."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,43 +14,13 @@ from kd3_pipeline.dedup.fingerprints import Fingerprints
 from kd3_pipeline.dedup.grouping import Grouping, best_first, elect, members, twins, with_twins
 from kd3_pipeline.dedup.leakage import Leaks
 from kd3_pipeline.dedup.near import QUARTER
+from kd3_pipeline.dedup.provenance import UNLABELLED, Provenance, Votes
 from kd3_pipeline.dedup.stars import Stars, Terms, find_members, find_stars
 from kd3_pipeline.dedup.verifier import Verify
-from kd3_pipeline.manifest import ARRIVED, DUPLICATE, scan_manifest
 from kd3_pipeline.verdicts import LEAKED, LOW_INFORMATION, NEAR_DUPLICATE, SCHEMA, UNREADABLE
 
 DROP = "drop"  # of low_information
-UNLABELLED = -1
 NO_ISSUES: Mapping[str, np.ndarray] = MappingProxyType({})
-FACTS = ("page_url", "title", "licence", "licence_url", "creator")  # of where an image is from
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Origins of the stored images, as the crawl's manifest tells them."""
-
-    labels: Mapping[str, Counter[int]]  # id -> how many addresses brought it for each class
-    facts: Mapping[str, int]  # id -> columns of FACTS that are filled, of its best candidate
-    repeated: Counter[int]  # label -> addresses that gave bytes which the crawl had already
-
-    @classmethod
-    def read(cls, manifest: Path) -> "Provenance":
-        """From `manifest.parquet`.
-
-        Raises:
-            UserError: as `kd3_pipeline.manifest.read_manifest`.
-        """
-        labels: dict[str, Counter[int]] = {}
-        facts: dict[str, int] = {}
-        repeated: Counter[int] = Counter()
-        columns = ["id", "label", "outcome", *FACTS]
-        for batch in scan_manifest(manifest, columns, pc.field("outcome").isin(ARRIVED)):
-            for row in batch.to_pylist():
-                id, known = row["id"], sum(bool(row[name]) for name in FACTS)
-                labels.setdefault(id, Counter())[row["label"]] += 1
-                facts[id] = max(facts.get(id, 0), known)
-                repeated[row["label"]] += row["outcome"] == DUPLICATE
-        return cls(labels, facts, repeated)
 
 
 @dataclass(frozen=True)
@@ -117,7 +85,8 @@ def judge(
     alone = alone[reason[alone] == ""]
     advance(len(reason) - len(alone))
 
-    classes = _Classes(images, first, provenance)
+    votes = provenance.votes(images)
+    classes = _Classes(votes, first)
     terms = replace(terms, needed=lambda i, j: classes.differ(i, j) * rules.similarity_across)
     stars = find_stars(hashes, alone, terms, verify, advance)
     stars = with_twins(stars, first)
@@ -129,7 +98,7 @@ def judge(
     reason[grouping.kept != np.arange(len(reason))] = NEAR_DUPLICATE
     edges = _Edges.of(reason, test_image, grouping, like)
     capped = stars.capped | (like.capped & (reason == ""))
-    return _table(fingerprints, reason, edges, grouping, capped, issues, provenance)
+    return _table(fingerprints, reason, edges, grouping, capped, issues, votes)
 
 
 def _first_reasons(
@@ -143,7 +112,7 @@ def _first_reasons(
         reason[issues[name]] = name
     if rules.low_information == DROP:
         reason[fingerprints.blank(rules.blank_range)] = LOW_INFORMATION
-    reason[[bool(error) for error in images["error"].to_pylist()]] = UNREADABLE
+    reason[pc.not_equal(images["error"], "").to_numpy()] = UNREADABLE
     test_image = np.full(images.num_rows, -1, np.int64)
     if leaks is not None:
         test_image[leaks.image] = leaks.test
@@ -153,24 +122,30 @@ def _first_reasons(
 
 def _rank(images: pa.Table, provenance: Provenance) -> np.ndarray:
     """Place of each image among all, int64 [N], 0 the best to keep."""
-    ids = images["id"].to_pylist()
     areas = images["width"].to_numpy().astype(np.int64) * images["height"].to_numpy()
-    facts = [provenance.facts.get(id, 0) for id in ids]
-    return best_first(areas, images["size"].to_numpy(), facts, ids)
+    facts = provenance.facts_of(images["id"])
+    return best_first(areas, images["size"].to_numpy(), facts, images["id"])
 
 
 class _Classes:
     """The classes for which images were found, twins together."""
 
-    def __init__(self, images: pa.Table, first: np.ndarray, provenance: Provenance) -> None:
-        found: dict[int, set[int]] = {}
-        own = zip(images["id"].to_pylist(), images["label"].to_pylist(), strict=True)
-        for (id, label), row in zip(own, first.tolist(), strict=True):
-            labels = set(provenance.labels.get(id) or [label])
-            found.setdefault(row, set()).update(labels - {UNLABELLED})
-        self.sets = list({frozenset(labels) for labels in found.values()})
-        number = {labels: place for place, labels in enumerate(self.sets)}
-        self.number = np.array([number[frozenset(found[row])] for row in first.tolist()], np.int64)
+    def __init__(self, votes: Votes, first: np.ndarray) -> None:
+        asked = votes.label != UNLABELLED
+        known = Votes(votes.of[asked], votes.label[asked], votes.addresses[asked]).summed(first)
+        count = np.bincount(known.of, minlength=len(first))
+        labels, of = np.unique(known.label, return_inverse=True)
+        self.sets = [frozenset[int](), *(frozenset([label]) for label in labels.tolist())]
+        self.number = np.zeros(len(first), np.int64)  # of the set: that of no class is the first
+        self.number[known.of] = of + 1
+        several = {sets: place for place, sets in enumerate(self.sets)}
+        rows = np.flatnonzero(count > 1)
+        starts = np.searchsorted(known.of, rows)
+        for row, start in zip(rows.tolist(), starts.tolist(), strict=True):
+            found = frozenset(known.label[start : start + count[row]].tolist())
+            self.number[row] = several.setdefault(found, len(several))
+        self.sets = list(several)
+        self.number = self.number[first]
 
     def differ(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Whether both of a pair were found for classes, and none of them is the same: bool [P]."""
@@ -217,101 +192,116 @@ def _table(
     grouping: Grouping,
     capped: np.ndarray,
     issues: Mapping[str, np.ndarray],
-    provenance: Provenance,
+    votes: Votes,
 ) -> pa.Table:
-    rows = fingerprints.images.to_pylist()
-    hashes = fingerprints.hashes[:, 0].tolist()
-    labels = _labels(rows, grouping.kept, provenance)
-    for k, row in enumerate(rows):
-        other = int(edges.other[k])
-        id = rows[other]["id"] if other >= 0 else None
-        row |= {
-            "label": labels[k].most,
-            "labels": labels[k].all,
-            "hash": hashes[k],
-            "kept": not reason[k],
-            "reason": str(reason[k]),
-            "group": int(grouping.group[k]),
-            "duplicate_of": id if reason[k] else None,
-            "looks_like": None if reason[k] else id,
-            "distance": int(edges.distance[k]) if other >= 0 else None,
-            "similarity": float(edges.similarity[k]) if other >= 0 else None,
-            "test_image": int(edges.test_image[k]) if edges.test_image[k] >= 0 else None,
-            "comparable": bool(fingerprints.comparable[k]),
-            "capped": bool(capped[k]),
-            "issues": [name for name, found in issues.items() if found[k]],
-        }
-    return pa.Table.from_pylist(
-        [{name: row[name] for name in SCHEMA.names} for row in rows], schema=SCHEMA
+    images = fingerprints.images
+    votes, none = votes.summed(grouping.kept), edges.other < 0
+    dropped = (reason != "").astype(bool)
+    columns = {name: images[name] for name in ("id", "shard", "row", "width", "height")} | {
+        "label": votes.most(grouping.kept, images["label"].to_numpy()),
+        "labels": votes.lists(grouping.kept),
+        "hash": np.ascontiguousarray(fingerprints.hashes[:, 0]),
+        "kept": ~dropped,
+        "reason": reason,
+        "group": grouping.group,
+        "duplicate_of": images["id"].take(pa.array(edges.other, mask=none | ~dropped)),
+        "looks_like": images["id"].take(pa.array(edges.other, mask=none | dropped)),
+        "distance": pa.array(edges.distance, mask=none),
+        "similarity": pa.array(edges.similarity, mask=none),
+        "test_image": pa.array(edges.test_image, mask=edges.test_image < 0),
+        "comparable": fingerprints.comparable,
+        "capped": capped,
+        "issues": _names(issues, len(reason)),
+    }
+    return pa.table([_column(columns[field.name], field) for field in SCHEMA], schema=SCHEMA)
+
+
+def _column(values: Any, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+    """Values as a column in one piece, where it can be."""
+    if isinstance(values, np.ndarray):
+        return pa.array(values, field.type)
+    return (values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values).cast(
+        field.type
     )
 
 
-@dataclass(frozen=True)
-class Votes:
-    """The classes for which an image was found, and the one that it takes."""
-
-    most: int
-    all: list[int]
-
-
-def _labels(
-    rows: Sequence[Mapping[str, Any]], kept: np.ndarray, provenance: Provenance
-) -> list[Votes]:
-    """Each image's classes over its group."""
-    of_group: dict[int, Counter[int]] = {}
-    for row, best in zip(rows, kept.tolist(), strict=True):
-        own = provenance.labels.get(row["id"]) or Counter([row["label"]])
-        of_group.setdefault(best, Counter()).update(own)
-    votes = []
-    for row, best in zip(rows, kept.tolist(), strict=True):
-        counts = of_group[best]
-        most = max(counts, key=lambda label: (counts[label], label == row["label"], -label))
-        votes.append(Votes(most, sorted(counts)))
-    return votes
+def _names(issues: Mapping[str, np.ndarray], total: int) -> pa.ListArray:
+    """The names of the issues of each of `total` images."""
+    found = np.zeros((total, len(issues)), bool)
+    for place, has in enumerate(issues.values()):
+        found[:, place] = has
+    ends = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
+    names = pa.array(list(issues), pa.string()).take(pa.array(np.nonzero(found)[1]))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), names)
 
 
 def summarise(
     table: pa.Table, provenance: Provenance, class_names: Mapping[int, str], radius: int
 ) -> dict[str, Any]:
     """Counts for a person and for `dvc metrics`, overall and by class."""
-    rows = table.drop_columns(["id", "hash"]).to_pylist()
-    by_label: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_label.setdefault(row["label"], []).append(row)
+    labels, of = np.unique(table["label"].to_numpy(), return_inverse=True)
+    near = table.filter(pc.equal(table["reason"], NEAR_DUPLICATE))
+    several = pc.greater(pc.list_value_length(table["labels"]), 1)
+    everything = np.zeros(table.num_rows, np.int64)
+    by_class = zip(
+        labels.tolist(),
+        _counts(table, of, len(labels)),
+        _issues(table, of, len(labels)),
+        strict=True,
+    )
     return {
-        **_counts(rows, provenance.repeated.total()),
+        **_with_repeated(_counts(table, everything, 1)[0], provenance.repeated.total()),
         "radius": radius,
-        "groups_of_several": len({row["group"] for row in rows if row["reason"] == NEAR_DUPLICATE}),
-        "label_conflicts": sum(row["kept"] and len(row["labels"]) > 1 for row in rows),
-        "issues": _issues(rows),
+        "groups_of_several": pc.count_distinct(near["group"]).as_py(),
+        "label_conflicts": pc.sum(pc.and_(table["kept"], several)).as_py() or 0,
+        "issues": _issues(table, everything, 1)[0],
         "classes": [
-            {"name": class_names.get(label, ""), **_counts(some, provenance.repeated[label])}
-            | {"issues": _issues(some)}
-            for label, some in sorted(by_label.items())
+            {
+                "name": class_names.get(label, ""),
+                **_with_repeated(counts, provenance.repeated[label]),
+                "issues": issues,
+            }
+            for label, counts, issues in by_class
         ],
     }
 
 
-def _counts(rows: Sequence[Mapping[str, Any]], repeated: int) -> dict[str, int]:
-    reasons = Counter(row["reason"] for row in rows)
-    named = (NEAR_DUPLICATE, LEAKED, LOW_INFORMATION, UNREADABLE, "")
-    return {
-        "images": len(rows),
-        "exact_duplicates": repeated,
-        "near_duplicates": reasons[NEAR_DUPLICATE],
-        "leaked": reasons[LEAKED],
-        "low_information": reasons[LOW_INFORMATION],
-        "unreadable": reasons[UNREADABLE],
-        "with_issues": reasons.total() - sum(reasons[name] for name in named),
-        "kept": reasons[""],
-        "not_compared": sum(row["kept"] and not row["comparable"] for row in rows),
-        "capped": sum(row["capped"] for row in rows),
-        "across_classes": sum(row["looks_like"] is not None for row in rows),
+def _with_repeated(counts: dict[str, int], repeated: int) -> dict[str, int]:
+    return {"images": counts["images"], "exact_duplicates": repeated} | counts
+
+
+def _counts(table: pa.Table, of: np.ndarray, classes: int) -> list[dict[str, int]]:
+    """Counts of the images of each class; `of` is that of each image."""
+    reason = {
+        name: pc.equal(table["reason"], name).to_numpy()
+        for name in (NEAR_DUPLICATE, LEAKED, LOW_INFORMATION, UNREADABLE, "")
     }
+    kept = table["kept"].to_numpy()
+    which = {
+        "images": np.ones(len(kept), bool),
+        "near_duplicates": reason[NEAR_DUPLICATE],
+        "leaked": reason[LEAKED],
+        "low_information": reason[LOW_INFORMATION],
+        "unreadable": reason[UNREADABLE],
+        "with_issues": ~np.logical_or.reduce(list(reason.values())),
+        "kept": reason[""],
+        "not_compared": kept & ~table["comparable"].to_numpy(),
+        "capped": table["capped"].to_numpy(),
+        "across_classes": table["looks_like"].is_valid().to_numpy(),
+    }
+    counts = {name: np.bincount(of[has], minlength=classes).tolist() for name, has in which.items()}
+    return [{name: counts[name][one] for name in counts} for one in range(classes)]
 
 
-def _issues(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """For each issue the images that have it, and those dropped for it."""
-    found = Counter(name for row in rows for name in row["issues"])
-    dropped = Counter(row["reason"] for row in rows)
-    return {name: {"found": found[name], "dropped": dropped[name]} for name in sorted(found)}
+def _issues(table: pa.Table, of: np.ndarray, classes: int) -> list[dict[str, dict[str, int]]]:
+    """For each class and issue the images that have it, and those dropped for it."""
+    names = table["issues"].combine_chunks()
+    flat, owner = names.flatten(), of[pc.list_parent_indices(names).to_numpy()]
+    found: list[dict[str, dict[str, int]]] = [{} for _ in range(classes)]
+    for name in sorted(flat.unique().to_pylist()):
+        has = np.bincount(owner[pc.equal(flat, name).to_numpy(False)], minlength=classes)
+        dropped = of[pc.equal(table["reason"], name).to_numpy()]
+        gone = np.bincount(dropped, minlength=classes)
+        for one in np.flatnonzero(has).tolist():
+            found[one][name] = {"found": int(has[one]), "dropped": int(gone[one])}
+    return found

@@ -56,8 +56,8 @@ def emptied(table: pa.Table, class_names: Mapping[int, str]) -> list[Loss]:
     where nothing at all is kept.
     """
     by_label: dict[int, Counter[str]] = {}
-    for label, reason in _found_for(table):
-        by_label.setdefault(label, Counter())[reason] += 1
+    for label, reason, images in _found_for(table):
+        by_label.setdefault(label, Counter())[reason] += images
     nothing = not pc.any(table["kept"]).as_py()
     return [
         _loss(label, reasons, class_names, list(reasons))
@@ -66,12 +66,14 @@ def emptied(table: pa.Table, class_names: Mapping[int, str]) -> list[Loss]:
     ]
 
 
-def _found_for(table: pa.Table) -> Iterator[tuple[int, str]]:
-    """(label, reason) of each image and each class that it was found for."""
+def _found_for(table: pa.Table) -> Iterator[tuple[int, str, int]]:
+    """(label, reason, images) of each class that images were found for, in their order."""
     for batch in table.select(["labels", "reason"]).to_batches():
         reasons = batch["reason"].take(pc.list_parent_indices(batch["labels"]))
-        labels = pc.list_flatten(batch["labels"]).to_pylist()
-        yield from zip(labels, reasons.to_pylist(), strict=True)
+        found = pa.table({"label": pc.list_flatten(batch["labels"]), "reason": reasons})
+        groups = found.group_by(["label", "reason"], use_threads=False)
+        for row in groups.aggregate([([], "count_all")]).to_pylist():
+            yield row["label"], row["reason"], row["count_all"]
 
 
 def _loss(

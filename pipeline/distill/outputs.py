@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from kd3_pipeline.distill.objectives.objective import Objective
 from kd3_pipeline.distill.trainer import Row, Trained
@@ -15,6 +18,8 @@ from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.network import Network
 from kd3_pipeline.selections import SCHEMA
 from kd3_pipeline.store import replacing, write_csv
+
+BLOCK = 2**16  # images whose selections are turned from epochs to images at a time
 
 
 def save_student(
@@ -61,18 +66,44 @@ def selection_table(ids: Sequence[str], held_out: Sequence[int], trained: Traine
     Args:
         held_out: rows that were never to be trained on.
     """
-    out = set(held_out)
-    kept = trained.kept.T.contiguous()
+    out = np.zeros(len(ids), bool)
+    out[np.asarray(held_out, np.int64)] = True
     columns = {
-        "row": list(range(len(ids))),
-        "id": list(ids),
-        "predicted": trained.labels.tolist(),
-        "confidence": trained.confidence.tolist(),
-        "held_out": [row in out for row in range(len(ids))],
-        "times_kept": kept.sum(dim=1).tolist(),
-        "kept": kept.tolist(),
+        "row": np.arange(len(ids)),
+        "id": ids,
+        "predicted": trained.labels.numpy(),
+        "confidence": trained.confidence.numpy(),
+        "held_out": out,
+        "times_kept": trained.kept.sum(dim=0, dtype=torch.int32).numpy(),
     }
-    return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+    arrays = {name: pa.array(of, SCHEMA.field(name).type) for name, of in columns.items()}
+    arrays["kept"] = _by_image(trained.kept)
+    return pa.table([arrays[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _by_image(kept: Tensor, elements: int = 2**31 - 1) -> pa.ChunkedArray:
+    """Lists of one value an epoch for each image, of `kept` by epoch and image.
+
+    Args:
+        elements: that one array of lists may hold in all.
+    """
+    epochs, images = kept.shape
+    most = max(1, elements // max(epochs, 1))
+    return pa.chunked_array(
+        [_lists(kept[:, first : first + most], BLOCK) for first in range(0, max(images, 1), most)],
+        SCHEMA.field("kept").type,
+    )
+
+
+def _lists(kept: Tensor, block: int) -> pa.ListArray:
+    """The same as one array; no more than `block` images are held as bytes, the others as bits."""
+    epochs, images = kept.shape
+    bits = [
+        pa.array(kept[:, first : first + block].T.reshape(-1).numpy())
+        for first in range(0, images, block)
+    ]
+    ends = np.arange(images + 1, dtype=np.int32) * np.int32(epochs)
+    return pa.ListArray.from_arrays(ends, pa.concat_arrays([pa.array([], pa.bool_()), *bits]))
 
 
 def threshold_table(class_names: Sequence[str], trained: Trained) -> pa.Table:

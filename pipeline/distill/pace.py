@@ -80,7 +80,7 @@ class Work:
 
 def work_of(section: Distill, web: WebImages, probing: float) -> Work:
     """What a run of these parameters does besides its steps."""
-    looks = len(web.held_out) + (section.selection == "dynamic") * len(web.ids)
+    looks = len(web.held_out) + (section.selection == "dynamic") * len(web.looked_at)
     epoch_steps = max(1, len(web.train) // section.batch_size)
     return Work(epoch_steps, looks, len(web.ids), probing)
 
@@ -208,4 +208,5 @@ def _first(web: WebImages, count: int) -> WebImages:
         teacher_logits=web.teacher_logits[:count],
         train=web.train[web.train < count],
         held_out=web.held_out[web.held_out < count],
+        among=None,
     )

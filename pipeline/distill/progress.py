@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd3_pipeline.distill import checkpoint
+
 
 class Progress:
     """Work done before the current step.
@@ -12,6 +14,7 @@ class Progress:
     Attributes:
         curves: figures of every finished epoch.
         kept: bool [epochs, N], which image was trained on in which epoch.
+        digests: of the rows of `kept`, of the epochs that were begun.
         thresholds: float32 [epochs, C], what confidence in a class had to exceed in which epoch;
             NaN where there was none.
         rows: the images of the current epoch; None before they are selected.
@@ -25,6 +28,7 @@ class Progress:
     def __init__(self, images: int, epochs: int, classes: int) -> None:
         self.curves: list[dict[str, Any]] = []
         self.kept = torch.zeros(epochs, images, dtype=torch.bool)
+        self.digests: list[int] = []
         self.thresholds = torch.full((epochs, classes), torch.nan)
         self.rows: Tensor | None = None
         self.step = 0
@@ -44,6 +48,7 @@ class Progress:
         """Begins an epoch (from 1) with the images selected for it, and by which thresholds."""
         self.rows = rows
         self.kept[epoch - 1, rows] = True
+        self.digests.append(checkpoint.digest(self.kept[epoch - 1]))
         if thresholds is not None:
             self.thresholds[epoch - 1] = thresholds
 

@@ -46,6 +46,7 @@ class Selector:
         # so that judging takes no more memory than training
         self.batch_size = max(1, section.batch_size // section.accumulate)
         self._everything = torch.arange(len(web.ids))
+        self._judged_rows = web.looked_at
 
     def alpha(self, epoch: int) -> float:
         """α of the published schedule, stretched to this run's length from its first epoch on.
@@ -56,15 +57,15 @@ class Selector:
         return max(published, self.section.teacher_floor)
 
     def judge(self, epoch: int) -> Selection:
-        """Selection among all images, held out or not."""
+        """Selection among all images that the run looks at, held out or not; one of each."""
         self.objective.eval()
-        teacher_logits, student_logits = self._judged(epoch)
-        return select(teacher_logits, student_logits, self.alpha(epoch), self.section.cutoff)
+        logits = self._judged(epoch, self._judged_rows)
+        return select(*logits, self.alpha(epoch), self.section.cutoff)
 
     def seen(self, epoch: int) -> tuple[Tensor, Tensor]:
         """The student's own class (int64 [N]) and confidence (float32 [N]) of every image."""
         self.objective.eval()
-        _, student_logits = self._judged(epoch)
+        _, student_logits = self._judged(epoch, self._everything)
         confidence, labels = student_logits.softmax(dim=1).max(dim=1)
         return labels, confidence
 
@@ -79,7 +80,9 @@ class Selector:
         rows, thresholds = self.web.train, None
         if self.section.selection == "dynamic":
             judged = self.judge(epoch)
-            rows = rows[judged.mask.cpu()[rows]]
+            kept = torch.zeros(len(self._everything), dtype=torch.bool)
+            kept[self._judged_rows] = judged.mask.cpu()
+            rows = rows[kept[rows]]
             thresholds = judged.thresholds.float().cpu()
         elif self.section.selection == "confident":
             confidence = self.web.teacher_logits.softmax(dim=1).amax(dim=1).cpu()[rows]
@@ -106,14 +109,16 @@ class Selector:
         rows = rows.to(student.device)
         return measure.share(rows, student == measure.logits[rows].argmax(dim=1))
 
-    def _judged(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Logits [N, C] of teacher and student for the view that is judged."""
+    def _judged(self, epoch: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [len(rows), C] of teacher and student for the view of rows that is judged."""
         student = self.objective.predict
         if self.section.judge == "random":
-            teacher = self._predict(self.objective.teacher, self._everything, self._crops(epoch))
-            return teacher, self._predict(student, self._everything, self._crops(epoch))
+            teacher = self._predict(self.objective.teacher, rows, self._crops(epoch))
+            return teacher, self._predict(student, rows, self._crops(epoch))
         # whole images: the teacher's logits were stored when they were embedded
-        return self.web.teacher_logits, self._predict(student, self._everything, self._whole)
+        known = self.web.teacher_logits
+        known = known if len(rows) == len(known) else known[rows.to(known.device)]
+        return known, self._predict(student, rows, self._whole)
 
     def _whole(self, pixels: Tensor, batch: int) -> Tensor:
         return self.views.whole(pixels)

@@ -39,8 +39,8 @@ class StoredViews:
 
     Args:
         form: of the records.
-        records: uint8 [N · views, bytes of a record], an image's views side by side, may be a
-            memory map; None: `embed` has the logits of what is shown.
+        records: uint8 [R · views, bytes of a record], the views of each image that the run looks at
+            side by side, may be a memory map; None: `embed` has the logits of what is shown.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class StoredViews:
         device = web.teacher_logits.device
         # on a CPU the system keeps in memory what is read again and again
         where = section.pixels if device.type == "cuda" else "streamed"
+        self._stored_at = torch.zeros(len(web.ids), dtype=torch.int64)
+        self._stored_at[web.looked_at] = torch.arange(len(web.looked_at))
         self._records: Resident | Streamed | None = None
         if records is not None:
             self._records = open_pixels(records, device, where)
@@ -74,7 +76,7 @@ class StoredViews:
         if self._records is None:
             return [None] * len(batches)
         return self._records.batches(
-            [rows * self._count + self._view(rows, epoch) for rows in batches]
+            [self._stored_at[rows] * self._count + self._view(rows, epoch) for rows in batches]
         )
 
     def shown(
@@ -199,7 +201,7 @@ class _Asking:
     @property
     def count(self) -> int:
         """Answers in all."""
-        return len(self.web.ids) * self.each
+        return len(self.web.looked_at) * self.each
 
     @property
     def each(self) -> int:
@@ -222,7 +224,8 @@ class _Asking:
 
     def _append(self, file: IO[bytes], advance: Advance) -> None:
         """Adds what a file lacks, from its last whole batch on."""
-        each, total, size = self.each, len(self.web.ids), self._at_once()
+        looked_at = self.web.looked_at
+        each, total, size = self.each, len(looked_at), self._at_once()
         done = min(file.tell() // (each * self.form.size), total)
         done -= done % size if done < total else 0
         file.truncate(done * each * self.form.size)
@@ -232,7 +235,7 @@ class _Asking:
         free = shutil.disk_usage(self.path.parent).free
         if free < left * self.form.size:
             raise self._no_room(f"{free / 1e9:.1f} GB are free", left)
-        rows = torch.arange(done, total).split(size) if done < total else ()
+        rows = looked_at[done:].split(size) if done < total else ()
         for batch, shown in self._shown(rows):
             answers = [self._answer(images) for images in shown]
             self._check(answers, batch)

@@ -16,7 +16,7 @@ from kd3_pipeline.errors import TrainingError, UserError
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.network import Network
 from kd3_pipeline.params import Distill
-from kd3_pipeline.store import remove, write_json
+from kd3_pipeline.store import write_json
 
 # of 3% of a few thousand images one is worth a point of agreement: too coarse to choose by
 HELD_OUT = 0.15
@@ -91,6 +91,5 @@ class Trials:
         self.world.wait()
         if self.world.rank == 0:
             write_json(result, found)
-            for path in checkpoint.saved(folder):
-                remove(path)
+            checkpoint.clear(folder)
         return found["agreement"]

@@ -53,6 +53,8 @@ class WebImages:
     Attributes:
         train: rows to train on, int64 on the CPU.
         held_out: rows that are never trained on, int64 on the CPU; they measure agreement.
+        among: rows that a run looks at, int64 on the CPU: it judges and asks the teacher about no
+            others, and trains on some of them. None: all.
         prior: how much the loss of each image counts, float32 [N] on the device, on average 1;
             those that count 0 are not trained on. None where all count alike.
         sampling: how images are drawn, as `distill.sampling` has it.
@@ -71,6 +73,12 @@ class WebImages:
     moment_weights: Tensor | None = None
     place_logits: Tensor | None = None
     measure: Yardstick | None = None
+    among: Tensor | None = None
+
+    @property
+    def looked_at(self) -> Tensor:
+        """Rows that a run looks at, int64 on the CPU."""
+        return torch.arange(len(self.ids)) if self.among is None else self.among
 
     @property
     def yardstick(self) -> Yardstick:
@@ -117,6 +125,9 @@ class WebImages:
     def holding_out(self, share: float) -> "WebImages":
         """The same images with at least `share` of them held out; none of these is released."""
         train, held = _split(self.ids, share, self.prior)
+        if self.among is not None:  # what was trained on, or held out, and nothing else
+            known = torch.cat([self.train, self.held_out])
+            train, held = (rows[torch.isin(rows, known)] for rows in (train, held))
         out = set(self.held_out.tolist())
         if not out.issubset(held.tolist()):
             raise ValueError(f"{share} holds out fewer images than now")
@@ -127,7 +138,8 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
     """Reads the output of `embed`: its pixels, its logits and the scores that are asked for.
 
     Of refined images, where `embed` left them and `distill.refined` is on, the teacher's answers
-    are those to them. Agreement is measured on them wherever they are.
+    are those to them. Agreement is measured on them wherever they are. Where `embed` refined some
+    images only, these alone are held out, and with `distill.refined` trained on.
 
     An image is held out by its content alone, so it stays so when others are crawled again.
 
@@ -142,6 +154,13 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
     logits = places[: len(embeddings)]
     prior = _prior(embeddings, section)
     train, held = _split(embeddings.ids, section.held_out, prior)
+    among = None
+    if embeddings.refined_rows is not None and embeddings.surest_rows is not None:
+        # agreement is on these in either case, so that such runs compare
+        held = held[torch.isin(held, torch.from_numpy(embeddings.refined_rows))]
+        if section.refined:
+            train = train[torch.isin(train, torch.from_numpy(embeddings.surest_rows))]
+            among = torch.from_numpy(embeddings.refined_rows)
     if prior is not None:
         # relative to their mean, so that a learning rate means what it does without them
         prior = (prior / prior[train].mean()).to(device)
@@ -152,7 +171,7 @@ def load_web_images(folder: Path, section: Distill, device: torch.device) -> Web
     several = places if embeddings.crops > 1 else None
     about = (embeddings.ids, pixels, logits, train, held, prior)
     measure = _yardstick(embeddings, pixels, logits, section)
-    return WebImages(*about, section.sampling, moments, several, measure)
+    return WebImages(*about, section.sampling, moments, several, measure, among)
 
 
 def _yardstick(

@@ -116,10 +116,12 @@ class MomentWeights:
         figures: for reports/embed.json: errors in deviations of an image, before and after, in all
             and by layer, measured anew on images that are drawn; effective number, penalty,
             numbers of moments and directions.
+        held: as `Balance` has it.
     """
 
     weights: np.ndarray
     figures: dict[str, Any]
+    held: bool
 
 
 def moment_weights(
@@ -153,7 +155,7 @@ def moment_weights(
         layer_errors(passed, basis, pixels, *systematic(weights, drawn), batch_size, advance)
         for weights in (even, found.weights)
     ]
-    return MomentWeights(found.weights, _figures(found, basis, drawn, *errors))
+    return MomentWeights(found.weights, _figures(found, basis, drawn, *errors), found.held)
 
 
 def passes(total: int) -> int:

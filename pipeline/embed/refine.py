@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from kd3_pipeline.console import Advance
@@ -30,6 +31,7 @@ from kd3_pipeline.pixelstore import Pixels
 FIGURES = "refined_figures.npy"  # of each batch: distances before, after, and squared change
 AT_ONCE, ON_GPU = 2**20, 2**22  # pixels of images whose maps are kept for the way back
 SAVE_EVERY = 5.0  # seconds of work that a kill may cost
+HELD_OUT = 0.03  # share of the images, as distill.held_out has it by default
 
 Moments = tuple[Tensor, Tensor]  # mean and variance by channel, [C] each
 
@@ -210,6 +212,33 @@ def refine_batch(
         refined.grad = gradient
         optimizer.step()
     return refined.detach(), before
+
+
+def surest(logits: np.ndarray, count: int) -> np.ndarray:
+    """Rows of `count` images, int64 and ascending: of each class those with the surest answers.
+
+    Classes are the teacher's answers. Each gives as many, and where one has fewer, the others more.
+
+    Args:
+        logits: of the teacher, [N, C].
+    """
+    scores = softmax(logits.astype(np.float64), axis=1)
+    answers, confidence = scores.argmax(axis=1), scores.max(axis=1)
+    order = np.lexsort((-confidence, answers))
+    firsts = np.searchsorted(answers[order], np.arange(logits.shape[1]))
+    place = np.empty(len(order), np.int64)  # among those of its class
+    place[order] = np.arange(len(order)) - firsts[answers[order]]
+    return np.sort(np.lexsort((-confidence, place))[:count])
+
+
+def measured(ids: Sequence[str], count: int) -> np.ndarray:
+    """Rows of at most `count` images by which agreement is measured, int64 and ascending.
+
+    Of a share of all, which is what `distill.held_out` holds out by default: these go first
+    whatever that is, being those of the lowest content hash.
+    """
+    few = min(count, round(HELD_OUT * len(ids)))
+    return np.sort(np.argsort(np.array([int(name[:8], 16) for name in ids]), kind="stable")[:few])
 
 
 def batch_rows(total: int, size: int) -> list[np.ndarray]:

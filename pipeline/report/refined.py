@@ -24,7 +24,9 @@ def refined_images(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
     if found is None or not (embeddings.folder / REFINED).is_file():
         return Gallery(KEY, HEADING, "", 0, empty="There are none: embed.refine is 0.")
     positions, seen = found[0], predicted(embeddings)
-    rows = np.sort(spread(seen, np.arange(len(embeddings)), min(MOST, catalogue.most), rng))
+    among = embeddings.refined_rows
+    among = np.arange(len(embeddings)) if among is None else among
+    rows = np.sort(spread(seen, among, min(MOST, catalogue.most), rng))
     before, after = np.array(embeddings.pixels[rows]), np.array(embeddings.refined_pixels[rows])
     levels = np.sqrt(np.square(after.astype(float) - before).mean(axis=(1, 2, 3)))
     same = seen[rows] == embeddings.refined_logits[rows].argmax(axis=1)
@@ -50,7 +52,7 @@ def refined_images(catalogue: Catalogue, rng: np.random.Generator) -> Gallery:
         "Left the image as it is stored, right as the student is trained on it. Below, the mean "
         "change of a value (root of the mean square), and the class asked for. Drawn evenly over "
         "the classes that the teacher sees; the most changed come first.",
-        len(embeddings),
+        len(among),
         tuple(map(pair, np.argsort(-levels, kind="stable").tolist())),
         "pair",
     )

@@ -11,10 +11,11 @@ from PIL import Image
 from kd3_pipeline.console import Console, printable
 from kd3_pipeline.dedup.fingerprints import Fingerprints
 from kd3_pipeline.dedup.issues import issues
-from kd3_pipeline.dedup.judgement import Provenance, Rules, judge, summarise
+from kd3_pipeline.dedup.judgement import Rules, judge, summarise
 from kd3_pipeline.dedup.leakage import Leaks, leaks
 from kd3_pipeline.dedup.near import radius_for
 from kd3_pipeline.dedup.originals import CloseUps, Originals
+from kd3_pipeline.dedup.provenance import Provenance
 from kd3_pipeline.dedup.quality import best_copies
 from kd3_pipeline.dedup.shards import fingerprint_shards
 from kd3_pipeline.dedup.verifier import Verify, verifier
@@ -151,12 +152,17 @@ class Deduplication:
         with self.console.progress("dedup: comparing", images.num_rows) as advance:
 
             def rank(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
-                ids = images["id"].take(pa.array(rows)).to_pylist()
-                facts = [self.provenance.facts.get(id, 0) for id in ids]
+                named = images["id"].take(pa.array(rows))
+                ids, facts = named.to_pylist(), self.provenance.facts_of(named)
                 # the bar of what is compared stands still meanwhile: there is one at a time
                 told = f"looking for the best of {len(rows):,} copies"
                 return best_copies(
-                    rows, groups, originals, facts, ids, lambda n=1, note="": advance(0, told)
+                    rows,
+                    groups,
+                    originals,
+                    facts,
+                    ids,
+                    lambda n=1, note="": advance(0, told),
                 )
 
             return judge(
@@ -213,15 +219,17 @@ def explanation(image: str) -> Result:
     Raises:
         UserError: no image has such an id, or several have.
     """
-    rows = read_verdicts(paths.DEDUP).to_pylist()
-    found = [row for row in rows if row["id"].startswith(image)]
+    verdicts = read_verdicts(paths.DEDUP)
+    found = verdicts.filter(pc.starts_with(verdicts["id"], image)).to_pylist()
     if len(found) != 1:
         known = f"{len(found)} images have ids that begin so" if found else "no such image"
         raise UserError(f"{image}: {known}", f"ids are in {paths.DEDUP}")
     (row,) = found
     origins = read_manifest(paths.MANIFEST, ["url"], pc.field("id") == row["id"])
     urls = origins["url"].to_pylist()
-    group = [one for one in rows if row["group"] >= 0 and one["group"] == row["group"]]
+    group = []
+    if row["group"] >= 0:
+        group = verdicts.filter(pc.equal(verdicts["group"], row["group"])).to_pylist()
     lines = [
         f"{row['id']}: {'kept' if row['kept'] else 'dropped as ' + row['reason']}"
         f" ({row['width']} × {row['height']})"
@@ -245,18 +253,16 @@ def explanation(image: str) -> Result:
 
 
 def _leak_table(table: pa.Table, leaked: Leaks, test: Pixels) -> pa.Table:
-    ids = table["id"].to_pylist()
+    ids = table["id"].take(pa.array(leaked.image)).to_pylist()
     rows = [
         {
-            "id": ids[image],
+            "id": id,
             "test_image": int(of),
             "similarity": float(leaked.similarity[at]),
             "distance": float(leaked.distance[at]),
             "picture": _png(test[of]),
         }
-        for at, (image, of) in enumerate(
-            zip(leaked.image.tolist(), leaked.test.tolist(), strict=True)
-        )
+        for at, (id, of) in enumerate(zip(ids, leaked.test.tolist(), strict=True))
     ]
     return pa.Table.from_pylist(rows, schema=pa.schema(LEAK_COLUMNS.items()))
 

@@ -208,6 +208,7 @@ def _write(
         "parameters": parameter_count(network),
         **{name: deployed[name] for name in ("kept", "loss", "agreement")},
         "agreement_commonest": usual_share(web) if len(web.held_out) else None,
+        "agreement_on": web.yardstick.told,
     }
     if start:
         summary["student_weights"] = {"origin": start.origin, "sha256": start.weights.sha256}
@@ -222,9 +223,9 @@ def _write(
         if agreement <= usual and len(web.held_out) >= FEWEST:
             console.warn(
                 f"the student agrees with the teacher on {agreement:.1%} of {len(web.held_out):,}"
-                f" held-out images, and always saying its commonest answer would on {usual:.1%}:"
-                " by these it has learnt nothing; look at distill.lr, distill.epochs and"
-                " reports/coverage.csv"
+                f" {web.yardstick.told}, and always saying its commonest answer would on"
+                f" {usual:.1%}: by these it has learnt nothing; look at distill.lr,"
+                " distill.epochs and reports/coverage.csv"
             )
     console.result(
         f"distill: {section.student}, agreement with the teacher on {web.yardstick.told}"

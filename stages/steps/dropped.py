@@ -66,7 +66,8 @@ class Judged:
         """What becomes of the images, in one line."""
         names = ("near_duplicates", "leaked", "low_information", "unreadable")
         dropped = [(name.replace("_", " "), self.summary[name]) for name in names]
-        others = Counter(filter(unfit, self.table["reason"].to_pylist()))
+        reasons = self.table["reason"].value_counts().to_pylist()
+        others = {row["values"]: row["counts"] for row in reasons if unfit(row["values"])}
         dropped += [(one, others[one]) for one in sorted(others) if one != LOW_INFORMATION]
         told = ", ".join(f"{count:,} {name}" for name, count in dropped if count)
         return (
@@ -101,7 +102,9 @@ class Sheet:
             table=judged.table,
             leaks=judged.leaks,
             # the more an image shows, the less sure it is that it shows nothing
-            detail=np.array([picture.std() for picture in judged.grey], np.float32),
+            detail=np.fromiter(
+                (picture.std() for picture in judged.grey), np.float32, len(judged.grey)
+            ),
             class_names=judged.class_names,
             crawl=paths.CRAWL,
             manifest=paths.MANIFEST,

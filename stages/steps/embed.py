@@ -43,9 +43,8 @@ from kd3_stages import paths
 from kd3_stages.steps.embed_crops import crop_files, plan_crops, tell_crops
 from kd3_stages.steps.embed_refined import refine_images
 
-REFINING = ("refine", "refine_rate", "refine_keep", "refine_batch")
+REFINING = ("refine", "refine_images", "refine_rate", "refine_keep", "refine_batch")
 SCORES = ("off_topic", "redundant", "coverage", "shift", "moments")
-FEW = 0.08  # share of the images on which no weights should rest; 0.05 is the least there is
 BY_CLASS = (
     *("class", "asked", "predicted", "coverage"),
     *("off_topic", "redundant_cosine", "weight_cosine"),
@@ -97,7 +96,8 @@ def run(section: Embed, console: Console, engine: Engine) -> None:
         scores.figures["moments"] = weighed.figures
     if section.refine:
         of = (network, config, device, precision, check)
-        more["refine"] = refine_images(section, embeddings, *of, console)
+        more["refine"], columns = refine_images(section, embeddings, *of, console)
+        scores.images.update(columns)
     embeddings.add_scores(scores.images)
     asked = manifest.class_names(paths.MANIFEST)
     seen = (predictions, embeddings.labels, asked, config.class_names)
@@ -192,11 +192,11 @@ def _weigh(
         f" {figures['error_before']:.3f}, weighed by {figures['error_after']:.3f}; the weights are"
         f" worth {figures['effective']:,} of {len(pixels):,} images"
     )
-    if figures["effective"] < FEW * len(pixels):
-        console.warn(
-            f"the moment weights rest on few images (worth {figures['effective']:,} of"
-            f" {len(pixels):,}): the web is far from what the teacher was trained on; look at the"
-            " report's gallery of them before distill.sampling 'moments'"
+    if found.held:
+        console.note(
+            f"the moment weights would rest on fewer than {figures['effective']:,} images, which"
+            " costs a student more than nearer moments bring: they are held there"
+            " (embed.refine brings the images themselves nearer)"
         )
     return found
 

@@ -89,6 +89,8 @@ def disk_finding(params: Params, need: Need, to_run: Set[str]) -> Finding:
     pixel = 3.0 if params.embed.store == "raw" else PER_PIXEL
     views = params.embed.crops
     refined = 3.0 if params.embed.refine else 0.0  # never as JPEG
+    if params.embed.refine_images and need.images:
+        refined *= min(1.0, params.embed.refine_images / need.images)
     stored = need.images * views * side**2 * (pixel + refined) if "embed" in to_run else 0.0
     needed = LEAST + crawled + stored if to_run else 0.0
     parts = []

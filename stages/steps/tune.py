@@ -72,8 +72,9 @@ def run(
     told = ", ".join(f"{name} {_text(value)}" for name, value in values.items())
     console.note(f"all trials: {TABLE}, and as charts: optuna-dashboard {folder / JOURNAL}")
     console.result(
-        f"tune: {best['agreement']:.1%} agreement with the teacher on {len(web.held_out)} held-out"
-        f" web images, the best of {len(rows)} trials, with {told}\n" + "\n".join(commands),
+        f"tune: {best['agreement']:.1%} agreement with the teacher on {len(web.held_out)}"
+        f" {web.yardstick.told}, the best of {len(rows)} trials, with {told}\n"
+        + "\n".join(commands),
         {
             "best": best,
             "trials": rows,

@@ -74,11 +74,12 @@ def ask_teacher(
     form = teacher_views.form_of(section, web, asked, of)
     path = teacher_views.file_of(section, of, form, folder)
     count = teacher_views.views_of_each(section, web)
-    size = count * len(web.ids) * form.size / 1e9
+    images = len(web.looked_at)
+    size = count * images * form.size / 1e9
     numbers = f"{' × '.join(map(str, form.shape))} numbers of {form.bits} bits"
     there = f"are in {path} ({size:.2f} GB)" if path.exists() else f"take {size:.2f} GB in {path}"
     console.note(
-        f"teacher's views: {count} of each of {len(web.ids):,} images, {numbers}, {there}; kept for"
+        f"teacher's views: {count} of each of {images:,} images, {numbers}, {there}; kept for"
         f" other students of this teacher until you remove it: rm -r {paths.VIEWS}"
     )
     others = [other for other in folder.parent.glob("*") if other != folder]
@@ -88,7 +89,7 @@ def ask_teacher(
             f"views of other teachers, images or versions take {held / 1e9:.2f} GB:"
             f" rm -r {shlex.join(map(str, sorted(others)))}"
         )
-    with console.progress("distill: teacher's views", count * len(web.ids)) as advance:
+    with console.progress("distill: teacher's views", count * images) as advance:
         about = (section, web, asked, of, precision, folder, world, advance)
         teacher_views.stored_views(*about)
 

@@ -66,7 +66,7 @@ def test_every_row_of_the_table_has_parameters_that_there_are(file: str) -> None
         assert {row.seed for row in main} == {0, 1, 2, 3, 4}
     of_distill = [row for row in rows if not row.with_labels]
     assert len({row.name for row in rows}) == len(rows)
-    same = {"kd3-now", "kd3-before"}  # until there is something new in `kd3`, they are one
+    same = {"kd3-now", "refined"}  # two names of one method
     assert len({(row.key, row.method in same or row.method) for row in of_distill}) == len(
         {row.key for row in of_distill}
     )
@@ -286,3 +286,17 @@ def test_a_row_that_was_killed_goes_on_and_ends_with_the_same_student(tmp_path: 
         for name in ("accuracy", "agreement", "steps", "parameters", "leaked"):
             assert two[key]["ran"][name] == result["ran"][name]
     assert sum(result["ran"]["starts"] for result in two.values()) == 2
+
+
+def test_rows_of_seconds_have_the_steps_of_their_pace_and_are_those_rows(tmp_path: Path) -> None:
+    paces = {"resnet20-resnet8": {"kd": 300, "labels": 100}}
+    timed, paced = (
+        rows_of(tmp_path, {"steps": [], "seconds": [60]}, **more)[0]
+        for more in ({}, {"paces": paces})
+    )
+    assert (timed.steps, timed.settings["distill.budget"]) == (None, "60s")
+    assert (paced.steps, paced.settings["distill.budget"]) == (200, "200 steps")
+    assert (paced.unit, paced.length) == ("seconds", 60)
+    assert paced.key == rows_of(tmp_path, {"steps": [200]})[0].key != timed.key
+    of_labels = {"methods": ["labels"], "steps": [], "seconds": [60]}
+    assert rows_of(tmp_path, of_labels, paces=paces)[0].steps == 600

@@ -67,7 +67,11 @@ def stopped(tmp_path_factory) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("selected-"))
+
+
+def selections(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("selected-*")}
 
 
 def assert_same(one: Run, other: Run) -> None:
@@ -281,6 +285,94 @@ def test_every_epoch_is_saved_and_only_the_last_two_states_are_kept(tmp_path):
     run(tmp_path, of, report=lambda curves: found.append(names(tmp_path)))
     steps = [f"step-{step:09d}.pt" for step in (3, 6, 9, 12)]
     assert found == [steps[:1], steps[:2], steps[1:3], steps[2:4]]
+
+
+def test_what_an_epoch_selected_is_written_once_and_in_no_state(tmp_path):
+    written: list[dict[str, int]] = []
+
+    def note(curves):
+        written.append({path.name: path.stat().st_ino for path in tmp_path.glob("selected-*")})
+
+    trained = run(tmp_path, report=note).trained
+    assert list(written[2]) and written[0].items() < written[1].items() < written[2].items()
+    assert set(written[2]) == {f"selected-{epoch:06d}.bits" for epoch in (1, 2, 3)}
+    for kept, bits in zip(trained.kept, sorted(selections(tmp_path).items()), strict=True):
+        expected = [sum(bool(kept[at + k]) << (7 - k) for k in range(8)) for at in range(0, 64, 8)]
+        assert list(bits[1]) == expected
+    state = torch.load(checkpoint.saved(tmp_path)[-1], weights_only=True)
+    assert "kept" not in state["progress"]
+
+
+@pytest.mark.parametrize(
+    "left",
+    ["the selection alone", "another life's selection", "half a selection"],
+)
+def test_a_run_killed_between_selection_and_state_goes_on_from_the_state_before(
+    tmp_path, stopped, left
+):
+    folder = shutil.copytree(stopped, tmp_path / "broken")
+    (folder / "step-000000006.pt").unlink()
+    if left == "another life's selection":
+        (folder / "selected-000002.bits").write_bytes(bytes(8))
+    elif left == "half a selection":
+        (folder / "selected-000002.bits").unlink()
+        (folder / f".selected-000002.bits.tmp{os.getpid() + 1}").write_bytes(b"1234")
+    seen: list[int] = []
+    resumed = run(folder, report=lambda curves: seen.append(len(curves)))
+    assert seen == [2, 3]
+    assert_same(whole({}), resumed)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "one bit"])
+def test_a_state_whose_selection_is_damaged_falls_back_to_the_one_before(tmp_path, stopped, damage):
+    folder = shutil.copytree(stopped, tmp_path / "broken")
+    path = folder / "selected-000002.bits"
+    if damage == "missing":
+        path.unlink()
+    else:
+        spoil(path, damage)
+    assert len(checkpoint.load(folder, CPU)["progress"]["curves"]) == 1
+    assert_same(whole({}), run(folder))
+
+
+def test_selections_that_no_state_can_do_without_are_an_error_that_names_them(tmp_path, stopped):
+    folder = shutil.copytree(stopped, tmp_path / "broken")
+    spoil(folder / "selected-000001.bits", "one bit")
+    with pytest.raises(ExternalError, match=rf"selected-000001\.bits is damaged.*remove {folder}"):
+        run(folder)
+
+
+def distil_killed_before_state(folder: Path, state: int) -> None:
+    """Kills itself where that state, counted from 1, is about to be written."""
+    writes, write = 0, torch.save
+
+    def save(value: Any, path: Path) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == state:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(value, path)
+
+    checkpoint.torch.save = save
+    run(folder)
+
+
+@pytest.mark.parametrize("state", [1, 3])
+def test_a_process_killed_between_selection_and_state_goes_on_as_if_it_had_not_been(
+    tmp_path, state
+):
+    process = start(distil_killed_before_state, tmp_path, state)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(checkpoint.saved(tmp_path)) == state - 1 < len(selections(tmp_path)) == state
+    assert_same(whole({}), run(tmp_path))
+
+
+def test_what_a_run_has_saved_can_be_removed(tmp_path, stopped):
+    folder = shutil.copytree(stopped, tmp_path / "done")
+    (folder / "agreement.json").write_text("{}")
+    checkpoint.clear(folder)
+    assert [path.name for path in folder.iterdir()] == ["agreement.json"]
 
 
 def test_nothing_saved_is_a_fresh_start(tmp_path):

@@ -166,6 +166,25 @@ def test_in_bfloat16_the_networks_run_under_autocast_and_judgement_is_float32(mo
     assert same(found, select(logits(1), known.bfloat16().float(), selector.alpha(60), 0.95))
 
 
+def test_of_some_images_no_others_are_judged_or_kept():
+    rows = torch.arange(0, COUNT, 3)
+    train = TRAIN[torch.isin(TRAIN, rows)]
+    selector = made(judge="whole")
+    selector = Selector(
+        replace(selector.web, among=rows, train=train),
+        selector.objective,
+        selector.views,
+        selector.section,
+        selector.precision,
+    )
+    found = selector.judge(60)
+    assert torch.equal(seen(selector.objective.student), VIEWS.whole(pixels())[rows])
+    assert same(found, select(logits(1)[rows], logits(2)[rows], selector.alpha(60), 0.95))
+    kept, _ = selector.select(60)
+    assert kept.tolist() == sorted(set(rows[found.mask].tolist()) & set(train.tolist()))
+    assert len(selector.seen(60)[0]) == COUNT  # what the student says is recorded of all
+
+
 # by which rule
 
 

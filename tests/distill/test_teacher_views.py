@@ -1,5 +1,6 @@
 import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,17 @@ def test_a_run_on_stored_views_goes_on_to_the_bit(tmp_path: Path, bits: int) -> 
     assert same(run(tmp_path / "part", section(**of), student=student()), whole)
     assert len(list((tmp_path / "views").iterdir())) == 1
     assert len(web().ids) == IMAGES
+
+
+def test_of_some_images_the_views_of_these_alone_are_asked_for(tmp_path):
+    of = with_own_settings(section(**MAPS | {"teacher_views": 3}))
+    among = replace(web(), among=torch.tensor([3, 5, 17, 40]))
+    views, asked = Views(of, MEAN, STD, SIDE), []
+    about = (of, among, teacher(), views, torch.float32, tmp_path, ALONE)
+    some = stored_views(*about, lambda n=1, note="": asked.append(n))
+    every = stored(tmp_path / "every", **MAPS | {"teacher_views": 3})
+    assert some is not None and every is not None
+    assert sum(asked) == 4 * 3
+    for epoch in range(4):
+        records = next(iter(some.records([ROWS], epoch)))
+        assert torch.equal(records, next(iter(every.records([ROWS], epoch))))

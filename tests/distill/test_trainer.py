@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kd3_pipeline.distill import checkpoint
 from kd3_pipeline.distill.batches import shuffled_batches
 from kd3_pipeline.distill.compiling import compiled
 from kd3_pipeline.distill.learning_rate import learning_rate
@@ -246,7 +247,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path):
 
     with pytest.raises(TrainingError, match=r"epoch 3, step 2: .*good state is \S*step-000000006"):
         run(tmp_path, student=student, advance=spoil)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert [path.name for path in checkpoint.saved(tmp_path)] == [
         "step-000000003.pt",
         "step-000000006.pt",
     ]

@@ -53,7 +53,7 @@ def test_the_dual_has_the_optimum_of_the_problem_itself():
 def test_the_penalty_is_that_at_which_halving_the_images_takes_a_tenth_off_the_error():
     # all are shifted, in so many directions that no weights can undo it
     moments = np.random.default_rng(0).normal(0.8, 1, (2000, 48)).astype(np.float16) / np.float16(7)
-    found = balance(moments)
+    found = balance(moments, least=0)
     assert found.after > 0.5 * found.before
     assert found.penalty == pytest.approx(
         2 * WORTH * found.after**2 * found.effective / 2000, rel=0.05
@@ -90,12 +90,29 @@ def test_moments_that_are_as_wanted_but_for_chance_leave_the_weights_even():
     assert (found.penalty, found.effective) == (0.0, 400)
 
 
-def test_a_web_that_is_hardly_ever_as_wanted_still_leaves_a_twentieth_of_its_images():
+def test_a_web_that_is_hardly_ever_as_wanted_still_leaves_half_of_its_images():
     draws = np.random.default_rng(0).normal(4, 1, (2000, 2))
     draws[:10] -= 4
-    found = balance((draws / 2**0.5).astype(np.float16))
-    assert found.before > found.after > 1 and found.effective >= 100
+    moments = (draws / 2**0.5).astype(np.float16)
+    found = balance(moments)
+    assert found.before > found.after > 1 and found.held
+    assert found.effective == pytest.approx(1000, rel=0.021) and found.effective >= 1000
     assert found.weights[:10].mean() > 5
+    # it is the optimum of its penalty, and a smaller one would leave fewer
+    np.testing.assert_allclose(solved(moments, found.penalty), found.weights, atol=0.05)
+    assert 2000 / spread(solved(moments, 0.7 * found.penalty)) < 1000
+
+
+def test_so_many_images_are_left_as_are_asked_for():
+    moments = shifted(3000, 8, 3.0)
+    freely = balance(moments, least=0)
+    for least in (1500, 2600):
+        found = balance(moments, least=least)
+        assert least <= found.effective <= 1.021 * least
+        assert found.before > found.after > freely.after
+        assert found.held
+    assert freely.effective < 1500 and not freely.held
+    assert balance(moments, least=100).effective == pytest.approx(freely.effective)
 
 
 def test_blocks_that_are_read_again_each_time_give_the_same(monkeypatch):

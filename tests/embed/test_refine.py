@@ -23,9 +23,11 @@ from kd3_pipeline.embed.refine import (
     corners_of,
     distance,
     joined,
+    measured,
     moments,
     refine,
     refine_batch,
+    surest,
     to_bytes,
 )
 from kd3_pipeline.embeddings import Embeddings
@@ -239,6 +241,67 @@ def test_agreement_is_measured_on_refined_images_whatever_is_trained_on(workspac
     assert np.array_equal(shown.numpy(), embeddings.refined_pixels)
     assert np.array_equal(measure.logits.numpy(), embeddings.refined_logits)
     assert measure.weights is None
+
+
+def test_the_surest_of_each_class_are_chosen_and_where_one_has_few_more_of_the_others():
+    answers = [0] * 6 + [1] * 2 + [2] * 4
+    sure = [3.0, 9, 5, 7, 4, 6, 1, 2, 8, 5, 6, 7]
+    logits = np.zeros((12, 4), np.float32)  # of the last class there is none
+    logits[np.arange(12), answers] = sure
+    assert surest(logits, 6).tolist() == [1, 3, 6, 7, 8, 11]
+    # the fourth of the first class is as sure as the third of the last is, which is less far down
+    assert surest(logits, 8).tolist() == [1, 3, 5, 6, 7, 8, 10, 11]
+    assert surest(logits, 50).tolist() == list(range(12))
+
+
+def test_some_images_are_refined_and_these_alone_trained_on(workspace):
+    assert embed("refine=4", "refine_batch=8").exit_code == 0
+    every = Embeddings.open(Path("data/embed"))
+    untouched, answers = np.array(every.pixels), np.array(every.logits)
+    result = embed("refine=4", "refine_batch=8", "refine_images=9")
+    assert result.exit_code == 0, result.output
+    assert "refined of 16 images: 9 to train on" in " ".join(result.output.split())
+    embeddings = Embeddings.open(Path("data/embed"))
+    rows, chosen = embeddings.refined_rows, embeddings.surest_rows
+    assert rows is not None and chosen is not None
+    assert chosen.tolist() == surest(answers, 9).tolist()
+    assert set(chosen) <= set(rows) and len(rows) < 16
+    assert len(np.load("data/embed/refined.npy")) == len(rows)
+    # what was not refined is as it was, with the answers that belong to it
+    others = np.setdiff1d(np.arange(16), rows)
+    pixels, logits = np.array(embeddings.refined_pixels[:]), embeddings.refined_logits
+    assert np.array_equal(pixels[others], untouched[others])
+    assert np.array_equal(logits[others], answers[others])
+    assert (pixels[rows] != untouched[rows]).any(axis=(1, 2, 3)).all()
+    assert np.array_equal(np.load("data/embed/refined_logits.npy"), logits[rows])
+    figures = json.loads(Path("reports/embed.json").read_text())["refine"]
+    assert figures["images"] == 9 and figures["after"] < figures["before"]
+
+    web = load_web_images(Path("data/embed"), Distill(held_out=0.3), CPU)
+    plain = load_web_images(Path("data/embed"), Distill(held_out=0.3, refined=False), CPU)
+    out = {at for at, name in enumerate(embeddings.ids) if int(name[:8], 16) / 2**32 < 0.3}
+    assert web.held_out.tolist() == plain.held_out.tolist() == sorted(out & set(rows.tolist()))
+    assert web.train.tolist() == sorted(set(chosen.tolist()) - out)
+    assert plain.train.tolist() == sorted(set(range(16)) - out)
+    assert web.looked_at.tolist() == rows.tolist()
+    assert plain.looked_at.tolist() == list(range(16))
+    more = web.holding_out(0.6)
+    assert set(more.train.tolist()) < set(web.train.tolist())
+    assert set(more.held_out.tolist()) <= set(rows.tolist())
+
+
+def test_as_many_images_to_refine_as_there_are_is_all_of_them(workspace):
+    assert embed("refine=4").exit_code == 0
+    found = contents(Path("data/embed"))
+    assert embed("refine=4", "refine_images=16").exit_code == 0
+    assert contents(Path("data/embed")) == found
+
+
+def test_images_that_measure_agreement_are_those_that_are_held_out_first():
+    ids = [f"{hash:08x}" + 56 * "0" for hash in (2**31, 9 * 2**20, 2**30, 5, 2**20)] * 40
+    ids = [name[:60] + f"{at:04x}" for at, name in enumerate(ids)]
+    assert len(measured(ids, 100)) == 6  # 3% of 200
+    assert {ids[row][:8] for row in measured(ids, 4)} == {"00000005"}
 
 
 def test_a_teacher_that_remembers_nothing_is_refused_before_the_pass(workspace):

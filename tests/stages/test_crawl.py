@@ -105,9 +105,12 @@ def test_a_crawl_that_is_killed_at_any_moment_ends_as_one_that_is_not(
 
 def test_a_second_run_over_a_finished_crawl_fetches_nothing(undisturbed: Path) -> None:
     before = outputs(undisturbed), records(undisturbed)
+    (shard,) = (undisturbed / "data/crawl").glob("images-*.parquet")
+    was = shard.stat()
     pages = (undisturbed / ".cache/crawl/pages.jsonl").read_bytes()
     finished(undisturbed)
     assert (outputs(undisturbed), records(undisturbed)) == before
+    assert (shard.stat().st_ino, shard.stat().st_mtime_ns) == (was.st_ino, was.st_mtime_ns)
     assert (undisturbed / ".cache/crawl/pages.jsonl").read_bytes() == pages
 
 
