@@ -1,5 +1,6 @@
 # make demo       install into .venv, then rebuild whatever is stale (dvc repro)
-# make test       install into .venv, then run the fast tests; test-slow and test-browser run the rest
+# make test       install into .venv, then run the fast tests; test-slow, test-ray and test-browser
+#                 run the rest
 # make lint       ruff, its format and mypy
 # make format     what ruff can mend
 # make generated  dvc.yaml, params.yaml and docs/parameters.md anew, from the code
@@ -12,7 +13,7 @@ PYTHON := $(shell PATH="$$(printf %s "$$PATH" | tr : '\n' | grep -vxF '$(CURDIR)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo setup test test-slow test-browser lint format generated table table-gpu wheel clean
+.PHONY: demo setup test test-slow test-ray test-browser lint format generated table table-gpu wheel clean
 
 demo: setup
 ifdef QUICK
@@ -40,6 +41,12 @@ $(VENV)/.slow: $(VENV)/.ready
 
 test-slow: $(VENV)/.slow  ## real kills and whole runs
 	$(PYTEST) -m slow
+
+# Ray listens on every interface, whatever it is told: the tests have a network of their own
+test-ray: setup  ## clusters of Ray and Dask on this machine; needs Linux
+	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet --progress-bar off \
+		--constraint constraints.txt --editable '.[ray,dask]'
+	unshare --net --map-root-user sh -c 'ip link set lo up && OMP_NUM_THREADS=1 exec pytest -m ray tests/clusters'
 
 test-browser: setup  ## needs Chromium and its driver: apt-get install chromium chromium-driver
 	pytest -m browser

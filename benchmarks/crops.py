@@ -39,6 +39,7 @@ from kd3_pipeline.embed.batches import KeptImage
 from kd3_pipeline.embed.cropfigures import crop_figures
 from kd3_pipeline.embed.features import embed
 from kd3_pipeline.embeddings import CROP_FILES, CROP_STORES, Embeddings
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.evaluate.logits import logits_of
 from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import load_labelled
@@ -111,7 +112,8 @@ class Bench:
         folder = self.scratch / f"embed-{crops}"
         if not folder.exists():
             about = (self.kept, self.scratch / "crawl", self.teacher, self.config, folder)
-            embed(*about, Embed(crops=crops), CPU, self.precision, no_progress)
+            engine = Engine.chosen({})
+            embed(*about, Embed(crops=crops), CPU, self.precision, engine, no_progress)
         return Embeddings.open(folder)
 
     def sure(self, crops: int) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from PIL import Image
 from kd3_pipeline.dedup.fingerprints import SMALL, fingerprint_images
 from kd3_pipeline.dedup.hashing import SHAPES, hashes, lanczos, library_hash
 from kd3_pipeline.dedup.shards import BATCH, fingerprint_shards
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.images import decode, decode_reduced
 from kd3_pipeline.store import StoredImage, shard_path, write_shards
 
@@ -198,7 +199,8 @@ def process_table(given: argparse.Namespace, found: dict[str, Any]) -> list[str]
         ):
             start, cpu_before = time.perf_counter(), sum(os.times()[:4])
             cache = Path(folder, f"cache-{turn}-{workers}-{shards}")
-            fingerprint_shards(paths[:shards], "phash", False, cache, workers)
+            with Engine(workers) as engine:
+                fingerprint_shards(paths[:shards], "phash", False, cache, engine)
             walls.setdefault((workers, shards), []).append(time.perf_counter() - start)
             if shards == SHARDS:
                 cpu[workers].append(sum(os.times()[:4]) - cpu_before)

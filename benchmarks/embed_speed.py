@@ -56,6 +56,7 @@ from kd3_pipeline.embed.index import build_index, search
 from kd3_pipeline.embed.predictions import read_logits
 from kd3_pipeline.embed.scores import score
 from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.fuse import fuse
@@ -174,12 +175,11 @@ class Bench:
         given = self.given
         section = Embed(
             batch_size=given.batch,
-            workers=given.workers,
             redundant=0.2,
             size=given.size,
             store=given.store,
         )
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, Engine(given.workers) as engine:
             folder = Path(scratch, "embed")
             embed(
                 self.kept(count),
@@ -190,6 +190,7 @@ class Bench:
                 section,
                 self.device,
                 PRECISIONS[precision],
+                engine,
                 no_progress,
             )
             if scores:

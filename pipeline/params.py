@@ -316,7 +316,6 @@ class Dedup(Section):
         0.8, ge=0, le=1, description="`leaks`: an image so like a test image may be that image"
     )
     leak_ratio: LeakRatio = 0.5
-    workers: int = Field(0, ge=0, description="processes that hash; 0 is one for each core")
 
 
 class Teacher(Section):
@@ -446,12 +445,6 @@ class Embed(Section):
     device: Device = Field("auto", description="where the teacher runs")
     precision: Precision = Field(
         "auto", description="of products; `auto` is bfloat16 where the hardware has it"
-    )
-    workers: int = Field(
-        0,
-        ge=0,
-        description="threads at work on a CPU, or processes that decode for a GPU; 0 is one for "
-        "each core",
     )
     index: Literal["auto", "flat", "ivf", "hnsw", "ivfpq"] = Field(
         "auto",

@@ -10,6 +10,7 @@ import typer
 
 from kd3_pipeline.console import printable, write_any_text
 from kd3_pipeline.diskerrors import disk_trouble
+from kd3_pipeline.engine import FORMS, VARIABLE, Engine
 from kd3_pipeline.errors import PipelineError, UserError
 from kd3_pipeline.version import __version__
 from kd3_stages import (
@@ -110,8 +111,17 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(envvar=VARIABLE, metavar="ENGINE", help=f"Where work runs: {FORMS}.")
+    ] = "",
 ) -> None:
     """Distil a trained classifier into a small one, from images crawled by class name."""
+    if engine:
+        os.environ[VARIABLE] = engine  # for the stages that DVC runs as commands, too
+        try:
+            Engine.chosen()
+        except PipelineError as error:
+            raise _told(error) from None
 
 
 for command in (

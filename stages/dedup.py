@@ -31,11 +31,13 @@ def dedup(
     """Find near-duplicates and leaked test images in data/crawl, and keep the best of the rest."""
     options = {"radius": int(radius) if radius and radius.isdecimal() else radius}
     params, console = start("dedup", overrides, quiet, as_json, **options)
+    from kd3_pipeline.engine import Engine
     from kd3_stages.steps.dedup import Deduplication, explanation
     from kd3_stages.steps.dropped import Sheet
 
     if explain:
         console.result(*explanation(explain))
         return
-    run = Deduplication(params, console)
-    (run.try_out if dry_run else run.write)(Sheet(sheet, rows))
+    with Engine.chosen() as engine:
+        run = Deduplication(params, console, engine)
+        (run.try_out if dry_run else run.write)(Sheet(sheet, rows))

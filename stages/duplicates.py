@@ -19,6 +19,8 @@ def duplicates(
     Exits with 0 whether any is found or not; with 2 where an image that was named cannot be read.
     """
     params, console = start("dedup", overrides, quiet, as_json)
+    from kd3_pipeline.engine import Engine
     from kd3_stages.steps.duplicates import Lookup
 
-    Lookup(params, console).run(images, k)
+    with Engine.chosen() as engine:
+        Lookup(params, console, engine).run(images, k)

@@ -46,6 +46,17 @@ HOW: dict[str, str] = {  # RUN, SCENARIO, the test that runs it, or why none doe
     "pipeline init demo --preset quick": "tests/stages/test_wheel.py",
     "cd demo": "tests/stages/test_wheel.py",
     "pipeline repro": "tests/stages/test_wheel.py",
+    "pipeline --engine processes:4 repro": "tests/stages/test_engine.py",
+    **{
+        f"{kind.upper()}_ADDRESS={place} pipeline {stage}": f"tests/clusters/test_{kind}.py"
+        for kind, place in (("ray", "head-node:6379"), ("dask", "scheduler-node:8786"))
+        for stage in ("dedup", "embed")
+    },
+    **{
+        "pip install --constraint constraints.txt"
+        f" 'kd3_pipeline-0.1.0-py3-none-any.whl[{extra}]'": INSTALLS
+        for extra in ("ray", "dask")
+    },
     "pipeline init ../wildlife --preset own --git": "tests/stages/test_own_project.py",
     "pipeline init --renew .": "tests/stages/test_init.py",
     "cd ../wildlife": "tests/stages/test_own_project.py",

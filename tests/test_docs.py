@@ -16,6 +16,7 @@ import pytest
 import typer
 import yaml
 
+from kd3_pipeline.engine import VARIABLE, Engine
 from kd3_pipeline.extras import PACKAGES
 from kd3_pipeline.paramfile import read_params
 from kd3_pipeline.params import Params
@@ -37,6 +38,9 @@ def test_every_command_says_how_it_is_checked() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_has_the_options_that_it_is_given(command: str) -> None:
     words = shlex.split(command)
+    if re.fullmatch(r"(RAY|DASK)_ADDRESS=[a-z-]+:[0-9]+", words[0]):
+        name, _, address = words.pop(0).partition("=")
+        assert Engine.chosen({name: address}).cluster
     if words[:3] == ["python", "-m", "kd3_stages"]:
         words = ["pipeline", *words[3:]]
     if words[0] == "pipeline":
@@ -68,6 +72,9 @@ def test_a_command_has_the_options_that_it_is_given(command: str) -> None:
 
 def parse(words: list[str]) -> None:
     """Reads a command's options as `pipeline` would, and its parameters, and runs nothing."""
+    if words[0] == "--engine":
+        assert Engine.chosen({VARIABLE: words[1]}).threads
+        words = words[2:]
     group = typer.main.get_command(app)
     command = group.commands[words[0]]  # type: ignore[attr-defined]
     with command.make_context(words[0], words[1:]) as context:

@@ -49,7 +49,13 @@ def test_classes_come_in_several_forms(tmp_path, written):
                 f"crawl:\n  classes: {written}").crawl.classes  # fmt: skip
 
 
+ELSEWHERE = (
+    "no parameter any more, since no result depends on it: take the line out, and say it with"
+    " `pipeline --engine processes:N` or PIPELINE_ENGINE"
+)
 WRONG = [  # a kind of message each: (text, the one line that it gives)
+    ("dedup:\n  workers: 2", f"2: dedup.workers: {ELSEWHERE}"),
+    ("embed: {workers: 0}", f"1: embed.workers: {ELSEWHERE}"),
     ("distill: {epohcs: 3}", "1: distill.epohcs: unknown key 'epohcs'; did you mean 'epochs'?"),
     ("\n\ncrawl:\n  sead: 3", "4: crawl.sead: unknown key 'sead'; did you mean 'seed'?"),
     ("zzz: 3", f"1: zzz: unknown key 'zzz'; known keys: {', '.join(Params.model_fields)}"),

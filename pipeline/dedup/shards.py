@@ -1,20 +1,13 @@
-"""Fingerprints of whole shards: a decode of every image once, by several processes, cached."""
+"""Fingerprints of whole shards: a decode of every image once, by an engine's workers, cached."""
 
 import itertools
 import math
-import os
-import signal
 import tempfile
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import imagehash
@@ -38,8 +31,8 @@ from kd3_pipeline import (
 from kd3_pipeline.console import Advance, no_progress
 from kd3_pipeline.dedup import borders, fingerprints, hashing
 from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints, fingerprint_images, zeros
-from kd3_pipeline.errors import ExternalError
-from kd3_pipeline.memory import allow, allowed
+from kd3_pipeline.engine import Engine
+from kd3_pipeline.memory import allowed
 from kd3_pipeline.runkey import run_key
 from kd3_pipeline.store import (
     open_parquet,
@@ -52,6 +45,7 @@ from kd3_pipeline.store import (
 )
 
 BATCH = 100  # images in a worker's memory
+READ = ("id", "image", "label", "width", "height")
 STORED = ("id", "label", "width", "height", "size", "error")
 MAPPED = ("grey", "colour")  # too large to hold for all images
 SOURCES = [
@@ -62,7 +56,16 @@ SOURCES = [
     )
 ] + [Path(__file__)]  # the code that a fingerprint depends on
 
-Task = tuple[Path, int, str, bool]  # shard, row group, kind, exact
+
+@dataclass(frozen=True)
+class Group:
+    """A row group of a shard."""
+
+    path: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, row group {self.number}"
 
 
 def fingerprint_shards(
@@ -70,7 +73,7 @@ def fingerprint_shards(
     kind: str,
     exact: bool,
     cache: Path,
-    workers: int = 1,
+    engine: Engine,
     advance: Advance = no_progress,
 ) -> Fingerprints:
     """The fingerprints of all images of `paths`; those of finished shards come from `cache`.
@@ -78,18 +81,19 @@ def fingerprint_shards(
     A shard's fingerprints appear in `cache` in one move, in a folder named by all that they
     depend on: after an interruption at any moment, no finished shard is decoded again. One run at
     a time may use a cache; what it does not use is removed in the end. The result does not depend
-    on `workers`.
+    on the engine.
 
     Args:
         paths: image shards as `write_shards` makes them.
         kind: one of `hashing.KINDS`.
         exact: whole and mirrored hashes by the library's function on the picture in full.
-        workers: processes; with 1, none is started.
+        engine: its workers read and decode.
         advance: called with a number of images that are done.
 
     Raises:
         UserError: a file is no image shard.
-        ExternalError: a worker process died, for lack of memory or in a decoder.
+        ExternalError: a row group ends every process at work on it, for lack of memory or in a
+            decoder; it is named, and all shards before it are in the cache.
     """
     for path in paths:
         next(read_shard(path), None)  # what is no shard is told before hours of work
@@ -99,15 +103,17 @@ def fingerprint_shards(
     versions = [PIL.__version__, imagehash.__version__, np.__version__]
     settings = {"kind": kind, "exact": exact, "versions": versions, "memory": allowed()}
     folders = [cache / run_key(settings, [path], SOURCES) for path in paths]
-    tasks: dict[Path, list[Task]] = {}
+    tasks: dict[Path, list[Group]] = {}
     for path, folder in zip(paths, folders, strict=True):
         with open_parquet(path) as file:
             if folder.is_dir():
                 advance(file.metadata.num_rows)
             else:
                 count = file.metadata.num_row_groups
-                tasks[folder] = [(path, group, kind, exact) for group in range(count)]
-    with _in_order(itertools.chain.from_iterable(tasks.values()), workers) as results:
+                tasks[folder] = [Group(path, number) for number in range(count)]
+    work = partial(_fingerprinted, kind=kind, exact=exact)
+    waiting = itertools.chain.from_iterable(tasks.values())
+    with closing(engine.map(work, waiting, _stored)) as results:
         for folder, groups in tasks.items():
             parts = [_nothing()]
             for part in itertools.islice(results, len(groups)):
@@ -120,17 +126,21 @@ def fingerprint_shards(
     return _load(folders, cache)
 
 
-def _fingerprint_group(path: Path, group: int, kind: str, exact: bool) -> Fingerprints:
+def _stored(group: Group) -> pa.Table:
+    """The encoded images of a row group, and what is known of them."""
+    with open_parquet(group.path) as file:
+        return file.read_row_group(group.number, columns=list(READ))
+
+
+def _fingerprinted(stored: pa.Table, kind: str, exact: bool) -> Fingerprints:
     """The fingerprints of one row group; their table has the columns STORED."""
     parts = [_nothing()]
-    with open_parquet(path) as file:
-        columns = ["id", "image", "label", "width", "height"]
-        for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
-            data = [one or b"" for one in batch["image"].field("bytes").to_pylist()]
-            found, errors = fingerprint_images(data, kind, exact)
-            values = {name: batch[name] for name in columns}
-            values |= {"size": [len(one) for one in data], "error": errors}
-            parts.append(replace(found, images=_table(values)))
+    for batch in stored.to_batches(BATCH):
+        data = [one or b"" for one in batch["image"].field("bytes").to_pylist()]
+        found, errors = fingerprint_images(data, kind, exact)
+        values = {name: batch[name] for name in READ}
+        values |= {"size": [len(one) for one in data], "error": errors}
+        parts.append(replace(found, images=_table(values)))
     return _concatenated(parts)
 
 
@@ -180,51 +190,3 @@ def _load(folders: Sequence[Path], cache: Path) -> Fingerprints:
             arrays[name][start : start + count] = np.load(folder / f"{name}.npy", mmap_mode="r")
             start += count
     return Fingerprints(pa.table(columns), **arrays)
-
-
-@contextmanager
-def _in_order(tasks: Iterator[Task], workers: int) -> Iterator[Iterator[Fingerprints]]:
-    """The results of tasks, in their order; a few of them ahead where there are workers."""
-    if workers == 1:
-        yield itertools.starmap(_fingerprint_group, tasks)
-        return
-    context = get_context("spawn")  # a fork may hold another thread's locks
-    reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _attend, (reader, allowed()))
-    try:
-        yield _results(pool, tasks, ahead=3 * workers)
-    except BrokenProcessPool:
-        raise ExternalError(
-            "a process that decodes images died", "is there memory enough?"
-        ) from None
-    finally:
-        writer.close()
-        pool.shutdown(cancel_futures=True)
-
-
-def _results(
-    pool: ProcessPoolExecutor, tasks: Iterator[Task], ahead: int
-) -> Iterator[Fingerprints]:
-    waiting: deque[Future[Fingerprints]] = deque()
-    for task in tasks:
-        waiting.append(pool.submit(_fingerprint_group, *task))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _attend(reader: Connection, memory: float) -> None:
-    """Ends this worker at once when its parent is done, interrupted or dead.
-
-    Args:
-        memory: megabytes that one picture may take in it.
-    """
-    allow(memory)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def end() -> None:
-        reader.poll(None)  # nothing is ever sent: the other end was closed
-        os._exit(1)
-
-    Thread(target=end, daemon=True).start()

@@ -30,7 +30,7 @@ from kd3_pipeline.dedup.verifier import Verify
 
 CROWD = 32  # pairs for each image, on average: from so many on they are not held all at once
 FIRST_BATCH, BATCH = 64, 512  # images that are settled together, at first and of a crowd
-VERIFIED_AT_ONCE = 1024  # pairs
+VERIFIED_AT_ONCE = 2**16  # pairs: 20 MB of numbers about them
 WAITS, STANDS, JOINED = range(3)
 
 
@@ -76,7 +76,7 @@ class Stars:
 
 
 def verified(verify: Verify, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Similarity of pairs of images by row, float32 [P], of some hundreds at a time."""
+    """Similarity of pairs of images by row, float32 [P], of some thousands at a time."""
     alike = np.empty(len(i), np.float32)
     for start in range(0, len(i), VERIFIED_AT_ONCE):
         some = slice(start, start + VERIFIED_AT_ONCE)

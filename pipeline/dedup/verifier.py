@@ -1,7 +1,9 @@
 """Verifier of candidates: whether two images, near by their hashes, are of one picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +11,12 @@ import numpy as np
 from kd3_pipeline.dedup import verify
 from kd3_pipeline.dedup.fingerprints import Fingerprints
 from kd3_pipeline.dedup.near import HALF, PAIRED, QUARTER, WHOLE, bits_apart
+from kd3_pipeline.engine import Engine
 
 if TYPE_CHECKING:  # torch is imported where it is needed
     from kd3_pipeline.dedup.look import Look
 
+LOOKED_AT_ONCE = 1024  # pairs whose close-ups are in memory
 GATE = 0.5  # correlation from which a pair gets the second look: unlike ones mostly have less
 CLOSER = 0.6  # similarity from which a pair on plain ground gets a closer one
 SMALL = 64  # pixels of a side, less than which have no detail at all
@@ -22,20 +26,22 @@ SMALL_COSTS, SMALL_EDGES = 7.0, 3.0
 BARE = 0.2  # texture, below which a quarter turn makes another picture
 DETAIL = 0.75  # of the pixels of a closer look, that both pictures must have
 
+Edges = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # the arguments of `alignment`
 # of rows (int64 [N]) at some pixels a side: uint8 [N, side, side, 3]
 CloseUps = Callable[[np.ndarray, int], np.ndarray]
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # i, j: int64 [P] -> float32 [P]
 
 
 def verifier(
-    fingerprints: Fingerprints,
-    close_ups: CloseUps | None,
+    fingerprints: Fingerprints, close_ups: CloseUps | None, engine: Engine | None = None
 ) -> Verify:
     """The similarity of images by row: of all their edges, and then of the worst part.
 
     Args:
         close_ups: of rows at a number of pixels a side, uint8 [N, side, side, 3]; without it,
             edges alone decide.
+        engine: its workers compare edges, which is all that most pairs need; the second look is the
+            caller's. The result does not depend on it.
 
     Returns:
         A function of rows i and j, int64 [P], to float32 [P] in -1..1; the same when i and j
@@ -44,16 +50,21 @@ def verifier(
 
     def similarity(i: np.ndarray, j: np.ndarray) -> np.ndarray:
         i, j = np.minimum(i, j), np.maximum(i, j)
-        grey, trim = fingerprints.grey, fingerprints.trim
+        trim = fingerprints.trim
         turns = _turns(fingerprints.hashes[i], fingerprints.hashes[j])
-        boxes = _turned_boxes(trim[i], turns), trim[j]
-        alike, places = verify.alignment(_turned(grey[i], turns), boxes[0], grey[j], boxes[1])
-        rows = np.flatnonzero(alike >= GATE)
-        if close_ups is not None and len(rows):
-            pairs = Pairs(i[rows], j[rows], turns[rows], boxes[0][rows], boxes[1][rows])
-            seen = _looked(fingerprints, close_ups, pairs, places[rows])
-            on_plain = _on_plain_ground(seen, alike[rows], pairs, fingerprints)
-            alike[rows] = np.where(seen.plain, on_plain, seen.similarity)
+        every = Pairs(i, j, turns, _turned_boxes(trim[i], turns), trim[j])
+        alike = np.empty(len(i), np.float32)
+        with closing(_edges_compared(fingerprints, every, engine)) as compared:
+            for start in range(0, len(i), LOOKED_AT_ONCE):
+                block = np.arange(start, min(start + LOOKED_AT_ONCE, len(i)))
+                parts = islice(compared, LOOKED_AT_ONCE // verify.BLOCK)
+                alike[block], places = map(np.concatenate, zip(*parts, strict=True))
+                rows = np.flatnonzero(alike[block] >= GATE)
+                if close_ups is not None and len(rows):
+                    pairs, edges = every.some(block[rows]), alike[block[rows]]
+                    seen = _looked(fingerprints, close_ups, pairs, places[rows])
+                    on_plain = _on_plain_ground(seen, edges, pairs, fingerprints)
+                    alike[block[rows]] = np.where(seen.plain, on_plain, seen.similarity)
         return alike
 
     return similarity
@@ -78,6 +89,29 @@ class Pairs:
         """Their close-ups, twice uint8 [P, side, side, 3]."""
         a, b = np.split(close_ups(np.concatenate([self.i, self.j]), side), 2)
         return _turned(a, self.turns), b
+
+
+def _edges_compared(
+    fingerprints: Fingerprints, pairs: Pairs, engine: Engine | None
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """What `alignment` tells of each block of pairs, in their order.
+
+    The blocks are its own, so that it does the same on a worker as here, to the last bit.
+    """
+
+    def block(start: int) -> Edges:
+        some = pairs.some(np.arange(start, min(start + verify.BLOCK, len(pairs.i))))
+        grey = fingerprints.grey
+        return _turned(grey[some.i], some.turns), some.trim_i, grey[some.j], some.trim_j
+
+    starts = range(0, len(pairs.i), verify.BLOCK)
+    if engine is None or len(starts) < 2:  # not worth a way to another process
+        return (_aligned(block(start)) for start in starts)
+    return engine.map(_aligned, map(block, starts), named=lambda _: "comparing pairs of images")
+
+
+def _aligned(edges: Edges) -> tuple[np.ndarray, np.ndarray]:
+    return verify.alignment(*edges)
 
 
 def _looked(

@@ -47,6 +47,44 @@ class Batch:
     start: int
     last: bool
 
+    def __str__(self) -> str:
+        return f"{self.path}: rows {self.rows[0]} to {self.rows[-1]}"
+
+    def stored(self) -> Iterator[tuple[str, bytes]]:
+        """Id and bytes of each image, read one by one."""
+        with open_parquet(self.path) as file:
+            yield from _stored(file, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried(Batch):
+    """A batch for a machine that has no shards: its images, as far as they could be read."""
+
+    images: tuple[tuple[str, bytes], ...]
+    problem: str
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Carried":
+        """Reads a batch.
+
+        Raises:
+            UserError: the shard is missing or is no Parquet file.
+        """
+        images, problem = list[tuple[str, bytes]](), ""
+        try:
+            for image in batch.stored():
+                images.append(image)
+        except (pa.ArrowException, OSError) as error:
+            problem = str(error)
+        about = (batch.path, batch.rows, batch.ids, batch.start, batch.last)
+        return cls(*about, tuple(images), problem)
+
+    def stored(self) -> Iterator[tuple[str, bytes]]:
+        """As of the batch, and then its error."""
+        yield from self.images
+        if self.problem:
+            raise OSError(self.problem)
+
 
 def batches(kept: Sequence[KeptImage], crawl: Path, batch_size: int) -> Iterator[Batch]:
     """Batches of at most `batch_size` images, never of two shards.
@@ -137,21 +175,20 @@ class Reading:
         whole = np.empty((len(batch.rows), self.stored, self.stored, 3), np.uint8)
         crops, problems = list[tuple[int, Crop]](), list[str]()
         try:
-            with open_parquet(batch.path) as file:
-                for place, (identity, data) in enumerate(_stored(file, batch.rows)):
-                    where = f"{batch.path}: row {batch.rows[place]}"
-                    if identity != batch.ids[place]:
-                        problems.append(f"{where} is not the image that dedup saw")
-                        continue
-                    try:
-                        picture = decode(data)
-                    except ImageError as error:
-                        problems.append(f"{where} ({identity}) cannot be decoded: {error}")
-                        continue
-                    whole[place] = to_square(picture, self.stored, self.fit)
-                    if self.crops > 1:
-                        found = crops_of(picture, self.stored, self.fit)
-                        crops += [(place, crop) for crop in found]
+            for place, (identity, data) in enumerate(batch.stored()):
+                where = f"{batch.path}: row {batch.rows[place]}"
+                if identity != batch.ids[place]:
+                    problems.append(f"{where} is not the image that dedup saw")
+                    continue
+                try:
+                    picture = decode(data)
+                except ImageError as error:
+                    problems.append(f"{where} ({identity}) cannot be decoded: {error}")
+                    continue
+                whole[place] = to_square(picture, self.stored, self.fit)
+                if self.crops > 1:
+                    found = crops_of(picture, self.stored, self.fit)
+                    crops += [(place, crop) for crop in found]
         except (pa.ArrowException, OSError) as error:
             reason = str(error).strip().splitlines()[-1][:200]
             rows = f"{batch.rows[0]} to {batch.rows[-1]}"

@@ -1,6 +1,5 @@
 """One pass of the teacher over the kept images: pixels, features and logits."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from kd3_pipeline.embed.finite import ENOUGH, TOO_WIDE, Float, Strays, TooWide, 
 from kd3_pipeline.embed.passing import (
     TeacherPass,
     one_at_a_time,
+    passed_by_cluster,
     passed_by_device,
     passed_by_threads,
 )
@@ -33,6 +33,7 @@ from kd3_pipeline.embeddings import (
     PIXELS,
     write_images,
 )
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.network import Network
@@ -91,6 +92,7 @@ def embed(
     section: Embed,
     device: torch.device,
     precision: torch.dtype,
+    engine: Engine,
     advance: Advance,
 ) -> str:
     """Writes what `Embeddings` reads into `folder`, but for scores and index: `pixels.npy`
@@ -108,9 +110,10 @@ def embed(
     Args:
         kept: in the order of `kept_images`.
         network: on `device`, in evaluation mode; stays as it is.
-        section: its `size`, `store`, `jpeg_quality`, `batch_size`, `fit`, `crops` and `workers`
-            are used.
+        section: its `size`, `store`, `jpeg_quality`, `batch_size`, `fit` and `crops` are used.
         precision: of convolutions; pooling and classifier are in float32.
+        engine: what decodes for a GPU. On a CPU, threads of this process pass as many batches at a
+            time, or the workers of a cluster do.
 
     Returns:
         What is to be told of the pass; empty if nothing.
@@ -126,8 +129,7 @@ def embed(
     if device.type == "cpu":  # which takes a batch in parts anyway
         most = min(most, max(1, HELD // (load.views * 3 * load.stored**2)))
     every = list(batches(found, crawl, most))
-    workers = section.workers or os.cpu_count() or 1
-    about = (every, len(kept), network, config, folder, load, workers, device, precision, advance)
+    about = (every, len(kept), network, config, folder, load, engine, device, precision, advance)
     try:
         in_turn = _write(*about, problems, started_with(folder))
     except TooWide as stopped:
@@ -150,7 +152,7 @@ def _write(
     config: ModelConfig,
     folder: Path,
     load: Reading,
-    workers: int,
+    engine: Engine,
     device: torch.device,
     precision: torch.dtype,
     advance: Advance,
@@ -180,12 +182,13 @@ def _write(
             layout[CROPS] = (np.uint8, (crops, *square))
     problems = list(problems)  # of this pass
     teacher = TeacherPass(network, config, device, precision, kind)
-    passed = passed_by_threads if device.type == "cpu" else passed_by_device
+    on_cpu = passed_by_cluster if engine.cluster else passed_by_threads
+    passed = on_cpu if device.type == "cpu" else passed_by_device
     with ArrayWriter(folder, total, layout, blobs) as arrays:
         done, strays = arrays.saved, Strays(arrays.saved)
         advance(done)
         rest = [batch for batch in every if batch.start >= arrays.saved]
-        with closing(passed(rest, load, teacher, workers, problems)) as results:
+        with closing(passed(rest, load, teacher, engine, problems)) as results:
             for batch, result in zip(rest, results, strict=True):
                 problems += result.problems
                 strays.add(batch, result.verdicts)
@@ -202,7 +205,7 @@ def _write(
     if problems or strays.found:
         remove(folder)
         raise _unreadable(problems) if problems else strays.error(done == total)
-    return passed is passed_by_threads and one_at_a_time(rest, teacher, workers)
+    return passed is passed_by_threads and one_at_a_time(rest, teacher, engine.threads)
 
 
 def _unreadable(problems: list[str]) -> UserError:

@@ -4,18 +4,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from kd3_pipeline.device import autocast, laid_out
-from kd3_pipeline.embed.batches import Batch, Decoded, Reading
+from kd3_pipeline.embed.batches import Batch, Carried, Decoded, Reading
 from kd3_pipeline.embed.crops import surest
 from kd3_pipeline.embed.finite import FEATURES_WRONG, Float, judge
 from kd3_pipeline.embeddings import (
@@ -28,8 +26,7 @@ from kd3_pipeline.embeddings import (
     LOGITS,
     PIXELS,
 )
-from kd3_pipeline.errors import ExternalError
-from kd3_pipeline.memory import allow, allowed
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.fuse import fuse
 from kd3_pipeline.models.keeping import keeps_values
@@ -54,6 +51,7 @@ class Passed:
 
 
 NOTHING = np.zeros(0, np.uint8)
+TURN = threading.Lock()
 
 
 class TeacherPass:
@@ -94,8 +92,39 @@ class TeacherPass:
         return pooled.to(self.stored), logits, judge(pooled, logits)
 
 
+@dataclass(frozen=True)
+class Passing:
+    """What decodes and passes a batch on one thread, here or on another machine.
+
+    Attributes:
+        turns: whether no two threads of a process may be within the network.
+    """
+
+    load: Reading
+    teacher: TeacherPass
+    turns: bool
+
+    def __call__(self, batch: Batch, ended: Callable[[], object] = lambda: False) -> Passed:
+        """The batch after the pass; nothing once `ended()`."""
+        torch.set_num_threads(1)
+        decoded = self.load(batch)
+        step = max(FEWEST, SLICE // self.teacher.config.input_size**2)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for start in range(0, len(decoded.shown), step):
+            if decoded.problems or ended():
+                return Passed({}, NOTHING, decoded.problems)
+            with TURN if self.turns else nullcontext():
+                parts.append(self.teacher(decoded.shown[start : start + step]))
+        answers = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+        return _kept(decoded, self.load.crops, *answers)
+
+
 def passed_by_threads(
-    waiting: Sequence[Batch], load: Reading, teacher: TeacherPass, workers: int, problems: list[str]
+    waiting: Sequence[Batch],
+    load: Reading,
+    teacher: TeacherPass,
+    engine: Engine,
+    problems: list[str],
 ) -> Generator[Passed, None, None]:
     """Each thread decodes and passes batches of its own, with no other thread inside an operation.
 
@@ -105,27 +134,30 @@ def passed_by_threads(
     """
     before = torch.get_num_threads()
     ended = threading.Event()
-    in_turn = threading.Lock() if one_at_a_time(waiting, teacher, workers) else nullcontext()
-    step = max(FEWEST, SLICE // teacher.config.input_size**2)
+    work = Passing(load, teacher, one_at_a_time(waiting, teacher, engine.threads))
 
-    def work(batch: Batch) -> Passed:
-        decoded = load(batch)
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for start in range(0, len(decoded.shown), step):
-            if problems or decoded.problems or ended.is_set():
-                return Passed({}, NOTHING, decoded.problems)
-            with in_turn:
-                parts.append(teacher(decoded.shown[start : start + step]))
-        answers = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-        return _kept(decoded, load.crops, *answers)
+    def begun(batch: Batch) -> Callable[[], Passed]:
+        return threads.submit(work, batch, lambda: problems or ended.is_set()).result
 
-    threads = ThreadPoolExecutor(workers, "embed", torch.set_num_threads, (1,))
+    threads = ThreadPoolExecutor(engine.threads, "embed")
     try:
-        yield from _ahead((threads.submit(work, batch).result for batch in waiting), 2 * workers)
+        yield from _ahead(map(begun, waiting), 2 * engine.threads)
     finally:
         ended.set()
         threads.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+def passed_by_cluster(
+    waiting: Sequence[Batch],
+    load: Reading,
+    teacher: TeacherPass,
+    engine: Engine,
+    problems: list[str],
+) -> Generator[Passed, None, None]:
+    """Workers elsewhere decode and pass batches, on one thread each, as threads here would."""
+    # several of them may be threads of one process
+    yield from engine.map(Passing(load, teacher, teacher.keeps_values), waiting, Carried.of)
 
 
 def one_at_a_time(waiting: Sequence[Batch], teacher: TeacherPass, workers: int) -> bool:
@@ -134,7 +166,11 @@ def one_at_a_time(waiting: Sequence[Batch], teacher: TeacherPass, workers: int) 
 
 
 def passed_by_device(
-    waiting: Sequence[Batch], load: Reading, teacher: TeacherPass, workers: int, problems: list[str]
+    waiting: Sequence[Batch],
+    load: Reading,
+    teacher: TeacherPass,
+    engine: Engine,
+    problems: list[str],
 ) -> Generator[Passed, None, None]:
     """Processes decode ahead, and the results of a batch are awaited when the next one is begun.
 
@@ -161,17 +197,11 @@ def passed_by_device(
         return finish
 
     most = max((len(batch.rows) for batch in waiting), default=1) * load.stored**2 * 3 * load.views
-    workers = min(workers, len(waiting), max(1, IN_FLIGHT // most))
-    loader: DataLoader[Any] = DataLoader(
-        _Decoding(waiting, load, allowed()),
-        batch_size=None,
-        num_workers=workers,
-        # batches that each process holds ready beside the one that it decodes
-        prefetch_factor=(2 if 2 * workers * most <= IN_FLIGHT else 1) if waiting else None,
-        collate_fn=_as_it_is,
-        multiprocessing_context="spawn" if waiting else None,  # a fork may hold a lock
-    )
-    yield from _ahead((begun(decoded) for decoded in _whole(loader)), 1)
+    # two that each worker holds ready beside the one that it decodes, unless they are large
+    ahead = max(1, min(2 * engine.pool.workers, IN_FLIGHT // most))
+    carry = Carried.of if engine.cluster else None
+    with closing(engine.map(load, waiting, carry, ahead=ahead)) as decoded:
+        yield from _ahead(map(begun, decoded), 1)
 
 
 def _kept(
@@ -205,36 +235,6 @@ def _kept(
             CROP_BOXES: views.box[rows],
         }
     return Passed(arrays, found, [])
-
-
-def _whole(loader: DataLoader) -> Iterator[Decoded]:
-    try:
-        yield from loader
-    except RuntimeError:
-        raise ExternalError(
-            "a process that decodes images died", "is there memory enough?"
-        ) from None
-
-
-@dataclass(frozen=True)
-class _Decoding(Dataset[Decoded]):
-    """The batches for torch's loader, whose processes end when this one does, however it does."""
-
-    waiting: Sequence[Batch]
-    load: Reading
-    memory: float  # megabytes of a picture
-
-    def __len__(self) -> int:
-        return len(self.waiting)
-
-    def __getitem__(self, at: int) -> Decoded:
-        allow(self.memory)  # in a process of the loader's
-        return self.load(self.waiting[at])
-
-
-def _as_it_is(decoded: Any) -> Any:
-    # an array goes through a pipe; as a tensor it would need shared memory, scarce in containers
-    return decoded
 
 
 def _ahead(begun: Iterable[Callable[[], Passed]], most: int) -> Iterator[Passed]:

@@ -1,7 +1,6 @@
 """Step of `pipeline dedup`: hash every image once, compare, judge."""
 
 import io
-import os
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from kd3_pipeline.dedup.provenance import Provenance
 from kd3_pipeline.dedup.quality import best_copies
 from kd3_pipeline.dedup.shards import fingerprint_shards
 from kd3_pipeline.dedup.verifier import Verify, verifier
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import ExternalError, UserError
 from kd3_pipeline.frames import Frame
 from kd3_pipeline.labelled import Reading, load_labelled
@@ -55,8 +55,9 @@ Result = tuple[str, dict[str, Any]]  # for a person, and as one JSON object
 class Deduplication:
     """One run over data/crawl."""
 
-    def __init__(self, params: Params, console: Console) -> None:
+    def __init__(self, params: Params, console: Console, engine: Engine) -> None:
         self.section, self.params, self.console = params.dedup, params, console
+        self.engine = engine
         self.provenance = Provenance.read(paths.MANIFEST)
         self.class_names = class_names(paths.MANIFEST)
 
@@ -118,14 +119,13 @@ class Deduplication:
 
     def _fingerprints(self) -> Fingerprints:
         shards = shard_paths(paths.CRAWL)
-        workers = self.section.workers or os.cpu_count() or 1
         with self.console.progress("dedup: hashing", sum(map(row_count, shards))) as advance:
             return fingerprint_shards(
                 shards,
                 self.section.hash,
                 self.section.exact_hash,
                 paths.CACHE / "dedup",
-                workers,
+                self.engine,
                 advance,
             )
 
@@ -179,9 +179,9 @@ class Deduplication:
     def _verifier(self, fingerprints: Fingerprints, originals: Originals) -> Verify:
         """The judge of pairs: edges, and the second look where there is to be one."""
         if not self.section.second_look or not self.section.similarity:
-            return verifier(fingerprints, None)
-        workers = self.section.workers or os.cpu_count() or 1
-        return verifier(fingerprints, CloseUps(originals, fingerprints.cut, workers))
+            return verifier(fingerprints, None, self.engine)
+        close_ups = CloseUps(originals, fingerprints.cut, self.engine.threads)
+        return verifier(fingerprints, close_ups, self.engine)
 
     def _test_pixels(self) -> Pixels:
         section = self.params.evaluate

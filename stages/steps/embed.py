@@ -24,6 +24,7 @@ from kd3_pipeline.embed.predictions import Predictions, read_logits, summarise
 from kd3_pipeline.embed.scores import Scores, score
 from kd3_pipeline.embed.storeloss import looked_at, store_bytes, store_loss
 from kd3_pipeline.embeddings import FILES, MOMENT_WEIGHT, REFINED_FILES, STORES, Embeddings
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.memory import allowed
 from kd3_pipeline.models.checkpoint import ModelConfig, load_model
 from kd3_pipeline.models.network import Network
@@ -52,7 +53,7 @@ Seen = tuple[Predictions, np.ndarray, dict[int, str], list[str]]  # with labels 
 BY_CELL = ("asked", "predicted", "images", "share")
 
 
-def run(section: Embed, console: Console) -> None:
+def run(section: Embed, console: Console, engine: Engine) -> None:
     """Writes data/embed."""
     device = resolve_device(section.device)
     precision = resolve_precision(section.precision, device)
@@ -69,7 +70,7 @@ def run(section: Embed, console: Console) -> None:
         console.note(anew)
     with console.progress("embed", len(kept)) as advance:
         about = (kept, paths.CRAWL, network, config, folder, section, device, precision)
-        if told := embed(*about, advance):
+        if told := embed(*about, engine, advance):
             console.note(told)
     embeddings = Embeddings.open(folder)
     predictions = read_logits(embeddings.logits)
@@ -214,7 +215,7 @@ def _leave(section: Embed, folder: Path, summary: dict[str, Any]) -> None:
 def _unfinished(section: Embed, device: torch.device, precision: torch.dtype) -> Path:
     """The folder in which an interrupted pass goes on."""
     key = run_key(
-        section.model_dump(exclude={"workers", "index", *SCORES, *REFINING})
+        section.model_dump(exclude={"index", *SCORES, *REFINING})
         | {"device": device.type, "precision": str(precision)}
         | {"torch": torch.__version__, "pillow": PIL.__version__, "memory": allowed()},
         inputs=[*shard_paths(paths.CRAWL), paths.DEDUP, paths.TEACHER],

@@ -12,10 +12,13 @@ import pytest
 from kd3_pipeline.dedup import shards as module
 from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, fingerprint_images
 from kd3_pipeline.dedup.shards import fingerprint_shards
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import ExternalError, UserError
 from kd3_pipeline.memory import MEGABYTES, allow
 from kd3_pipeline.store import StoredImage, shard_path, write_shards
 from tests.dedup.pictures import encoded, jpeg, scene
+
+HERE = Engine()
 
 
 def stored(data, label=0):
@@ -44,7 +47,7 @@ def test_prints_are_in_the_order_of_shards_and_rows_and_bad_images_are_named(tmp
     contents = [[good[0], bad[0], good[1], bad[1]], [], [bad[2], good[2], bad[3], good[3]]]
     seen = []
     found = fingerprint_shards(
-        shards(tmp_path, *contents), kind, False, tmp_path / "c", 1, seen.append
+        shards(tmp_path, *contents), kind, False, tmp_path / "c", HERE, seen.append
     )
     assert found.images.schema.names == list(COLUMNS)
     data = [*contents[0], *contents[2]]
@@ -72,7 +75,8 @@ def test_what_a_picture_may_take_holds_in_every_process_and_for_what_is_kept(tmp
     try:
         for megabytes in (0.4, 1, 0.4):
             allow(megabytes)
-            found = fingerprint_shards(paths, "phash", False, tmp_path / "cache", workers)
+            with Engine(workers) as engine:
+                found = fingerprint_shards(paths, "phash", False, tmp_path / "cache", engine)
             told.append(found.images["error"].to_pylist())
     finally:
         allow(MEGABYTES)
@@ -82,22 +86,28 @@ def test_what_a_picture_may_take_holds_in_every_process_and_for_what_is_kept(tmp
 
 def test_no_image_and_one_image(tmp_path):
     for paths in ([], shards(tmp_path / "none", [])):
-        found = fingerprint_shards(paths, "phash", False, tmp_path / "cache")
+        found = fingerprint_shards(paths, "phash", False, tmp_path / "cache", HERE)
         assert found.images.num_rows == 0
         assert found.images.schema.names == list(COLUMNS)
         assert [getattr(found, name).shape for name in ARRAYS] == [
             (0, *shape) for _, shape in ARRAYS.values()
         ]
     paths = shards(tmp_path / "one", [encoded(scene(1))])
-    assert fingerprint_shards(paths, "phash", False, tmp_path / "cache").grey.shape == (1, 64, 64)
+    assert fingerprint_shards(paths, "phash", False, tmp_path / "cache", HERE).grey.shape == (
+        1,
+        64,
+        64,
+    )
 
 
 def test_workers_give_what_one_process_gives(tmp_path):
     data = [encoded(scene(index, 40, 40)) for index in range(230)]
     paths = shards(tmp_path, data[:120], [], [*data[120:], b"no image"])
-    alone = fingerprint_shards(paths, "phash", False, tmp_path / "one", 1)
+    alone = fingerprint_shards(paths, "phash", False, tmp_path / "one", HERE)
     done = []
-    together = fingerprint_shards(paths, "phash", False, tmp_path / "two", 2, done.append)
+    with Engine(2) as engine:
+        about = (paths, "phash", False, tmp_path / "two")
+        together = fingerprint_shards(*about, engine, done.append)
     same(alone, together)
     assert sum(done) == 231
     assert alone.images["error"].to_pylist()[:230] == [""] * 230
@@ -108,20 +118,20 @@ def test_a_finished_shard_is_not_decoded_again(tmp_path, monkeypatch):
     first, second = shards(tmp_path, data[:3], data[3:])
     decoded = []
     monkeypatch.setattr(
-        module, "_fingerprint_group", lambda path, *rest: decoded.append(path) or group(path, *rest)
+        module, "_stored", lambda group: decoded.append(group.path) or stored_group(group)
     )
     cache = tmp_path / "cache"
-    fingerprint_shards([first], "phash", False, cache)
+    fingerprint_shards([first], "phash", False, cache, HERE)
     done = []
-    both = fingerprint_shards([second, first], "phash", False, cache, 1, done.append)
+    both = fingerprint_shards([second, first], "phash", False, cache, HERE, done.append)
     assert decoded == [first, second]
     assert sum(done) == 6
     assert both.images["shard"].to_pylist() == [0] * 3 + [1] * 3
-    fingerprint_shards([first], "phash", True, cache)
-    fingerprint_shards([first], "dhash", False, cache)
+    fingerprint_shards([first], "phash", True, cache, HERE)
+    fingerprint_shards([first], "dhash", False, cache, HERE)
     assert decoded == [first, second, first, first]
     write_shards(first.parent, [stored(data[5])], [])
-    assert fingerprint_shards([first], "phash", False, cache).images.num_rows == 1
+    assert fingerprint_shards([first], "phash", False, cache, HERE).images.num_rows == 1
     assert decoded == [first, second, first, first, first]
     assert len(list(cache.iterdir())) == 1  # what others left is gone
 
@@ -137,28 +147,30 @@ def test_an_interruption_keeps_the_shards_that_are_finished(tmp_path, monkeypatc
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fingerprint_shards(paths, "phash", False, cache, 1, interrupted)
+        fingerprint_shards(paths, "phash", False, cache, HERE, interrupted)
     decoded = []
     monkeypatch.setattr(
-        module, "_fingerprint_group", lambda path, *rest: decoded.append(path) or group(path, *rest)
+        module, "_stored", lambda group: decoded.append(group.path) or stored_group(group)
     )
-    resumed = fingerprint_shards(paths, "phash", False, cache)
+    resumed = fingerprint_shards(paths, "phash", False, cache, HERE)
     assert decoded == paths[1:]
-    same(resumed, fingerprint_shards(paths, "phash", False, tmp_path / "fresh"))
+    same(resumed, fingerprint_shards(paths, "phash", False, tmp_path / "fresh", HERE))
 
 
-group = module._fingerprint_group
+stored_group = module._stored
 
 CHILD = """
 import sys, time
 from pathlib import Path
 from kd3_pipeline.dedup.shards import fingerprint_shards
+from kd3_pipeline.engine import Engine
 cache, *paths = map(Path, sys.argv[1:])
 def advance(n):
     print(n, flush=True)
     time.sleep(0.2)
 
-fingerprint_shards(paths, "phash", False, cache, 2, advance)
+with Engine(2) as engine:
+    fingerprint_shards(paths, "phash", False, cache, engine, advance)
 """
 
 
@@ -220,25 +232,35 @@ def test_after_an_end_at_any_moment_no_process_is_left_and_work_goes_on(
     assert len(finished) == 1
     decoded = []
     monkeypatch.setattr(
-        module, "_fingerprint_group", lambda path, *rest: decoded.append(path) or group(path, *rest)
+        module, "_stored", lambda group: decoded.append(group.path) or stored_group(group)
     )
     (cache / ".half.tmp1").mkdir()
-    resumed = fingerprint_shards(paths, "phash", False, cache)
+    resumed = fingerprint_shards(paths, "phash", False, cache, HERE)
     assert decoded == paths[1:]
     assert not list(cache.glob(".*"))
-    same(resumed, fingerprint_shards(paths, "phash", False, tmp_path / "fresh"))
+    same(resumed, fingerprint_shards(paths, "phash", False, tmp_path / "fresh", HERE))
 
 
-def test_a_worker_that_dies_is_an_error_of_the_world(tmp_path, monkeypatch):
-    paths = shards(tmp_path, [encoded(scene(1, 40, 40))])
-    monkeypatch.setattr(module, "_fingerprint_group", _die)
-    with pytest.raises(ExternalError, match="a process that decodes images died"):
-        fingerprint_shards(paths, "phash", False, tmp_path / "cache", 2)
-    assert not list((tmp_path / "cache").iterdir())
+def test_a_row_group_that_kills_its_worker_is_named_and_the_shards_before_it_are_kept(
+    tmp_path, monkeypatch
+):
+    good, bad = encoded(scene(1, 40, 40)), encoded(scene(2, 40, 40))
+    paths, cache = shards(tmp_path, [good], [bad, good]), tmp_path / "cache"
+    monkeypatch.setattr(module, "_fingerprinted", _die_of_two)
+    with Engine(2) as engine, pytest.raises(ExternalError) as caught:
+        fingerprint_shards(paths, "phash", False, cache, engine)
+    told = f"{paths[1]}, row group 0: the process at work on it died 3 times (exit code 9)"
+    assert str(caught.value).startswith(told)
+    assert [len(list(folder.iterdir())) for folder in cache.iterdir()] == [len(ARRAYS) + 1]
 
 
-def _die(*task):
-    os._exit(9)
+def _die_of_two(table, **settings):
+    if table.num_rows == 2:
+        os._exit(9)
+    return fingerprinted(table, **settings)
+
+
+fingerprinted = module._fingerprinted
 
 
 def test_a_file_that_is_no_shard_is_told_before_anything_is_decoded(tmp_path):
@@ -247,13 +269,13 @@ def test_a_file_that_is_no_shard_is_told_before_anything_is_decoded(tmp_path):
     wrong = tmp_path / "images-00001.parquet"
     pq.write_table(table.set_column(2, "label", table["label"].cast("int32")), wrong)
     with pytest.raises(UserError, match=r"images-00001.parquet: column 'label': expected int64"):
-        fingerprint_shards([good, wrong], "phash", False, tmp_path / "cache")
+        fingerprint_shards([good, wrong], "phash", False, tmp_path / "cache", HERE)
     assert not (tmp_path / "cache").exists()
 
 
 def test_the_large_arrays_are_files_and_hold_no_memory(tmp_path):
     paths = shards(tmp_path, [encoded(scene(1, 40, 40))])
-    found = fingerprint_shards(paths, "phash", False, tmp_path / "cache")
+    found = fingerprint_shards(paths, "phash", False, tmp_path / "cache", HERE)
     assert isinstance(found.grey, np.memmap)
     assert isinstance(found.colour, np.memmap)
     assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -13,6 +13,7 @@ from PIL import Image
 from kd3_pipeline.console import no_progress
 from kd3_pipeline.demo.domains import original_images
 from kd3_pipeline.embed.features import embed, kept_images
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.models import build
 from kd3_pipeline.models.checkpoint import ModelConfig
 from kd3_pipeline.models.network import Network
@@ -57,9 +58,10 @@ def run(crawled: Crawled, folder: Path, **changes: Any) -> dict[str, np.ndarray]
     kept = changes.pop("kept", None) or kept_images(crawled.verdicts())
     advance = changes.pop("advance", no_progress)
     precision = changes.pop("precision", torch.float32)
-    section = Embed(**{"batch_size": 5, "workers": 2} | changes)
     about = (kept, crawled.folder, crawled.network, crawled.config, folder)
-    embed(*about, section, torch.device("cpu"), precision, advance)
+    with Engine(changes.pop("workers", 2)) as engine:
+        section = Embed(**{"batch_size": 5} | changes)
+        embed(*about, section, torch.device("cpu"), precision, engine, advance)
     return {name: np.load(folder / f"{name}.npy") for name in ("pixels", "features", "logits")}
 
 

@@ -32,6 +32,7 @@ from kd3_pipeline.embed.features import embed, kept_images
 from kd3_pipeline.embed.finite import FITS, LOGITS_WRONG, TOO_WIDE
 from kd3_pipeline.embed.passing import _kept
 from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.images import decode
 from kd3_pipeline.models import build
@@ -62,9 +63,11 @@ def large(crawled: Crawled) -> Crawled:
 
 
 def embedded(crawled: Crawled, folder: Path, advance: Any = no_progress, **changes: Any):
-    section = Embed(**{"batch_size": 3 * VIEWS, "workers": 2, "crops": 3} | changes)
+    engine = Engine(changes.pop("workers", 2))
+    section = Embed(**{"batch_size": 3 * VIEWS, "crops": 3} | changes)
     about = (kept_images(crawled.verdicts()), crawled.folder, crawled.network, crawled.config)
-    embed(*about, folder, section, torch.device("cpu"), torch.float32, advance)
+    with engine:
+        embed(*about, folder, section, torch.device("cpu"), torch.float32, engine, advance)
     return Embeddings.open(folder)
 
 
@@ -185,7 +188,7 @@ def test_a_place_is_a_crop_of_a_row(large, tmp_path, store):
 def test_processes_that_decode_for_a_device_bring_the_same_crops(large, tmp_path, monkeypatch):
     one = embedded(large, tmp_path / "threads")
     monkeypatch.setattr(module, "passed_by_threads", module.passed_by_device)
-    other = embedded(large, tmp_path / "processes", workers=1)
+    other = embedded(large, tmp_path / "processes")
     assert np.array_equal(one.place_pixels[:], other.place_pixels[:])
     np.testing.assert_allclose(one.place_logits, other.place_logits, rtol=1e-3, atol=1e-4)
 
@@ -233,8 +236,7 @@ def workspace(large: Crawled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     save_model(Path("models/teacher"), large.network, large.config)
     write_table(Path("data/dedup/images.parquet"), large.verdicts())
     Path("params.yaml").write_text(
-        f"teacher: {{input_size: {SIDE}}}\n"
-        "embed: {device: cpu, precision: float32, workers: 1, crops: 3}"
+        f"teacher: {{input_size: {SIDE}}}\nembed: {{device: cpu, precision: float32, crops: 3}}"
     )
     return large
 

@@ -13,6 +13,7 @@ from kd3_pipeline.embed import features, passing
 from kd3_pipeline.embed.batches import KeptImage
 from kd3_pipeline.embed.features import kept_images
 from kd3_pipeline.embed.predictions import read_logits, summarise
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import ExternalError, UserError
 from kd3_pipeline.memory import MEGABYTES, allow
 from kd3_pipeline.models.cutting import cut
@@ -116,17 +117,18 @@ def test_a_network_that_keeps_activations_is_passed_by_one_thread_at_a_time(craw
 
 def test_passes_that_take_turns_are_told(crawled, tmp_path):
     keeping = cut(OfKeeping().eval(), "keeping", 10, sides=(SIDE,))
-    section, cpu = Embed(workers=2, batch_size=2), torch.device("cpu")
+    section, cpu = Embed(batch_size=2), torch.device("cpu")
     for network, told in ((crawled.network, ""), (keeping, features.IN_TURN)):
         about = (kept_images(crawled.verdicts()), crawled.folder, network, crawled.config)
         place = tmp_path / network.cut / type(network).__name__
-        assert features.embed(*about, place, section, cpu, torch.float32, no_progress) == told
+        rest = (section, cpu, torch.float32, Engine(2), no_progress)
+        assert features.embed(*about, place, *rest) == told
 
 
 def test_processes_that_decode_for_a_device_bring_the_same(crawled, tmp_path, monkeypatch):
     expected = run(crawled, tmp_path / "threads")
     monkeypatch.setattr(features, "passed_by_threads", features.passed_by_device)
-    found = run(crawled, tmp_path / "processes", workers=1)
+    found = run(crawled, tmp_path / "processes")
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=2e-3, atol=1e-3)
     assert np.array_equal(found["pixels"], expected["pixels"])
@@ -137,7 +139,7 @@ def test_what_a_picture_may_take_holds_in_processes_too(crawled, tmp_path, monke
     allow(0.001)
     try:
         with pytest.raises(UserError, match=r"cannot be decoded: .* to decode it takes 0 MB"):
-            run(crawled, tmp_path / "processes", workers=1)
+            run(crawled, tmp_path / "processes")
     finally:
         allow(MEGABYTES)
 

@@ -211,7 +211,7 @@ def workspace(crawled: Crawled, teacher, tmp_path: Path, monkeypatch) -> Crawled
     monkeypatch.chdir(tmp_path)
     save_model(Path("models/teacher"), teacher, config())
     write_table(Path("data/dedup/images.parquet"), crawled.verdicts())
-    Path("params.yaml").write_text("embed: {device: cpu, precision: float32, workers: 1}")
+    Path("params.yaml").write_text("embed: {device: cpu, precision: float32}")
     return crawled
 
 

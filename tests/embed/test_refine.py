@@ -192,7 +192,7 @@ def workspace(crawled: Crawled, taught: Network, tmp_path, monkeypatch) -> Crawl
     monkeypatch.chdir(tmp_path)
     save_model(Path("models/teacher"), taught, crawled.config)
     write_table(Path("data/dedup/images.parquet"), crawled.verdicts())
-    Path("params.yaml").write_text("embed: {device: cpu, precision: float32, workers: 1}")
+    Path("params.yaml").write_text("embed: {device: cpu, precision: float32}")
     return crawled
 
 

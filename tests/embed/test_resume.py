@@ -70,9 +70,7 @@ def ended(process: BaseProcess, by: signal.Signals | None = None) -> int | None:
 def workspace(crawled: Crawled, tmp_path: Path) -> Path:
     save_model(tmp_path / "models/teacher", crawled.network, crawled.config)
     write_table(tmp_path / "data/dedup/images.parquet", crawled.verdicts())
-    (tmp_path / "params.yaml").write_text(
-        "embed: {device: cpu, batch_size: 3, workers: 2, redundant: 0.3}"
-    )
+    (tmp_path / "params.yaml").write_text("embed: {device: cpu, batch_size: 3, redundant: 0.3}")
     return tmp_path
 
 

@@ -47,7 +47,7 @@ def workspace(crawled: Crawled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     save_model(Path("models/teacher"), crawled.network, crawled.config)
     write_table(Path("data/dedup/images.parquet"), crawled.verdicts())
-    Path("params.yaml").write_text("embed: {device: cpu, precision: float32, workers: 1}")
+    Path("params.yaml").write_text("embed: {device: cpu, precision: float32}")
     return crawled
 
 

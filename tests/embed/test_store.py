@@ -13,6 +13,7 @@ from kd3_pipeline.embed.arrays import ArrayWriter
 from kd3_pipeline.embed.features import embed, kept_images
 from kd3_pipeline.embed.storeloss import looked_at
 from kd3_pipeline.embeddings import Embeddings
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.frames import Frame
 from kd3_pipeline.images import decode
@@ -29,9 +30,10 @@ LARGE = SIDE + 5
 
 
 def embedded(crawled: Crawled, folder: Path, advance=lambda n=1, note="": None, **changes):
-    section = Embed(**{"batch_size": 5, "workers": 2} | changes)
+    section = Embed(**{"batch_size": 5} | changes)
     about = (kept_images(crawled.verdicts()), crawled.folder, crawled.network, crawled.config)
-    embed(*about, folder, section, torch.device("cpu"), torch.float32, advance)
+    with Engine(2) as engine:
+        embed(*about, folder, section, torch.device("cpu"), torch.float32, engine, advance)
     return Embeddings.open(folder)
 
 
@@ -157,7 +159,7 @@ def workspace(crawled: Crawled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write_table(Path("data/dedup/images.parquet"), crawled.verdicts())
     Path("params.yaml").write_text(
         f"teacher: {{input_size: {SIDE}}}\n"
-        "embed: {device: cpu, precision: float32, workers: 1, store: jpeg, jpeg_quality: 50}"
+        "embed: {device: cpu, precision: float32, store: jpeg, jpeg_quality: 50}"
     )
     return crawled
 

@@ -30,7 +30,7 @@ class Net(nn.Module):
 PARAMS = """
 teacher: {{source: file, path: ../teacher.pt, architecture: "{name}", trust: true, {more},
   class_names: {classes}, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}}
-embed: {{device: cpu, precision: float32, workers: 1}}
+embed: {{device: cpu, precision: float32}}
 distill: {{student: resnet8, epochs: 1, batch_size: 16, lr: 0.02, held_out: 0.1,
   teacher_floor: 1, cutoff: 0.1, device: cpu, precision: float32}}
 evaluate: {{test_set: ../tests, images: 0, latency: false, device: cpu}}

@@ -26,7 +26,7 @@ from kd3_stages.cli import app
 SIDE, STORED, WIDE = 32, 40, 60
 PARAMS = """
 teacher: {{input_size: {side}}}
-embed: {{fit: squash, size: {stored}, store: {store}, device: cpu, precision: float32, workers: 1}}
+embed: {{fit: squash, size: {stored}, store: {store}, device: cpu, precision: float32}}
 distill: {{student: resnet8, epochs: 1, batch_size: 16, lr: 0.02, held_out: 0.1, teacher_floor: 1,
   cutoff: 0.1, device: cpu, precision: float32}}
 evaluate: {{test_set: tests, images: 0, latency: false, device: cpu}}

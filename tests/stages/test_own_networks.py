@@ -25,7 +25,7 @@ SIDE, TESTED = 32, 30
 PARAMS = """
 teacher: {{source: file, path: teacher.pt, architecture: "{shape}.py:Net", trust: {trust},
   class_names: {classes}, input_size: 32, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}}
-embed: {{device: cpu, precision: float32, workers: 1}}
+embed: {{device: cpu, precision: float32}}
 distill: {{student: "{student}", trust: {trust}, epochs: 1, batch_size: 16, lr: 0.02, held_out: 0.1,
   teacher_floor: 1, cutoff: 0.1, device: cpu, precision: float32}}
 evaluate: {{test_set: tests, images: 0, latency: false, device: cpu}}
