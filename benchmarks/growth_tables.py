@@ -1,20 +1,6 @@
-"""Growth of what dedup, distill's record and the report hold of every image, for synthetic rows.
+"""Growth of what dedup, distill's record and the report hold of every image."""
 
-    python -m benchmarks.growth_tables --rows 1000000 --radius 4
-
-Bytes are counted as `benchmarks.allocated` does, which a busy machine does not change; CPU seconds
-are of another run, in which nothing is counted. Hashes are given and at random, but that every
-tenth image is the copy of another, so that no image is decoded: what pictures take is not in here.
-A stage is a function in `STAGES`, from a number of rows and a folder to its figures.
-"""
-
-import argparse
-import json
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.allocated import allocated
+from benchmarks.allocated import Figure, measured
 from kd3_pipeline.dedup.fingerprints import ARRAYS, COLUMNS, Fingerprints
 from kd3_pipeline.dedup.judgement import Rules, judge, summarise
 from kd3_pipeline.dedup.near import radius_for
@@ -43,30 +29,6 @@ from kd3_pipeline.store import write_table
 
 CLASSES, EPOCHS, BLOCK = 100, 240, 100_000
 ISSUES = ("blurred", "dark")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Bytes a row at the peak of a piece of work, and its CPU seconds; None: not measured."""
-
-    stage: str
-    table: str
-    rows: int
-    bytes: float
-    seconds: float | None
-
-
-def measured(
-    stage: str, table: str, rows: int, work: Callable[[], Any], timed: bool
-) -> tuple[Any, Figure]:
-    """What `work` gives, and its figures; it runs once more to be `timed`."""
-    seconds = None
-    if timed:
-        began = time.process_time()
-        work()
-        seconds = time.process_time() - began
-    result, peak = allocated(work)
-    return result, Figure(stage, table, rows, peak / rows, seconds)
 
 
 def ids_of(first: int, last: int) -> pa.Array:
@@ -199,34 +161,3 @@ def _catalogue(
 ) -> Catalogue:
     leaks, manifest = folder / "leaks.parquet", folder / "manifest.parquet"
     return Catalogue(folder, manifest, leaks, images, embeddings, flow.names, flow.known, names, 0)
-
-
-STAGES = (dedup, selection, report)  # each reads what those before it have written
-
-
-def markdown(figures: Sequence[Figure]) -> str:
-    lines = ["| stage | table | rows | bytes a row | CPU s |", "|---|---|---|---|---|"]
-    for one in figures:
-        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
-        lines.append(f"| {one.stage} | {one.table} | {one.rows:,} | {one.bytes:,.0f} | {seconds} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--untimed", action="store_true", help="each work runs once, counted")
-    parser.add_argument("--radius", type=int, help="of dedup; by default that of so many rows")
-    options = parser.parse_args()
-    figures = []
-    stages = [partial(dedup, radius=options.radius), *STAGES[1:]]
-    with tempfile.TemporaryDirectory() as folder:
-        for stage in stages:
-            for one in stage(options.rows, Path(folder), not options.untimed):
-                print(json.dumps(asdict(one)), flush=True)
-                figures.append(one)
-    print(f"\n{markdown(figures)}")
-
-
-if __name__ == "__main__":
-    main()
