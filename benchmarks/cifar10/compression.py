@@ -25,7 +25,7 @@ from kd3_pipeline.models.norms import hooked
 from kd3_pipeline.pixels import normalise
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-QUALITIES = (95, 85, 75, 60, 40, 20)
+QUALITIES = (95, 85, 75, 60, 40, 20, 10)
 HALVED, WHOLE = 2, 0  # subsampling of colours, as Pillow counts it
 
 
