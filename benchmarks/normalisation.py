@@ -39,6 +39,7 @@ from kd3_pipeline.teacher.normalisation import (
     check_normalisation,
     check_order,
     judged,
+    near_to,
 )
 
 SIDE, CLASSES, BATCH = 32, 10, 128
@@ -165,7 +166,8 @@ def as_if(check: NormalisationCheck, right: str, configured: str) -> Normalisati
         return check
     chosen = next(one for one in known if one.name == configured)
     others = [one for one in known if one.name != configured]
-    return judged([replace(chosen, name=CONFIGURED), *others], check.divergence)
+    measurements = [replace(chosen, name=CONFIGURED), *others]
+    return judged(measurements, check.divergence, near_to(NORMALISATIONS[configured]))
 
 
 def told(check: NormalisationCheck) -> str:

@@ -6,7 +6,7 @@ configured one is right.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -50,8 +50,11 @@ SHARPNESS = 0.5  # of answers that are compared: their mean entropy, of that of 
 # Chosen with that ResNet-20, its batch norms left out of account, and three small networks with
 # layer norms: with images of many classes the right one had 0.95 of the best diversity at least,
 # and the best one 0.84 of all there is; with images of one class or two that is 0.14 to 0.86.
+# What is near to the configured one costs a teacher little, and moves the answers to few classes
+# about as much as a gross mistake does: it is not judged by them.
 LESS = 0.85  # of the best diversity is clearly worse
 VARIED = 0.8  # what the best has to reach for the images to be of many classes
+NEAR_MEAN, NEAR_STD = 0.1, 1.35  # difference, and ratio, that is near
 ORDER_RATIO, ORDER_SCORE = 1.3, 3.0  # both have to speak for the other order of colours
 
 Verdict = Literal["fits", "wrong", "unknown"]
@@ -211,7 +214,8 @@ def _compared(
             )
             return NormalisationCheck(configured, "unknown", reason=reason)
         answers = {name: torch.cat(list(_answers(network, few, v))) for name, v in tried.items()}
-        return judged([Measurement(k, diversity=_diversity(one)) for k, one in answers.items()])
+        found = [Measurement(k, diversity=_diversity(one)) for k, one in answers.items()]
+        return judged(found, near=near_to(given))
     with torch.no_grad(), mean_divergence(network) as layers:
         for batch in few.split(BATCH):
             network(normalise(batch, *given))
@@ -252,10 +256,16 @@ def check_order(network: Network, config: ModelConfig, pixels: np.ndarray) -> Or
     return OrderCheck("wrong" if other else "unknown", ratio, score)
 
 
-def judged(measurements: list[Measurement], divergence: float = math.nan) -> NormalisationCheck:
-    """The verdict on the first of the measurements, by the others."""
+def judged(
+    measurements: list[Measurement], divergence: float = math.nan, near: Collection[str] = ()
+) -> NormalisationCheck:
+    """The verdict on the first of the measurements, by the others.
+
+    Args:
+        near: names of those that differ too little from the first for answers to tell.
+    """
     if math.isnan(measurements[0].first):
-        return _by_answers(measurements)
+        return _by_answers(measurements, near)
     configured, *others = measurements
     best = min(others, key=lambda one: one.first)
     clearly = configured.first + NOISE > CLEARLY * (best.first + NOISE)
@@ -271,8 +281,22 @@ def judged(measurements: list[Measurement], divergence: float = math.nan) -> Nor
     return NormalisationCheck(measurements, "unknown", reason=reason, divergence=divergence)
 
 
-def _by_answers(measurements: list[Measurement]) -> NormalisationCheck:
+def near_to(given: tuple[Sequence[float], Sequence[float]]) -> set[str]:
+    """Names of the normalisations that differ little from a mean and a std."""
+
+    def near(values: tuple[Sequence[float], Sequence[float]]) -> bool:
+        (means, stds), (mean, std) = values, given
+        apart = max(abs(a - b) for a, b in zip(means, mean, strict=True))
+        return apart <= NEAR_MEAN and all(
+            1 / NEAR_STD <= a / b <= NEAR_STD for a, b in zip(stds, std, strict=True)
+        )
+
+    return {name for name, values in NORMALISATIONS.items() if near(values)}
+
+
+def _by_answers(measurements: list[Measurement], near: Collection[str]) -> NormalisationCheck:
     configured, *others = measurements
+    others = [one for one in others if one.name not in near]
     best = max(others, key=lambda one: one.diversity)
     varied = max(best.diversity, configured.diversity) >= VARIED
     if varied and configured.diversity < LESS * best.diversity:

@@ -22,8 +22,11 @@ from kd3_pipeline.teacher.normalisation import (
     NORMALISATIONS,
     ORDER_RATIO,
     ORDER_SCORE,
+    Measurement,
     check_normalisation,
     check_order,
+    judged,
+    near_to,
     sample,
     spread,
 )
@@ -215,6 +218,18 @@ def test_answers_to_images_of_one_class_do_not_judge(teacher):
     one = TRAIN[LABELS == 3][:64].repeat(2, axis=0)
     check = check_normalisation(network, config(MEAN, STD), one)
     assert check.better is None
+
+
+def test_answers_do_not_tell_what_is_near_to_the_configured_one():
+    """Of images of one class they move from one normalisation to a near one as by a gross one."""
+    said = {CONFIGURED: 0.67, "CIFAR-10, std 0.2": 0.86, "ImageNet": 0.8, "0.5 / 0.5": 0.3}
+    found = [Measurement(name, diversity=value) for name, value in said.items()]
+    near = near_to((MEAN, STD))
+    assert near == {"CIFAR-10", "CIFAR-10, std 0.2", "CIFAR-100", "ImageNet", "0.5 / 0.25"}
+    assert (judged(found).verdict, judged(found).better) == ("wrong", "CIFAR-10, std 0.2")
+    assert judged(found, near=near).verdict == "unknown"
+    gross = [*found, Measurement("MNIST", diversity=0.9)]
+    assert judged(gross, near=near).better == "MNIST"
 
 
 def test_too_few_images_for_answers_are_no_verdict(teacher):
