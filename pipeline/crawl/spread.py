@@ -182,7 +182,8 @@ class Spread:
                     advance(len(brought.records))
                     _go_on(part, brought, sites)
                 if len(done) == before:
-                    self.note(f"workers brought nothing, so all is asked from here: {trouble}")
+                    why = f": {trouble}" if trouble else ""
+                    self.note(f"workers brought nothing, so the rest is asked from here{why}")
                     self._over = True
         return done
 
