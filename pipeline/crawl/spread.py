@@ -222,7 +222,8 @@ class Spread:
         try:
             yield from self.engine.map(work, parts, ahead=2 * self.engine.pool.workers)
         except ModuleNotFoundError as error:
-            told = f"the workers of the crawl: {first_line(error)}"
+            why = getattr(error, "cause", error)  # of Ray's
+            told = f"the workers of the crawl: {first_line(why)}"
             raise UserError(told, "install this software there as well: docs/clusters.md") from None
         except ExternalError as error:
             here = "the same command goes on, without workers by `pipeline --engine processes:0`"

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from kd3_pipeline.crawl.http import Web
 from kd3_pipeline.crawl.journal import Journal
 from kd3_pipeline.crawl.spread import Part, Spread, Visit, site_of
 from kd3_pipeline.engine import Engine
-from kd3_pipeline.errors import ExternalError
+from kd3_pipeline.errors import ExternalError, UserError
 from tests.crawl.hosts import (
     AGENT,
     Host,
@@ -287,3 +287,34 @@ def test_what_is_tried_again_is_asked_for_once_a_run(tmp_path):
         assert [host.requests["/3.jpg"] for host in hosts] == [1] * HOSTS
         crawled(tmp_path, table, engine, retry=frozenset({"404"}))
     assert [host.requests["/3.jpg"] for host in hosts] == [2] * HOSTS
+
+
+def test_hosts_are_told_the_page_by_workers_as_well(tmp_path):
+    hosts = web_of_faults()
+    some = [replace(one, page_url=f"http://p.test/{one.rank}") for one in candidates()]
+    params = PARAMS.model_copy(update={"referer": True})
+    with serving(*hosts) as table, Engine(1) as engine, Journal(tmp_path) as journal:
+        web, about = Web(AGENT, table), {"backlog": Backlog(), "blocklist": NOTHING_BLOCKED}
+        known = Spread(engine, print).prefetch(some, params, journal, web, **about)
+        found = module.fetch(some, params, journal, web, lambda *_: None, known=known, **about)
+    assert all(record.referer for record in known.values())
+    assert {record.url for record in found.values()} > known.keys()
+    assert [host.requests["/3.jpg"] for host in hosts] == [1] * HOSTS
+    pages = {url: one.page_url for one in some for url in [one.url]}
+    for n, host in enumerate(hosts):
+        for target, headers in zip(host.targets, host.headers, strict=True):
+            if target.endswith(".jpg"):
+                assert headers["Referer"] == pages[f"http://{n}.test{target}"]
+
+
+def test_a_package_that_workers_lack_is_named(tmp_path, monkeypatch):
+    def lacking(self, part):
+        raise ModuleNotFoundError("No module named 'aiohttp'")
+
+    monkeypatch.setattr(Visit, "__call__", lacking)
+    with serving(*web_of_faults()) as table, Engine(1) as engine, pytest.raises(UserError) as told:
+        crawled(tmp_path, table, engine)
+    said = (
+        "the workers of the crawl: No module named 'aiohttp': install this software there as well"
+    )
+    assert str(told.value).startswith(said)
