@@ -38,6 +38,7 @@ def crawl(
     options = {"classes": classes, "per_class": per_class, "engine": engine, "source": source}
     params, console = start("crawl", overrides, quiet, as_json, **options)
     from kd3_pipeline.crawl.outcomes import retried
+    from kd3_pipeline.engine import Engine
 
     retry = retried(retry_failed)
     from kd3_stages.steps.crawl import run
@@ -47,6 +48,7 @@ def crawl(
     if unseen and "DVC_STAGE" not in os.environ:  # `dvc repro` has begun with a look at it
         console.say("the teacher was not read yet: `pipeline teacher --check` says what it is")
     section = params.crawl.model_copy(update={"side": params.picture_side})
-    text, summary = run(section, console, retry, search_again, params.embed)
+    with Engine.chosen() as workers:
+        text, summary = run(section, console, retry, search_again, params.embed, workers)
     console.result(text, summary)
     refuse_empty(section, summary)

@@ -44,8 +44,9 @@ SILENT = frozenset({"connection", "timeout", "too_slow", "host_down", "proxy"})
 # of a robots.txt: no answer, or the host is ill; and an answer that nobody can read
 UNREACHABLE, UNREAD = "robots_unreachable", "robots_unreadable"
 NOT_ASKED = frozenset({"host_down", UNREACHABLE, UNREAD, "put_off"})
+ELSEWHERE = "elsewhere"  # a host that another machine may be asking: `kd3_pipeline.crawl.spread`
 # what a record is called on its way here; the journals of older versions have such ones, too
-FOR_NOW = SILENT | NOT_ASKED | {"busy", NOT_NOW}
+FOR_NOW = SILENT | NOT_ASKED | {"busy", NOT_NOW, ELSEWHERE}
 NEVER_KEPT = FOR_NOW | {FORBIDDEN_DNS}  # by a journal
 UNASKED = "not asked: "  # so begin the details of these
 LONGEST = 200  # letters of a detail
@@ -82,6 +83,16 @@ class Backlog:
         self.records[record.url] = later
         self._blamed[record.url] = host, printable(why)
         return later
+
+    def join(self, other: "Backlog") -> None:
+        """Takes over what another machine left because a host said so, which holds here as well.
+
+        What it left without an answer may be its own network's fault.
+        """
+        self.hosts |= other.hosts
+        for url, record in other.records.items():
+            if record.status is not None:
+                self.records[url], self._blamed[url] = record, other._blamed[url]
 
     def summary(
         self,

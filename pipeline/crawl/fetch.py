@@ -23,10 +23,19 @@ waited for it. When a URL is settled, its classes need the next ones.
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
-from kd3_pipeline.crawl.backlog import FOR_NOW, SILENT, UNREACHABLE, UNREAD, Backlog, was_asked
+from kd3_pipeline.crawl.backlog import (
+    ELSEWHERE,
+    FOR_NOW,
+    SILENT,
+    UNREACHABLE,
+    UNREAD,
+    Backlog,
+    was_asked,
+)
 from kd3_pipeline.crawl.blocklist import NOTHING_BLOCKED, Blocklist
 from kd3_pipeline.crawl.decoding import Decoder
 from kd3_pipeline.crawl.exchange import SLOW_DOWN, UNREADABLE, Exchange, Failure
@@ -54,6 +63,11 @@ DOUBTFUL = {"not_an_image", "truncated", "damaged"}
 OF_THE_ORIGIN = (BLOCKED, "forbidden_address", FORBIDDEN_DNS, *NO_TRUST, "unknown_host")
 
 
+def any_host(name: str) -> bool:
+    """Where one machine does the whole crawl, it may ask every host."""
+    return True
+
+
 def fetch(
     candidates: Sequence[Candidate],
     params: Crawl,
@@ -66,6 +80,8 @@ def fetch(
     note: Note = no_note,
     backlog: Backlog | None = None,
     blocklist: Blocklist = NOTHING_BLOCKED,
+    known: Mapping[str, Fetched] = MappingProxyType({}),
+    mine: Callable[[str], bool] = any_host,
 ) -> dict[Candidate, Fetched]:
     """Downloads what is needed: candidate → record; the images are in the journal's folder.
 
@@ -79,12 +95,15 @@ def fetch(
         note: called with a line for a person when a host wants a pause, or is put off.
         backlog: what earlier rounds of the same run left to the next; it comes to hold more.
         blocklist: of hosts that are not asked, and of images that are not stored.
+        known: records of addresses that this run asked for already, and asks for no more.
+        mine: whether a host may be asked from here; what leads to another is left, as put off.
 
     Raises:
         ExternalError: the network seems to be down, or the disk will not have an image.
     """
     backlog = backlog or Backlog()
-    needed = Needed(params, journal, report, refused, retry, backlog.records, blocklist)
+    decided = {**known, **backlog.records}
+    needed = Needed(params, journal, report, refused, retry, decided, blocklist)
     outage = Outage(journal, candidates, blocklist)
 
     async def run() -> None:
@@ -96,8 +115,8 @@ def fetch(
                 blocklist=blocklist,
             ) as decoder:
                 exchange = Exchange(client, params, web.user_agent)
-                fetcher = Fetcher(params, journal, exchange, needed, outage, decoder, backlog, note)
-                await fetcher.run(candidates)
+                about = (exchange, needed, outage, decoder, backlog, note, mine)
+                await Fetcher(params, journal, *about).run(candidates)
 
     asyncio.run(run())
     journal.leave(needed.put_off(), params.per_class)
@@ -120,10 +139,11 @@ class Fetcher:
         decoder: Decoder,
         backlog: Backlog,
         note: Note,
+        mine: Callable[[str], bool] = any_host,
     ) -> None:
         self.params, self.journal, self.exchange = params, journal, exchange
         self.needed, self.outage, self.decoder = needed, outage, decoder
-        self.backlog = backlog
+        self.backlog, self.mine = backlog, mine
         self.scheduler = Scheduler(params.connections_per_host, params.host_gap)
         self.pauses = Pauses(self.scheduler, params.patience, backlog, note)
         self.origins = Origins(params)
@@ -278,7 +298,10 @@ class Fetcher:
             try:
                 job = Job(address, *self._place(address), question=question)
             except Failure as failure:
-                origin.said.hear(question, question.nothing(str(failure)))
+                if failure.outcome == ELSEWHERE:
+                    origin.failure = failure.record(address)
+                else:
+                    origin.said.hear(question, question.nothing(str(failure)))
                 continue
             self.origins.ask(question, origin)
             return self._queued(job)
@@ -330,6 +353,8 @@ class Fetcher:
             unread = record.outcome == UNREACHABLE and record.status is None
             self.outage.note(later, silent=unread or record.outcome in SILENT)
             return [later]
+        if record.outcome == ELSEWHERE:  # whatever it says there, it may be a no
+            return self._released(job, record)
         missing = record.outcome == "http_error" and question.lacks(record.status or 500)
         if missing or not job.robots or not self.params.robots:
             problem = f"{record.outcome} {record.detail or record.status or ''}"
@@ -362,9 +387,12 @@ class Fetcher:
             raise Failure(BLOCKED, rule, more={"final_url": address})
         try:
             url = check_url(address)
-            return str(url), self.scheduler.host(url.raw_host or "")
         except Forbidden as error:
             raise Failure("forbidden_address", str(error)) from None
+        host = url.raw_host or ""
+        if not self.mine(host):
+            raise Failure(ELSEWHERE, f"{host} is another machine's to ask")
+        return str(url), self.scheduler.host(host)
 
 
 def _pause(job: Job) -> float:

@@ -29,6 +29,8 @@ from kd3_pipeline.crawl.rounds import by_wanted, cover
 from kd3_pipeline.crawl.search import Search
 from kd3_pipeline.crawl.shortfall import class_table, later_line, shortfall_lines, warning
 from kd3_pipeline.crawl.site import site_candidates
+from kd3_pipeline.crawl.spread import Spread
+from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import UserError
 from kd3_pipeline.imagesource.matching import Matcher
 from kd3_pipeline.manifest import Candidate, Fetched
@@ -48,14 +50,16 @@ def run(
     retry: frozenset[str],
     search_again: bool,
     shown: Embed | None = None,
+    engine: Engine | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Crawls into data/crawl: the result for a person, and as one JSON object.
 
-    `shown` is how the teacher of `crawl.rounds` is shown an image.
+    `shown` is how the teacher of `crawl.rounds` is shown an image. A cluster of `engine` downloads.
     """
     with Journal(paths.CACHE / "crawl") as journal:
         manner = made_how(section)
-        crawling = Crawling(section, journal, console, retry, search_again, shown or Embed())
+        about = (section, journal, console, retry, search_again, shown or Embed())
+        crawling = Crawling(*about, engine or Engine())
         gathered = crawling.gathered()
         labelled = any(one.label >= 0 for one in gathered.candidates)
         with replacing(paths.CRAWL) as folder:
@@ -93,6 +97,7 @@ class Crawling:
     retry: frozenset[str]
     search_again: bool
     shown: Embed = field(default_factory=Embed)
+    engine: Engine = field(default_factory=Engine)
 
     def gathered(self) -> Gathered:
         """Everything that the section asks for; images are in the journal's folder."""
@@ -278,23 +283,33 @@ class Crawling:
         ) -> dict[Candidate, Fetched]:
             results = Counter(one.label for one in candidates)
             found = {name: results[label] for label, name in enumerate(names)}
-            retry = next(self._retries, frozenset())
+            about: dict[str, Any] = {
+                **{"refused": refused, "retry": next(self._retries, frozenset())},
+                **{"backlog": self._backlog, "blocklist": self.blocklist},
+            }
+            parts = [
+                (some, self.section.model_copy(update=limits | {"per_class": count}))
+                for count, some in by_wanted(candidates, wanted)
+            ]
+            known: dict[str, Fetched] = {}
+            # one machine is limited by what hosts allow, which more processes do not change; and
+            # the demo's hosts are here
+            if self.engine.cluster is not None and not web.hosts:
+                with self.console.progress("crawl: fetching by workers") as advance:
+                    for some, section in parts:
+                        spread = self._spread.prefetch
+                        known |= spread(some, section, self.journal, web, advance=advance, **about)
             fetched: dict[Candidate, Fetched] = {}
             with self.console.progress_by_class(
                 "crawl: fetching", found or {"images": len(candidates)}, most
             ) as progress:
-                for count, some in by_wanted(candidates, wanted):
+                for some, section in parts:
+                    report, note = progress.report, self.console.say
                     fetched |= fetch(
-                        some,
-                        self.section.model_copy(update=limits | {"per_class": count}),
-                        self.journal,
-                        web,
-                        progress.report,
-                        refused=refused,
-                        retry=retry,
-                        note=self.console.say,
-                        backlog=self._backlog,
-                        blocklist=self.blocklist,
+                        *(some, section, self.journal, web, report),
+                        **about,
+                        note=note,
+                        known=known,
                     )
             return fetched
 
@@ -303,6 +318,10 @@ class Crawling:
     @cached_property
     def _retries(self) -> Iterator[frozenset[str]]:
         return iter([self.retry])
+
+    @cached_property
+    def _spread(self) -> Spread:
+        return Spread(self.engine, self.console.say)
 
     @cached_property
     def _backlog(self) -> Backlog:

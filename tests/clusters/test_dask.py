@@ -1,4 +1,4 @@
-"""`pipeline dedup` and `pipeline embed` on Dask: the bytes of one machine, whatever dies."""
+"""A crawl, `pipeline dedup` and `embed` on Dask: the bytes of one machine, whatever dies."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import pytest
 
 from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import ExternalError
+from tests.clusters.crawls import equal_crawls
 from tests.clusters.pieces import deadly, placed
 from tests.clusters.project import outputs, told
 from tests.imports import ROOT
@@ -51,6 +52,10 @@ def test_the_ten_files_of_dedup_and_embed_are_those_of_processes_here(address, c
         told(copy, stage, DASK_ADDRESS=address)
     assert outputs(copy) == outputs(expected)
     assert len(outputs(copy)) >= 10
+
+
+def test_shards_and_manifest_of_a_crawl_are_those_of_one_machine(engine, tmp_path, monkeypatch):
+    equal_crawls(engine, tmp_path, monkeypatch)
 
 
 def test_a_worker_that_is_killed_loses_nothing(engine):

@@ -1,4 +1,4 @@
-"""`pipeline dedup` and `pipeline embed` on Ray: the bytes of one machine, whatever dies.
+"""A crawl, `pipeline dedup` and `pipeline embed` on Ray: the bytes of one machine, whatever dies.
 
 And what a person is told where the cluster cannot be had.
 """
@@ -15,6 +15,7 @@ import pytest
 from kd3_pipeline.engine import Engine
 from kd3_pipeline.errors import ExternalError
 from tests.clusters.conftest import HOST
+from tests.clusters.crawls import equal_crawls
 from tests.clusters.pieces import deadly, placed
 from tests.clusters.project import outputs, started, told
 from tests.imports import ROOT
@@ -81,6 +82,10 @@ def test_workers_have_the_code_that_was_sent_and_not_what_is_installed_there(clu
     (there,) = done.stdout.split()
     assert "/runtime_resources/py_modules_files/" in there
     assert there.endswith("/kd3_pipeline/clusters.py")
+
+
+def test_shards_and_manifest_of_a_crawl_are_those_of_one_machine(engine, tmp_path, monkeypatch):
+    equal_crawls(engine, tmp_path, monkeypatch)
 
 
 def test_a_worker_that_is_killed_loses_nothing(engine):
