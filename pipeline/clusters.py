@@ -172,6 +172,7 @@ def carried(name: str, shared: Any, item: Any, megabytes: float) -> Any:
             import ray
 
             shared = ray.get(shared[0])
+        # the caller's own work, never bytes of the web; Ray and Dask carry all tasks so
         work = pickle.loads(shared)
         _WORK.clear()
         _WORK[name] = work
